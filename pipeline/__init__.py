@@ -1,0 +1,1 @@
+"""Reference pipeline for adversarially robust model ensembles."""

@@ -1,0 +1,1 @@
+"""Attacks, one a file: settings in a dataclass, called with (model, images, labels, draws)."""

@@ -1,0 +1,143 @@
+"""Average one trajectory: `python -m pipeline.average RUN`.
+
+Snapshots are read tensor by tensor, so memory is that of one tensor over all epochs.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from pipeline import batchnorm, checkpoint, device, models, registry
+from pipeline.checkpoint import Weights
+from pipeline.ensemble import combine
+from pipeline.errors import UserError, report
+from pipeline.files import sha256_of, write_atomic
+from pipeline.images import Split, batches, cut, load_split
+from pipeline.plan import Plan, Run, load_plan
+from pipeline.recipe import Recipe
+from pipeline.training import Attack, Batch, Training
+from pipeline.trajectory import Average
+
+
+def snapshot_paths(plan: Plan, run: Run, average: Average) -> list[Path]:
+    """The snapshot files an average takes, checked against their index."""
+    source = plan.run(run.parents[0])
+    first = getattr(average, "start", None)
+    if first is None:
+        return [source.folder / "weights.safetensors"]
+    index = source.snapshots / f"from{first}.json"
+    command = f"python -m pipeline.train {source.id} --snapshots-from {first}"
+    if not index.exists():
+        raise UserError(f"{index}: is missing; run {command}")
+    paths = []
+    for name, expected in sorted(json.loads(index.read_text()).items()):
+        path = source.snapshots / name
+        if not path.exists() or sha256_of(path) != expected:
+            raise UserError(f"{path}: missing or altered; delete {index} and run {command}")
+        paths.append(path)
+    return paths
+
+
+def averaged(paths: list[Path], average: Average) -> Weights:
+    """The average of weight files; integer buffers are those of the last."""
+    try:
+        files = [safe_open(p, framework="pt") for p in paths]
+        weights = {}
+        for name in files[-1].keys():  # noqa: SIM118 - not a dict
+            last: Tensor = files[-1].get_tensor(name)
+            if last.is_floating_point():
+                stack = torch.stack([f.get_tensor(name) for f in files])
+                weights[name] = average.combine(stack).contiguous()
+            else:
+                weights[name] = last
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{paths[0].parent}: a snapshot cannot be read ({error})") from error
+    return weights
+
+
+class BatchNormPass:
+    """One pass over the augmented training images with the averaged weights."""
+
+    def __init__(self, spec: dict[str, Any], run: Run, split: Split, average: Average) -> None:
+        self.spec, self.run, self.split, self.average = spec, run, split, average
+
+    def apply(self, members: list[nn.Module]) -> None:
+        """Re-estimate running statistics of every member, jointly crafted where they train so."""
+        if self.average.bn_data == "kept":
+            return
+        if self.average.bn_statistic == "cumulative":
+            model = nn.ModuleList(members)
+            examples = list(self._examples(members)) if self._crafts else self._images()
+            batchnorm.reestimate(
+                model, examples, lambda images: [m(images) for m in members]
+            )
+            return
+        examples = list(self._examples(members)) if self._crafts else list(self._images())
+        for member in members:
+            batchnorm.median_of_ema(member, examples)
+
+    @property
+    def _crafts(self) -> bool:
+        return self.average.bn_data == "adversarial"
+
+    def _batches(self) -> Iterator[Batch]:
+        size, seed = self.spec["recipe"]["batch_size"], self.spec["seed"]
+        return batches(self.split, self.run.dataset, size, seed, epoch=0)
+
+    def _images(self) -> Iterator[Tensor]:
+        return (batch.images for batch in self._batches())
+
+    def _examples(self, members: list[nn.Module]) -> Iterator[Tensor]:
+        """Examples crafted with the averaged weights and the statistics they came with."""
+        if self.spec["attack"] is None:
+            raise UserError(f"{self.run.id}: bn_data adversarial, but training has no attack")
+        attack: Attack = registry.build("attacks", self.spec["attack"])
+        recipe = Recipe(**self.spec["recipe"], attack="none", validation_attack="none")
+        rule = self.spec["method"]["fields"]["combine"]
+        ensemble = combine(rule, members).eval()
+        training = Training(members, ensemble, recipe, attack, len(self.split.names))
+        return (training.craft(batch) for batch in self._batches())
+
+
+def make_average(plan: Plan, run: Run, where: torch.device) -> None:
+    """Write the folder of one average, weights last."""
+    average: Average = registry.build("averages", run.spec["average"])
+    spec = models.training_spec(plan, run)
+    split = load_split(run.dataset, "train", where)
+    split = cut(split, spec["recipe"]["train_images"], run.dataset.fields["split_seed"])
+    members = models.build_members(spec, split, where)
+    weights = averaged(snapshot_paths(plan, run, average), average)
+    checkpoint.distribute(weights, members, plan.run(run.parents[0]).folder)
+    BatchNormPass(spec, run, split, average).apply(members)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    inherited = models.inherited_flops([plan.run(run.parents[0]).folder])
+    details = {"id": run.id, "spec": run.spec, "flops": 0, "inherited": inherited}
+    text = json.dumps(details, indent=1, sort_keys=True) + "\n"
+    write_atomic(run.folder / "run.json", text.encode())
+    checkpoint.save(run.folder / "weights.safetensors", checkpoint.collect(members))
+
+
+def main(argv: list[str] | None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.average", description=__doc__)
+    parser.add_argument("run", help="id of an average, as python -m pipeline.plan lists them")
+    run_id = Path(parser.parse_args(argv).run).name
+    plan = load_plan()
+    run = plan.run(run_id)
+    if run.stage != "average":
+        raise UserError(f"{run.id} is a training: use python -m pipeline.train {run.id}")
+    if (run.folder / "weights.safetensors").exists():
+        print(f"{run.id}: nothing to do")
+        return
+    make_average(plan, run, device.select(plan.entries.device, plan.entries.threads))
+    print(f"{run.id}: averaged")
+
+
+if __name__ == "__main__":
+    report(main)

@@ -1,0 +1,1 @@
+"""Averages of a trajectory's snapshots, one a file."""

@@ -1,0 +1,20 @@
+"""Weight averaging per epoch (Izmailov et al., UAI 2018; Chen et al., ICLR 2021)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.fields import Epoch
+from pipeline.trajectory import Average
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wa(Average):
+    """Equal mean of the end-of-epoch weights from epoch `start` on."""
+
+    start: Epoch
+
+    def combine(self, values: Tensor) -> Tensor:
+        """Mean over the first axis, summed in float64 so that equal snapshots stay as they are."""
+        return values.to(torch.float64).mean(0).to(values.dtype)

@@ -1,0 +1,81 @@
+"""Batch normalisation: which statistics a forward uses, and re-estimating them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def layers(module: nn.Module) -> list[_BatchNorm]:
+    """The batch-normalisation layers of a module, in order."""
+    return [m for m in module.modules() if isinstance(m, _BatchNorm)]
+
+
+@contextmanager
+def attack_mode(module: nn.Module, mode: str) -> Iterator[None]:
+    """Mode in which training examples are crafted; restored afterwards, layer by layer.
+
+    eval: running statistics. train_frozen: batch statistics, running ones untouched.
+    train_update: batch statistics, running ones updated by every forward (released AUTE, RED).
+    """
+    before = [(m, m.training) for m in module.modules()]
+    tracked = [(m, m.track_running_stats) for m in layers(module)]
+    module.train(mode != "eval")
+    for layer, _ in tracked:
+        layer.track_running_stats = mode != "train_frozen"
+    try:
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
+        for layer, flag in tracked:
+            layer.track_running_stats = flag
+
+
+def reestimate(
+    model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object]
+) -> None:
+    """Running statistics as the cumulative average over the batches' statistics.
+
+    Independent of the batches' order up to rounding. The model ends in evaluation mode.
+    """
+    found = layers(model)
+    momenta = [layer.momentum for layer in found]
+    for layer in found:
+        layer.reset_running_stats()
+        layer.momentum = None  # cumulative average
+    model.train()
+    with torch.no_grad():
+        for images in batches:
+            forward(images)
+    model.eval()
+    for layer, momentum in zip(found, momenta, strict=True):
+        layer.momentum = momentum
+
+
+def median_of_ema(model: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Running statistics as the median over a pass of their exponential average (MEAT's code).
+
+    They start at mean 0 and variance 1; the pass keeps each layer's momentum.
+    """
+    found = layers(model)
+    traces: list[list[Tensor]] = [[] for _ in range(2 * len(found))]
+    for layer in found:
+        layer.reset_running_stats()
+    model.train()
+    with torch.no_grad():
+        for images in batches:
+            model(images)
+            for trace, statistic in zip(traces, _statistics(found), strict=True):
+                trace.append(statistic.clone())
+    model.eval()
+    for trace, statistic in zip(traces, _statistics(found), strict=True):
+        statistic.copy_(torch.stack(trace).quantile(0.5, dim=0))
+
+
+def _statistics(found: list[_BatchNorm]) -> list[Tensor]:
+    """Running means and variances of the layers."""
+    pairs = [(layer.running_mean, layer.running_var) for layer in found]
+    return [s for pair in pairs for s in pair if s is not None]

@@ -1,0 +1,1 @@
+"""Data sets, one a file: how raw files become arrays, and where they come from."""

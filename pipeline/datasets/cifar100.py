@@ -1,0 +1,28 @@
+"""CIFAR-100 (Krizhevsky 2009): 50,000 training, 10,000 test images of 32x32, 100 classes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.arrays import Arrays, ImageSet
+from pipeline.batches import read_batches, read_names
+from pipeline.fetch import Source
+from pipeline.vision import cifar_source
+
+FOLDER = "cifar-100-python"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cifar100(ImageSet):
+    """The official python batches with their fine labels."""
+
+    def load(self, raw: Path) -> Arrays:
+        """Arrays of the official split."""
+        folder, size = raw / FOLDER, (self.channels, self.size)
+        train = read_batches([folder / "train"], "fine_labels", *size)
+        test = read_batches([folder / "test"], "fine_labels", *size)
+        return Arrays(*train, *test, read_names(folder / "meta", "fine_label_names"))
+
+
+def sources() -> tuple[Source, ...]:
+    """The archive, by torchvision's address and md5."""
+    return (cifar_source("CIFAR100"),)

@@ -1,0 +1,108 @@
+"""Fetch a data set's official files into data/raw/ and verify them: python -m pipeline.download."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError, report
+from pipeline.fetch import Files, Source, fetch, verify
+from pipeline.files import locked
+from pipeline.plan import load_plan
+from pipeline.receipt import receipt_row, write_receipt
+from pipeline.unpack import unpack
+
+
+def download(
+    raw: Path, sources: Sequence[Source], sha256: Sequence[str], mirror: str | None
+) -> None:
+    """Make every source available below `raw`, and say so in its receipt.
+
+    Raises UserError when a file cannot be had or its checksum differs.
+    """
+    if len(sha256) != len(sources):
+        names = ", ".join(source.name for source in sources)
+        raise UserError(
+            f"params.yaml: datasets.{raw.name}.sha256: has {len(sha256)} values, needs "
+            f"{len(sources)}: those of {names}"
+        )
+    with locked(raw):
+        rows = [
+            row
+            for source, digest in zip(sources, sha256, strict=True)
+            for row in _obtain(raw, source, digest, mirror)
+        ]
+        write_receipt(raw, rows)
+
+
+def _obtain(raw: Path, source: Source, sha256: str, mirror: str | None) -> list[dict[str, Any]]:
+    """Receipt rows of one source: its file, what came out of it, or what serves instead."""
+    target = raw / source.name
+    checksums = {"sha256": sha256} | ({"md5": source.md5} if source.md5 else {})
+    if not (target.is_file() and source.folder is None):
+        for group in source.instead:
+            if _is_there(raw, group):
+                return _verified(raw, group)
+    if target.is_file():
+        verify(target, checksums)
+        print(f"{target}: was there, checksum right")
+    else:
+        raw.mkdir(parents=True, exist_ok=True)
+        fetch(_locations(source, raw.name, mirror), target, checksums)
+        print(f"{target}: fetched, checksum right")
+    if source.folder is None:
+        return [receipt_row(raw, source.name, checksums)]
+    print(f"{raw / source.folder}: unpacking", flush=True)
+    unpack(target, raw / source.folder)
+    if not _is_there(raw, source.instead[0]):
+        raise UserError(f"{target}: lacks files of the official archive; delete it and run again")
+    return _verified(raw, source.instead[0])
+
+
+def _locations(source: Source, component: str, mirror: str | None) -> tuple[str, ...]:
+    """Where to fetch from: the mirror when there is one, unless the file is on this machine."""
+    if mirror is None or all(url.startswith("file:") for url in source.urls):
+        return source.urls
+    base = mirror if "://" in mirror else Path(mirror).expanduser().resolve().as_uri()
+    base = base.rstrip("/")
+    return (f"{base}/{component}/{source.name}", f"{base}/{source.name}")
+
+
+def _is_there(raw: Path, group: Sequence[Files]) -> bool:
+    """Whether all files of a group exist; says so when only some do."""
+    found = [(files, len(list(raw.glob(files.path)))) for files in group]
+    wrong = [(files, count) for files, count in found if count != files.count]
+    if wrong and any(count for _, count in found):
+        files, count = wrong[0]
+        print(f"{raw / files.path}: {count} of {files.count} there, not used")
+    return not wrong
+
+
+def _verified(raw: Path, group: Sequence[Files]) -> list[dict[str, Any]]:
+    rows = []
+    for files in group:
+        checksums = {"md5": files.md5} if files.md5 else {}
+        if checksums:
+            verify(raw / files.path, checksums)
+        rows.append(receipt_row(raw, files.path, checksums))
+    more = f" and {len(group) - 1} more" if len(group) > 1 else ""
+    summed = all(files.md5 for files in group)
+    print(f"{raw / group[0].path}{more}: {'checksums' if summed else 'numbers of files'} right")
+    return rows
+
+
+def main(argv: list[str] | None = None) -> None:
+    """python -m pipeline.download <entry of datasets:>."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.download", description=__doc__)
+    parser.add_argument("dataset", help="name of an entry of `datasets:` in params.yaml")
+    plan = load_plan()
+    entry = plan.dataset(parser.parse_args(argv).dataset)
+    sources = import_module(f"pipeline.datasets.{entry.component}").sources()
+    mirror = os.environ.get("ROBUST_MIRROR") or plan.mirror
+    download(entry.raw, sources, entry.fields["sha256"], mirror)
+
+
+if __name__ == "__main__":
+    report(main)

@@ -1,0 +1,162 @@
+"""Combination rules: members to one model, attackable end to end.
+
+Every rule maps images [B, C, H, W] to scores [B, classes] whose argmax is its prediction.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Combination(nn.Module):
+    """Members under one rule. `random` says that two calls may differ."""
+
+    random = False
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits of every member, [members, B, classes], in at least float32."""
+        logits_KBC = torch.stack([m(images) for m in self.members])
+        half = logits_KBC.dtype in (torch.float16, torch.bfloat16)
+        return logits_KBC.float() if half else logits_KBC
+
+
+class Single(Combination):
+    """One network, its raw logits."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, classes]."""
+        return self.logits(images)[0]
+
+
+class MeanProb(Combination):
+    """Log of the members' mean softmax, in the log domain.
+
+    log sum_i exp(log p_i) - log n needs no clamp: the 1e-40 of released code is subnormal in
+    float32 and has no gradient below it, which hides over-confident members from attacks.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Log-probabilities [B, classes]."""
+        return mean_log_prob(self.logits(images))
+
+
+class MeanLogit(Combination):
+    """Mean of the members' logits (margin boosting)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, classes]."""
+        return self.logits(images).mean(0)
+
+
+class Vote(Combination):
+    """Majority of the members' decisions; a tie goes to the higher mean probability.
+
+    The value is the hard count, the gradient that of the mean softmax (soft vote), so that
+    gradient attacks have something to climb.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Votes [B, classes], plus half the mean softmax."""
+        logits_KBC = self.logits(images)
+        soft = logits_KBC.softmax(-1).mean(0)
+        votes = F.one_hot(logits_KBC.argmax(-1), soft.shape[-1]).to(soft).sum(0)
+        return votes.detach() + soft / 2
+
+
+class MaxConf(Combination):
+    """The member with the largest softmax answers alone; ties go to the lowest index (SoE)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, classes] of the chosen member; no gradient through the choice."""
+        logits_KBC = self.logits(images)
+        chosen = logits_KBC.detach().softmax(-1).amax(-1).argmax(0)
+        return logits_KBC[chosen, torch.arange(len(images), device=images.device)]
+
+
+class RandomOne(Combination):
+    """A member drawn uniformly for every call (RED); the whole batch sees the same one."""
+
+    random = True
+
+    def __init__(self, members: Iterable[nn.Module], seed: int = 0) -> None:
+        super().__init__(members)
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, classes] of one member."""
+        index = int(torch.randint(len(self.members), (), generator=self._generator))
+        logits: Tensor = self.members[index](images)
+        return logits
+
+
+class Scaled(nn.Module):
+    """A member whose logits are multiplied: same decisions, other confidence."""
+
+    def __init__(self, member: nn.Module, factor: float) -> None:
+        super().__init__()
+        self.member, self.factor = member, factor
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, classes] times the factor."""
+        logits: Tensor = self.member(images) * self.factor
+        return logits
+
+
+class Normalised(nn.Module):
+    """A member with logits of unit spread on every image: confidence cannot hide gradients."""
+
+    def __init__(self, member: nn.Module) -> None:
+        super().__init__()
+        self.member = member
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, classes], each row divided by its own (constant) standard deviation."""
+        logits: Tensor = self.member(images)
+        spread = logits.detach().std(-1, keepdim=True).clamp_min(1e-12)
+        return logits / spread
+
+
+RULES: dict[str, type[Combination]] = {
+    "single": Single,
+    "mean_prob": MeanProb,
+    "mean_logit": MeanLogit,
+    "vote": Vote,
+    "max_conf": MaxConf,
+    "random_one": RandomOne,
+}
+
+
+def combine(rule: str, members: Iterable[nn.Module]) -> Combination:
+    """Members under a named rule; one member is always `single`."""
+    members = list(members)
+    return RULES[rule if len(members) > 1 else "single"](members)
+
+
+def mean_log_prob(logits_KBC: Tensor) -> Tensor:
+    """log((1/n) sum_i softmax(z_i)), [B, classes]."""
+    return logits_KBC.log_softmax(-1).logsumexp(0) - math.log(len(logits_KBC))
+
+
+def surrogates(victim: Combination, kind: str) -> list[nn.Module]:
+    """The models an attack differentiates to fool `victim` (attacks.md 4.2).
+
+    self: the victim. mean_logit: the members' mean logits. members: each alone, in turn.
+    normalised: mean logits of temperature-normalised members.
+    """
+    members = list(victim.members)
+    if kind == "self":
+        return [victim]
+    if kind == "mean_logit":
+        return [combine("mean_logit", members)]
+    if kind == "normalised":
+        return [combine("mean_logit", [Normalised(m) for m in members])]
+    if kind == "members":
+        return [combine("single", [m]) for m in members]
+    raise ValueError(f"no surrogate {kind!r}")

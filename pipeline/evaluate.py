@@ -1,0 +1,221 @@
+"""Attack one victim with one suite: `python -m pipeline.evaluate RECORD`.
+
+Writes per-image verdicts. Killed, the same command goes on with the next attack.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline import cost, device, models, registry
+from pipeline.draws import Draws, derive
+from pipeline.ensemble import Combination, Scaled, surrogates
+from pipeline.errors import Interrupted, UserError, report
+from pipeline.files import sha256_of, write_atomic
+from pipeline.images import Split, load_split
+from pipeline.losses import cross_entropy, margin
+from pipeline.plan import Plan, Record, load_plan
+from pipeline.progress import Progress
+from pipeline.records import Arrays, pack, read_arrays
+from pipeline.signals import StopRequest
+
+BATCH = 500  # images; draws are per image, so this changes nothing but memory
+
+
+class Counted(nn.Module):
+    """A model that counts the images it sees forwards and backwards."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.random = getattr(model, "random", False)
+        self.forwards = self.backwards = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The model's scores."""
+        self.forwards += len(images)
+        scores: Tensor = self.model(images)
+        if scores.requires_grad:
+            scores.register_hook(self._backward)
+        return scores
+
+    def _backward(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
+
+
+class Evaluation:
+    """A victim, its images and the verdicts on them."""
+
+    def __init__(self, victim: Combination, split: Split, rows: list[int]) -> None:
+        self.victim = victim
+        index = torch.tensor(rows, device=split.labels.device)
+        self.ids, self.labels, self.images = index, split.labels[index], split.floats(index)
+        self.clean = self._over(self._judge, self.images)
+
+    def _judge(self, images: Tensor, rows: Tensor) -> dict[str, Tensor]:
+        """right [B]: share of members right (0 or 1 unless random); margin [B] of the victim."""
+        labels = self.labels[rows]
+        with torch.no_grad():
+            if not self.victim.random:
+                scores = self.victim(images)
+                right = (scores.argmax(-1) == labels).float()
+                return {"right": right, "margin": -margin(scores, labels)}
+            logits_KBC = self.victim.logits(images)
+            right_KB = (logits_KBC.argmax(-1) == labels).float()
+            return {"right": right_KB.mean(0), "margin": -margin(logits_KBC.mean(0), labels)}
+
+    def _over(
+        self, function: Callable[[Tensor, Tensor], dict[str, Tensor]], images: Tensor
+    ) -> dict[str, Tensor]:
+        rows = torch.arange(len(images), device=images.device)
+        parts = [function(images[r], r) for r in rows.split(BATCH)]
+        return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
+
+    def zero_gradients(self) -> Tensor:
+        """Whether cross-entropy has a zero or non-finite gradient at the clean image, [N]."""
+
+        def of(images: Tensor, rows: Tensor) -> dict[str, Tensor]:
+            images = images.clone().requires_grad_()
+            loss = cross_entropy(self.victim(images), self.labels[rows]).sum()
+            (gradient,) = torch.autograd.grad(loss, images)
+            size = gradient.flatten(1).abs().amax(1)
+            return {"zero": ~(size > 0) | ~size.isfinite()}
+
+        return self._over(of, self.images)["zero"]
+
+    def attack(self, name: str, spec: dict[str, Any], seed: int) -> Arrays:
+        """Verdicts under one attack, on the images that are right before it."""
+        attack = registry.build("attacks", spec)
+        models_ = [Counted(m) for m in surrogates(self.victim, spec["surrogate"])]
+        adversarial = self.images.clone()
+        right, distance = self.clean["right"].clone(), self.clean["margin"].clone()
+        everyone = torch.arange(len(self.images), device=self.images.device)
+        for number, model in enumerate(models_):
+            # a random victim's images never leave: one lucky draw is no success
+            left = everyone if self.victim.random else everyone[right > 0]
+            for rows in left.split(BATCH):
+                draws = Draws(derive(seed, name, number), self.ids[rows])
+                found = attack(model, self.images[rows], self.labels[rows], draws)
+                verdict = self._judge(found, rows)
+                worse = verdict["right"] <= right[rows]
+                chosen = rows[worse]
+                adversarial[chosen] = found[worse]
+                right[chosen], distance[chosen] = verdict["right"][worse], verdict["margin"][worse]
+        change = (adversarial - self.images).flatten(1)
+        return {
+            "right": right.cpu().numpy(),
+            "margin": distance.cpu().numpy(),
+            "linf": change.abs().amax(1).cpu().numpy(),
+            "l2": change.norm(dim=1).cpu().numpy(),
+            "unchanged": (change == 0).all(1).cpu().numpy(),
+            "work": np.array([[m.forwards, m.backwards] for m in models_]).sum(0),
+        }
+
+
+def subset(images: int, available: int) -> list[int]:
+    """The fixed index list: all, or Python's sample with seed 0 (as DVERGE and SoE draw it)."""
+    if images > available:
+        raise UserError(
+            f"params.yaml: images: {images} asked for, the test split has {available}; lower it"
+        )
+    if images == available:
+        return list(range(available))
+    return sorted(random.Random(0).sample(range(available), images))
+
+
+def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
+    """Write one record."""
+    started, seconds = time.monotonic(), {}
+    split = load_split(record.victim.dataset, "test", where)
+    victim = models.load_victim(plan, record.victim, split, where)
+    evaluation = Evaluation(victim, split, subset(record.images, len(split)))
+    work = Path("work/records") / record.id
+    arrays: Arrays = {}
+    with StopRequest() as stop, Progress(record.id, len(record.attacks)) as progress:
+        for done, (name, spec) in enumerate(record.attacks, start=1):
+            part = work / f"{name}.npz"
+            found = read_arrays(part) if part.exists() else None
+            if found is None:
+                begun = time.monotonic()
+                found = evaluation.attack(name, spec, seed=0)
+                seconds[name] = round(time.monotonic() - begun, 2)
+                work.mkdir(parents=True, exist_ok=True)
+                write_atomic(part, pack(found))
+            arrays |= {f"{name}/{key}": value for key, value in found.items()}
+            progress.line(done, f"{name} {100 * found['right'].mean():.1f}")
+            if stop.requested:
+                raise Interrupted(f"{record.id}: saved after {name}; run again to resume")
+    arrays |= _clean(evaluation)
+    meta = {
+        "spec": record.spec,
+        "victim": record.victim.id,
+        "suite": record.suite,
+        "weights": _weights(plan, record),
+        "cost": _cost(plan, record, victim, split),
+    }
+    arrays["meta"] = np.array(json.dumps(meta, sort_keys=True))
+    record.path.parent.mkdir(parents=True, exist_ok=True)
+    times = {"seconds": round(time.monotonic() - started, 1), "attacks": seconds}
+    times |= device.describe(where)
+    write_atomic(record.path.with_suffix(".time.json"), (json.dumps(times) + "\n").encode())
+    write_atomic(record.path, pack(arrays))
+    shutil.rmtree(work, ignore_errors=True)
+
+
+def _clean(evaluation: Evaluation) -> Arrays:
+    return {
+        "ids": evaluation.ids.cpu().numpy(),
+        "labels": evaluation.labels.cpu().numpy(),
+        "clean/right": evaluation.clean["right"].cpu().numpy(),
+        "clean/margin": evaluation.clean["margin"].cpu().numpy(),
+        "clean/zero_gradient": evaluation.zero_gradients().cpu().numpy(),
+    }
+
+
+def _weights(plan: Plan, record: Record) -> dict[str, str]:
+    """sha256 of the weights this record saw."""
+    sums = {}
+    for element in record.victim.elements:
+        name = "weights" if element.checkpoint == "last" else "best"
+        sums[element.run] = sha256_of(plan.run(element.run).folder / f"{name}.safetensors")
+    return sums
+
+
+def _cost(plan: Plan, record: Record, victim: Combination, split: Split) -> dict[str, int]:
+    """Parameters, MACs of one query, and FLOPs of training, parents and trajectories included."""
+    channels, size = split.images.shape[1:3]
+    flops = models.inherited_flops([plan.run(e.run).folder for e in record.victim.elements])
+    members = [m.member if isinstance(m, Scaled) else m for m in victim.members]
+    macs = [cost.count_macs(m, channels, size) for m in members]
+    return {
+        "members": len(members),
+        "parameters": sum(cost.count_parameters(m) for m in members),
+        "inference_macs": sum(macs) // (len(macs) if victim.random else 1),
+        "train_flops": sum(flops.values()),
+    }
+
+
+def main(argv: list[str] | None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.evaluate", description=__doc__)
+    parser.add_argument("record", help="id or file of a record, as python -m pipeline.plan lists")
+    given = parser.parse_args(argv).record
+    plan = load_plan()
+    record = plan.record(given.removeprefix("results/records/").removesuffix(".npz"))
+    if record.path.exists():
+        print(f"{record.id}: nothing to do")
+        return
+    evaluate(plan, record, device.select(plan.entries.device, plan.entries.threads))
+
+
+if __name__ == "__main__":
+    report(main)

@@ -1,0 +1,204 @@
+"""Files that are whole or absent: atomic writes, locks, checksums outside and inside of files."""
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CHUNK = 1 << 20
+DAY = 86400  # seconds
+ALIGN = 8  # of the header, so that tensors behind it lie on their element's size
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn a full disk, a quota or a read-only folder into one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}): free space or mend the "
+            "folder's permissions, then run the same command again"
+        ) from error
+
+
+def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+    """Replace `path` by bytes, or by what a writer puts into a binary file, at once or not at all.
+
+    Raises UserError on a full disk or a read-only folder; the old file then stays.
+    """
+    temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(path)
+        try:
+            with temp.open("xb") as file:
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    content(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temp, path)
+        finally:
+            temp.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what writers of `path` left that were killed more than a day ago."""
+    for temp in path.parent.iterdir():
+        if temp.name.startswith(f".{path.name}.") and temp.suffix == ".tmp":
+            with suppress(FileNotFoundError):  # another writer sweeps too
+                if time.time() - temp.stat().st_mtime > DAY:
+                    temp.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    with suppress(OSError):  # some network file systems cannot; the rename itself has happened
+        os.fsync(handle)
+    os.close(handle)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold `folder` for one process, waiting for another that has it; a kill releases it."""
+    with storing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("wb")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{folder}: another process is at work there, waiting for it", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system without locks: checksums then tell when two processes met
+        yield
+
+
+def checksum(path: Path, algorithm: str) -> str:
+    """Hex digest of a file's bytes; `algorithm` is sha256 or md5."""
+    with path.open("rb") as file:
+        # md5 identifies official files here, it protects nothing: allowed where FIPS forbids it
+        return hashlib.file_digest(
+            file, lambda: hashlib.new(algorithm, usedforsecurity=False)
+        ).hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file's bytes."""
+    return checksum(path, "sha256")
+
+
+def md5_of(path: Path) -> str:
+    """Hex md5 of a file's bytes."""
+    return checksum(path, "md5")
+
+
+def save_safetensors(
+    path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]
+) -> None:
+    """Write tensors and metadata atomically; equal contents give equal bytes.
+
+    The library's own writer orders metadata at random (safetensors 0.8.0), hence this one. The
+    reserved key `sha256` covers everything else in the file, so that a reader sees a flipped bit.
+    """
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    buffers = [_buffer(tensors[name]) for name in names]
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    start = 0
+    for name, buffer in zip(names, buffers, strict=True):
+        tensor, end = tensors[name], start + buffer.nbytes
+        header[name] = {
+            "dtype": _dtypes()[str(tensor.dtype)],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+        start = end
+    digest = hashlib.sha256(_encode(header))
+    for buffer in buffers:
+        digest.update(buffer)
+    header["__metadata__"]["sha256"] = digest.hexdigest()
+
+    def write(file: BinaryIO) -> None:
+        head = _encode(header)
+        file.write(len(head).to_bytes(8, "little") + head)
+        for buffer in buffers:
+            file.write(buffer)
+
+    write_atomic(path, write)
+
+
+def load_safetensors(path: Path, remedy: str) -> tuple[dict[str, "Tensor"], dict[str, str]]:
+    """Tensors and metadata of a file written by save_safetensors.
+
+    Raises UserError with the file and `remedy` when it is missing, truncated or altered.
+    """
+    # torch takes seconds to load, and most users of this module write no tensors
+    from safetensors.torch import load_file
+
+    try:
+        metadata = _checked_metadata(path)
+        return load_file(path), metadata
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: is missing; {remedy}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: truncated or corrupt ({error}); {remedy}") from error
+
+
+def _checked_metadata(path: Path) -> dict[str, str]:
+    """Metadata without the checksum; raises ValueError when the checksum does not hold."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size - 8:
+            raise ValueError("its header is cut")
+        raw = file.read(length)
+        header = json.loads(raw)
+        if not isinstance(header, dict) or not isinstance(header.get("__metadata__"), dict):
+            raise ValueError("its header has no metadata")
+        if raw != _encode(header):
+            raise ValueError("its header is altered")
+        metadata: dict[str, str] = header["__metadata__"]
+        expected = metadata.pop("sha256", "")
+        digest = hashlib.sha256(_encode(header))
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    if digest.hexdigest() != expected:
+        raise ValueError("its checksum does not hold")
+    return metadata
+
+
+def _encode(header: dict[str, Any]) -> bytes:
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % ALIGN)
+
+
+def _buffer(tensor: "Tensor") -> memoryview:
+    """The tensor's bytes, without a copy when it is contiguous on the CPU."""
+    import torch
+
+    whole = tensor.detach().cpu().contiguous()
+    # one or no element counts as contiguous whatever its stride, which a view as bytes refuses
+    flat = whole.as_strided((whole.numel(),), (1,))
+    return flat.view(torch.uint8).numpy().data
+
+
+def _dtypes() -> dict[str, str]:
+    names = {"uint8": "U8", "bool": "BOOL", "float16": "F16", "bfloat16": "BF16"}
+    names |= {f"int{bits}": f"I{bits}" for bits in (8, 16, 32, 64)}
+    names |= {f"float{bits}": f"F{bits}" for bits in (32, 64)}
+    return {f"torch.{name}": code for name, code in names.items()}

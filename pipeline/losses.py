@@ -1,0 +1,101 @@
+"""Losses per example, [B], from logits [B, classes]; computed in float32 or wider."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.errors import UserError
+
+TINY = 1e-12  # keeps a quotient or a logarithm of an exact tie finite
+
+
+def _full(logits: Tensor) -> Tensor:
+    """Half precision to float32: 1 - p of a confident bfloat16 p is exactly 0."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def _column(values: Tensor, labels: Tensor) -> Tensor:
+    return values.gather(1, labels[:, None]).squeeze(1)
+
+
+def _rival(values: Tensor, labels: Tensor) -> Tensor:
+    """The largest value among the wrong classes, [B].
+
+    The true class is masked with -inf: masking by multiplication leaves a 0 that wins against
+    log-probabilities and stops the gradient.
+    """
+    return values.scatter(1, labels[:, None], -math.inf).amax(1)
+
+
+def _top(logits: Tensor, count: int, loss: str) -> Tensor:
+    """The largest logits, descending, [B, count]."""
+    if logits.shape[1] < count:
+        raise UserError(
+            f"params.yaml: attacks: loss {loss} needs {count} classes or more, the model has "
+            f"{logits.shape[1]}: use ce or margin"
+        )
+    return _full(logits).topk(count, dim=1).values
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log p_y."""
+    return F.cross_entropy(_full(logits), labels, reduction="none")
+
+
+def label_smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy to (1 - smoothing) onehot(y) + smoothing / classes (Szegedy et al. 2016)."""
+    return F.cross_entropy(_full(logits), labels, reduction="none", label_smoothing=smoothing)
+
+
+def boosted_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """-log p_y - log(1.0001 - max_{k != y} p_k): MART's BCE with its code's offset (Wang 2020)."""
+    logits = _full(logits)
+    rival = _rival(logits.softmax(1), labels)
+    return cross_entropy(logits, labels) - torch.log(1.0001 - rival + TINY)
+
+
+def kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
+    """KL(softmax p || softmax q); the gradient flows into both."""
+    log_p = _full(p_logits).log_softmax(1)
+    log_q = _full(q_logits).log_softmax(1)
+    return (log_p.exp() * (log_p - log_q)).sum(1)
+
+
+def js_divergence(p_logits: Tensor, q_logits: Tensor, temperature: float) -> Tensor:
+    """Jensen-Shannon divergence of softmax(p / T) and softmax(q / T) (Tack et al. 2022)."""
+    log_p = (_full(p_logits) / temperature).log_softmax(1)
+    log_q = (_full(q_logits) / temperature).log_softmax(1)
+    log_mean = torch.logaddexp(log_p, log_q) - math.log(2)
+    to_p = (log_p.exp() * (log_p - log_mean)).sum(1)
+    to_q = (log_q.exp() * (log_q - log_mean)).sum(1)
+    return (to_p + to_q) / 2
+
+
+def margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """max_{k != y} z_k - z_y: positive where the example is misclassified."""
+    logits = _full(logits)
+    return _rival(logits, labels) - _column(logits, labels)
+
+
+def dlr(logits: Tensor, labels: Tensor) -> Tensor:
+    """Difference of logits ratio, (max_{k != y} z_k - z_y) / (z_(1) - z_(3)), 3 classes or more.
+
+    Unchanged by scaling and shifting the logits (Croce and Hein 2020, Eq. 6).
+    """
+    top = _top(logits, 3, "dlr")
+    return margin(logits, labels) / (top[:, 0] - top[:, 2] + TINY)
+
+
+def gap(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """z_t - z_y: positive where the target class beats the true one."""
+    logits = _full(logits)
+    return _column(logits, targets) - _column(logits, labels)
+
+
+def dlr_targeted(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
+    """(z_t - z_y) / (z_(1) - (z_(3) + z_(4)) / 2), 4 classes or more (Croce, Hein 2020, Eq. 7)."""
+    top = _top(logits, 4, "dlr_targeted")
+    scale = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
+    return gap(logits, labels, targets) / (scale + TINY)

@@ -1,0 +1,1 @@
+"""Training methods, one a file: only what makes each different from plain training."""

@@ -1,0 +1,126 @@
+"""AUTE (Huang et al., AAAI 2025): peer alignment and self-unlearning.
+
+Each member in turn, on examples crafted against the whole ensemble, minimises (Eq. 6)
+    L_UCE + beta L_PA,
+L_UCE = -w log p_y, with w = 1 - D while the margin D = p_y - max_{k != y} p_k is below
+`margin`, else w = -gamma D (Eq. 4, 5); L_PA = (1 - p_y) KL(member, peers) (Eq. 2), the peers
+being the frozen ensemble of all other members.
+
+Eq. 4 is printed without the logarithm; the text calls it a reformulated cross-entropy, so it is
+read with one. f is read as probabilities: thresholds 0.01 to 1 make no sense on logits.
+
+The released code (`aute_released`) departs from the paper: MART's two-term base loss, the
+unlearning weight times the member's index (member 0 never unlearns), margin 0 for misclassified
+examples, beta ramped between epochs 40 and 80, KL(peers, member). In both, gradient flows
+through the weights, since neither text nor code stops it; `detach_weights` does.
+
+`learn` and `align` choose the rows of the ablation (Table 4).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.batchnorm import attack_mode
+from pipeline.diversity import log_volume, mean_entropy
+from pipeline.ensemble import mean_log_prob
+from pipeline.fields import Epoch
+from pipeline.losses import (
+    boosted_cross_entropy,
+    cross_entropy,
+    kl,
+    label_smoothed_cross_entropy,
+    margin,
+)
+from pipeline.method import Method
+from pipeline.training import Batch, Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aute(Method):
+    """Members unlearn what they know too well and align with their peers.
+
+    margin: threshold M on the probability margin. gamma: strength of unlearning. beta: weight of
+    alignment, 0 up to epoch ramp_start, linear to its value at ramp_end (0, 0: constant).
+    """
+
+    beta: float
+    ramp_start: Epoch
+    ramp_end: Epoch
+    learn: Literal["unlearn", "plain", "smooth"]
+    align: Literal["weighted", "unweighted", "adp"]
+    margin: float
+    gamma: float
+    smoothing: float
+    base_loss: Literal["ce", "boosted"]
+    wrong_margin: Literal["negative", "zero"]
+    at_margin: Literal["forget", "learn"]
+    index_scaled: bool
+    detach_weights: bool
+    kl_order: Literal["member_peers", "peers_member"]
+    adp_entropy: float
+    adp_volume: float
+
+    def loss(self, training: Training, index: int, batch: Batch, adversarial: Tensor) -> Tensor:
+        """L_UCE + beta L_PA of member `index`, [B]."""
+        logits = training.members[index](adversarial)
+        losses = self._learn(logits, batch.labels, index)
+        peers = [m for i, m in enumerate(training.members) if i != index]
+        beta = self._beta(training.epoch)
+        if beta == 0 or not peers:
+            return losses
+        peers_KBC = _frozen_logits(peers, adversarial, training.recipe.attack_bn_mode)
+        return losses + beta * self._align(logits, peers_KBC, batch.labels)
+
+    def _beta(self, epoch: int) -> float:
+        """Weight of alignment in a 1-based epoch."""
+        if self.ramp_end <= self.ramp_start:
+            return self.beta if epoch > self.ramp_start else 0.0
+        share = (epoch - self.ramp_start) / (self.ramp_end - self.ramp_start)
+        return self.beta * min(max(share, 0.0), 1.0)
+
+    def _learn(self, logits: Tensor, labels: Tensor, index: int) -> Tensor:
+        if self.learn == "plain":
+            return cross_entropy(logits, labels)
+        if self.learn == "smooth":
+            return label_smoothed_cross_entropy(logits, labels, self.smoothing)
+        base = boosted_cross_entropy if self.base_loss == "boosted" else cross_entropy
+        weights = self._weights(logits.softmax(-1), labels, index)
+        return weights * base(logits, labels)
+
+    def _weights(self, probs: Tensor, labels: Tensor, index: int) -> Tensor:
+        """w of Eq. 5, [B]."""
+        distance = -margin(probs, labels)
+        if self.wrong_margin == "zero":
+            distance = distance.clamp_min(0)
+        at_least = self.at_margin == "forget"
+        forget = distance >= self.margin if at_least else distance > self.margin
+        strength = self.gamma * (index if self.index_scaled else 1)
+        weights = torch.where(forget, -strength * distance, 1 - distance)
+        return weights.detach() if self.detach_weights else weights
+
+    def _align(self, logits: Tensor, peers_KBC: Tensor, labels: Tensor) -> Tensor:
+        """L_PA of Eq. 2, or ADP's regularisers in its place, [B]."""
+        if self.align == "adp":
+            probs_KBC = torch.cat([logits[None], peers_KBC]).softmax(-1)
+            entropy, volume = mean_entropy(probs_KBC), log_volume(probs_KBC, labels)
+            return -self.adp_entropy * entropy - self.adp_volume * volume
+        peers = mean_log_prob(peers_KBC)
+        is_printed = self.kl_order == "member_peers"
+        distance = kl(logits, peers) if is_printed else kl(peers, logits)
+        if self.align == "unweighted":
+            return distance
+        doubt = 1 - logits.softmax(-1).gather(1, labels[:, None])[:, 0]
+        return (doubt.detach() if self.detach_weights else doubt) * distance
+
+
+def _frozen_logits(peers: list[nn.Module], images: Tensor, bn_mode: str) -> Tensor:
+    """Logits [members, B, classes] of frozen peers, in the recipe's crafting mode.
+
+    The released peers run in training mode, which also moves their running statistics.
+    """
+    group = nn.ModuleList(peers)
+    with torch.no_grad(), attack_mode(group, bn_mode):
+        return torch.stack([peer(images) for peer in group])

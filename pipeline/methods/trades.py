@@ -1,0 +1,32 @@
+"""TRADES (Zhang et al., ICML 2019): clean accuracy plus smoothness around every image.
+
+Departure from the authors' code: one clean forward serves both terms (same loss and gradient;
+theirs runs two, so that two thirds of the running statistics are clean).
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pipeline.losses import cross_entropy, kl
+from pipeline.method import Method
+from pipeline.training import Batch, Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trades(Method):
+    """CE on clean images plus beta times KL from clean to adversarial predictions.
+
+    Its entry's attack climbs the same KL from a small Gaussian start.
+    """
+
+    beta: float
+
+    def loss(self, training: Training, index: int, batch: Batch, adversarial: Tensor) -> Tensor:
+        """CE(f(x), y) + beta KL(p(x) || p(x')), gradient through both arguments, [B]."""
+        member = training.members[index]
+        clean = member(batch.images)
+        losses = cross_entropy(clean, batch.labels)
+        if self.beta == 0:  # the adversarial forward would only move running statistics
+            return losses
+        return losses + self.beta * kl(clean, member(adversarial))

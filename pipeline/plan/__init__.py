@@ -1,0 +1,105 @@
+"""The plan: params.yaml -> tables -> victims -> runs -> jobs, with ids and paths.
+
+Standard library and PyYAML only, so that the workflow's graph parses fast; torch is never
+imported here.
+"""
+
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.errors import UserError
+from pipeline.plan import schema, tables, values
+from pipeline.plan.entries import Dataset, Entries
+from pipeline.plan.graph import Element, Graph, Record, Run, Table, Victim
+
+T = TypeVar("T")
+
+__all__ = ["Dataset", "Element", "Plan", "Record", "Run", "Table", "Victim", "load_plan"]
+
+
+class Plan:
+    """Everything params.yaml asks for at its scale."""
+
+    def __init__(self, params: values.Entry) -> None:
+        self.entries = Entries(params)
+        self.graph = Graph(self.entries)
+        self.tables: dict[str, Table] = {}
+        for name in values.section(params, "tables"):
+            self._add(tables.build(self.graph, name))
+            if tables.is_cut(self.entries, name):
+                self._add(tables.build(self.graph, name, all_rows=True))
+
+    def _add(self, table: Table) -> None:
+        self.tables[table.name] = table
+
+    @property
+    def scale(self) -> str:
+        """Name of the scale."""
+        return self.entries.scale_name
+
+    @property
+    def mirror(self) -> str | None:
+        """Where raw files come from instead of their official address."""
+        return self.entries.mirror
+
+    def dataset(self, name: str) -> Dataset:
+        """A data set by its entry's name."""
+        return self.entries.dataset(name)
+
+    def run(self, id: str) -> Run:
+        """A run by its id; raises UserError when params.yaml asks for no such run."""
+        return self._find(self.graph.runs, id, "run")
+
+    def record(self, id: str) -> Record:
+        """A record by its id."""
+        return self._find(self.graph.records, id, "record")
+
+    def table(self, target: str) -> Table:
+        """A table by its file or name: results/table1.csv, table1, aute_table2."""
+        name = target
+        if "/" in target or target.endswith(".csv"):
+            path = Path(target).with_suffix("")
+            path = path.relative_to("results") if path.is_relative_to("results") else path
+            name = path.as_posix().replace("/", "_")
+        return self._find(self.tables, name, "table")
+
+    def _find(self, known: dict[str, T], name: str, what: str) -> T:
+        if name not in known:
+            hint = schema.nearest(name, known)
+            raise UserError(
+                f"params.yaml (scale {self.scale}): no {what} {name!r}{hint}; "
+                "see `python -m pipeline.plan`"
+            )
+        return known[name]
+
+    def snapshots_from(self, id: str) -> int | None:
+        """First epoch of a training that some average needs, or None."""
+        firsts = [
+            run.spec["average"]["fields"]["start"]
+            for run in self.graph.runs.values()
+            if run.stage == "average"
+            and run.parents == (id,)
+            and "start" in run.spec["average"]["fields"]
+        ]
+        return min(firsts, default=None)
+
+    def needs(self, table: Table) -> tuple[list[Record], list[Run]]:
+        """Records and runs that a table rests on, parents first."""
+        records = {r.id: r for c in table.cells for r in c.records.values()}
+        runs: dict[str, Run] = {}
+
+        def visit(id: str) -> None:
+            run = self.graph.runs[id]
+            for parent in run.parents:
+                visit(parent)
+            runs.setdefault(id, run)
+
+        for record in records.values():
+            for element in record.victim.elements:
+                visit(element.run)
+        return list(records.values()), list(runs.values())
+
+
+def load_plan(path: str | Path = "params.yaml") -> Plan:
+    """The plan of a params file; raises UserError naming file and key."""
+    return Plan(values.read(Path(path)))

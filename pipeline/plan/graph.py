@@ -1,0 +1,343 @@
+"""Tables to victims to runs: every artifact of the plan, named by what determines it."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.plan import schema, values
+from pipeline.plan.entries import Dataset, Entries, Resolved, Setting
+from pipeline.plan.schema import digest
+from pipeline.plan.values import Entry
+
+COMBINATIONS = ("mean_prob", "mean_logit", "vote", "max_conf", "random_one")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, or one average of a trajectory; `parents` are runs it needs."""
+
+    id: str
+    stage: str  # train or average
+    entry: str
+    dataset: Dataset
+    spec: Entry
+    members: int
+    parents: tuple[str, ...] = ()
+    edges: dict[str, "Victim"] = field(default_factory=dict)  # parents by method field
+
+    @property
+    def folder(self) -> Path:
+        """Where its weights and history lie."""
+        return Path("results/runs") / self.id
+
+    @property
+    def snapshots(self) -> Path:
+        """Where a trajectory's epochs lie."""
+        return Path("results/snapshots") / self.id
+
+
+@dataclass(frozen=True)
+class Element:
+    """A part of a victim: a run's weights at one checkpoint."""
+
+    run: str
+    checkpoint: str  # last or best
+
+
+@dataclass(frozen=True)
+class Victim:
+    """What is attacked: elements and the rule that combines their members."""
+
+    id: str
+    entry: str
+    dataset: Dataset
+    elements: tuple[Element, ...]
+    combine: str
+    logit_scale: float
+    members: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """One suite of attacks on one victim: per-sample verdicts."""
+
+    id: str
+    victim: Victim
+    suite: str
+    attacks: tuple[tuple[str, Entry], ...]  # name, spec with surrogate
+    images: int
+    spec: Entry
+
+    @property
+    def path(self) -> Path:
+        """Where the verdicts lie."""
+        return Path("results/records") / f"{self.id}.npz"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of a table at one seed; victim and records are None for a planned method."""
+
+    row: str
+    setting: Setting
+    members: int
+    seed: int
+    victim: Victim | None
+    records: dict[str, Record]
+    reference: str | None  # id of the victim to compare with
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as this plan builds it; `digest` is what its receipt must hold."""
+
+    name: str
+    path: Path
+    columns: tuple[str, ...]
+    suites: dict[str, tuple[str, ...]]
+    cells: tuple[Cell, ...]
+    spec: Entry
+    digest: str
+
+    @property
+    def metrics(self) -> Path:
+        """Its numbers alone, for DVC."""
+        return self.path.parent / "metrics" / f"{self.path.stem}.json"
+
+
+class Graph:
+    """Builds runs, victims and records from entries, each once."""
+
+    def __init__(self, entries: Entries) -> None:
+        self.entries = entries
+        self.runs: dict[str, Run] = {}
+        self.records: dict[str, Record] = {}
+        self._victims: dict[Any, Victim] = {}
+
+    # ---- victims
+
+    def kind(self, name: str) -> str:
+        """The section a row's name stands in."""
+        for kind in ("victims", "averages", "methods"):
+            if name in values.section(self.entries.params, kind):
+                return kind
+        names = [n for k in ("victims", "averages", "methods") for n in self.entries.params[k]]
+        hint = schema.nearest(name, names)
+        raise UserError(f"params.yaml: {name!r} is no victim, average or method{hint}")
+
+    def victim(self, name: str, setting: Setting) -> Victim:
+        """The victim that a row of this name is, in one setting."""
+        key = (name, setting)
+        if key not in self._victims:
+            self._victims[key] = self._victim(name, setting)
+        return self._victims[key]
+
+    def _victim(self, name: str, setting: Setting) -> Victim:
+        kind = self.kind(name)
+        changes: Entry = {}
+        trained = name
+        if kind == "victims":
+            trained, changes, setting = self._changed(name, setting)
+        runs, combine = self._runs(trained, setting)
+        combine = changes.get("combine", combine)
+        if combine not in COMBINATIONS:
+            hint = schema.nearest(combine, COMBINATIONS)
+            raise UserError(f"params.yaml: {name}.combine: no rule {combine!r}{hint}")
+        scale = values.fraction(changes.get("logit_scale", 1), f"params.yaml: victims.{name}")
+        members = sum(r.members for r in runs)
+        elements = tuple(  # an average has one checkpoint
+            Element(r.id, "last" if r.stage == "average" else setting.checkpoint) for r in runs
+        )
+        spec = {
+            "elements": [[e.run.rsplit("-", 1)[1], e.checkpoint] for e in elements],
+            "combine": combine if members > 1 else "single",
+            "logit_scale": float(scale),
+        }
+        head = f"{runs[0].dataset.name}-{self._arch(setting)}-{name}-x{members}-s{setting.seed}"
+        return Victim(
+            f"{head}-{digest(spec)}",
+            name,
+            runs[0].dataset,
+            elements,
+            spec["combine"],
+            float(scale),
+            members,
+        )
+
+    def _changed(self, name: str, setting: Setting) -> tuple[str, Entry, Setting]:
+        """What a `victims:` entry attacks, what it changes, and the setting it changes."""
+        _, entry = values.inherit(values.section(self.entries.params, "victims"), "victims", name)
+        keys = ("of", "combine", "logit_scale", "members", "checkpoint")
+        unknown = [k for k in entry if k not in keys]
+        if unknown or "of" not in entry:
+            problem = f"{unknown[0]}: no such key" if unknown else "key of is missing"
+            raise UserError(f"params.yaml: victims.{name}: {problem}")
+        if "members" in entry:
+            setting = replace(setting, members=self.entries.members("victims", name, setting))
+        if "checkpoint" in entry:
+            setting = replace(setting, checkpoint=str(entry["checkpoint"]))
+        if setting.checkpoint not in ("last", "best"):
+            raise UserError(f"params.yaml: victims.{name}.checkpoint: not one of last, best")
+        return str(entry["of"]), entry, setting
+
+    def _arch(self, setting: Setting) -> str:
+        return self.entries.arch(setting.arch).name
+
+    # ---- runs
+
+    def _runs(self, name: str, setting: Setting) -> tuple[list[Run], str]:
+        """The runs behind an average or a method, and how its members combine."""
+        kind = self.kind(name)
+        if kind == "averages":
+            return self._average(name, setting)
+        if kind != "methods":
+            raise UserError(f"params.yaml: victims.{name}: cannot be the `of` of another entry")
+        members = self.entries.members(kind, name, setting)
+        method, recipe = self.entries.method(name, setting)
+        combine = method.fields["combine"]
+        if method.fields["joint"] or members == 1:
+            seed = setting.seeds(1)[0]
+            return [self._train(method, recipe, setting, members, seed)], combine
+        seeds = setting.seeds(members)
+        return [self._train(method, recipe, setting, 1, s) for s in seeds], combine
+
+    def _train(
+        self, method: Resolved, recipe: Entry, setting: Setting, members: int, seed: int
+    ) -> Run:
+        entries = self.entries
+        stand_in, factor = entries.stand_in(setting.dataset)
+        dataset = entries.dataset(stand_in)
+        arch = entries.arch(setting.arch)
+        attack = entries.attack(recipe["attack"], factor)
+        validation = entries.attack(recipe["validation_attack"], factor)
+        fields = dict(method.fields)
+        if members == 1:  # how members meet is no part of what one member learns
+            fields |= {"joint": False, "combine": "single"}
+        edges = self._edges(method, setting)
+        recipe = {k: v for k, v in recipe.items() if k not in ("attack", "validation_attack")}
+        spec: Entry = {
+            "stage": "train",
+            "core": entries.core["train"],
+            "data": dataset.digest,
+            "arch": arch.spec,
+            "method": {**method.spec, "fields": fields},
+            "recipe": recipe,
+            "attack": attack.spec if attack else None,
+            "validation_attack": validation.spec if validation else None,
+            "threads": entries.threads,
+            "members": members,
+            "seed": seed,
+            "parents": {k: v.id.rsplit("-", 1)[1] for k, v in edges.items()},
+        }
+        head = f"{dataset.name}-{arch.name}-{method.name}-s{seed}"
+        parents = tuple(e.run for v in edges.values() for e in v.elements)
+        return self._add(
+            Run(
+                f"{head}-{digest(spec)}",
+                "train",
+                method.name,
+                dataset,
+                spec,
+                members,
+                parents,
+                edges,
+            )
+        )
+
+    def _edges(self, method: Resolved, setting: Setting) -> dict[str, Victim]:
+        """The parents that a method's Parent fields name, as victims."""
+        types = schema.component("methods", method.component).types
+        named = {k: method.fields[k] for k, t in types.items() if t == "Parent"}
+        return {k: self._parent(v, setting) for k, v in named.items() if v != "none"}
+
+    def _parent(self, name: str, setting: Setting) -> Victim:
+        _, entry = values.inherit(values.section(self.entries.params, "parents"), "parents", name)
+        keys = ("method", "arch", "recipe", "members", "seed", "checkpoint")
+        unknown = [k for k in entry if k not in keys]
+        if unknown or "method" not in entry:
+            problem = f"{unknown[0]}: no such key" if unknown else "key method is missing"
+            raise UserError(f"params.yaml: parents.{name}: {problem}")
+        own = {k: entry[k] for k in keys[1:] if k in entry}
+        if isinstance(own.get("arch"), dict):  # one arch per data set
+            own["arch"] = own["arch"].get(setting.dataset, setting.arch)
+        return self.victim(str(entry["method"]), replace(setting, overrides=(), **own))
+
+    def _average(self, name: str, setting: Setting) -> tuple[list[Run], str]:
+        entries = self.entries
+        root, entry = values.inherit(values.section(entries.params, "averages"), "averages", name)
+        component = schema.component("averages", root)
+        if "of" not in entry:
+            raise UserError(f"params.yaml: averages.{name}: key of is missing; add it")
+        members = entries.members("averages", name, setting)
+        known = {k: v for k, v in setting.overrides if k in component.types}
+        own = {k: v for k, v in {**entry, **known}.items() if k not in ("of", "members")}
+        factor = entries.stand_in(setting.dataset)[1]
+        fields = values.coerce(own, component.types, f"averages.{name}", eps_factor=factor)
+        inner = replace(setting, members=members)
+        trajectories, combine = self._runs(str(entry["of"]), inner)
+        _, recipe = entries.method(str(entry["of"]), inner)
+        old = entries.recipe(setting.recipe, self._own_recipe(str(entry["of"])))[1]
+        fields = values.rescale(fields, component.types, old, recipe["epochs"])
+        resolved = Resolved(name, root, fields, component.code)
+        return [self._averaged(resolved, t) for t in trajectories], combine
+
+    def _own_recipe(self, name: str) -> Entry:
+        _, entry = values.inherit(values.section(self.entries.params, "methods"), "methods", name)
+        return {k: v for k, v in entry.items() if k in self.entries.recipe_types}
+
+    def _averaged(self, average: Resolved, trajectory: Run) -> Run:
+        spec = {
+            "stage": "average",
+            "core": self.entries.core["average"],
+            "trajectory": digest(trajectory.spec),
+            "average": average.spec,
+            "data": trajectory.dataset.digest,
+            "threads": self.entries.threads,
+        }
+        arch, seed = trajectory.id.split("-")[1], trajectory.spec["seed"]
+        head = f"{trajectory.dataset.name}-{arch}-{average.name}-s{seed}"
+        return self._add(
+            Run(
+                f"{head}-{digest(spec)}",
+                "average",
+                average.name,
+                trajectory.dataset,
+                spec,
+                trajectory.members,
+                (trajectory.id,),
+            )
+        )
+
+    def _add(self, run: Run) -> Run:
+        return self.runs.setdefault(run.id, run)
+
+    # ---- records
+
+    def record(self, victim: Victim, suite: str, setting: Setting, images: int) -> Record:
+        """The record of one suite on one victim."""
+        entries = self.entries
+        where, factor = f"suites.{suite}", entries.stand_in(setting.dataset)[1]
+        suites = values.section(entries.params, "suites")
+        if suite not in suites:
+            hint = schema.nearest(suite, suites)
+            raise UserError(f"params.yaml: suites: no entry {suite!r}{hint}")
+        names = suites[suite].get("attacks")
+        if not isinstance(names, list) or not names or set(suites[suite]) != {"attacks"}:
+            raise UserError(f"params.yaml: {where}: needs exactly a list of attacks")
+        attacks = []
+        for name in names:
+            attack = entries.attack(str(name), factor)
+            if attack is None:
+                raise UserError(f"params.yaml: {where}.attacks: {name} is no attack")
+            attacks.append((attack.name, {**attack.spec, "surrogate": entries.surrogate(name)}))
+        spec = {
+            "core": entries.core["evaluate"],
+            "victim": victim.id.rsplit("-", 1)[1],
+            "data": victim.dataset.digest,
+            "attacks": attacks,
+            "images": images,
+            "threads": entries.threads,
+        }
+        id = f"{victim.id}/{suite}-{digest(spec)}"
+        return self.records.setdefault(id, Record(id, victim, suite, tuple(attacks), images, spec))

@@ -1,0 +1,84 @@
+"""Turn verified raw files into the arrays that training reads: python -m pipeline.prepare."""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pipeline.arrays import Images, ImageSet, Labels, stratified
+from pipeline.errors import report
+from pipeline.files import save_safetensors
+from pipeline.plan import load_plan
+from pipeline.receipt import check_receipt
+from pipeline.registry import component_class
+
+SPLITS = ("train", "validation", "test")
+
+
+def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
+    """Write `<folder>/<split>.safetensors`; False when all three were there already.
+
+    Each file holds images uint8 [N, C, H, W], labels int64 [N] and metadata: dataset, digest (the
+    folder's names), classes, mean and std (JSON lists; the training images' channels in [0, 1]).
+    Equal raw files and fields give equal bytes, so a killed run is simply run again.
+    """
+    paths = {split: folder / f"{split}.safetensors" for split in SPLITS}
+    if all(path.is_file() for path in paths.values()):
+        return False
+    check_receipt(raw)
+    arrays = data.load(raw)
+    data.check(arrays, raw)
+    kept, held = stratified(arrays.train_labels, data.validation, data.split_seed)
+    images, labels = arrays.train_images[kept], arrays.train_labels[kept]
+    mean, std = channel_statistics(images)
+    metadata = {
+        "dataset": folder.parent.name,
+        "digest": folder.name,
+        "classes": json.dumps(arrays.names),
+        "mean": json.dumps(mean),
+        "std": json.dumps(std),
+    }
+    _write(paths["train"], images, labels, metadata)
+    images, labels = arrays.train_images[held], arrays.train_labels[held]
+    _write(paths["validation"], images, labels, metadata)
+    _write(paths["test"], arrays.test_images, arrays.test_labels, metadata)
+    return True
+
+
+def _write(path: Path, images: Images, labels: Labels, metadata: dict[str, str]) -> None:
+    if not path.is_file():  # a finished file is never rewritten
+        tensors = {"images": torch.from_numpy(images), "labels": torch.from_numpy(labels)}
+        save_safetensors(path, tensors, metadata)
+
+
+def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of [N, C, H, W], as pixels in [0, 1].
+
+    The sums are exact integers, so no machine's order of summation shows in the result.
+    """
+    mean, std = [], []
+    for channel in range(images.shape[1]):
+        counts = np.bincount(images[:, channel].ravel(), minlength=256).tolist()
+        n = sum(counts)
+        first = sum(count * level for level, count in enumerate(counts))
+        second = sum(count * level**2 for level, count in enumerate(counts))
+        mean.append(first / (255 * n))
+        std.append(math.sqrt(n * second - first**2) / (255 * n))
+    return mean, std
+
+
+def main(argv: list[str] | None = None) -> None:
+    """python -m pipeline.prepare <entry of datasets:>."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.prepare", description=__doc__)
+    parser.add_argument("dataset", help="name of an entry of `datasets:` in params.yaml")
+    entry = load_plan().dataset(parser.parse_args(argv).dataset)
+    data = component_class("datasets", entry.component)(**entry.fields)
+    written = prepare(data, entry.raw, entry.folder)
+    print(f"{entry.folder}: {'written' if written else 'is there already, nothing to do'}")
+
+
+if __name__ == "__main__":
+    report(main)

@@ -1,0 +1,22 @@
+"""Name to component: pipeline/<kind>/<name>.py holds one public class."""
+
+import importlib
+import inspect
+from typing import Any
+
+
+def component_class(kind: str, name: str) -> type[Any]:
+    """The one public class of a component's file."""
+    module = importlib.import_module(f"pipeline.{kind}.{name}")
+    classes = [
+        c
+        for n, c in vars(module).items()
+        if inspect.isclass(c) and c.__module__ == module.__name__ and not n.startswith("_")
+    ]
+    (found,) = classes  # the plan has checked this
+    return found
+
+
+def build(kind: str, spec: dict[str, Any]) -> Any:
+    """A component from its resolved spec (keys component, fields, ...)."""
+    return component_class(kind, spec["component"])(**spec["fields"])

@@ -1,0 +1,23 @@
+# Fetch raw files and prepare arrays: once per data set.
+rule download:
+    output:
+        "data/raw/{dataset}/verified.json",
+    log:
+        "logs/download/{dataset}.log",
+    resources:
+        network=1,
+    shell:
+        "python -m pipeline.download {wildcards.dataset} > {log} 2>&1"
+
+
+rule prepare:
+    input:
+        raw=ancient(lambda wc: PLAN.dataset(wc.dataset).raw / "verified.json"),
+    output:
+        train="data/{dataset}/{digest}/train.safetensors",
+        validation="data/{dataset}/{digest}/validation.safetensors",
+        test="data/{dataset}/{digest}/test.safetensors",
+    log:
+        "logs/prepare/{dataset}-{digest}.log",
+    shell:
+        "python -m pipeline.prepare {wildcards.dataset} > {log} 2>&1"

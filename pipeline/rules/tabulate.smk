@@ -1,0 +1,15 @@
+# Build a table from records. Its receipt says whether it is today's.
+rule tabulate:
+    input:
+        plan=lambda wc: jobs.table_input(PLAN, wc.folder + wc.table, ancient),
+        records=ancient(lambda wc: jobs.records(PLAN, wc.folder + wc.table)),
+    output:
+        csv=report("results/{folder}{table}.csv", category="tables"),
+        md="results/{folder}{table}.md",
+        json="results/{folder}{table}.json",
+        png=report("results/{folder}{table}.png", category="figures"),
+        metrics="results/{folder}metrics/{table}.json",
+    log:
+        "logs/tabulate/{folder}{table}.log",
+    shell:
+        "python -m pipeline.tabulate {output.csv} > {log} 2>&1"

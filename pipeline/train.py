@@ -1,0 +1,113 @@
+"""Train one run: `python -m pipeline.train RUN [--snapshots-from EPOCH]`.
+
+Killed at any moment, the same command resumes to the same weights. SIGTERM and SIGUSR1 save the
+state after the current batch and exit with code 75.
+"""
+
+import argparse
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline import checkpoint, device, models
+from pipeline.errors import UserError, report
+from pipeline.files import sha256_of, write_atomic
+from pipeline.plan import Plan, Run, load_plan
+from pipeline.trainer import Trainer
+
+FIELDS = ("epoch", "lr", "loss", "val_clean", "val_robust")
+
+
+def _csv(history: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
+
+
+def write(trainer: Trainer) -> None:
+    """Write the run's folder, weights last: they say that it is complete."""
+    run, folder, last = trainer.run, trainer.run.folder, trainer.last()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "history.csv", _csv(trainer.history).encode())
+    inherited = models.inherited_flops([Path("results/runs") / parent for parent in run.parents])
+    details = {"id": run.id, "spec": run.spec, "flops": trainer.flops, "inherited": inherited}
+    write_atomic(folder / "run.json", _json(details))
+    times = {"seconds": round(trainer.seconds, 1), **device.describe(trainer.device)}
+    write_atomic(folder / "run.time.json", _json(times))
+    best = trainer.best[1] if trainer.best else last
+    checkpoint.save(folder / "best.safetensors", best)
+    checkpoint.save(folder / "weights.safetensors", last)
+
+
+def train(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> None:
+    """Train a run to its folder, or only re-derive its snapshots."""
+    if snapshots is not None and (run.folder / "weights.safetensors").exists():
+        _rederive(plan, run, where, snapshots)
+    else:
+        trainer = Trainer(plan, run, where, snapshots)
+        trainer.fit()
+        write(trainer)
+    if snapshots is not None:
+        _index(run, snapshots)
+    shutil.rmtree(Path("work/runs") / run.id, ignore_errors=True)
+
+
+def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
+    """Make the missing snapshots of a finished run; its weights must come out again."""
+    epochs = range(first, run.spec["recipe"]["epochs"] + 1)
+    if all((run.snapshots / f"{e:04d}.safetensors").exists() for e in epochs):
+        return
+    trainer = Trainer(plan, run, where, first)
+    trainer.fit()
+    trial = run.snapshots / "last.safetensors"
+    checkpoint.save(trial, trainer.last())
+    same = sha256_of(trial) == sha256_of(run.folder / "weights.safetensors")
+    trial.unlink()
+    if not same:
+        raise UserError(
+            f"{run.folder}: training again on this machine gave other weights than the recorded "
+            "ones, so their trajectory cannot be re-derived here; pull the snapshots, or delete "
+            "the run to replace it"
+        )
+
+
+def _index(run: Run, first: int) -> None:
+    """Say which snapshots exist, as the workflow's one output."""
+    epochs = range(first, run.spec["recipe"]["epochs"] + 1)
+    names = [f"{e:04d}.safetensors" for e in epochs]
+    sums = {n: sha256_of(run.snapshots / n) for n in names}
+    write_atomic(run.snapshots / f"from{first}.json", _json(sums))
+
+
+def main(argv: list[str] | None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.train", description=__doc__)
+    parser.add_argument("run", help="id of a run, as `python -m pipeline.plan TARGET` lists them")
+    parser.add_argument("--snapshots-from", type=int, metavar="EPOCH", help="keep epochs from here")
+    args = parser.parse_args(argv)
+    plan = load_plan()
+    run = plan.run(Path(args.run).name)
+    if run.stage != "train":
+        raise UserError(f"{run.id} is an average: use python -m pipeline.average {run.id}")
+    snapshots = args.snapshots_from
+    if snapshots is None:
+        if (run.folder / "weights.safetensors").exists():
+            print(f"{run.id}: nothing to do")
+            return
+        snapshots = plan.snapshots_from(run.id)
+    train(plan, run, device.select(plan.entries.device, plan.entries.threads), snapshots)
+
+
+if __name__ == "__main__":
+    report(main)
