@@ -19,6 +19,7 @@ from pipeline.ensemble import combine
 from pipeline.errors import UserError, report
 from pipeline.files import sha256_of, write_atomic
 from pipeline.images import Split, batches, cut, load_split
+from pipeline.lease import check_held, hold
 from pipeline.plan import Plan, Run, load_plan
 from pipeline.recipe import Recipe
 from pipeline.training import Attack, Batch, Training
@@ -115,6 +116,7 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     weights = averaged(snapshot_paths(plan, run, average), average)
     checkpoint.distribute(weights, members, plan.run(run.parents[0]).folder)
     BatchNormPass(spec, run, split, average).apply(members)
+    check_held()
     run.folder.mkdir(parents=True, exist_ok=True)
     inherited = models.inherited_flops([plan.run(run.parents[0]).folder])
     details = {"id": run.id, "spec": run.spec, "flops": 0, "inherited": inherited}
@@ -132,10 +134,12 @@ def main(argv: list[str] | None) -> None:
     run = plan.run(run_id)
     if run.stage != "average":
         raise UserError(f"{run.id} is a training: use python -m pipeline.train {run.id}")
-    if (run.folder / "weights.safetensors").exists():
-        print(f"{run.id}: nothing to do")
-        return
-    make_average(plan, run, device.select(plan.entries.device, plan.entries.threads))
+    where = device.select(plan.entries.device, plan.entries.threads)
+    with hold(f"runs/{run.id}"):
+        if all((run.folder / name).exists() for name in ("weights.safetensors", "run.json")):
+            print(f"{run.id}: nothing to do")
+            return
+        make_average(plan, run, where)
     print(f"{run.id}: averaged")
 
 

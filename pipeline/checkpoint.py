@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.files import load_safetensors, save_safetensors, write_atomic
+from pipeline.lease import check_held
 
 Weights = dict[str, Tensor]
 
@@ -55,6 +56,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a resume state atomically."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
+    check_held()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, buffer.getvalue())
 

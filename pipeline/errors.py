@@ -17,6 +17,11 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: not a failure of the run, try again
 
 def report(main: Callable[[list[str] | None], None]) -> None:
     """Run a command's main; a user's error becomes one line on stderr and exit code 1."""
+    if not sys.stderr.isatty():
+        # the plan imports this module
+        from pipeline.joblog import head
+
+        print(head(), file=sys.stderr, flush=True)
     try:
         main(None)
     except UserError as error:

@@ -207,6 +207,5 @@ class Trainer:
 
     def _kept_enough(self, state: dict[str, Any]) -> bool:
         """Whether a resumed trajectory has every snapshot from its first on."""
-        if self.snapshots is None or state["epoch"] <= self.snapshots:
-            return True
-        return state["snapshots"] is not None and state["snapshots"] <= self.snapshots
+        epochs = range(self.snapshots or state["epoch"], state["epoch"])
+        return all((self.run.snapshots / f"{e:04d}.safetensors").exists() for e in epochs)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import schema, tables, values
+from pipeline.plan import frozen, schema, tables, values
 from pipeline.plan.entries import Dataset, Entries
 from pipeline.plan.graph import Element, Graph, Record, Run, Table, Victim
 
@@ -100,6 +100,6 @@ class Plan:
         return list(records.values()), list(runs.values())
 
 
-def load_plan(path: str | Path = "params.yaml") -> Plan:
+def load_plan(path: str | Path | None = None) -> Plan:
     """The plan of a params file; raises UserError naming file and key."""
-    return Plan(values.read(Path(path)))
+    return Plan(values.read(Path(path) if path else frozen.params_path()))

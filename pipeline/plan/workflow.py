@@ -2,7 +2,7 @@
 
 import json
 import os
-import re
+import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -122,3 +122,13 @@ def summary(plan: Plan) -> str:
 def exists(path: Path) -> str:
     """A mark for lists."""
     return "have" if path.exists() else "need"
+
+
+def sweep(plan: Plan) -> None:
+    """Remove resume states of what is finished: see `frozen.discard`."""
+    for run in plan.graph.runs.values():
+        if (run.folder / "weights.safetensors").exists():
+            shutil.rmtree(Path("work/runs") / run.id, ignore_errors=True)
+    for record in plan.graph.records.values():
+        if record.path.exists():
+            shutil.rmtree(Path("work/records") / record.id, ignore_errors=True)

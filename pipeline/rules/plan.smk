@@ -4,13 +4,17 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, workflow.basedir)
+sys.path.insert(0, HERE)
 
+from pipeline import master
 from pipeline.errors import UserError
-from pipeline.plan import load_plan, workflow as jobs
+from pipeline.plan import frozen, load_plan, resources as requested, workflow as jobs
 
+SITE = dict(workflow.resource_settings.default_resources or {})
 try:
     PLAN = load_plan()
+    FINGERPRINT = frozen.fingerprint()
+    ASKED = requested.Resources(PLAN, SITE.get("gpu_syntax", "gpu")).asked
     jobs.check_config(PLAN, config)
 except UserError as error:
     raise WorkflowError(f"error: {error}") from None
@@ -28,8 +32,20 @@ wildcard_constraints:
 
 
 onstart:
+    try:
+        master.begin(FINGERPRINT)
+    except UserError as error:
+        raise WorkflowError(f"error: {error}") from None
     print(jobs.summary(PLAN))
 
 
+onerror:
+    master.explain(log)
+    jobs.sweep(PLAN)
+    master.end()
+
+
 onsuccess:
+    jobs.sweep(PLAN)
+    master.end()
     print("done: `make record` remembers these results, `dvc push` shares them")

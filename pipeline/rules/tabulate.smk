@@ -12,4 +12,4 @@ rule tabulate:
     log:
         "logs/tabulate/{folder}{table}.log",
     shell:
-        "python -m pipeline.tabulate {output.csv} > {log} 2>&1"
+        "exec python -m pipeline.tabulate {output.csv} > {log} 2>&1"
