@@ -20,14 +20,20 @@ SITE = {
 Entries = dict[str, dict[str, int]]
 
 
-class Resources:
-    """Requests by stage and artifact at the plan's scale; `gpu_syntax` is the cluster's."""
+def gpu_syntax(defaults: Any) -> str:
+    """How the profile's default resources say that GPUs are asked for; `gpu` without a profile."""
+    found = dict(defaults or {}).get("gpu_syntax", "gpu")
+    return str(getattr(found, "raw", found))
 
-    def __init__(self, plan: Plan, gpu_syntax: str = "gpu") -> None:
-        match = SYNTAX.fullmatch(gpu_syntax)
+
+class Resources:
+    """Requests by stage and artifact at the plan's scale; `syntax` is the cluster's."""
+
+    def __init__(self, plan: Plan, syntax: str = "gpu") -> None:
+        match = SYNTAX.fullmatch(syntax)
         if not match:
             raise UserError(
-                f"slurm/config.yaml: gpu_syntax: {gpu_syntax!r} is not one of gpu, gpu:MODEL, "
+                f"slurm/config.yaml: gpu_syntax: {syntax!r} is not one of gpu, gpu:MODEL, "
                 "gres, gres:MODEL"
             )
         self.plan, self.kind, self.model = plan, match[1], match[2]

@@ -10,11 +10,11 @@ from pipeline import master
 from pipeline.errors import UserError
 from pipeline.plan import frozen, load_plan, resources as requested, workflow as jobs
 
-SITE = dict(workflow.resource_settings.default_resources or {})
+SYNTAX = requested.gpu_syntax(workflow.resource_settings.default_resources)
 try:
     PLAN = load_plan()
     FINGERPRINT = frozen.fingerprint()
-    ASKED = requested.Resources(PLAN, SITE.get("gpu_syntax", "gpu")).asked
+    ASKED = requested.Resources(PLAN, SYNTAX).asked
     jobs.check_config(PLAN, config)
 except UserError as error:
     raise WorkflowError(f"error: {error}") from None
