@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,14 @@ def begin(fingerprint: str) -> None:
     _HELD.enter_context(hold("master", patient=False))
     cancel_orphans()
     frozen.freeze(fingerprint)
+
+
+def leave_warnings_to_commands() -> None:
+    """Let SLURM's warning before a time limit pass by Snakemake, which it would kill.
+
+    The signal goes to every process of a job; the command that computes takes it (signals.py).
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 def end() -> None:

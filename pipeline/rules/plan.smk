@@ -10,6 +10,7 @@ from pipeline import master
 from pipeline.errors import UserError
 from pipeline.plan import frozen, load_plan, resources as requested, workflow as jobs
 
+master.leave_warnings_to_commands()
 SYNTAX = requested.gpu_syntax(workflow.resource_settings.default_resources)
 try:
     PLAN = load_plan()

@@ -47,6 +47,7 @@ class Slurm:
         self.folder, self.nodes, self.cpus, self.gpus = Path(folder), nodes, cpus, gpus
         self.conf = self.folder / "etc" / "slurm.conf"
         self.processes = []
+        self._pending = {}
 
     @property
     def env(self):
@@ -165,6 +166,18 @@ class Slurm:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        for pid in self._left():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _left(self):
+        """Processes of jobs that escaped their step: without cgroups SLURM loses an orphan."""
+        mark = f"SLURM_CONF={self.conf}".encode()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                pid = int(path.parent.name)
+                if pid != os.getpid() and mark in path.read_bytes().split(b"\0"):
+                    yield pid
 
     # ---- what a test asks
 
@@ -174,6 +187,15 @@ class Slurm:
             command, env=self.env, capture_output=True, text=True, timeout=timeout, check=False
         )
         return done.stdout
+
+    def start_requeued(self, after=10):
+        """Start jobs that were requeued; SLURM itself holds them for two minutes."""
+        for id, state, *_ in self.jobs("PENDING"):
+            shown = self.call("scontrol", "show", "job", id, "--oneliner")
+            since = time.time() - self._pending.setdefault(id, time.time())
+            if "Reason=BeginTime" in shown and since > after:  # its old processes are gone by then
+                self.call("scontrol", "update", f"jobid={id}", "StartTime=now")
+                del self._pending[id]
 
     def states(self):
         """State of every node."""
@@ -215,7 +237,7 @@ PreemptMode=REQUEUE
 ReturnToService=2
 MailProg=/bin/true
 MinJobAge=3600
-KillWait=20
+KillWait=4
 OverTimeLimit=0
 SlurmdTimeout=60
 SlurmdParameters=config_overrides
