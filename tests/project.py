@@ -50,7 +50,7 @@ def tiny(rows, members=1, suites=("unified",), device="cpu", **recipe):
 class Project:
     """A folder with the code, a plan, and prepared digits."""
 
-    def __init__(self, folder, params, env=None):
+    def __init__(self, folder, params, env=None, prepared=True):
         self.folder = Path(folder)
         self.env = {k: v for k, v in (env or os.environ).items() if not k.startswith("ROBUST_")}
         self.env["OMP_NUM_THREADS"] = "1"
@@ -60,13 +60,16 @@ class Project:
             shutil.copytree(ROOT / name, self.folder / name, ignore=ignore)
         shutil.copy(ROOT / "Snakefile", self.folder)
         self.write(params)
-        for command in ("download", "prepare"):
+        for command in ("download", "prepare") if prepared else ():
             self.python(f"pipeline.{command}", "digits", check=True)
 
     def write(self, params):
         self.params = copy.deepcopy(params)
         text = yaml.safe_dump(params, sort_keys=False, default_flow_style=None, width=1000)
         (self.folder / "params.yaml").write_text(text)
+
+    def remove(self, folder):
+        shutil.rmtree(self.folder / folder, ignore_errors=True)
 
     def start(self, *command, **options):
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options
