@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pipeline import cost, device, models, registry
 from pipeline.draws import Draws, derive
-from pipeline.ensemble import Combination, Scaled, surrogates
+from pipeline.ensemble import Combination, Scaled, reseed, surrogates
 from pipeline.errors import Interrupted, UserError, report
 from pipeline.files import sha256_of, write_atomic
 from pipeline.images import Split, load_split
@@ -62,16 +62,21 @@ class Evaluation:
         self.clean = self._over(self._judge, self.images)
 
     def _judge(self, images: Tensor, rows: Tensor) -> dict[str, Tensor]:
-        """right [B]: share of members right (0 or 1 unless random); margin [B] of the victim."""
+        """right [B]: share of members right (0 or 1 unless random); margin [B] of the victim.
+
+        members [B, members]: what each member says, for accuracies of other combinations.
+        """
         labels = self.labels[rows]
         with torch.no_grad():
+            logits_KBC = self.victim.logits(images)
+            said_KB = logits_KBC.argmax(-1)
+            members = {"members": said_KB.T.to(torch.int16)}
             if not self.victim.random:
                 scores = self.victim(images)
                 right = (scores.argmax(-1) == labels).float()
-                return {"right": right, "margin": -margin(scores, labels)}
-            logits_KBC = self.victim.logits(images)
-            right_KB = (logits_KBC.argmax(-1) == labels).float()
-            return {"right": right_KB.mean(0), "margin": -margin(logits_KBC.mean(0), labels)}
+                return {"right": right, "margin": -margin(scores, labels), **members}
+            right = (said_KB == labels).float().mean(0)
+            return {"right": right, "margin": -margin(logits_KBC.mean(0), labels), **members}
 
     def _over(
         self, function: Callable[[Tensor, Tensor], dict[str, Tensor]], images: Tensor
@@ -97,23 +102,26 @@ class Evaluation:
         attack = registry.build("attacks", spec)
         models_ = [Counted(m) for m in surrogates(self.victim, spec["surrogate"])]
         adversarial = self.images.clone()
-        right, distance = self.clean["right"].clone(), self.clean["margin"].clone()
+        kept = {key: value.clone() for key, value in self.clean.items()}
+        right = kept["right"]
         everyone = torch.arange(len(self.images), device=self.images.device)
         for number, model in enumerate(models_):
-            # a random victim's images never leave: one lucky draw is no success
-            left = everyone if self.victim.random else everyone[right > 0]
+            # where one member answers, what the others would say counts on every image
+            left = everyone if self.victim.one_answers else everyone[right > 0]
             for rows in left.split(BATCH):
-                draws = Draws(derive(seed, name, number), self.ids[rows])
+                key = derive(seed, name, number)
+                draws = Draws(key, self.ids[rows])
+                reseed(model, derive(key, int(rows[0])))
                 found = attack(model, self.images[rows], self.labels[rows], draws)
                 verdict = self._judge(found, rows)
                 worse = verdict["right"] <= right[rows]
                 chosen = rows[worse]
                 adversarial[chosen] = found[worse]
-                right[chosen], distance[chosen] = verdict["right"][worse], verdict["margin"][worse]
+                for part, values in kept.items():
+                    values[chosen] = verdict[part][worse]
         change = (adversarial - self.images).flatten(1)
         return {
-            "right": right.cpu().numpy(),
-            "margin": distance.cpu().numpy(),
+            **{part: values.cpu().numpy() for part, values in kept.items()},
             "linf": change.abs().amax(1).cpu().numpy(),
             "l2": change.norm(dim=1).cpu().numpy(),
             "unchanged": (change == 0).all(1).cpu().numpy(),
@@ -175,8 +183,7 @@ def _clean(evaluation: Evaluation) -> Arrays:
     return {
         "ids": evaluation.ids.cpu().numpy(),
         "labels": evaluation.labels.cpu().numpy(),
-        "clean/right": evaluation.clean["right"].cpu().numpy(),
-        "clean/margin": evaluation.clean["margin"].cpu().numpy(),
+        **{f"clean/{part}": values.cpu().numpy() for part, values in evaluation.clean.items()},
         "clean/zero_gradient": evaluation.zero_gradients().cpu().numpy(),
     }
 

@@ -21,7 +21,7 @@ from pipeline.flags import Flag, check_budget, flags
 from pipeline.metrics import Verdicts
 from pipeline.plan import Plan, Table, load_plan
 from pipeline.plan.graph import Cell, Record
-from pipeline.plan.tables import COSTS
+from pipeline.plan.tables import COSTS, MEMBERS
 from pipeline.records import Arrays, meta, read_arrays
 from pipeline.reported import Reported
 
@@ -103,6 +103,9 @@ class Tabulation:
 
     def verdict(self, cell: Cell, column: str) -> Verdicts:
         """Per-image verdicts of one accuracy column at one seed."""
+        attack, _, rule = column.rpartition("_")
+        if rule in MEMBERS:
+            return self._of_members(cell, attack, rule)
         if column == "clean":
             right: Verdicts = self._read(next(iter(cell.records.values())))["clean/right"]
             return right
@@ -114,6 +117,15 @@ class Tabulation:
                 verdicts: Verdicts = self._read(record)[f"{column}/right"]
                 return verdicts
         raise UserError(f"params.yaml: tables: column {column} is in none of the table's suites")
+
+    def _of_members(self, cell: Cell, attack: str, rule: str) -> Verdicts:
+        """Verdicts of another combination of the members on the images found by an attack."""
+        for record in cell.records.values():
+            if attack == "clean" or attack in dict(record.attacks):
+                arrays = self._read(record)
+                right, said = arrays[f"{attack}/right"], arrays[f"{attack}/members"]
+                return metrics.of_members(rule, right, said, arrays["labels"])
+        raise UserError(f"params.yaml: tables: {attack} is in none of the table's suites")
 
     def _suite(self, cell: Cell, suite: str) -> list[Verdicts]:
         record = cell.records[suite]

@@ -60,6 +60,16 @@ class Setting:
     checkpoint: str = "last"
     overrides: tuple[tuple[str, Any], ...] = field(default=())  # axis values
 
+    @property
+    def eps(self) -> Any:
+        """The radius that an axis `train_eps` gives to training and evaluation alike, or None."""
+        return dict(self.overrides).get("train_eps")
+
+    def plain(self) -> "Setting":
+        """This setting without the axis values that concern one method's fields."""
+        kept = tuple((k, v) for k, v in self.overrides if k == "train_eps")
+        return replace(self, overrides=kept)
+
     def seeds(self, members: int) -> list[int]:
         """Run seeds of independent members; replicates are disjoint."""
         return [1000 * self.seed + i for i in range(members)]
@@ -101,7 +111,9 @@ class Entries:
         unknown = [k for k in self.scale if k not in SCALE_KEYS]
         if unknown:
             hint = schema.nearest(unknown[0], SCALE_KEYS)
-            raise UserError(f"params.yaml: scales.{self.scale_name}.{unknown[0]}: no such key{hint}")
+            raise UserError(
+                f"params.yaml: scales.{self.scale_name}.{unknown[0]}: no such key{hint}"
+            )
 
     def _core(self) -> dict[str, int]:
         core = self.params.get("core", {})
@@ -184,11 +196,14 @@ class Entries:
         """The arch that stands for `name` at this scale."""
         return self.resolve("archs", str(self.part("archs").get(name, name)))
 
-    def attack(self, name: str, factor: Fraction) -> Resolved | None:
-        """An attack at this scale's budget, radii scaled; None for `none`."""
+    def attack(self, name: str, factor: Fraction, eps: Any = None) -> Resolved | None:
+        """An attack at this scale's budget, radii scaled, `eps` in place of its own if given.
+
+        None for `none`.
+        """
         if name == "none":
             return None
-        cut = self.part("attacks").get(name, {})
+        cut = {**self.part("attacks").get(name, {}), **({} if eps is None else {"eps": eps})}
         keep = frozenset({"surrogate"})
         return self.resolve("attacks", name, factor=factor, extra=cut, keep=keep)
 
@@ -275,6 +290,6 @@ SECTIONS = (
     "planned",
     "resources",
 )
-SURROGATES = ("self", "mean_logit", "members", "normalised")
+SURROGATES = ("self", "averaged", "mean_logit", "members", "normalised")
 
 __all__ = ["Dataset", "Entries", "Resolved", "Setting", "replace"]

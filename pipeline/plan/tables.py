@@ -27,6 +27,7 @@ KEYS = {
     "reference": str,
     "reported": str,
 }
+MEMBERS = ("oracle", "vote", "regret", "alone")  # what the members say without the victim's rule
 COSTS = ("members", "parameters", "train_flops", "inference_macs")
 
 
@@ -82,6 +83,9 @@ def _entry(entries: Entries, name: str, all_rows: bool) -> Entry:
 def _check_columns(name: str, columns: list[str], suites: dict[str, tuple[str, ...]]) -> None:
     known = {"clean", *COSTS, *(a for s in suites.values() for a in s)}
     known |= {f"{s}_worst" for s in suites}
+    known |= {
+        f"{c}_{m}" for c in ("clean", *(a for s in suites.values() for a in s)) for m in MEMBERS
+    }
     for column in columns:
         if column not in known:
             hint = schema.nearest(column, known)
@@ -128,7 +132,7 @@ def _cell(graph: Graph, row: str, setting: Setting, entry: Entry, planned: list[
     records = {s: graph.record(victim, s, setting, images) for s in entry["suites"]}
     reference = None
     if entry["reference"] != "none":
-        same = replace(setting, members=victim.members, overrides=())
+        same = replace(setting.plain(), members=victim.members)
         reference = graph.victim(entry["reference"], same).id
     return Cell(row, setting, victim.members, setting.seed, victim, records, reference)
 
@@ -136,7 +140,9 @@ def _cell(graph: Graph, row: str, setting: Setting, entry: Entry, planned: list[
 def _spec(entries: Entries, entry: Entry, cells: tuple[Cell, ...]) -> Entry:
     reported = ROOT / "data" / "reported" / f"{entry['reported']}.csv"
     if entry["reported"] != "none" and not reported.is_file():
-        raise UserError(f"params.yaml: tables reported: no file data/reported/{entry['reported']}.csv")
+        raise UserError(
+            f"params.yaml: tables reported: no file data/reported/{entry['reported']}.csv"
+        )
     figures = sorted((ROOT / "pipeline" / "figures").glob("[a-z]*.py"))
     return {
         "core": entries.core["tabulate"],
