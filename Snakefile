@@ -31,4 +31,4 @@ rule all:
 
 rule tables:
     input:
-        [t.path for t in PLAN.tables.values()],
+        jobs.uncut_tables(PLAN),

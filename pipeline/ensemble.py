@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 Answer: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]  # images -> logits, confidence
 
 
@@ -27,6 +26,9 @@ class Combination(nn.Module):
     def __init__(self, members: Iterable[nn.Module]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+
+    def reseed(self, seed: int) -> None:
+        """Start the draws of a random rule anew; the others have none."""
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits of every member, [members, B, classes], in at least float32."""
@@ -111,13 +113,13 @@ class RandomOne(Combination):
 
     random = one_answers = True
 
-    def __init__(self, members: Iterable[nn.Module], seed: int = 0) -> None:
+    def __init__(self, members: Iterable[nn.Module]) -> None:
         super().__init__(members)
-        self.reseed(seed)
+        self._generator = torch.Generator().manual_seed(0)
 
     def reseed(self, seed: int) -> None:
-        """Start the sequence of drawn members again, as a function of the seed."""
-        self._generator = torch.Generator().manual_seed(seed)
+        """Start the draws anew."""
+        self._generator.manual_seed(seed)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, classes] of one member."""
@@ -186,13 +188,6 @@ def combine(rule: str, members: Iterable[nn.Module]) -> Combination:
     """Members under a named rule; one member is always `single`."""
     members = list(members)
     return RULES[rule if len(members) > 1 else "single"](members)
-
-
-def reseed(model: nn.Module, seed: int) -> None:
-    """Start the draws of every random combination in the model again."""
-    for part in model.modules():
-        if isinstance(part, RandomOne):
-            part.reseed(seed)
 
 
 def mean_log_prob(logits_KBC: Tensor) -> Tensor:

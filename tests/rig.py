@@ -3,9 +3,9 @@
 from typing import Any
 
 import torch
+from nets import TINY
 from torch import Tensor, nn
 
-from nets import TINY
 from pipeline.attacks.pgd import PGD
 from pipeline.draws import Draws
 from pipeline.ensemble import combine

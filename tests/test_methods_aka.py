@@ -2,14 +2,14 @@
 
 import pytest
 import torch
+from nets import TINY
+from rig import batch_of, changed, method_of, training_of, weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nets import TINY
 from pipeline import fusion
 from pipeline.draws import Draws
 from pipeline.svgd import Particles, median_width, stein
-from rig import batch_of, changed, method_of, training_of, weights
 
 LOSSES = torch.tensor([[1.0], [2.0], [5.0]], dtype=torch.float64)
 
@@ -81,7 +81,7 @@ def test_particles_stay_in_ball_and_box_and_do_not_depend_on_the_batch(
     points = found.climb(three, batch.images, batch.labels, batch.draws)
     assert points.shape == (3, 6, 1, 8, 8) and not points.requires_grad
     assert float((points - batch.images).abs().max()) <= 0.1 + 1e-6
-    assert 0 <= float(points.min()) and float(points.max()) <= 1
+    assert float(points.min()) >= 0 and float(points.max()) <= 1
     half = torch.arange(3)
     draws = Draws(0, half)
     alone = found.climb(three, batch.images[half], batch.labels[half], draws)

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
+from nets import MOBILE, RESNET18, TINY
+from rig import batch_of, method_of, training_of, weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nets import MOBILE, RESNET18, TINY
 from pipeline.cost import count_macs, count_parameters
-from pipeline.ensemble import RandomEach, RandomOne, combine, reseed, surrogates
+from pipeline.ensemble import RandomEach, RandomOne, combine, surrogates
 from pipeline.gradients import loss_and_gradient, similarity, steepness
 from pipeline.hypernet import Generated
-from rig import batch_of, method_of, training_of, weights
 
 
 class Linear(nn.Module):
@@ -163,7 +163,7 @@ def test_every_member_is_drawn_equally_often_and_a_seed_repeats_the_draws(rule: 
     images = torch.zeros(5, 1)
 
     def draws() -> Tensor:
-        reseed(nn.Sequential(victim), 7)
+        victim.reseed(7)
         return torch.stack([victim(images)[:, 0] for _ in range(1200)])
 
     drawn = draws()
@@ -176,7 +176,8 @@ def test_every_member_is_drawn_equally_often_and_a_seed_repeats_the_draws(rule: 
 def test_a_draw_for_every_image_answers_with_the_drawn_member_on_that_image() -> None:
     members = [Linear(torch.randn(3, 4)) for _ in range(3)]
     images = torch.rand(9, 4)
-    victim = RandomEach(members, seed=3)
+    victim = RandomEach(members)
+    victim.reseed(3)
     drawn = torch.randint(3, (9,), generator=torch.Generator().manual_seed(3))
     expected = torch.stack(
         [members[int(m)](x[None])[0] for m, x in zip(drawn, images, strict=True)]

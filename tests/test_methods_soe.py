@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
+from nets import TINY
+from rig import batch_of, changed, method_of, training_of, weights
 from torch import Tensor, nn
 
-from nets import TINY
 from pipeline.ensemble import MaxConf, combine
 from pipeline.heads import DualHead, confidence_cross_entropy
 from pipeline.losses import cross_entropy, soft_minimum
 from pipeline.metrics import of_members
-from rig import batch_of, changed, method_of, training_of, weights
 
 THREE = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)[:, None]
 
