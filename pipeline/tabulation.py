@@ -39,7 +39,9 @@ class Tabulation:
 
     def __init__(self, plan: Plan, table: Table, partial: bool) -> None:
         self.plan, self.table, self.partial = plan, table, partial
-        self.reported = Reported(plan, table.spec["entry"]["reported"])
+        self.reported = Reported(
+            plan, table.spec["entry"]["reported"], table.spec["entry"]["means"]
+        )
         self._arrays: dict[str, Arrays] = {}
         groups: dict[tuple[Any, ...], list[Cell]] = {}
         for cell in table.cells:
@@ -97,7 +99,8 @@ class Tabulation:
     @property
     def accuracies(self) -> list[str]:
         """Columns that are accuracies."""
-        return [c for c in self.table.columns if c not in COSTS]
+        later = self.plan.entries.params.get("planned") or []
+        return [c for c in self.table.columns if c not in COSTS and c not in later]
 
     def _read(self, record: Record) -> Arrays:
         if record.id not in self._arrays:
@@ -122,6 +125,11 @@ class Tabulation:
         attack, _, rule = column.rpartition("_")
         if rule in MEMBERS:
             return self._of_members(cell, attack, rule)
+        means = self.table.spec["entry"]["means"]
+        if column in means:  # an accuracy averaged over attacks, as some papers print it
+            parts = [self.verdict(cell, part) for part in means[column]]
+            averaged: Verdicts = np.mean(parts, 0, dtype=np.float32)
+            return averaged
         if column == "clean":
             right: Verdicts = self._read(next(iter(cell.records.values())))["clean/right"]
             return right
@@ -171,6 +179,7 @@ class Tabulation:
         for column in self.accuracies:
             found[column] = self._cell(row, column)
         found |= {c: row.costs[c] for c in COSTS}
+        found |= {c: "planned" for c in self.table.columns if c not in found}
         found["flags"] = {f.check: f.text for f in row.flags}
         return found
 

@@ -65,7 +65,7 @@ class Setting:
         """The radius that an axis `train_eps` gives to training and evaluation alike, or None."""
         return dict(self.overrides).get("train_eps")
 
-    def plain(self) -> "Setting":
+    def bare(self) -> "Setting":
         """This setting without the axis values that concern one method's fields."""
         kept = tuple((k, v) for k, v in self.overrides if k == "train_eps")
         return replace(self, overrides=kept)
@@ -228,7 +228,9 @@ class Entries:
         merged = {**entry, **own}
         fields = values.coerce(merged, self.recipe_types, where, eps_factor=Fraction(1))
         before = fields["epochs"]
-        cut = self.part("recipe")
+        cut = dict(self.part("recipe"))
+        if "epochs" in cut and "epochs" in own:  # longer or shorter than its recipe, as before
+            cut["epochs"] = max(1, round(cut["epochs"] * before / entry["epochs"]))
         fields = values.coerce({**merged, **cut}, self.recipe_types, where, eps_factor=Fraction(1))
         types = {k: t for k, t in self.recipe_types.items() if k not in cut}
         fields = values.rescale(fields, types, before, fields["epochs"])

@@ -177,13 +177,15 @@ class Graph:
     def _changed(self, name: str, setting: Setting) -> tuple[str, Entry, Setting]:
         """What a `victims:` entry attacks, what it changes, and the setting it changes."""
         _, entry = values.inherit(values.section(self.entries.params, "victims"), "victims", name)
-        keys = ("of", "combine", "logit_scale", "members", "member", "checkpoint")
+        keys = ("of", "combine", "logit_scale", "members", "member", "arch", "checkpoint")
         unknown = [k for k in entry if k not in keys]
         if unknown or "of" not in entry:
             problem = f"{unknown[0]}: no such key" if unknown else "key of is missing"
             raise UserError(f"params.yaml: victims.{name}: {problem}")
         if "members" in entry:
             setting = replace(setting, members=self.entries.members("victims", name, setting))
+        if "arch" in entry:
+            setting = replace(setting, arch=str(entry["arch"]))
         if "checkpoint" in entry:
             setting = replace(setting, checkpoint=str(entry["checkpoint"]))
         if setting.checkpoint not in ("last", "best"):
@@ -279,7 +281,7 @@ class Graph:
         own = {k: entry[k] for k in keys[1:] if k in entry}
         if isinstance(own.get("arch"), dict):  # one arch per data set
             own["arch"] = own["arch"].get(setting.dataset, setting.arch)
-        return self.victim(str(entry["method"]), replace(setting.plain(), **own))
+        return self.victim(str(entry["method"]), replace(setting.bare(), **own))
 
     def _average(self, name: str, setting: Setting) -> tuple[list[Run], str]:
         entries = self.entries
