@@ -6,6 +6,7 @@ is computed again from data/reported/, and so is every printed average.
 """
 
 import argparse
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ class Ours:
         unfinished = [row.status for row in rows if row and row.status != "done"]
         if unfinished:
             return unfinished[0], ""
-        found = metrics.paired(*(row.verdicts[claim["column"]] for row in rows if row))
+        better, worse = (row.verdicts[claim["column"]] for row in rows if row)
+        found = metrics.paired(better, worse)
         low, high = 100 * found["low"], 100 * found["high"]
         text = f"{100 * found['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
         if low > 0:
@@ -78,7 +80,7 @@ class Printed:
 
     def __init__(self) -> None:
         self._cells: dict[tuple[str, str], float] = {}
-        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._rows: dict[str, list[dict[Hashable, Any]]] = {}
         for paper in PAPERS:
             path = Path("data/reported") / f"{paper}.csv"
             frame = pd.read_csv(path, keep_default_na=False, dtype=str)

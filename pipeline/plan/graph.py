@@ -142,7 +142,11 @@ class Graph:
             if t == "Parent" and fields[k] != "none"
         }
         archs = self._archs(method, setting)
-        own = {k: self._crafting(fields[k], factor, setting.eps) for k, t in types.items() if t == "Attack"}
+        own = {
+            k: self._crafting(fields[k], factor, setting.eps)
+            for k, t in types.items()
+            if t == "Attack"
+        }
         spec: Entry = {
             "stage": "train",
             "core": entries.core["train"],
