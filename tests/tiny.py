@@ -58,6 +58,7 @@ def changed(epochs: int = 3, **recipe: Any) -> dict[str, Any]:
     found = params(epochs=epochs)
     found["recipes"]["unified"] |= {"epochs": epochs, "milestones": [1], "lr_values": [0.05]}
     found["recipes"]["unified"] |= recipe
+    found["recipes"] = {"unified": found["recipes"]["unified"]}  # others build on what it was
     return found
 
 
