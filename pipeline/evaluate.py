@@ -109,8 +109,8 @@ class Evaluation:
         right = kept["right"]
         everyone = torch.arange(len(self.images), device=self.images.device)
         for number, model in enumerate(models_):
-            # where one member answers, what the others would say counts on every image
-            left = everyone if self.victim.one_answers else everyone[right > 0]
+            # where one member is chosen, what the others would say counts on every image
+            left = everyone if self.victim.selects else everyone[right > 0]
             for rows in torch.split(left, BATCH):
                 draws = Draws(derive(seed, name, number), self.ids[rows])
                 found = attack(model, self.images[rows], self.labels[rows], draws)

@@ -18,7 +18,7 @@ rule tabulate:
 # The papers' sentences against all tables, and against their own.
 rule claims:
     input:
-        tables=[t.path for t in PLAN.tables.values()],
+        tables=jobs.uncut_tables(PLAN),
         claims=["data/claims/ours.csv", "data/claims/printed.csv"],
     output:
         report("results/claims.md", category="tables"),
