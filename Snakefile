@@ -26,6 +26,7 @@ localrules:
     download,
     prepare,
     tabulate,
+    claims,
 
 
 rule all:
@@ -36,4 +37,4 @@ rule all:
 
 rule tables:
     input:
-        [t.path for t in PLAN.tables.values()],
+        jobs.uncut_tables(PLAN),

@@ -24,11 +24,12 @@ from pipeline.images import Split, load_split
 from pipeline.lease import check_held, hold
 from pipeline.losses import cross_entropy, margin
 from pipeline.plan import Plan, Record, frozen, load_plan
+from pipeline.plan.schema import digest
 from pipeline.progress import Progress
 from pipeline.records import Arrays, pack, read_arrays
 from pipeline.signals import StopRequest
 
-BATCH = 500  # images; draws are per image, so this changes nothing but memory
+BATCH = 500  # images; only a random victim, which draws once a batch, sees it in its verdicts
 
 
 class Counted(nn.Module):
@@ -45,7 +46,7 @@ class Counted(nn.Module):
         self.forwards += len(images)
         scores: Tensor = self.model(images)
         if scores.requires_grad:
-            scores.register_hook(self._backward)
+            scores.register_hook(self._backward)  # type: ignore[no-untyped-call]
         return scores
 
     def _backward(self, gradient: Tensor) -> None:
@@ -62,26 +63,32 @@ class Evaluation:
         self.clean = self._over(self._judge, self.images)
 
     def _judge(self, images: Tensor, rows: Tensor) -> dict[str, Tensor]:
-        """right [B]: share of members right (0 or 1 unless random); margin [B] of the victim."""
+        """right [B]: share of members right (0 or 1 unless random); margin [B] of the victim.
+
+        members [B, members]: what each member says, for accuracies of other combinations.
+        """
         labels = self.labels[rows]
         with torch.no_grad():
+            logits_KBC = self.victim.logits(images)
+            said_KB = logits_KBC.argmax(-1)
+            members = {"members": said_KB.T.to(torch.int16)}
             if not self.victim.random:
                 scores = self.victim(images)
                 right = (scores.argmax(-1) == labels).float()
-                return {"right": right, "margin": -margin(scores, labels)}
-            logits_KBC = self.victim.logits(images)
-            right_KB = (logits_KBC.argmax(-1) == labels).float()
-            return {"right": right_KB.mean(0), "margin": -margin(logits_KBC.mean(0), labels)}
+                return {"right": right, "margin": -margin(scores, labels), **members}
+            right = (said_KB == labels).float().mean(0)
+            return {"right": right, "margin": -margin(logits_KBC.mean(0), labels), **members}
 
     def _over(
         self, function: Callable[[Tensor, Tensor], dict[str, Tensor]], images: Tensor
     ) -> dict[str, Tensor]:
         rows = torch.arange(len(images), device=images.device)
-        parts = [function(images[r], r) for r in rows.split(BATCH)]
+        parts = [function(images[r], r) for r in torch.split(rows, BATCH)]
         return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
 
     def zero_gradients(self) -> Tensor:
         """Whether cross-entropy has a zero or non-finite gradient at the clean image, [N]."""
+        self.victim.reseed(0)
 
         def of(images: Tensor, rows: Tensor) -> dict[str, Tensor]:
             images = images.clone().requires_grad_()
@@ -93,39 +100,47 @@ class Evaluation:
         return self._over(of, self.images)["zero"]
 
     def attack(self, name: str, spec: dict[str, Any], seed: int) -> Arrays:
-        """Verdicts under one attack, on the images that are right before it."""
+        """Verdicts under one attack, on the images that someone gets right before it."""
         attack = registry.build("attacks", spec)
+        self.victim.reseed(derive(seed, name))  # a resumed record goes on as an unbroken one
         models_ = [Counted(m) for m in surrogates(self.victim, spec["surrogate"])]
         adversarial = self.images.clone()
-        right, distance = self.clean["right"].clone(), self.clean["margin"].clone()
+        kept = {key: value.clone() for key, value in self.clean.items()}
+        right = kept["right"]
         everyone = torch.arange(len(self.images), device=self.images.device)
         for number, model in enumerate(models_):
-            # a random victim's images never leave: one lucky draw is no success
-            left = everyone if self.victim.random else everyone[right > 0]
-            for rows in left.split(BATCH):
+            # where one member is chosen, what the others would say counts on every image
+            left = everyone if self.victim.selects else everyone[right > 0]
+            for rows in torch.split(left, BATCH):
                 draws = Draws(derive(seed, name, number), self.ids[rows])
                 found = attack(model, self.images[rows], self.labels[rows], draws)
                 verdict = self._judge(found, rows)
                 worse = verdict["right"] <= right[rows]
                 chosen = rows[worse]
                 adversarial[chosen] = found[worse]
-                right[chosen], distance[chosen] = verdict["right"][worse], verdict["margin"][worse]
+                for part, values in kept.items():
+                    values[chosen] = verdict[part][worse]
+        verdicts = {**kept, **self._sizes(adversarial)}
+        work = np.array([[m.forwards, m.backwards] for m in models_]).sum(0)
+        return {"work": work, **{k: v.cpu().numpy() for k, v in verdicts.items()}}
+
+    def _sizes(self, adversarial: Tensor) -> dict[str, Tensor]:
+        """How far the images went, [N]: in both norms, and beyond the box of pixels."""
         change = (adversarial - self.images).flatten(1)
+        beyond = (adversarial - adversarial.clamp(0, 1)).flatten(1)
         return {
-            "right": right.cpu().numpy(),
-            "margin": distance.cpu().numpy(),
-            "linf": change.abs().amax(1).cpu().numpy(),
-            "l2": change.norm(dim=1).cpu().numpy(),
-            "unchanged": (change == 0).all(1).cpu().numpy(),
-            "work": np.array([[m.forwards, m.backwards] for m in models_]).sum(0),
+            "linf": change.abs().amax(1),
+            "l2": change.norm(dim=1),
+            "outside": beyond.abs().amax(1),
+            "unchanged": (change == 0).all(1),
         }
 
 
 def subset(images: int, available: int) -> list[int]:
     """The fixed index list: all, or Python's sample with seed 0 (as DVERGE and SoE draw it)."""
-    if images > available:
+    if not 1 <= images <= available:
         raise UserError(
-            f"params.yaml: images: {images} asked for, the test split has {available}; lower it"
+            f"params.yaml: images: {images} asked for, the test split has {available}; mend it"
         )
     if images == available:
         return list(range(available))
@@ -134,51 +149,57 @@ def subset(images: int, available: int) -> list[int]:
 
 def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     """Write one record."""
-    started, seconds = time.monotonic(), {}
+    started = time.monotonic()
     split = load_split(record.victim.dataset, "test", where)
     victim = models.load_victim(plan, record.victim, split, where)
     evaluation = Evaluation(victim, split, subset(record.images, len(split)))
-    work = Path("work/records") / record.id
-    arrays: Arrays = {}
-    with StopRequest() as stop, Progress(record.id, len(record.attacks)) as progress:
-        for done, (name, spec) in enumerate(record.attacks, start=1):
-            part = work / f"{name}.npz"
-            found = read_arrays(part) if part.exists() else None
-            if found is None:
-                begun = time.monotonic()
-                found = evaluation.attack(name, spec, seed=0)
-                seconds[name] = round(time.monotonic() - begun, 2)
-                work.mkdir(parents=True, exist_ok=True)
-                check_held()
-                write_atomic(part, pack(found))
-            arrays |= {f"{name}/{key}": value for key, value in found.items()}
-            progress.line(done, f"{name} {100 * found['right'].mean():.1f}")
-            if stop.requested:
-                raise Interrupted(f"{record.id}: saved after {name}; run again to resume")
+    weights = _weights(plan, record)
+    work = Path("work/records") / record.id / digest(weights)
+    arrays, seconds = _attacked(evaluation, record, work)
     arrays |= _clean(evaluation)
     meta = {
         "spec": record.spec,
         "victim": record.victim.id,
         "suite": record.suite,
-        "weights": _weights(plan, record),
+        "weights": weights,
         "cost": _cost(plan, record, victim, split),
     }
     arrays["meta"] = np.array(json.dumps(meta, sort_keys=True))
-    record.path.parent.mkdir(parents=True, exist_ok=True)
     times = {"seconds": round(time.monotonic() - started, 1), "attacks": seconds}
     times |= device.describe(where)
     write_atomic(record.path.with_suffix(".time.json"), (json.dumps(times) + "\n").encode())
     check_held()
     write_atomic(record.path, pack(arrays))
-    frozen.discard(work)
+    frozen.discard(work.parent)
+
+
+def _attacked(
+    evaluation: Evaluation, record: Record, work: Path
+) -> tuple[Arrays, dict[str, float]]:
+    """Verdicts under every attack, read from `work` where they were saved, and the seconds."""
+    arrays: Arrays = {}
+    seconds = {}
+    with StopRequest() as stop, Progress(record.id, len(record.attacks)) as progress:
+        for done, (name, spec) in enumerate(record.attacks, start=1):
+            part, begun = work / f"{name}.npz", time.monotonic()
+            if not part.exists():
+                verdicts = pack(evaluation.attack(name, spec, seed=0))
+                check_held()
+                write_atomic(part, verdicts)
+                seconds[name] = round(time.monotonic() - begun, 2)
+            found = read_arrays(part)
+            arrays |= {f"{name}/{key}": value for key, value in found.items()}
+            progress.line(done, f"{name} {100 * found['right'].mean():.1f}")
+            if stop.requested:
+                raise Interrupted(f"{record.id}: saved after {name}; run again to resume")
+    return arrays, seconds
 
 
 def _clean(evaluation: Evaluation) -> Arrays:
     return {
         "ids": evaluation.ids.cpu().numpy(),
         "labels": evaluation.labels.cpu().numpy(),
-        "clean/right": evaluation.clean["right"].cpu().numpy(),
-        "clean/margin": evaluation.clean["margin"].cpu().numpy(),
+        **{f"clean/{part}": values.cpu().numpy() for part, values in evaluation.clean.items()},
         "clean/zero_gradient": evaluation.zero_gradients().cpu().numpy(),
     }
 

@@ -13,6 +13,7 @@ Verdicts = NDArray[np.float32]
 
 Z95 = 1.959963984540054
 RESAMPLES = 10_000
+BLOCK = 500  # resamples at a time, which bounds memory
 
 
 def wilson(accuracy: float, images: int) -> tuple[float, float]:
@@ -28,7 +29,29 @@ def wilson(accuracy: float, images: int) -> tuple[float, float]:
 
 def worst(verdicts: list[Verdicts]) -> Verdicts:
     """Per-image worst case: right only under every attack (least expected accuracy if random)."""
-    return np.minimum.reduce(verdicts)
+    least: Verdicts = np.minimum.reduce(verdicts)
+    return least
+
+
+def of_members(
+    rule: str, right: Verdicts, said_NK: NDArray[np.int16], labels: NDArray[np.int64]
+) -> Verdicts:
+    """Verdicts that the members' predictions alone allow.
+
+    oracle: some member is right. vote: the most frequent prediction is, ties to the lowest class.
+    alone: share of members that are right. regret: oracle minus the victim itself, so 1 where its
+    rule chose wrongly among members one of which was right.
+    """
+    right_NK = said_NK == labels[:, None]
+    if rule == "vote":
+        votes = [np.bincount(said).argmax() for said in said_NK]
+        voted: Verdicts = (np.array(votes) == labels).astype(np.float32)
+        return voted
+    if rule == "alone":
+        alone: Verdicts = right_NK.mean(1, dtype=np.float32)
+        return alone
+    oracle: Verdicts = right_NK.any(1).astype(np.float32)
+    return oracle if rule == "oracle" else oracle - right
 
 
 def interval(verdicts: list[Verdicts], seed: int = 0) -> tuple[float, float]:
@@ -36,7 +59,7 @@ def interval(verdicts: list[Verdicts], seed: int = 0) -> tuple[float, float]:
 
     One seed: Wilson. Several: bootstrap over images and seeds together.
     """
-    if len(verdicts) == 1:
+    if len(verdicts) == 1 and verdicts[0].min(initial=0) >= 0:  # a regret may be negative
         return wilson(float(verdicts[0].mean()), len(verdicts[0]))
     return _bootstrap(np.stack(verdicts), seed)
 
@@ -51,13 +74,18 @@ def paired(ours: list[Verdicts], theirs: list[Verdicts], seed: int = 0) -> dict[
 
 
 def _bootstrap(values_SN: NDArray[np.float32], seed: int) -> tuple[float, float]:
-    """Percentile interval of the mean over [seeds, images], both resampled."""
+    """Percentile interval of the mean over [seeds, images], both resampled.
+
+    Images with equal values are drawn together: their number is what a draw of images decides.
+    """
     generator = np.random.Generator(np.random.PCG64(seed))
     seeds, images = values_SN.shape
-    means = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        chosen = generator.integers(seeds, size=seeds)
-        counts = generator.multinomial(images, np.full(images, 1 / images))
-        means[i] = values_SN[chosen].mean(0) @ counts / images
-    low, high = np.quantile(means, [0.025, 0.975])
+    kinds_SU, sizes = np.unique(values_SN.astype(np.float64), axis=1, return_counts=True)
+    means = []
+    for _ in range(RESAMPLES // BLOCK):
+        counts_BU = generator.multinomial(images, sizes / images, size=BLOCK)
+        chosen_BS = generator.integers(seeds, size=(BLOCK, seeds))
+        sums_B = sum((kinds_SU[chosen_B] * counts_BU).sum(1) for chosen_B in chosen_BS.T)
+        means.append(sums_B / (images * seeds))
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
     return float(low), float(high)

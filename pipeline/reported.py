@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan
+from pipeline.plan import Plan, values
+from pipeline.plan.entries import Setting
 from pipeline.plan.graph import Cell
 
 COLUMNS = (
@@ -26,40 +27,57 @@ COLUMNS = (
 class Reported:
     """The numbers of one paper; `entry` names the params entry that a printed row is."""
 
-    def __init__(self, plan: Plan, paper: str) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, paper: str, means: dict[str, list[str]]) -> None:
+        self.plan, self.means = plan, means
         self.rows = pd.DataFrame(columns=list(COLUMNS))
         if paper == "none":
             return
-        path = Path("data/reported") / f"{paper}.csv"
-        self.rows = pd.read_csv(path, keep_default_na=False, dtype={"eps": str})
+        self.path = Path("data/reported") / f"{paper}.csv"
+        try:
+            self.rows = pd.read_csv(self.path, keep_default_na=False, dtype=str)
+        except (
+            FileNotFoundError,
+            UnicodeDecodeError,
+            pd.errors.ParserError,
+            pd.errors.EmptyDataError,
+        ) as error:
+            raise UserError(f"{self.path}: cannot be read ({error})") from error
         if tuple(self.rows.columns) != COLUMNS:
-            raise UserError(f"{path}: columns must be {', '.join(COLUMNS)}")
+            raise UserError(f"{self.path}: columns must be {', '.join(COLUMNS)}")
 
     def value(self, cell: Cell, column: str) -> float | None:
         """The published accuracy (a fraction) of exactly this cell, or None."""
-        if self.rows.empty or cell.victim is None:
-            return None
-        entries, setting, rows = self.plan.entries, cell.setting, self.rows
-        stood_in = entries.stand_in(setting.dataset)[0] != setting.dataset
-        if stood_in or setting.arch in entries.part("archs") or column in entries.part("attacks"):
+        setting, rows = cell.setting, self.rows
+        if rows.empty or cell.victim is None or self._is_changed(setting, column):
             return None
         found = rows[
             (rows["entry"] == cell.row)
             & (rows["dataset"] == setting.dataset)
             & (rows["arch"] == setting.arch)
-            & (rows["members"] == cell.members)
+            & (rows["members"] == str(cell.members))
             & (rows["attack"] == column)
             & (rows["checkpoint"] == setting.checkpoint)
         ]
-        if len(found) != 1 or not self._same_eps(cell, column, found["eps"].iloc[0]):
+        found = found[[self._same_eps(cell, column, eps) for eps in found["eps"]]]
+        if found["value"].nunique() != 1:  # a paper may print a cell again in another table
             return None
-        return float(found["value"].iloc[0]) / 100
+        return float(values.fraction(found["value"].iloc[0], str(self.path))) / 100
+
+    def _is_changed(self, setting: Setting, column: str) -> bool:
+        """Whether the scale or an axis makes something else of what the row's names say."""
+        entries = self.plan.entries
+        stood_in = entries.stand_in(setting.dataset)[0] != setting.dataset
+        cut = setting.arch in entries.part("archs") or column in entries.part("attacks")
+        return stood_in or cut or bool(entries.part("recipe")) or setting != setting.bare()
 
     def _same_eps(self, cell: Cell, column: str, eps: str) -> bool:
+        """Whether the attack has this radius; for clean images, whether training had it."""
+        if eps == "":
+            return False
+        radius = float(values.fraction(eps, str(self.path)))
         if column == "clean":
-            return True
-        numerator, _, denominator = eps.partition("/")
-        radius = float(numerator) / float(denominator or 1)
+            trained = 0 if cell.setting.eps is None else cell.setting.eps
+            return float(values.fraction(trained, "train_eps")) in (radius, 0.0)
         specs = dict(a for r in cell.records.values() for a in r.attacks)
-        return column in specs and abs(specs[column]["fields"]["eps"] - radius) < 1e-9
+        parts = self.means.get(column, [column])
+        return all(p in specs and abs(specs[p]["fields"]["eps"] - radius) < 1e-9 for p in parts)

@@ -8,6 +8,7 @@ import argparse
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 
 from pipeline import checkpoint, device, models
 from pipeline.errors import UserError, report
-from pipeline.files import sha256_of, write_atomic
+from pipeline.files import load_safetensors, sha256_of, write_atomic
 from pipeline.lease import check_held, hold
 from pipeline.plan import Plan, Run, frozen, load_plan
 from pipeline.trainer import Trainer
@@ -61,13 +62,12 @@ def train(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> N
         write(trainer)
     if snapshots is not None:
         _index(run, snapshots)
-    frozen.discard(Path("work/runs") / run.id)
+    frozen.discard(_work(run))
 
 
 def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
     """Make the missing snapshots of a finished run; its weights must come out again."""
-    epochs = range(first, run.spec["recipe"]["epochs"] + 1)
-    if all((run.snapshots / f"{e:04d}.safetensors").exists() for e in epochs):
+    if all(_is_whole(path) for path in _snapshots(run, first)):
         return
     trainer = Trainer(plan, run, where, first)
     trainer.fit()
@@ -76,6 +76,8 @@ def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
     same = sha256_of(trial) == sha256_of(run.folder / "weights.safetensors")
     trial.unlink()
     if not same:
+        shutil.rmtree(run.snapshots)  # of another trajectory: nobody may take them for this one's
+        shutil.rmtree(_work(run))
         raise UserError(
             f"{run.folder}: training again on this machine gave other weights than the recorded "
             "ones, so their trajectory cannot be re-derived here; pull the snapshots, or delete "
@@ -83,11 +85,29 @@ def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
         )
 
 
+def _snapshots(run: Run, first: int) -> list[Path]:
+    """Files of a trajectory from epoch `first` on."""
+    epochs = range(first, run.spec["recipe"]["epochs"] + 1)
+    return [run.snapshots / f"{epoch:04d}.safetensors" for epoch in epochs]
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a snapshot is there and its checksum holds."""
+    try:
+        load_safetensors(path, "")
+    except UserError:
+        return False
+    return True
+
+
+def _work(run: Run) -> Path:
+    """Where the resume state lies."""
+    return Path("work/runs") / run.id
+
+
 def _index(run: Run, first: int) -> None:
     """Say which snapshots exist, as the workflow's one output."""
-    epochs = range(first, run.spec["recipe"]["epochs"] + 1)
-    names = [f"{e:04d}.safetensors" for e in epochs]
-    sums = {n: sha256_of(run.snapshots / n) for n in names}
+    sums = {path.name: sha256_of(path) for path in _snapshots(run, first)}
     write_atomic(run.snapshots / f"from{first}.json", _json(sums))
 
 
@@ -101,9 +121,12 @@ def main(argv: list[str] | None) -> None:
     run = plan.run(Path(args.run).name)
     if run.stage != "train":
         raise UserError(f"{run.id} is an average: use python -m pipeline.average {run.id}")
+    snapshots, epochs = args.snapshots_from, run.spec["recipe"]["epochs"]
+    if snapshots is not None and not 1 <= snapshots <= epochs:
+        raise UserError(f"--snapshots-from {snapshots}: {run.id} has the epochs 1 to {epochs}")
     where = device.select(plan.entries.device, plan.entries.threads)
     with hold(f"runs/{run.id}"):
-        _train_once(plan, run, where, args.snapshots_from)
+        _train_once(plan, run, where, snapshots)
 
 
 def _train_once(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> None:
@@ -111,6 +134,7 @@ def _train_once(plan: Plan, run: Run, where: torch.device, snapshots: int | None
         if is_finished(run):
             print(f"{run.id}: nothing to do")
             return
+        (run.folder / "weights.safetensors").unlink(missing_ok=True)  # of a folder with a hole
         snapshots = plan.snapshots_from(run.id)
     train(plan, run, where, snapshots)
 

@@ -42,8 +42,8 @@ def tiny(rows, members=1, suites=("unified",), device="cpu", **recipe):
     table["columns"] = ["clean", "pgd10"]
     table["reference"] = "none"
     found["tables"] = {"table1": table}
-    for stage in found["resources"]["stages"].values():
-        stage |= {"cpus": 1, "mem_mb": 500, "minutes": 10}
+    for stage in ("train", "average", "evaluate"):
+        found["resources"][stage] |= {"cpus": 1, "mem_mb": 500, "minutes": 10}
     return found
 
 

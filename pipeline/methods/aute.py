@@ -14,7 +14,8 @@ unlearning weight times the member's index (member 0 never unlearns), margin 0 f
 examples, beta ramped between epochs 40 and 80, KL(peers, member). In both, gradient flows
 through the weights, since neither text nor code stops it; `detach_weights` does.
 
-`learn` and `align` choose the rows of the ablation (Table 4).
+`learn` and `align` choose the rows of the ablation (Table 4). AUTE-LS smooths as the released
+helper does: the true class keeps 1 - smoothing, the others share the rest.
 """
 
 from dataclasses import dataclass
@@ -43,7 +44,8 @@ class Aute(Method):
     """Members unlearn what they know too well and align with their peers.
 
     margin: threshold M on the probability margin. gamma: strength of unlearning. beta: weight of
-    alignment, 0 up to epoch ramp_start, linear to its value at ramp_end (0, 0: constant).
+    alignment, 0 up to epoch ramp_start, linear to its value at ramp_end (0, 0: constant). peers:
+    size of the peer group, the members that come next in turn; 0 is all others.
     """
 
     beta: float
@@ -60,6 +62,7 @@ class Aute(Method):
     index_scaled: bool
     detach_weights: bool
     kl_order: Literal["member_peers", "peers_member"]
+    peers: int
     adp_entropy: float
     adp_volume: float
 
@@ -67,7 +70,8 @@ class Aute(Method):
         """L_UCE + beta L_PA of member `index`, [B]."""
         logits = training.members[index](adversarial)
         losses = self._learn(logits, batch.labels, index)
-        peers = [m for i, m in enumerate(training.members) if i != index]
+        turn = training.members[index + 1 :] + training.members[:index]
+        peers = turn[: self.peers or None]
         beta = self._beta(training.epoch)
         if beta == 0 or not peers:
             return losses
@@ -84,8 +88,9 @@ class Aute(Method):
     def _learn(self, logits: Tensor, labels: Tensor, index: int) -> Tensor:
         if self.learn == "plain":
             return cross_entropy(logits, labels)
-        if self.learn == "smooth":
-            return label_smoothed_cross_entropy(logits, labels, self.smoothing)
+        if self.learn == "smooth":  # smoothing / (K - 1) for every wrong class, as its helper does
+            share = self.smoothing * logits.shape[1] / (logits.shape[1] - 1)
+            return label_smoothed_cross_entropy(logits, labels, share)
         base = boosted_cross_entropy if self.base_loss == "boosted" else cross_entropy
         weights = self._weights(logits.softmax(-1), labels, index)
         return weights * base(logits, labels)

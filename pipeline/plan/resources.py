@@ -1,15 +1,16 @@
 """What one job of each stage asks of a cluster, from `resources:` in params.yaml."""
 
+import math
 import os
 import re
 from collections.abc import Callable
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan, schema, values
+from pipeline.plan import Plan, Record, Run, values
+from pipeline.plan.audit import STAGE_KEYS
+from pipeline.plan.estimate import seconds
 
-STAGE_KEYS = ("gpus", "cpus", "mem_mb", "minutes")
-ARCH_KEYS = ("mem_mb", "times", "runs_per_gpu")
 SYNTAX = re.compile(r"(gpu|gres)(?::([A-Za-z0-9_.]+))?")
 # sbatch's own variables, which the executor's options would otherwise hide
 SITE = {
@@ -17,7 +18,6 @@ SITE = {
     "slurm_partition": "SBATCH_PARTITION",
     "constraint": "SBATCH_CONSTRAINT",
 }
-Entries = dict[str, dict[str, int]]
 
 
 def gpu_syntax(defaults: Any) -> str:
@@ -37,11 +37,6 @@ class Resources:
                 "gres, gres:MODEL"
             )
         self.plan, self.kind, self.model = plan, match[1], match[2]
-        section = plan.entries.params.get("resources")
-        self.stages = _entries(section, "stages", STAGE_KEYS)
-        self.archs = _entries(section, "archs", ARCH_KEYS)
-        if "default" not in self.archs:
-            raise UserError("params.yaml: resources.archs: needs an entry default")
 
     def asked(self, stage: str) -> dict[str, Any]:
         """The `resources` of a rule, as Snakemake and its SLURM executor name them."""
@@ -55,35 +50,45 @@ class Resources:
 
     def stage(self, stage: str) -> dict[str, int]:
         """The requests of a stage."""
-        if stage not in self.stages:
-            raise UserError(f"params.yaml: resources.stages: no entry {stage}; add it")
-        return self.stages[stage]
+        section = self.plan.entries.section("resources")
+        if stage not in section:
+            raise UserError(
+                f"params.yaml: resources.{stage}: is missing; needs {', '.join(STAGE_KEYS)}"
+            )
+        return section[stage]
 
     def gpus(self, stage: str) -> int:
         """GPUs of one job: none where the scale computes on the CPU."""
         return 0 if self.plan.entries.device == "cpu" else self.stage(stage)["gpus"]
 
-    def memory(self, stage: str, arch: str) -> int:
+    def memory(self, stage: str, artifact: Run | Record) -> int:
         """Megabytes of a first attempt."""
-        return self.stage(stage)["mem_mb"] + self.arch(arch)["mem_mb"]
+        return self.stage(stage)["mem_mb"]
 
-    def minutes(self, stage: str, arch: str) -> int:
-        """Minutes of a first attempt."""
-        return self.stage(stage)["minutes"] * self.arch(arch)["times"]
+    def minutes(self, stage: str, artifact: Run | Record) -> int:
+        """Minutes of a first attempt: some for the start, and `slack` times the estimate."""
+        asked, estimate = self.stage(stage), seconds(self.plan, [artifact])
+        return asked["minutes"] + math.ceil(asked["slack"] * (estimate or 0) / 60)
 
-    def arch(self, name: str) -> dict[str, int]:
-        """What an arch adds: its own entry, its nearest base's, or `default`."""
-        known = values.section(self.plan.entries.params, "archs")
-        while name not in self.archs and "base" in known.get(name, {}):
-            name = str(known[name]["base"])
-        return self.archs.get(name, self.archs["default"])
+    def runs_per_gpu(self, run: Run) -> int:
+        """How many trainings of this arch one GPU holds side by side."""
+        section, name = self.plan.entries.section("resources"), run.arch
+        while name not in section and "base" in self.plan.entries.section("archs")[name]:
+            name = self.plan.entries.section("archs")[name]["base"]
+        return values.as_int(section.get(name, {}).get("runs_per_gpu", 1), name, 1)
 
-    def _of(self, stage: str, amount: Callable[[str, str], int]) -> Callable[[Any, int], int]:
+    def _of(
+        self, stage: str, amount: Callable[[str, Run | Record], int]
+    ) -> Callable[[Any, int], int]:
         def asked(wildcards: Any, attempt: int) -> int:
-            name = wildcards.run if hasattr(wildcards, "run") else wildcards.victim
-            return amount(stage, name.split("-")[1]) * attempt
+            return amount(stage, self._artifact(wildcards)) * attempt
 
         return asked
+
+    def _artifact(self, wildcards: Any) -> Run | Record:
+        if hasattr(wildcards, "run"):
+            return self.plan.run(wildcards.run)
+        return self.plan.record(f"{wildcards.victim}/{wildcards.suite}")
 
     def _gpus(self, count: int) -> dict[str, Any]:
         if not count:
@@ -91,19 +96,3 @@ class Resources:
         if self.kind == "gres":
             return {"gres": f"gpu:{self.model}:{count}" if self.model else f"gpu:{count}"}
         return {"gpu": count, **({"gpu_model": self.model} if self.model else {})}
-
-
-def _entries(section: Any, key: str, known: tuple[str, ...]) -> Entries:
-    where = f"params.yaml: resources.{key}"
-    entries = section.get(key) if isinstance(section, dict) else None
-    if not isinstance(entries, dict):
-        raise UserError(f"{where}: must be a mapping")
-    for name, entry in entries.items():
-        if not isinstance(entry, dict) or set(entry) != set(known):
-            hint = schema.nearest(name, known)
-            raise UserError(f"{where}.{name}: needs exactly {', '.join(known)}{hint}")
-        for k, v in entry.items():
-            least = 0 if k in ("gpus", "mem_mb") else 1
-            if values.as_int(v, f"{where}.{name}.{k}") < least:
-                raise UserError(f"{where}.{name}.{k}: {v} is less than {least}")
-    return entries

@@ -190,7 +190,7 @@ class Slurm:
 
     def start_requeued(self, after=10):
         """Start jobs that were requeued; SLURM itself holds them for two minutes."""
-        for id, state, *_ in self.jobs("PENDING"):
+        for id, *_ in self.jobs("PENDING"):
             shown = self.call("scontrol", "show", "job", id, "--oneliner")
             since = time.time() - self._pending.setdefault(id, time.time())
             if "Reason=BeginTime" in shown and since > after:  # its old processes are gone by then
