@@ -1,5 +1,6 @@
 """The one error a user may see, and how every command reports it."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -17,9 +18,8 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: not a failure of the run, try again
 
 def report(main: Callable[[list[str] | None], None]) -> None:
     """Run a command's main; a user's error becomes one line on stderr and exit code 1."""
-    if not sys.stderr.isatty():
-        # the plan imports this module
-        from pipeline.joblog import head
+    if "ROBUST_FROZEN" in os.environ:  # a workflow's job, whose log begins here
+        from pipeline.joblog import head  # the plan, which it names, imports this module
 
         print(head(), file=sys.stderr, flush=True)
     try:

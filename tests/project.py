@@ -7,9 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import yaml
+from projects import Plain
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPE = {"epochs": 3, "batch_size": 32, "train_images": 120, "validate_every": 1}
@@ -47,6 +49,18 @@ def tiny(rows, members=1, suites=("unified",), device="cpu", **recipe):
     return found
 
 
+class Positional(Plain):
+    """Writes 0.00001 and not 1e-05, which params.yaml may not hold."""
+
+
+Positional.add_representer(
+    float,
+    lambda dumper, value: dumper.represent_scalar(
+        "tag:yaml.org,2002:float", f"{Decimal(repr(value)):f}"
+    ),
+)
+
+
 class Project:
     """A folder with the code, a plan, and prepared digits."""
 
@@ -65,7 +79,7 @@ class Project:
 
     def write(self, params):
         self.params = copy.deepcopy(params)
-        text = yaml.safe_dump(params, sort_keys=False, default_flow_style=None, width=1000)
+        text = yaml.dump(params, Dumper=Positional, sort_keys=False)
         (self.folder / "params.yaml").write_text(text)
 
     def remove(self, folder):
