@@ -1,4 +1,4 @@
-"""The head of a job's log: which command, where, on what, with which versions."""
+"""The head of a job's log: which command, where, on what, with which versions; and its end."""
 
 import os
 import platform
@@ -6,9 +6,11 @@ import shlex
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from pipeline.plan import frozen
 
+DONE = "# done"  # last line of a job that ended well
 PACKAGES = ("torch", "numpy", "snakemake")
 
 
@@ -37,3 +39,8 @@ def _versioned(package: str) -> str:
         return f"{package} {version(package)}"
     except PackageNotFoundError:
         return f"{package} missing"
+
+
+def ended_well(log: Path) -> bool:
+    """Whether the job behind a log said so."""
+    return log.read_text(errors="replace").rstrip().endswith(DONE)

@@ -1,6 +1,5 @@
 """What happens around a workflow: one master a folder, jobs of a dead one, what failed and why."""
 
-import re
 import shutil
 import signal
 import subprocess
@@ -10,13 +9,16 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.joblog import ended_well
 from pipeline.lease import hold
 from pipeline.plan import frozen
 
 JOB_PREFIX = "robust_"  # slurm-jobname-prefix in slurm/config.yaml
 TAIL = 12  # lines of a failed job's log
 PATIENCE = 300  # seconds for cancelled jobs to save and end
+SHOWN = 5  # failed jobs
 _HELD = ExitStack()
+_STARTED: list[int] = []  # as the file system tells time
 
 
 def begin(fingerprint: str) -> None:
@@ -26,7 +28,7 @@ def begin(fingerprint: str) -> None:
     """
     _HELD.enter_context(hold("master", patient=False))
     cancel_orphans()
-    frozen.freeze(fingerprint)
+    _STARTED.append(frozen.freeze(fingerprint).stat().st_mtime_ns)
 
 
 def leave_warnings_to_commands() -> None:
@@ -83,23 +85,25 @@ def _slurm(*command: str) -> str:
 # ---- failures
 
 
-def failures(text: str) -> list[tuple[str, str, str]]:
-    """(rule, log, command) of each failed job in Snakemake's own log, the last time it failed."""
-    found = {}
-    for block in re.split(r"^(?=Error in (?:rule|group) )", text, flags=re.MULTILINE)[1:]:
-        rule = block.split()[3].rstrip(",:")
-        log = re.search(r"^    log: (\S+?),? ", block, re.MULTILINE)
-        command = re.search(r"^        (?:exec )?(python -m .*?) > ", block, re.MULTILINE)
-        if log and command:
-            found[log[1]] = (rule, log[1], command[1])
-    return list(found.values())
+def explain() -> None:
+    """Print the end of the log of each job that began here and did not end well, and its command.
+
+    Jobs that were tried again and ended well are not among them: a job has one log.
+    """
+    failed = [p for p in sorted(Path("logs").rglob("*.log")) if _is_new(p) and not ended_well(p)]
+    for path in failed[:SHOWN]:
+        first, tail = _ends(path)
+        print(f"\nfailed; the end of {path}:\n{tail}", file=sys.stderr)
+        print(f"  by hand, in this folder: {first}", file=sys.stderr)
+    if failed[SHOWN:]:
+        print(f"\nand {len(failed) - SHOWN} more:", *failed[SHOWN:], file=sys.stderr)
 
 
-def explain(snakemake_log: str) -> None:
-    """Print, for each job that failed in the end, its log's last lines and how to run it."""
-    for rule, log, command in failures(Path(snakemake_log).read_text(errors="replace")):
-        path = Path(log)
-        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-        print(f"\n{rule} failed; the end of {log}:", file=sys.stderr)
-        print("\n".join(f"    {line}" for line in lines[-TAIL:]), file=sys.stderr)
-        print(f"  by hand, in this folder: {command}", file=sys.stderr)
+def _is_new(path: Path) -> bool:
+    return path.stat().st_mtime_ns >= _STARTED[-1]
+
+
+def _ends(path: Path) -> tuple[str, str]:
+    """The command that a log's head names, and the last lines."""
+    lines = path.read_text(errors="replace").splitlines() or ["# nothing was written"]
+    return lines[0].removeprefix("# "), "\n".join(f"    {line}" for line in lines[-TAIL:])

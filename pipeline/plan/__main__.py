@@ -8,6 +8,7 @@ import argparse
 
 from pipeline.errors import report
 from pipeline.plan import Plan, Table, load_plan
+from pipeline.plan.cluster import report as report_cluster
 from pipeline.plan.estimate import describe
 from pipeline.plan.state import NEED, State, headline, is_current, states
 
@@ -16,9 +17,22 @@ def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.plan", description=__doc__)
     parser.add_argument("target", nargs="?", help="file of a table, such as results/table1.csv")
-    target = parser.parse_args(argv).target
+    parser.add_argument("--cluster", action="store_true", help="what its jobs ask of a cluster")
+    args = parser.parse_args(argv)
     plan = load_plan()
-    print(_tables(plan) if target is None else _target(plan, plan.table(target)))
+    if args.cluster:
+        print(_cluster(plan, args.target))
+    else:
+        print(_tables(plan) if args.target is None else _target(plan, plan.table(args.target)))
+
+
+def _cluster(plan: Plan, target: str | None) -> str:
+    """The one-line summary, then the jobs by stage; of every table of the scale by default."""
+    names = plan.entries.section("tables")
+    tables = [plan.tables[name] for name in names] if target is None else [plan.table(target)]
+    found = states(plan, tables)
+    line = headline(plan, tables, [s for s in found if s.status == NEED])
+    return "\n".join([line, "", *_aligned(report_cluster(plan, found))])
 
 
 def _target(plan: Plan, table: Table) -> str:

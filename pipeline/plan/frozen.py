@@ -44,7 +44,7 @@ def fingerprint() -> str:
     return whole.hexdigest()[:16]
 
 
-def freeze(expected: str) -> None:
+def freeze(expected: str) -> Path:
     """Make the copy and point this process's children at it.
 
     Raises UserError when files changed since `expected` was taken.
@@ -67,6 +67,7 @@ def freeze(expected: str) -> None:
     os.environ["PYTHONSAFEPATH"] = "1"  # `python -m` does not look into the folder it runs in
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(target), *([before] if before else [])])
+    return target
 
 
 def _sweep() -> None:

@@ -41,7 +41,7 @@ onstart:
 
 
 onerror:
-    master.explain(log)
+    master.explain()
     jobs.sweep(PLAN)
     master.end()
 
