@@ -79,4 +79,4 @@ def _resource_keys(entries: Entries, name: str) -> tuple[str, ...]:
     if name in entries.section("datasets"):
         return ("images",)
     values.find(entries.section("archs"), "resources", name)
-    return ("macs", "runs_per_gpu")
+    return ("macs",)

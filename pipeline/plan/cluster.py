@@ -23,7 +23,7 @@ def report(plan: Plan, found: Iterable[State]) -> Rows:
 
 
 def _row(plan: Plan, resources: Resources, stage: str, artifacts: list[Run | Record]) -> list[str]:
-    gpus, memory = resources.gpus(stage), max(resources.memory(stage, a) for a in artifacts)
+    gpus, memory = resources.gpus(stage), resources.stage(stage)["mem_mb"]
     minutes = max(resources.minutes(stage, a) for a in artifacts)
     total = describe(seconds(plan, artifacts))
     unit = "of GPUs" if gpus else "of CPUs"

@@ -3,11 +3,10 @@
 import math
 import os
 import re
-from collections.abc import Callable
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan, Record, Run, values
+from pipeline.plan import Plan, Record, Run
 from pipeline.plan.audit import STAGE_KEYS
 from pipeline.plan.estimate import seconds
 
@@ -41,8 +40,10 @@ class Resources:
     def asked(self, stage: str) -> dict[str, Any]:
         """The `resources` of a rule, as Snakemake and its SLURM executor name them."""
         return {
-            "mem_mb": self._of(stage, self.memory),
-            "runtime": self._of(stage, self.minutes),
+            "mem_mb": lambda wildcards, attempt: self.stage(stage)["mem_mb"] * attempt,
+            "runtime": lambda wildcards, attempt: (
+                self.minutes(stage, self._artifact(wildcards)) * attempt
+            ),
             "cpus_per_task": self.stage(stage)["cpus"],
             **self._gpus(self.gpus(stage)),
             **{k: os.environ[v] for k, v in SITE.items() if os.environ.get(v)},
@@ -61,29 +62,10 @@ class Resources:
         """GPUs of one job: none where the scale computes on the CPU."""
         return 0 if self.plan.entries.device == "cpu" else self.stage(stage)["gpus"]
 
-    def memory(self, stage: str, artifact: Run | Record) -> int:
-        """Megabytes of a first attempt."""
-        return self.stage(stage)["mem_mb"]
-
     def minutes(self, stage: str, artifact: Run | Record) -> int:
         """Minutes of a first attempt: some for the start, and `slack` times the estimate."""
         asked, estimate = self.stage(stage), seconds(self.plan, [artifact])
         return asked["minutes"] + math.ceil(asked["slack"] * (estimate or 0) / 60)
-
-    def runs_per_gpu(self, run: Run) -> int:
-        """How many trainings of this arch one GPU holds side by side."""
-        section, name = self.plan.entries.section("resources"), run.arch
-        while name not in section and "base" in self.plan.entries.section("archs")[name]:
-            name = self.plan.entries.section("archs")[name]["base"]
-        return values.as_int(section.get(name, {}).get("runs_per_gpu", 1), name, 1)
-
-    def _of(
-        self, stage: str, amount: Callable[[str, Run | Record], int]
-    ) -> Callable[[Any, int], int]:
-        def asked(wildcards: Any, attempt: int) -> int:
-            return amount(stage, self._artifact(wildcards)) * attempt
-
-        return asked
 
     def _artifact(self, wildcards: Any) -> Run | Record:
         if hasattr(wildcards, "run"):
