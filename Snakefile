@@ -29,6 +29,16 @@ rule all:
         "results/table1.csv",
 
 
+for stage, targets in jobs.stages(PLAN).items():
+
+    rule:
+        name:
+            stage
+        localrule: True
+        input:
+            targets,
+
+
 rule tables:
     input:
         [t.path for t in PLAN.tables.values()],

@@ -19,7 +19,7 @@ from pipeline.ensemble import combine
 from pipeline.errors import UserError, report
 from pipeline.files import sha256_of, write_atomic
 from pipeline.images import Split, batches, cut, load_split
-from pipeline.plan import Plan, Run, load_plan
+from pipeline.plan import Plan, Run, load_plan, manifest
 from pipeline.recipe import Recipe
 from pipeline.training import Attack, Batch, Training
 from pipeline.trajectory import Average
@@ -46,6 +46,8 @@ def snapshot_paths(plan: Plan, run: Run, average: Average) -> list[Path]:
 
 def averaged(paths: list[Path], average: Average) -> Weights:
     """The average of weight files; integer buffers are those of the last."""
+    for path in paths:
+        manifest.verify(path)
     try:
         files = [safe_open(p, framework="pt") for p in paths]
         weights = {}
@@ -74,9 +76,7 @@ class BatchNormPass:
         if self.average.bn_statistic == "cumulative":
             model = nn.ModuleList(members)
             examples = list(self._examples(members)) if self._crafts else self._images()
-            batchnorm.reestimate(
-                model, examples, lambda images: [m(images) for m in members]
-            )
+            batchnorm.reestimate(model, examples, lambda images: [m(images) for m in members])
             return
         examples = list(self._examples(members)) if self._crafts else list(self._images())
         for member in members:

@@ -19,7 +19,7 @@ from pipeline.figures import dots
 from pipeline.files import write_atomic
 from pipeline.flags import Flag, check_budget, flags
 from pipeline.metrics import Verdicts
-from pipeline.plan import Plan, Table, load_plan
+from pipeline.plan import Plan, Table, load_plan, manifest
 from pipeline.plan.graph import Cell, Record
 from pipeline.plan.tables import COSTS
 from pipeline.records import Arrays, meta, read_arrays
@@ -97,6 +97,7 @@ class Tabulation:
             arrays = read_arrays(record.path)
             if meta(arrays)["spec"] != json.loads(json.dumps(record.spec)):
                 raise UserError(f"{record.path}: is of another plan; delete it and evaluate again")
+            manifest.check_rests_on(record.path, meta(arrays)["weights"])
             check_budget(arrays, record.attacks, str(record.path))
             self._arrays[record.id] = arrays
         return self._arrays[record.id]

@@ -14,12 +14,17 @@ def draw(details: dict[str, Any], title: str) -> bytes:
     labels = list(details)
     columns = list(
         dict.fromkeys(
-            c for row in details.values() for c, v in row.items() if isinstance(v, dict) and "mean" in v
+            c
+            for row in details.values()
+            for c, v in row.items()
+            if isinstance(v, dict) and "mean" in v
         )
     )
     figure, axes = plt.subplots(figsize=(8, 0.4 * len(labels) + 1.6), layout="constrained")
     for i, column in enumerate(columns):
-        rows = [(y, details[name][column]) for y, name in enumerate(labels) if column in details[name]]
+        rows = [
+            (y, details[name][column]) for y, name in enumerate(labels) if column in details[name]
+        ]
         offset = 0.5 * ((i + 0.5) / len(columns) - 0.5)
         axes.errorbar(
             [100 * v["mean"] for _, v in rows],

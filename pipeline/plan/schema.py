@@ -62,9 +62,7 @@ def component(kind: str, name: str, root: Path = ROOT) -> Component:
 @cache
 def _component(kind: str, name: str, path: str, _mtime: int) -> Component:
     tree = _parse(Path(path))
-    classes = [
-        n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")
-    ]
+    classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
     if len(classes) != 1:
         found = ", ".join(c.name for c in classes) or "none"
         raise UserError(f"{path}: a component file has one public class (found: {found})")

@@ -96,6 +96,17 @@ def table_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
     return "params.yaml"
 
 
+def stages(plan: Plan) -> dict[str, list[str]]:
+    """Tables by DVC's stage: unified, paper_aute, ...; full versions of cut tables stand apart."""
+    found: dict[str, list[str]] = {}
+    for table in plan.tables.values():
+        if not table.path.stem.endswith("_all"):
+            folder = table.path.parent.name
+            name = "unified" if folder == "results" else f"paper_{folder}"
+            found.setdefault(name, []).append(str(table.path))
+    return found
+
+
 def missing(plan: Plan, table: Table) -> dict[str, list[str]]:
     """Ids of what a table needs and has not: by stage train, average, evaluate."""
     needed, runs = plan.needs(table)

@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, workflow.basedir)
 
 from pipeline.errors import UserError
-from pipeline.plan import load_plan, workflow as jobs
+from pipeline.plan import guard, load_plan, workflow as jobs
 
 try:
     PLAN = load_plan()
@@ -29,6 +29,10 @@ wildcard_constraints:
 
 onstart:
     print(jobs.summary(PLAN))
+    try:
+        guard.check_jobs(PLAN, workflow.dag.needrun_jobs())
+    except UserError as error:
+        raise WorkflowError(f"error: {error}") from None
 
 
 onsuccess:
