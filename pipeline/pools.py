@@ -9,14 +9,10 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
 from pipeline.errors import UserError
-
-if TYPE_CHECKING:
-    from dvc_data.hashfile.tree import Tree
 
 HEADER = (
     "# A pool. Conflict here: git merge --abort; make setup; make merge BRANCH=<the other>.\n"
@@ -122,7 +118,7 @@ class Trees:
         from dvc_data.hashfile.meta import Meta
         from dvc_data.hashfile.tree import Tree
 
-        tree: Tree = Tree()
+        tree = Tree()  # type: ignore[no-untyped-call]
         for key in sorted(entries):
             tree.add(key, Meta(), HashInfo("md5", entries[key]))
         tree.digest()

@@ -32,7 +32,8 @@ onstart:
     try:
         guard.check_jobs(PLAN, workflow.dag.needrun_jobs())
     except UserError as error:
-        raise WorkflowError(f"error: {error}") from None
+        print(f"error: {error}", file=sys.stderr)  # -q would swallow it
+        raise WorkflowError("refused: see above") from None
 
 
 onsuccess:
