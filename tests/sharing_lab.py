@@ -4,6 +4,7 @@ A fork of this process has Snakemake and DVC imported already; that saves second
 """
 
 import io
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import traceback
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import yaml
@@ -52,8 +54,6 @@ def _snakemake(argv):
 
 def _module(name):
     def run(argv):
-        from importlib import import_module
-
         from pipeline.errors import report
 
         sys.argv = [name, *argv]
@@ -69,15 +69,18 @@ COMMANDS = {
     "record": _module("pipeline.record"),
     "merge": _module("pipeline.merge"),
     "plan": _module("pipeline.plan.__main__"),
+    "prepare": _module("pipeline.prepare"),
+    "train": _module("pipeline.train"),
+    "average": _module("pipeline.average"),
+    "evaluate": _module("pipeline.evaluate"),
+    "tabulate": _module("pipeline.tabulate"),
 }
 
 
 def preload():
     """Import what the commands need, once, in this process."""
-    import dvc.commands.data_sync
-    import dvc.repo
-    import dvc_data.hashfile.tree
-    import snakemake.cli
+    for name in ("dvc.cli", "dvc.repo", "dvc_data.hashfile.tree", "snakemake.cli", "pandas"):
+        import_module(name)
 
 
 def _child(argv, folder, env, user):
@@ -159,22 +162,8 @@ def read_params(folder):
 
 
 def write_params(folder, params):
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-
-
-def shrink(folder):
-    """A table of three rows that trains in seconds."""
-    params = read_params(folder)
-    demo, table = params["scales"]["demo"], params["tables"]["table1"]
-    demo["recipe"] = {"epochs": 2, "batch_size": 32, "validate_every": 0, "train_images": 64}
-    demo["images"] = 20
-    demo["attacks"] = {"pgd10": {"steps": 1}, "mim50": {"steps": 1}, "train_pgd10": {"steps": 1}}
-    demo["tables"] = {}
-    table |= {"rows": ["standard", "pgd_at", "wa"], "members": [1], "suites": ["unified"]}
-    table |= {"columns": ["clean", "mim50", "pgd10", "members"]}
-    params["suites"]["unified"] = {"attacks": ["mim50", "pgd10"]}
-    params["tables"] = {"table1": table}
-    write_params(folder, params)
+    plain = json.loads(json.dumps(params))  # lists that stand twice would become YAML aliases
+    (folder / "params.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
 
 
 def edit(folder, change):
@@ -197,8 +186,8 @@ def clone(origin, target, *, link="copy", cache=None):
     return target
 
 
-def jobs(folder, *targets, user=None):
+def jobs(folder, *targets, user=None, env=None):
     """Number of jobs by rule that a dry run wants."""
-    text = run(folder, "snakemake", "-n", "-c2", *(targets or (TABLE,)), user=user).ok()
+    text = run(folder, "snakemake", "-n", "-c2", *(targets or (TABLE,)), user=user, env=env).ok()
     found = re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE)
     return {rule: int(n) for rule, n in found if rule not in ("total", "all")}

@@ -1,0 +1,73 @@
+"""The repository that every sharing test clones, built once a session by `dvc repro`."""
+
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import sharing_lab as lab
+import yaml
+
+PAPER = "results/aute/table2.csv"
+
+
+def shrink(folder):
+    """Two tables, three rows, seconds of training; stages for both."""
+    params = lab.read_params(folder)
+    demo, table = params["scales"]["demo"], params["tables"]["table1"]
+    demo["recipe"] = {"epochs": 2, "batch_size": 32, "validate_every": 0, "train_images": 64}
+    demo["images"] = 20
+    demo["attacks"] = {"pgd10": {"steps": 1}, "mim50": {"steps": 2}, "train_pgd10": {"steps": 1}}
+    demo["tables"] = {}
+    table |= {"rows": ["standard", "pgd_at", "wa"], "members": [1], "suites": ["unified"]}
+    table |= {"columns": ["clean", "mim50", "pgd10", "members"]}
+    params["suites"]["unified"] = {"attacks": ["mim50", "pgd10"]}
+    params["tables"] = {"table1": table, "aute_table2": {**table, "rows": ["standard"]}}
+    params["tables"]["aute_table2"]["reference"] = "none"
+    lab.write_params(folder, params)
+    stages = yaml.safe_load((folder / "dvc.yaml").read_text())
+    stages["stages"]["paper"]["foreach"] = ["aute"]
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False, width=1000))
+
+
+@cache
+def world():
+    """A folder that everybody may read, removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix="sharing-"))
+    folder.chmod(0o755)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    lab.preload()
+    return folder
+
+
+@cache
+def bare():
+    """The tiny repository with nothing computed."""
+    folder = world() / "bare"
+    folder.mkdir()
+    lab.copy_repository(folder)
+    shrink(folder)
+    lab.git(folder, "add", "-A")
+    lab.commit(folder, "start")
+    return folder
+
+
+@cache
+def origin():
+    """Everything computed by `dvc repro`, recorded, committed and pushed to a local remote."""
+    folder = world() / "origin"
+    lab.git(world(), "clone", "-q", str(bare()), str(folder))
+    lab.identify(folder)
+    lab.run(folder, "dvc", "repro").ok()
+    lab.run(folder, "record").ok()
+    lab.run(folder, "dvc", "remote", "add", "--default", "share", str(world() / "share")).ok()
+    lab.git(folder, "add", "-A")
+    lab.commit(folder, "results")
+    lab.run(folder, "dvc", "push").ok()
+    return folder
+
+
+def fresh(name, **options):
+    """A clone of the origin under this name."""
+    return lab.clone(origin(), world() / name, **options)
