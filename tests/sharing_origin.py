@@ -1,13 +1,19 @@
 """The repository that every sharing test clones, built once a session by `dvc repro`."""
 
 import atexit
+import os
 import shutil
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
 
 import sharing_lab as lab
 import yaml
+
+from pipeline.plan import Record, Run, Table, load_plan
+from pipeline.plan.manifest import MANIFEST, parse, winners, without_orphans
+from pipeline.plan.needs import closure
 
 PAPER = "results/aute/table2.csv"
 
@@ -71,3 +77,43 @@ def origin():
 def fresh(name, **options):
     """A clone of the origin under this name."""
     return lab.clone(origin(), world() / name, **options)
+
+
+def build(clone):
+    """Make what the clone's tables need, stage by stage, each in a fork that has torch already."""
+    here = Path.cwd()
+    os.chdir(clone)
+    try:
+        plan = load_plan()
+        needed = closure(plan, plan.tables.values(), {}).compute
+        for artifact in needed.values():
+            lab.run(clone, *_command(plan, artifact)).ok()
+    finally:
+        os.chdir(here)
+    return plan
+
+
+def _command(plan, artifact):
+    if isinstance(artifact, Table):
+        return "tabulate", str(artifact.path)
+    if isinstance(artifact, Record):
+        return "evaluate", artifact.id
+    if isinstance(artifact, Run):
+        if artifact.stage == "average":
+            trajectory = artifact.parents[0]
+            first = str(artifact.spec["average"]["fields"]["start"])
+            lab.run(Path.cwd(), "train", trajectory, "--snapshots-from", first).ok()
+        return artifact.stage, artifact.id
+    return "prepare", artifact.name
+
+
+def listing(clone, pool="results/runs"):
+    """First folders of a pool's listing, as DVC reads it."""
+    text = lab.shell(clone, sys.executable, "-m", "dvc", "ls", ".", pool, "--dvc-only").text
+    return set(text.split())
+
+
+def manifest(clone):
+    """The manifest that counts in a clone."""
+    text = (clone / MANIFEST).read_text()
+    return without_orphans(winners(parse(text)))

@@ -20,12 +20,12 @@ def jobs(folder, **options):
     return lab.jobs(folder, *TARGETS, **options)
 
 
-def status(folder, user=None):
-    return lab.run(folder, "dvc", "status", user=user).ok()
+def status(folder):
+    return lab.run(folder, "dvc", "status").ok()
 
 
-def is_clean(folder, user=None):
-    return "up to date" in status(folder, user)
+def is_clean(folder):
+    return "up to date" in status(folder)
 
 
 def more_steps(params):
@@ -151,21 +151,24 @@ def test_records_alone_are_enough_for_a_table():
 
 
 def test_an_ordinary_user_runs_a_hardlinked_clone():
-    if os.getuid() != 0:
-        pytest.skip("the whole suite runs as an ordinary user already")
-    folder = home.world() / "user"
-    folder.mkdir()
-    clone = lab.clone(home.origin(), folder / "clone", link="hardlink")
-    for root, dirs, files in os.walk(folder):
-        for name in (*dirs, *files):
-            os.chown(os.path.join(root, name), lab.NOBODY, lab.NOBODY)
-    os.chown(folder, lab.NOBODY, lab.NOBODY)
-    env = {"HOME": str(folder), "XDG_CACHE_HOME": str(folder / "cache")}
-    lab.run(clone, "dvc", "pull", user=lab.NOBODY, env=env).ok()
+    clone = home.fresh("user", link="hardlink")
+    lab.run(clone, "dvc", "pull", ordinary=True).ok()
     weights = next((clone / "results/runs").glob("*/weights.safetensors"))
     assert weights.stat().st_nlink > 1 and not weights.stat().st_mode & 0o222
-    assert lab.jobs(clone, *TARGETS, user=lab.NOBODY, env=env) == {}
+    assert jobs(clone, ordinary=True) == {}
     lab.edit(clone, lambda p: p["tables"]["table1"].update(columns=["clean"]))
-    targets = ("-q", "rules", "-c1", *TARGETS)
-    lab.run(clone, "snakemake", *targets, user=lab.NOBODY, env=env).ok()
-    assert lab.jobs(clone, *TARGETS, user=lab.NOBODY, env=env) == {}
+    assert jobs(clone, ordinary=True) == {"tabulate": 1}
+    lab.run(clone, "snakemake", "-q", "rules", "-c1", *TARGETS, ordinary=True).ok()
+    assert jobs(clone, ordinary=True) == {}
+    lab.run(clone, "record", ordinary=True).ok()
+
+
+def test_without_rights_means_that_read_only_files_refuse_writes(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("x")
+    path.chmod(0o444)
+    pid = os.fork()
+    if pid == 0:
+        lab.drop_rights()
+        os._exit(0 if not os.access(path, os.W_OK) else 1)
+    assert os.waitpid(pid, 0)[1] == 0
