@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= 2
 STAMP := $(VENV)/.installed
 
-.PHONY: table1 test setup drivers record merge lint format typecheck bench demo-all full-strength clean-env
+.PHONY: table1 test setup drivers record merge lint format typecheck bench demo-all golden
 
 table1: setup  ## every stage, from data to results/table1.csv, at the scale of params.yaml
 	snakemake -q rules -c $(CORES) results/table1.csv
@@ -52,7 +52,10 @@ typecheck:
 	mypy
 
 demo-all: setup  ## every row of every table, at the scale of params.yaml
-	snakemake -q rules -c $(CORES) tables_all
+	snakemake -q rules -c $(CORES) tables
+
+golden: setup  ## after a change of results: new golden bytes for this kind of machine
+	python tests/golden/run.py
 
 bench: setup  ## speed; see bench/RESULTS.md
 	for script in bench/*.py; do python $$script; done

@@ -41,4 +41,4 @@ for stage, targets in jobs.stages(PLAN).items():
 
 rule tables:
     input:
-        [t.path for t in PLAN.tables.values()],
+        jobs.uncut_tables(PLAN),

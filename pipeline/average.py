@@ -4,6 +4,7 @@ Snapshots are read tensor by tensor, so memory is that of one tensor over all ep
 """
 
 import argparse
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,42 +18,47 @@ from pipeline import batchnorm, checkpoint, device, models, registry
 from pipeline.checkpoint import Weights
 from pipeline.ensemble import combine
 from pipeline.errors import UserError, report
-from pipeline.files import sha256_of, write_atomic
+from pipeline.files import load_safetensors, sha256_of, write_atomic
+from pipeline.flops import FlopCount
 from pipeline.images import Split, batches, cut, load_split
 from pipeline.plan import Plan, Run, load_plan, manifest
-from pipeline.recipe import Recipe
 from pipeline.training import Attack, Batch, Training
 from pipeline.trajectory import Average
 
 
 def snapshot_paths(plan: Plan, run: Run, average: Average) -> list[Path]:
-    """The snapshot files an average takes, checked against their index."""
+    """The snapshot files an average takes, verified."""
     source = plan.run(run.parents[0])
     first = getattr(average, "start", None)
     if first is None:
-        return [source.folder / "weights.safetensors"]
+        last = source.folder / "weights.safetensors"
+        manifest.verify(last)
+        load_safetensors(last, f"pull it again (dvc pull {last}) or delete it and re-run")
+        return [last]
     index = source.snapshots / f"from{first}.json"
-    command = f"python -m pipeline.train {source.id} --snapshots-from {first}"
+    command = f"run python -m pipeline.train {source.id} --snapshots-from {first}"
     if not index.exists():
-        raise UserError(f"{index}: is missing; run {command}")
+        raise UserError(f"{index}: is missing; {command}")
+    try:
+        sums = json.loads(index.read_text())
+    except ValueError as error:
+        raise UserError(f"{index}: is damaged; delete it and {command}") from error
     paths = []
-    for name, expected in sorted(json.loads(index.read_text()).items()):
+    for name, expected in sorted(sums.items()):
         path = source.snapshots / name
         if not path.exists() or sha256_of(path) != expected:
-            raise UserError(f"{path}: missing or altered; delete {index} and run {command}")
+            raise UserError(f"{path}: missing or altered; delete it and {index}, {command}")
         paths.append(path)
     return paths
 
 
 def averaged(paths: list[Path], average: Average) -> Weights:
     """The average of weight files; integer buffers are those of the last."""
-    for path in paths:
-        manifest.verify(path)
     try:
-        files = [safe_open(p, framework="pt") for p in paths]
-        weights = {}
+        files: list[Any] = [safe_open(p, framework="pt") for p in paths]
+        weights: Weights = {}
         for name in files[-1].keys():  # noqa: SIM118 - not a dict
-            last: Tensor = files[-1].get_tensor(name)
+            last = files[-1].get_tensor(name)
             if last.is_floating_point():
                 stack = torch.stack([f.get_tensor(name) for f in files])
                 weights[name] = average.combine(stack).contiguous()
@@ -73,18 +79,11 @@ class BatchNormPass:
         """Re-estimate running statistics of every member, jointly crafted where they train so."""
         if self.average.bn_data == "kept":
             return
-        if self.average.bn_statistic == "cumulative":
-            model = nn.ModuleList(members)
-            examples = list(self._examples(members)) if self._crafts else self._images()
-            batchnorm.reestimate(model, examples, lambda images: [m(images) for m in members])
-            return
-        examples = list(self._examples(members)) if self._crafts else list(self._images())
-        for member in members:
-            batchnorm.median_of_ema(member, examples)
-
-    @property
-    def _crafts(self) -> bool:
-        return self.average.bn_data == "adversarial"
+        adversarial = self.average.bn_data == "adversarial"
+        examples = self._examples(members) if adversarial else self._images()
+        is_mean = self.average.bn_statistic == "cumulative"
+        estimate = batchnorm.reestimate if is_mean else batchnorm.median_of_ema
+        estimate(nn.ModuleList(members), examples, lambda images: [m(images) for m in members])
 
     def _batches(self) -> Iterator[Batch]:
         size, seed = self.spec["recipe"]["batch_size"], self.spec["seed"]
@@ -98,10 +97,10 @@ class BatchNormPass:
         if self.spec["attack"] is None:
             raise UserError(f"{self.run.id}: bn_data adversarial, but training has no attack")
         attack: Attack = registry.build("attacks", self.spec["attack"])
-        recipe = Recipe(**self.spec["recipe"], attack="none", validation_attack="none")
-        rule = self.spec["method"]["fields"]["combine"]
-        ensemble = combine(rule, members).eval()
-        training = Training(members, ensemble, recipe, attack, len(self.split.names))
+        frozen = copy.deepcopy(members)  # the pass changes the statistics of the originals
+        ensemble = combine(self.spec["method"]["fields"]["combine"], frozen).eval()
+        recipe, classes = models.recipe_of(self.spec), len(self.split.names)
+        training = Training(frozen, ensemble, recipe, attack, classes)
         return (training.craft(batch) for batch in self._batches())
 
 
@@ -114,10 +113,11 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     members = models.build_members(spec, split, where)
     weights = averaged(snapshot_paths(plan, run, average), average)
     checkpoint.distribute(weights, members, plan.run(run.parents[0]).folder)
-    BatchNormPass(spec, run, split, average).apply(members)
-    run.folder.mkdir(parents=True, exist_ok=True)
+    counter = FlopCount()
+    with counter:
+        BatchNormPass(spec, run, split, average).apply(members)
     inherited = models.inherited_flops([plan.run(run.parents[0]).folder])
-    details = {"id": run.id, "spec": run.spec, "flops": 0, "inherited": inherited}
+    details = {"id": run.id, "spec": run.spec, "flops": counter.total, "inherited": inherited}
     text = json.dumps(details, indent=1, sort_keys=True) + "\n"
     write_atomic(run.folder / "run.json", text.encode())
     checkpoint.save(run.folder / "weights.safetensors", checkpoint.collect(members))

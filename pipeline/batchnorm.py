@@ -37,25 +37,29 @@ def attack_mode(module: nn.Module, mode: str) -> Iterator[None]:
 def reestimate(
     model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object]
 ) -> None:
-    """Running statistics as the cumulative average over the batches' statistics.
+    """Running statistics as the mean of the batches' statistics, weighted by the batches' sizes.
 
     Independent of the batches' order up to rounding. The model ends in evaluation mode.
     """
-    found = layers(model)
+    found, seen = layers(model), 0
     momenta = [layer.momentum for layer in found]
     for layer in found:
         layer.reset_running_stats()
-        layer.momentum = None  # cumulative average
     model.train()
-    with torch.no_grad():
-        for images in batches:
+    for images in batches:
+        seen += len(images)
+        for layer in found:
+            layer.momentum = len(images) / seen  # a short last batch weighs less
+        with torch.no_grad():
             forward(images)
     model.eval()
     for layer, momentum in zip(found, momenta, strict=True):
         layer.momentum = momentum
 
 
-def median_of_ema(model: nn.Module, batches: Iterable[Tensor]) -> None:
+def median_of_ema(
+    model: nn.Module, batches: Iterable[Tensor], forward: Callable[[Tensor], object]
+) -> None:
     """Running statistics as the median over a pass of their exponential average (MEAT's code).
 
     They start at mean 0 and variance 1; the pass keeps each layer's momentum.
@@ -65,11 +69,11 @@ def median_of_ema(model: nn.Module, batches: Iterable[Tensor]) -> None:
     for layer in found:
         layer.reset_running_stats()
     model.train()
-    with torch.no_grad():
-        for images in batches:
-            model(images)
-            for trace, statistic in zip(traces, _statistics(found), strict=True):
-                trace.append(statistic.clone())
+    for images in batches:
+        with torch.no_grad():
+            forward(images)
+        for trace, statistic in zip(traces, _statistics(found), strict=True):
+            trace.append(statistic.clone())
     model.eval()
     for trace, statistic in zip(traces, _statistics(found), strict=True):
         statistic.copy_(torch.stack(trace).quantile(0.5, dim=0))

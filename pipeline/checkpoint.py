@@ -1,5 +1,6 @@
 """Weights as safetensors, members numbered; resume states apart and never shared."""
 
+import hashlib
 import io
 import pickle
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from pipeline.files import load_safetensors, save_safetensors, write_atomic
 from pipeline.plan import manifest
 
 Weights = dict[str, Tensor]
+
+DIGEST = hashlib.sha256().digest_size  # bytes at the head of a resume state
 
 
 def collect(members: Sequence[nn.Module]) -> Weights:
@@ -54,20 +57,24 @@ def load(path: Path, members: Sequence[nn.Module]) -> None:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a resume state atomically."""
+    """Write a resume state atomically, behind its checksum: torch's format has none that holds."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, buffer.getvalue())
+    content = buffer.getvalue()
+    write_atomic(path, hashlib.sha256(content).digest() + content)
 
 
 def load_state(path: Path, digest: str) -> dict[str, Any] | None:
     """A resume state of exactly this plan, or None when there is none."""
     if not path.exists():
         return None
+    whole = path.read_bytes()
+    content = whole[DIGEST:]
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+        if hashlib.sha256(content).digest() != whole[:DIGEST]:
+            raise ValueError("its checksum does not hold")
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, ValueError) as error:
         raise UserError(f"{path}: resume state is damaged; delete it to start again") from error
     if not isinstance(state, dict) or state.get("digest") != digest:
         raise UserError(f"{path}: resume state is of another plan; delete it to start again")

@@ -14,13 +14,14 @@ def log_volume(probs_KBC: Tensor, labels: Tensor) -> Tensor:
     """ADP's second regulariser, [B]: log det(M'M + 1e-6 I).
 
     The columns of M are the members' predictions without the true class, of unit length. At
-    most 0 up to the 1e-6; needs fp32 and at most classes - 1 members (Pang et al., ICML 2019).
+    most 0 up to the 1e-6; needs at most classes - 1 members (Pang et al., ICML 2019). In float64,
+    since the determinant of members that agree is of the size of float32's rounding.
     """
     members, images, classes = probs_KBC.shape
     other = torch.ones(images, classes, dtype=torch.bool, device=labels.device)
     other[torch.arange(images, device=labels.device), labels] = False
     wrong_BKC = probs_KBC.transpose(0, 1)[other[:, None].expand(-1, members, -1)]
-    wrong_BKC = wrong_BKC.view(images, members, classes - 1)
+    wrong_BKC = wrong_BKC.view(images, members, classes - 1).to(torch.float64)
     unit_BKC = wrong_BKC / wrong_BKC.norm(dim=-1, keepdim=True).clamp_min(1e-12)
     gram_BKK = unit_BKC @ unit_BKC.transpose(1, 2)
-    return torch.logdet(gram_BKK + 1e-6 * torch.eye(members).to(gram_BKK))
+    return torch.logdet(gram_BKK + 1e-6 * torch.eye(members).to(gram_BKK)).to(probs_KBC.dtype)

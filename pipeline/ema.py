@@ -16,6 +16,7 @@ class Ema:
     def __init__(self, members: Sequence[nn.Module], recipe: Recipe) -> None:
         self.decay, self.first = recipe.ema_decay, recipe.ema_start
         self.with_buffers = recipe.ema_buffers == "averaged"
+        self.device = next(members[0].parameters()).device
         self.average: list[dict[str, torch.Tensor]] | None = None
 
     def started(self, epoch: int) -> bool:
@@ -36,9 +37,9 @@ class Ema:
 
     def _values(self, member: nn.Module, *, copy: bool = True) -> dict[str, torch.Tensor]:
         """What is averaged: parameters, and floating-point buffers where asked."""
-        named = dict(member.named_parameters())
+        named = {n for n, _ in member.named_parameters()}
         if self.with_buffers:
-            named |= {n: b for n, b in member.named_buffers() if b.is_floating_point()}
+            named |= {n for n, b in member.named_buffers() if b.is_floating_point()}
         wanted = {n: v for n, v in member.state_dict().items() if n in named}
         return {n: v.clone() if copy else v for n, v in wanted.items()}
 
@@ -55,5 +56,5 @@ class Ema:
 
     def restore(self, state: Any) -> None:
         """From the resume file, which was read to the CPU."""
-        if state is not None and self.average is None:
-            self.average = state
+        if state is not None:
+            self.average = [{n: v.to(self.device) for n, v in values.items()} for values in state]

@@ -20,6 +20,9 @@ class Combination(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(members)
 
+    def reseed(self, seed: int) -> None:
+        """Start the draws of a random rule anew; the others have none."""
+
     def logits(self, images: Tensor) -> Tensor:
         """Logits of every member, [members, B, classes], in at least float32."""
         logits_KBC = torch.stack([m(images) for m in self.members])
@@ -85,9 +88,13 @@ class RandomOne(Combination):
 
     random = True
 
-    def __init__(self, members: Iterable[nn.Module], seed: int = 0) -> None:
+    def __init__(self, members: Iterable[nn.Module]) -> None:
         super().__init__(members)
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(0)
+
+    def reseed(self, seed: int) -> None:
+        """Start the draws anew."""
+        self._generator.manual_seed(seed)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, classes] of one member."""

@@ -24,11 +24,12 @@ from pipeline.files import sha256_of, write_atomic
 from pipeline.images import Split, load_split
 from pipeline.losses import cross_entropy, margin
 from pipeline.plan import Plan, Record, load_plan
+from pipeline.plan.schema import digest
 from pipeline.progress import Progress
 from pipeline.records import Arrays, pack, read_arrays
 from pipeline.signals import StopRequest
 
-BATCH = 500  # images; draws are per image, so this changes nothing but memory
+BATCH = 500  # images; only a random victim, which draws once a batch, sees it in its verdicts
 
 
 class Counted(nn.Module):
@@ -45,7 +46,7 @@ class Counted(nn.Module):
         self.forwards += len(images)
         scores: Tensor = self.model(images)
         if scores.requires_grad:
-            scores.register_hook(self._backward)
+            scores.register_hook(self._backward)  # type: ignore[no-untyped-call]
         return scores
 
     def _backward(self, gradient: Tensor) -> None:
@@ -77,11 +78,12 @@ class Evaluation:
         self, function: Callable[[Tensor, Tensor], dict[str, Tensor]], images: Tensor
     ) -> dict[str, Tensor]:
         rows = torch.arange(len(images), device=images.device)
-        parts = [function(images[r], r) for r in rows.split(BATCH)]
+        parts = [function(images[r], r) for r in torch.split(rows, BATCH)]
         return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
 
     def zero_gradients(self) -> Tensor:
         """Whether cross-entropy has a zero or non-finite gradient at the clean image, [N]."""
+        self.victim.reseed(0)
 
         def of(images: Tensor, rows: Tensor) -> dict[str, Tensor]:
             images = images.clone().requires_grad_()
@@ -95,6 +97,7 @@ class Evaluation:
     def attack(self, name: str, spec: dict[str, Any], seed: int) -> Arrays:
         """Verdicts under one attack, on the images that are right before it."""
         attack = registry.build("attacks", spec)
+        self.victim.reseed(derive(seed, name))  # a resumed record goes on as an unbroken one
         models_ = [Counted(m) for m in surrogates(self.victim, spec["surrogate"])]
         adversarial = self.images.clone()
         right, distance = self.clean["right"].clone(), self.clean["margin"].clone()
@@ -102,7 +105,7 @@ class Evaluation:
         for number, model in enumerate(models_):
             # a random victim's images never leave: one lucky draw is no success
             left = everyone if self.victim.random else everyone[right > 0]
-            for rows in left.split(BATCH):
+            for rows in torch.split(left, BATCH):
                 draws = Draws(derive(seed, name, number), self.ids[rows])
                 found = attack(model, self.images[rows], self.labels[rows], draws)
                 verdict = self._judge(found, rows)
@@ -110,22 +113,27 @@ class Evaluation:
                 chosen = rows[worse]
                 adversarial[chosen] = found[worse]
                 right[chosen], distance[chosen] = verdict["right"][worse], verdict["margin"][worse]
+        verdicts = {"right": right, "margin": distance, **self._sizes(adversarial)}
+        work = np.array([[m.forwards, m.backwards] for m in models_]).sum(0)
+        return {"work": work, **{k: v.cpu().numpy() for k, v in verdicts.items()}}
+
+    def _sizes(self, adversarial: Tensor) -> dict[str, Tensor]:
+        """How far the images went, [N]: in both norms, and beyond the box of pixels."""
         change = (adversarial - self.images).flatten(1)
+        beyond = (adversarial - adversarial.clamp(0, 1)).flatten(1)
         return {
-            "right": right.cpu().numpy(),
-            "margin": distance.cpu().numpy(),
-            "linf": change.abs().amax(1).cpu().numpy(),
-            "l2": change.norm(dim=1).cpu().numpy(),
-            "unchanged": (change == 0).all(1).cpu().numpy(),
-            "work": np.array([[m.forwards, m.backwards] for m in models_]).sum(0),
+            "linf": change.abs().amax(1),
+            "l2": change.norm(dim=1),
+            "outside": beyond.abs().amax(1),
+            "unchanged": (change == 0).all(1),
         }
 
 
 def subset(images: int, available: int) -> list[int]:
     """The fixed index list: all, or Python's sample with seed 0 (as DVERGE and SoE draw it)."""
-    if images > available:
+    if not 1 <= images <= available:
         raise UserError(
-            f"params.yaml: images: {images} asked for, the test split has {available}; lower it"
+            f"params.yaml: images: {images} asked for, the test split has {available}; mend it"
         )
     if images == available:
         return list(range(available))
@@ -134,41 +142,47 @@ def subset(images: int, available: int) -> list[int]:
 
 def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     """Write one record."""
-    started, seconds = time.monotonic(), {}
+    started = time.monotonic()
     split = load_split(record.victim.dataset, "test", where)
     victim = models.load_victim(plan, record.victim, split, where)
     evaluation = Evaluation(victim, split, subset(record.images, len(split)))
-    work = Path("work/records") / record.id
-    arrays: Arrays = {}
-    with StopRequest() as stop, Progress(record.id, len(record.attacks)) as progress:
-        for done, (name, spec) in enumerate(record.attacks, start=1):
-            part = work / f"{name}.npz"
-            found = read_arrays(part) if part.exists() else None
-            if found is None:
-                begun = time.monotonic()
-                found = evaluation.attack(name, spec, seed=0)
-                seconds[name] = round(time.monotonic() - begun, 2)
-                work.mkdir(parents=True, exist_ok=True)
-                write_atomic(part, pack(found))
-            arrays |= {f"{name}/{key}": value for key, value in found.items()}
-            progress.line(done, f"{name} {100 * found['right'].mean():.1f}")
-            if stop.requested:
-                raise Interrupted(f"{record.id}: saved after {name}; run again to resume")
+    weights = _weights(plan, record)
+    work = Path("work/records") / record.id / digest(weights)
+    arrays, seconds = _attacked(evaluation, record, work)
     arrays |= _clean(evaluation)
     meta = {
         "spec": record.spec,
         "victim": record.victim.id,
         "suite": record.suite,
-        "weights": _weights(plan, record),
+        "weights": weights,
         "cost": _cost(plan, record, victim, split),
     }
     arrays["meta"] = np.array(json.dumps(meta, sort_keys=True))
-    record.path.parent.mkdir(parents=True, exist_ok=True)
     times = {"seconds": round(time.monotonic() - started, 1), "attacks": seconds}
     times |= device.describe(where)
     write_atomic(record.path.with_suffix(".time.json"), (json.dumps(times) + "\n").encode())
     write_atomic(record.path, pack(arrays))
-    shutil.rmtree(work, ignore_errors=True)
+    shutil.rmtree(work.parent, ignore_errors=True)
+
+
+def _attacked(
+    evaluation: Evaluation, record: Record, work: Path
+) -> tuple[Arrays, dict[str, float]]:
+    """Verdicts under every attack, read from `work` where they were saved, and the seconds."""
+    arrays: Arrays = {}
+    seconds = {}
+    with StopRequest() as stop, Progress(record.id, len(record.attacks)) as progress:
+        for done, (name, spec) in enumerate(record.attacks, start=1):
+            part, begun = work / f"{name}.npz", time.monotonic()
+            if not part.exists():
+                write_atomic(part, pack(evaluation.attack(name, spec, seed=0)))
+                seconds[name] = round(time.monotonic() - begun, 2)
+            found = read_arrays(part)
+            arrays |= {f"{name}/{key}": value for key, value in found.items()}
+            progress.line(done, f"{name} {100 * found['right'].mean():.1f}")
+            if stop.requested:
+                raise Interrupted(f"{record.id}: saved after {name}; run again to resume")
+    return arrays, seconds
 
 
 def _clean(evaluation: Evaluation) -> Arrays:

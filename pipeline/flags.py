@@ -21,13 +21,16 @@ class Flag:
 
 
 def check_budget(arrays: Arrays, attacks: tuple[tuple[str, Any], ...], where: str) -> None:
-    """C1: no perturbation may leave its ball; raises UserError, for the numbers are worthless."""
+    """C1: no image may leave its ball or the box; raises UserError: its numbers are worthless."""
     for name, spec in attacks:
         fields = spec["fields"]
         key = {"linf": "linf", "l2": "l2"}[fields.get("norm", "linf")]
         largest = float(arrays[f"{name}/{key}"].max(initial=0.0))
         if not largest <= fields["eps"] + TOLERANCE:
             raise UserError(f"{where}: {name} left its ball ({largest} > {fields['eps']})")
+        outside = float(arrays[f"{name}/outside"].max(initial=0.0))
+        if not outside <= TOLERANCE:
+            raise UserError(f"{where}: {name} left the range of pixels, [0, 1], by {outside}")
 
 
 def flags(clean: Arrays, ce: dict[str, Verdicts], everything: list[Verdicts]) -> list[Flag]:

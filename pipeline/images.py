@@ -74,9 +74,11 @@ def batches(
     resumed epoch goes on exactly where it stood. A last batch of one image joins none: batch
     statistics need two.
     """
+    if size < 2:
+        raise UserError(f"params.yaml: recipes: batch_size {size}: batch statistics need 2 or more")
     generator = torch.Generator().manual_seed(derive(seed, "order", epoch))
     order = torch.randperm(len(split), generator=generator).to(split.labels.device)
-    chunks = [c for c in order.split(size) if len(c) > 1]
+    chunks = [c for c in torch.split(order, size) if len(c) > 1]
     for rows in chunks[first:]:
         draws = Draws(derive(seed, "epoch", epoch), rows)
         images = augment(

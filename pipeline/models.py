@@ -13,12 +13,18 @@ from pipeline.images import Split
 from pipeline.method import Method
 from pipeline.plan import Plan, Run, Victim
 from pipeline.plan.values import Entry
+from pipeline.recipe import Recipe
 
 
 def method_of(spec: Entry) -> Method:
     """The method of a training's spec."""
     method: Method = registry.build("methods", spec["method"])
     return method
+
+
+def recipe_of(spec: Entry) -> Recipe:
+    """The recipe of a training's spec, which holds its attacks apart, resolved."""
+    return Recipe(**{**spec["recipe"], "attack": "none", "validation_attack": "none"})
 
 
 def build_members(spec: Entry, split: Split, device: torch.device) -> list[nn.Module]:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan
+from pipeline.plan import Plan, values
+from pipeline.plan.entries import Setting
 from pipeline.plan.graph import Cell
 
 COLUMNS = (
@@ -31,35 +32,46 @@ class Reported:
         self.rows = pd.DataFrame(columns=list(COLUMNS))
         if paper == "none":
             return
-        path = Path("data/reported") / f"{paper}.csv"
-        self.rows = pd.read_csv(path, keep_default_na=False, dtype={"eps": str})
+        self.path = Path("data/reported") / f"{paper}.csv"
+        try:
+            self.rows = pd.read_csv(self.path, keep_default_na=False, dtype=str)
+        except (
+            FileNotFoundError,
+            UnicodeDecodeError,
+            pd.errors.ParserError,
+            pd.errors.EmptyDataError,
+        ) as error:
+            raise UserError(f"{self.path}: cannot be read ({error})") from error
         if tuple(self.rows.columns) != COLUMNS:
-            raise UserError(f"{path}: columns must be {', '.join(COLUMNS)}")
+            raise UserError(f"{self.path}: columns must be {', '.join(COLUMNS)}")
 
     def value(self, cell: Cell, column: str) -> float | None:
         """The published accuracy (a fraction) of exactly this cell, or None."""
-        if self.rows.empty or cell.victim is None:
-            return None
-        entries, setting, rows = self.plan.entries, cell.setting, self.rows
-        stood_in = entries.stand_in(setting.dataset)[0] != setting.dataset
-        if stood_in or setting.arch in entries.part("archs") or column in entries.part("attacks"):
+        setting, rows = cell.setting, self.rows
+        if rows.empty or cell.victim is None or self._is_changed(setting, column):
             return None
         found = rows[
             (rows["entry"] == cell.row)
             & (rows["dataset"] == setting.dataset)
             & (rows["arch"] == setting.arch)
-            & (rows["members"] == cell.members)
+            & (rows["members"] == str(cell.members))
             & (rows["attack"] == column)
             & (rows["checkpoint"] == setting.checkpoint)
         ]
         if len(found) != 1 or not self._same_eps(cell, column, found["eps"].iloc[0]):
             return None
-        return float(found["value"].iloc[0]) / 100
+        return float(values.fraction(found["value"].iloc[0], str(self.path))) / 100
+
+    def _is_changed(self, setting: Setting, column: str) -> bool:
+        """Whether the scale or an axis makes something else of what the row's names say."""
+        entries = self.plan.entries
+        stood_in = entries.stand_in(setting.dataset)[0] != setting.dataset
+        cut = setting.arch in entries.part("archs") or column in entries.part("attacks")
+        return stood_in or cut or bool(entries.part("recipe")) or bool(setting.overrides)
 
     def _same_eps(self, cell: Cell, column: str, eps: str) -> bool:
         if column == "clean":
             return True
-        numerator, _, denominator = eps.partition("/")
-        radius = float(numerator) / float(denominator or 1)
+        radius = float(values.fraction(eps, str(self.path)))
         specs = dict(a for r in cell.records.values() for a in r.attacks)
         return column in specs and abs(specs[column]["fields"]["eps"] - radius) < 1e-9

@@ -42,7 +42,7 @@ def _one_cycle(
 ) -> float:
     """Cosine up to the peak at epoch milestones[0], cosine down to the end."""
     done, warm = epoch - 1 + fraction, recipe.milestones[0]
-    if done <= warm:
+    if done < warm:
         return _cosine(start, peak, done / warm)
     return _cosine(peak, end, (done - warm) / (recipe.epochs - warm))
 

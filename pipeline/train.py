@@ -16,7 +16,7 @@ import torch
 
 from pipeline import checkpoint, device, models
 from pipeline.errors import UserError, report
-from pipeline.files import sha256_of, write_atomic
+from pipeline.files import load_safetensors, sha256_of, write_atomic
 from pipeline.plan import Plan, Run, load_plan
 from pipeline.trainer import Trainer
 
@@ -60,13 +60,12 @@ def train(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> N
         write(trainer)
     if snapshots is not None:
         _index(run, snapshots)
-    shutil.rmtree(Path("work/runs") / run.id, ignore_errors=True)
+    shutil.rmtree(_work(run), ignore_errors=True)
 
 
 def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
     """Make the missing snapshots of a finished run; its weights must come out again."""
-    epochs = range(first, run.spec["recipe"]["epochs"] + 1)
-    if all((run.snapshots / f"{e:04d}.safetensors").exists() for e in epochs):
+    if all(_is_whole(path) for path in _snapshots(run, first)):
         return
     trainer = Trainer(plan, run, where, first)
     trainer.fit()
@@ -75,6 +74,8 @@ def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
     same = sha256_of(trial) == sha256_of(run.folder / "weights.safetensors")
     trial.unlink()
     if not same:
+        shutil.rmtree(run.snapshots)  # of another trajectory: nobody may take them for this one's
+        shutil.rmtree(_work(run))
         raise UserError(
             f"{run.folder}: training again on this machine gave other weights than the recorded "
             "ones, so their trajectory cannot be re-derived here; pull the snapshots, or delete "
@@ -82,11 +83,29 @@ def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
         )
 
 
+def _snapshots(run: Run, first: int) -> list[Path]:
+    """Files of a trajectory from epoch `first` on."""
+    epochs = range(first, run.spec["recipe"]["epochs"] + 1)
+    return [run.snapshots / f"{epoch:04d}.safetensors" for epoch in epochs]
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a snapshot is there and its checksum holds."""
+    try:
+        load_safetensors(path, "")
+    except UserError:
+        return False
+    return True
+
+
+def _work(run: Run) -> Path:
+    """Where the resume state lies."""
+    return Path("work/runs") / run.id
+
+
 def _index(run: Run, first: int) -> None:
     """Say which snapshots exist, as the workflow's one output."""
-    epochs = range(first, run.spec["recipe"]["epochs"] + 1)
-    names = [f"{e:04d}.safetensors" for e in epochs]
-    sums = {n: sha256_of(run.snapshots / n) for n in names}
+    sums = {path.name: sha256_of(path) for path in _snapshots(run, first)}
     write_atomic(run.snapshots / f"from{first}.json", _json(sums))
 
 
@@ -100,7 +119,9 @@ def main(argv: list[str] | None) -> None:
     run = plan.run(Path(args.run).name)
     if run.stage != "train":
         raise UserError(f"{run.id} is an average: use python -m pipeline.average {run.id}")
-    snapshots = args.snapshots_from
+    snapshots, epochs = args.snapshots_from, run.spec["recipe"]["epochs"]
+    if snapshots is not None and not 1 <= snapshots <= epochs:
+        raise UserError(f"--snapshots-from {snapshots}: {run.id} has the epochs 1 to {epochs}")
     if snapshots is None:
         if (run.folder / "weights.safetensors").exists():
             print(f"{run.id}: nothing to do")

@@ -3,7 +3,9 @@
 Every draw is a function of (seed, epoch, image), so a resumed training ends in the same bytes.
 """
 
+import math
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,9 @@ from pipeline.flops import FlopCount
 from pipeline.images import Split, batches, cut, load_split
 from pipeline.plan import Plan, Run
 from pipeline.progress import Progress
-from pipeline.recipe import Recipe
 from pipeline.schedules import learning_rate, momentum
 from pipeline.signals import StopRequest
-from pipeline.training import Training
+from pipeline.training import Batch, Training
 from pipeline.validate import accuracies
 
 
@@ -29,9 +30,8 @@ class Trainer:
     """One training from its spec: epochs, validation, resume."""
 
     def __init__(self, plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> None:
-        spec, recipe = run.spec, dict(run.spec["recipe"])
-        attacks = ("attack", "validation_attack")
-        self.recipe = Recipe(**recipe, **{k: "none" for k in attacks})
+        spec = run.spec
+        self.recipe = models.recipe_of(spec)
         self.run, self.device, self.snapshots = run, where, snapshots
         full = load_split(run.dataset, "train", where)
         self.split = cut(full, self.recipe.train_images, run.dataset.fields["split_seed"])
@@ -84,27 +84,30 @@ class Trainer:
         loader = batches(self.split, self.run.dataset, size, seed, epoch, self.done)
         for batch in loader:
             self._set_rate(self.done / count)
-            counter = FlopCount()
-            autocast = torch.autocast(
-                self.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"
-            )
-            with autocast:
-                if self.done == 0:  # work per image is the same all epoch long
-                    with counter:
-                        loss = self.method.step(training, batch)
-                    share = len(self.split) / len(batch.labels)
-                    self.flops += round(counter.total * share)
-                else:
-                    loss = self.method.step(training, batch)
+            loss = self._step(batch)
             if self.ema:
                 self.ema.update(training.members, epoch)
-            self.loss[0] += float(loss) * len(batch.labels)
+            self.loss[0] += loss * len(batch.labels)
             self.loss[1] += len(batch.labels)
             self.done += 1
             if stop.requested:
                 self.seconds += time.monotonic() - started
                 self._save_state(self.done)
                 raise Interrupted(f"{self.run.id}: saved in epoch {epoch}; run again to resume")
+
+    def _step(self, batch: Batch) -> float:
+        """Update the members; the mean loss. An epoch's FLOPs are those of its first batch."""
+        counter = FlopCount()
+        autocast = torch.autocast(
+            self.device.type,
+            torch.bfloat16,
+            enabled=self.recipe.precision == "bf16",
+            cache_enabled=False,  # a cached weight would outlive its update within the step
+        )
+        with autocast, counter if self.done == 0 else nullcontext():
+            loss = self.method.step(self.training, batch)
+        self.flops += round(counter.total * len(self.split) / len(batch.labels))
+        return float(loss)
 
     def _set_rate(self, fraction: float) -> None:
         epoch = self.training.epoch
@@ -116,8 +119,11 @@ class Trainer:
 
     def _end_epoch(self, progress: Progress) -> None:
         epoch, loss = self.training.epoch, self.loss[0] / max(self.loss[1], 1)
-        if not loss < float("inf"):
-            raise UserError(f"{self.run.id}: the loss is {loss} in epoch {epoch}; lower the lr")
+        if not math.isfinite(loss):
+            raise UserError(
+                f"{self.run.id}: the loss is {loss} in epoch {epoch}; "
+                "lower lr in params.yaml (recipes, or the method's own)"
+            )
         row: dict[str, Any] = {
             "epoch": epoch,
             "lr": learning_rate(self.recipe, epoch, 0.0),
@@ -209,4 +215,7 @@ class Trainer:
         """Whether a resumed trajectory has every snapshot from its first on."""
         if self.snapshots is None or state["epoch"] <= self.snapshots:
             return True
-        return state["snapshots"] is not None and state["snapshots"] <= self.snapshots
+        if state["snapshots"] is None or state["snapshots"] > self.snapshots:
+            return False
+        past = range(self.snapshots, state["epoch"])
+        return all((self.run.snapshots / f"{e:04d}.safetensors").exists() for e in past)

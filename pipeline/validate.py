@@ -24,7 +24,7 @@ def accuracies(
     victim.eval()
     clean = robust = 0
     everyone = torch.arange(len(split), device=split.labels.device)
-    for rows in everyone.split(BATCH):
+    for rows in torch.split(everyone, BATCH):
         images, labels = split.floats(rows), split.labels[rows]
         right = predictions(victim, images) == labels
         clean += int(right.sum())

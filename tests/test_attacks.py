@@ -24,10 +24,12 @@ from victims import (
     trained,
 )
 
-from pipeline.ascent import keep_worst
+from pipeline.ascent import Ascent, keep_worst, on_labels
+from pipeline.attacks.bim import BIM
+from pipeline.attacks.mim import MIM
 from pipeline.draws import Draws
 from pipeline.errors import UserError
-from pipeline.losses import margin
+from pipeline.losses import cross_entropy, margin
 from pipeline.norms import lengths
 
 
@@ -206,12 +208,35 @@ def test_fab_finds_the_boundary_of_a_linear_model(targets: int) -> None:
             assert float(right(model, moved, labels[one]).float()) == left
 
 
+def test_a_fab_step_overshoots_the_boundary_by_eta() -> None:
+    model, images, labels, clean, slope = two_classes()
+    one = slice(0, 1)
+    for factor, left in ((1.06, 0.0), (1.04, 1.0)):
+        attack = fab(eps=factor * float(clean[0] / slope), targets=1, steps=1)
+        moved = attack(model, images[one], labels[one], Draws(0, torch.arange(1)))
+        assert float(right(model, moved, labels[one]).float()) == left
+
+
+def test_momentum_and_any_iterate_go_together() -> None:
+    """Who leaves takes its momentum along: the others climb on as if it had stayed."""
+    model = Exact()
+    images, labels, _ = held_out(40)
+    climbs = [
+        Ascent(norm="linf", eps=EPS, step_size=0.02, steps=9, decay=1.0, any_iterate=leave)
+        for leave in (True, False)
+    ]
+    left, stayed = (
+        climb.climb(model, on_labels(cross_entropy, labels), images, labels, images)
+        for climb in climbs
+    )
+    robust = right(model, left, labels)
+    assert 0 < int(robust.sum()) < 40
+    assert torch.equal(left[robust], stayed[robust])
+
+
 def test_momentum_zero_is_bim_and_one_step_of_eps_is_fgsm() -> None:
     images, labels, draws = held_out(32)
     model = trained(EPS)
-    from pipeline.attacks.bim import BIM
-    from pipeline.attacks.mim import MIM
-
     bim = BIM(eps=EPS, step_size=EPS / 4, steps=7)(model, images, labels, draws)
     mim = MIM(eps=EPS, step_size=EPS / 4, steps=7, decay=0.0)(model, images, labels, draws)
     assert torch.equal(bim, mim)

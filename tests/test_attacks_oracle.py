@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchattacks
 from torch import Tensor
-from victims import EPS, apgd, autoattack, fab, held_out, right, square, trained
+from victims import EPS, apgd, autoattack, fab, held_out, pgd, right, square, trained
 
 from pipeline.ascent import Ascent, on_labels
 from pipeline.attacks.bim import BIM
@@ -27,6 +27,9 @@ class Replayed:
 
     def select(self, rows: Tensor) -> "Replayed":
         return Replayed(len(rows))
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(self.count, *shape)
 
     def uniform(self, *shape: int) -> Tensor:
         return torch.rand(self.count, *shape)
@@ -85,6 +88,39 @@ def test_apgd_from_the_same_start_leaves_the_same_robust_set(training_eps, loss)
     same = right(model, ours, labels) == right(model, theirs, labels)
     assert float(same.float().mean()) >= 0.995
     assert 0.05 < float(right(model, ours, labels).float().mean()) < 0.95
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_apgd_ends_at_the_same_best_point_after_the_same_halvings(norm: str) -> None:
+    """On samples that resist, for enough steps to pass several checkpoints."""
+    model = trained(EPS)
+    images, labels = clean_right(model, 200)
+    eps = EPS / 2 if norm == "linf" else EPS
+    theirs = torchattacks.APGD(
+        model, norm=norm.capitalize(), eps=eps, steps=40, loss="dlr", n_restarts=1
+    )
+    torch.manual_seed(0)
+    best = theirs.attack_single_run(images, labels)[0]
+    torch.manual_seed(0)
+    ours = apgd(norm=norm, eps=eps, steps=40, loss="dlr")(
+        model, images, labels, Replayed(len(images))
+    )
+    robust = right(model, ours, labels)
+    apart = (ours - best).abs().flatten(1).amax(1)[robust]
+    print(robust.sum(), (apart < 1e-5).float().mean(), apart.mean())
+    assert float((apart < 1e-5).float().mean()) > 0.9
+
+
+def test_crafting_for_trades_takes_the_steps_of_tpgd() -> None:
+    model = trained(EPS)
+    images, labels, _ = held_out(64)
+    images = 0.1 + 0.8 * images  # off the box, to which TPGD does not clip its start
+    torch.manual_seed(0)
+    theirs = torchattacks.TPGD(model, EPS, EPS / 4, 5)(images)
+    torch.manual_seed(0)
+    attack = pgd(start="gaussian", loss="kl", step_size=EPS / 4, steps=5)
+    ours = attack(model, images, labels, Replayed(64))
+    assert float(((ours - theirs).abs() < 1e-6).float().mean()) > 0.99
 
 
 @both_nets

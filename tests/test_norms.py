@@ -85,7 +85,8 @@ def test_the_water_level_fills_to_the_total_or_says_that_it_cannot(seed, share) 
     level = water_level(weights, caps, total)
     filled = (weights * torch.minimum(level[:, None], caps)).sum(1)
     assert torch.allclose(filled, total.clamp_max((weights * caps).sum(1)))
-    assert bool(level.isinf().all()) == (share > 1)
+    if abs(share - 1) > 1e-9:
+        assert bool(level.isinf().all()) == (share > 1)
 
 
 def test_steepest_steps_have_unit_length_and_guard_zero() -> None:

@@ -14,7 +14,8 @@ unlearning weight times the member's index (member 0 never unlearns), margin 0 f
 examples, beta ramped between epochs 40 and 80, KL(peers, member). In both, gradient flows
 through the weights, since neither text nor code stops it; `detach_weights` does.
 
-`learn` and `align` choose the rows of the ablation (Table 4).
+`learn` and `align` choose the rows of the ablation (Table 4). AUTE-LS smooths as the released
+helper does: the true class keeps 1 - smoothing, the others share the rest.
 """
 
 from dataclasses import dataclass
@@ -84,8 +85,9 @@ class Aute(Method):
     def _learn(self, logits: Tensor, labels: Tensor, index: int) -> Tensor:
         if self.learn == "plain":
             return cross_entropy(logits, labels)
-        if self.learn == "smooth":
-            return label_smoothed_cross_entropy(logits, labels, self.smoothing)
+        if self.learn == "smooth":  # smoothing / (K - 1) for every wrong class, as its helper does
+            share = self.smoothing * logits.shape[1] / (logits.shape[1] - 1)
+            return label_smoothed_cross_entropy(logits, labels, share)
         base = boosted_cross_entropy if self.base_loss == "boosted" else cross_entropy
         weights = self._weights(logits.softmax(-1), labels, index)
         return weights * base(logits, labels)

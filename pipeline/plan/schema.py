@@ -8,6 +8,7 @@ in params.yaml must have.
 import ast
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -18,6 +19,8 @@ from pipeline.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 KINDS = ("archs", "datasets", "attacks", "methods", "averages")
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+NOT_EXECUTED = ("annotation", "returns", "type_comment", "kind", "ctx", "simple", "type_params")
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,11 @@ def _component(kind: str, name: str, path: str, _mtime: int) -> Component:
 
 def _parse(path: Path) -> ast.Module:
     try:
-        return ast.parse(path.read_text(), filename=str(path))
+        return ast.parse(path.read_bytes(), filename=str(path))  # bytes: no locale's encoding
     except SyntaxError as error:
-        raise UserError(f"{path}:{error.lineno}: {error.msg}") from error
+        raise UserError(f"{path}:{error.lineno}: {error.msg}") from None
+    except ValueError as error:  # a null byte
+        raise UserError(f"{path}: is not Python source: {error}") from None
 
 
 def class_fields(path: Path, name: str) -> dict[str, str]:
@@ -123,54 +128,83 @@ def code_hash(tree: ast.Module, name: str) -> str:
     wanted, seen = [name], set[str]()
     while wanted:
         current = wanted.pop()
-        if current in seen or current not in defined:
-            continue
-        seen.add(current)
-        wanted += [n.id for n in ast.walk(defined[current]) if isinstance(n, ast.Name)]
+        if current in defined and current not in seen:
+            seen.add(current)
+            wanted += [n for node in defined[current] for n in _names(node)]
     return digest({n: _shape(defined[n]) for n in sorted(seen)}, 16)
-
-
-def _definitions(tree: ast.Module) -> dict[str, ast.stmt]:
-    """Top-level names of a file: functions, classes, constants."""
-    defined: dict[str, ast.stmt] = {}
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            defined[node.name] = node
-        elif isinstance(node, ast.Assign):
-            defined |= {t.id: node for t in node.targets if isinstance(t, ast.Name)}
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            defined[node.target.id] = node
-    return defined
-
-
-def _shape(node: Any) -> Any:
-    """A node as nested lists of type names and non-empty fields: what executes, no more."""
-    if isinstance(node, list):
-        return [_shape(n) for n in node]
-    if not isinstance(node, ast.AST):
-        return [type(node).__name__, repr(node)]
-    parts: list[Any] = [type(node).__name__]
-    for field, value in ast.iter_fields(node):
-        if field in ("annotation", "returns", "type_comment", "kind", "ctx", "type_params"):
-            continue
-        if field == "body" and isinstance(value, list):
-            value = _without_docstring(value)
-        if value is not None and value != []:
-            parts.append([field, _shape(value)])
-    return parts
-
-
-def _without_docstring(body: list[ast.stmt]) -> list[ast.stmt]:
-    first = body[0] if body else None
-    is_text = (
-        isinstance(first, ast.Expr)
-        and isinstance(first.value, ast.Constant)
-        and isinstance(first.value.value, str)
-    )
-    return body[1:] if is_text else body
 
 
 def code_of(path: Path) -> str:
     """Hash of everything a file defines, for files that are not one component."""
-    tree = _parse(path)
-    return digest({n: _shape(node) for n, node in sorted(_definitions(tree).items())}, 16)
+    defined = _definitions(_parse(path))
+    return digest({n: _shape(nodes) for n, nodes in sorted(defined.items())}, 16)
+
+
+def _definitions(tree: ast.Module) -> dict[str, list[ast.AST]]:
+    """Top-level names of a file, each with every statement that may decide what it is."""
+    defined: dict[str, list[ast.AST]] = {}
+    for node in _without_idle(tree.body):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            renamed = {a.asname: a.name.rpartition(".")[2] for a in node.names if a.asname}
+            for name, real in renamed.items():  # another thing under the same name is a change
+                if name != real:
+                    defined.setdefault(name, []).append(ast.Constant(real))
+        else:
+            for name in _bound(node):
+                defined.setdefault(name, []).append(node)
+    return defined
+
+
+def _bound(node: ast.stmt) -> set[str]:
+    """Names that a top-level statement binds; those it mentions when it is a call or a branch."""
+    if isinstance(node, DEFINITIONS):
+        return {node.name}
+    if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return {n for target in targets for n in _names(target)}
+    inner = {n.name for n in ast.walk(node) if isinstance(n, DEFINITIONS)}
+    return inner | set(_names(node))
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    """Names that a node mentions outside annotations."""
+    if isinstance(node, ast.Name):
+        yield node.id
+    for field, value in ast.iter_fields(node):
+        if field not in NOT_EXECUTED:
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, ast.AST):
+                    yield from _names(item)
+
+
+def _shape(node: Any, *, in_class: bool = False) -> Any:
+    """A node as nested lists of type names and non-empty fields: what executes, no more."""
+    if isinstance(node, list):
+        return [_shape(n, in_class=in_class) for n in _without_idle(node, in_class)]
+    if not isinstance(node, ast.AST):
+        return [type(node).__name__, ascii(node)]  # repr follows the version of Unicode
+    if isinstance(node, ast.JoinedStr):  # 3.12 adds empty parts
+        node = ast.JoinedStr(values=[v for v in node.values if not _is_empty(v)])
+    if isinstance(node, ast.AnnAssign) and node.value and not in_class:  # there it makes a field
+        node = ast.Assign(targets=[node.target], value=node.value)
+    parts: list[Any] = [type(node).__name__]
+    for field, value in ast.iter_fields(node):
+        if field not in NOT_EXECUTED and value is not None:
+            shape = _shape(value, in_class=isinstance(node, ast.ClassDef))
+            parts += [[field, shape]] if shape != [] else []
+    return parts
+
+
+def _without_idle(nodes: list[Any], in_class: bool = False) -> list[Any]:
+    """Without docstrings, `...`, pass and bare annotations, which only make fields."""
+    return [
+        node
+        for node in nodes
+        if not isinstance(node, ast.Pass)
+        and not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        and not (isinstance(node, ast.AnnAssign) and node.value is None and not in_class)
+    ]
+
+
+def _is_empty(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and node.value == ""

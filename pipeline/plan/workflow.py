@@ -74,6 +74,12 @@ def train_pattern(plan: Plan) -> str:
     return rf"(?!{average_pattern(plan)})[a-z0-9_-]+"
 
 
+def uncut_tables(plan: Plan) -> list[str]:
+    """Every table with every row, whatever the scale shows by default."""
+    names = values.section(plan.entries.params, "tables")
+    return [str(plan.tables.get(f"{n}_all", plan.tables[n]).path) for n in names]
+
+
 def is_current(table: Table) -> bool:
     """Whether the table on disk was made from exactly this plan."""
     try:

@@ -1,0 +1,165 @@
+"""Speed and agreement of our attacks against torchattacks at equal settings.
+
+`python -m bench.attacks [images]`: forwards and backwards per sample (F, B), seconds of our run,
+and how many times faster it is than torchattacks' in the same process (trust the ratio only).
+"""
+
+import platform
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import torchattacks
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.archs.resnet20 import ResNet20
+from pipeline.attacks.apgd import APGD
+from pipeline.attacks.autoattack import AutoAttack
+from pipeline.attacks.fab import FAB
+from pipeline.attacks.fgsm import FGSM
+from pipeline.attacks.mim import MIM
+from pipeline.attacks.pgd import PGD
+from pipeline.attacks.square import Square
+from pipeline.draws import Draws
+
+EPS = 0.2
+TRAINING = 1200
+Crafted = Callable[[Tensor, Tensor], Tensor]
+
+
+class Counting(nn.Module):
+    """The samples that pass forward and backward through a model."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.forwards, self.backwards = model, 0, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, classes]."""
+        self.forwards += len(images)
+        logits = self.model(images)
+        if logits.requires_grad:
+            logits.register_hook(self._count)
+        return logits
+
+    def _count(self, gradient: Tensor) -> None:
+        self.backwards += len(gradient)
+
+
+def pgd(**changed) -> PGD:
+    usual = dict(norm="linf", eps=EPS, step_size=EPS / 4, steps=10, restarts=1)
+    return PGD(**{**usual, "start": "uniform", "loss": "ce", "any_iterate": False, **changed})
+
+
+def apgd(loss: str, targets: int) -> APGD:
+    return APGD(
+        norm="linf", eps=EPS, steps=100, restarts=1, loss=loss, targets=targets, rho=0.75, eot=1
+    )
+
+
+def train(images: Tensor, labels: Tensor, eps: float) -> nn.Module:
+    torch.manual_seed(0)
+    arch = ResNet20(blocks=1, width=16, shortcut="conv", leaky=0.0)
+    model = arch.build(classes=10, channels=1, size=8, mean=[0.3], std=[0.4])
+    optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=0.0005)
+    attack = pgd(eps=eps, step_size=eps / 3, steps=5)
+    for epoch in range(8):
+        for rows in torch.randperm(len(images)).split(100):
+            batch = images[rows]
+            if eps:
+                model.eval()
+                batch = attack(model, batch, labels[rows], Draws(epoch, rows))
+            model.train()
+            optimizer.zero_grad()
+            F.cross_entropy(model(batch), labels[rows]).backward()
+            optimizer.step()
+    return model.eval()
+
+
+def pairs(model: nn.Module) -> dict[str, tuple[object, Crafted]]:
+    """Our attack, and torchattacks' with the same settings."""
+    theirs = {
+        "apgd_ce": torchattacks.APGD(model, eps=EPS, steps=100),
+        "apgd_t": torchattacks.APGDT(model, eps=EPS, steps=100),
+        "fab_t": torchattacks.FAB(model, eps=EPS, steps=100, multi_targeted=True),
+        "square": torchattacks.Square(model, eps=EPS, n_queries=5000, resc_schedule=False),
+    }
+    fab = dict(alpha_max=0.1, eta=1.05, beta=0.9)
+    whole = AutoAttack(
+        **dict(version="standard", eps=EPS, steps=100, targets=9, restarts=1, rho=0.75, eot=1),
+        **dict(fab, queries=5000, p_init=0.8),
+    )
+    return {
+        "fgsm": (FGSM(eps=EPS), torchattacks.FGSM(model, EPS)),
+        "mim50": (
+            MIM(eps=EPS, step_size=EPS / 5, steps=50, decay=1.0),
+            torchattacks.MIFGSM(model, EPS, EPS / 5, 50, 1.0),
+        ),
+        "pgd100": (
+            pgd(step_size=EPS / 5, steps=100),
+            torchattacks.PGD(model, EPS, EPS / 5, 100),
+        ),
+        "pgd100x5": (
+            pgd(step_size=EPS / 5, steps=100, restarts=5, any_iterate=True),
+            torchattacks.MultiAttack([torchattacks.PGD(model, EPS, EPS / 5, 100)] * 5),
+        ),
+        "apgd_ce": (apgd("ce", 0), theirs["apgd_ce"]),
+        "apgd_t": (apgd("dlr_targeted", 9), theirs["apgd_t"]),
+        "fab_t": (FAB(eps=EPS, steps=100, restarts=1, targets=9, **fab), theirs["fab_t"]),
+        "square": (Square(eps=EPS, queries=5000, restarts=1, p_init=0.8), theirs["square"]),
+        "autoattack": (whole, torchattacks.MultiAttack(list(theirs.values()))),
+    }
+
+
+def measure(counting: Counting, craft: Callable[[], Tensor]) -> tuple[Tensor, float, float, float]:
+    """Images, forwards and backwards per image, seconds of processor time."""
+    counting.forwards = counting.backwards = 0
+    begun = time.process_time()
+    moved = craft()
+    seconds = time.process_time() - begun
+    return moved, counting.forwards / len(moved), counting.backwards / len(moved), seconds
+
+
+def robust(model: nn.Module, moved: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    """Who is right on an image within eps; FAB's images may lie outside."""
+    with torch.no_grad():
+        right = model(moved).argmax(1) == labels
+    return right | ((moved - images).abs().flatten(1).amax(1) > EPS + 1e-6)
+
+
+def compare(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    counting = Counting(
+        model
+    ).eval()  # torchattacks puts a training wrapper's model into train mode
+    print("attack      robust  theirs  agree |    F      B  | theirs F     B  |      s  ratio")
+    for name, (ours, theirs) in pairs(counting).items():
+        draws = Draws(0, torch.arange(len(images)))
+        mine, f, b, s = measure(counting, lambda a=ours, d=draws: a(counting, images, labels, d))
+        torch.manual_seed(0)
+        other, their_f, their_b, their_s = measure(counting, lambda a=theirs: a(images, labels))
+        left, right = (robust(model, moved, images, labels) for moved in (mine, other))
+        accuracies = f"{100 * left.float().mean():6.1f} {100 * right.float().mean():7.1f}"
+        agreement = f"{100 * (left == right).float().mean():6.1f}"
+        work = f"{f:6.0f} {b:6.0f} | {their_f:6.0f} {their_b:7.0f}"
+        print(f"{name:11s} {accuracies} {agreement} | {work} | {s:7.2f} {their_s / s:5.2f}x")
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 300
+    torch.set_num_threads(1)
+    loaded = load_digits()
+    order = torch.randperm(len(loaded.target), generator=torch.Generator().manual_seed(0))
+    images = (torch.tensor(loaded.images, dtype=torch.float32)[:, None] / 16)[order]
+    labels = torch.tensor(loaded.target)[order]
+    print(f"{platform.machine()}, 1 thread, torch {torch.__version__}, torchattacks 3.5.1")
+    for name, eps in (("undefended", 0.0), ("adversarially trained", EPS)):
+        model = train(images[:TRAINING], labels[:TRAINING], eps)
+        print(f"\n{name} ResNet-8, {count} digits, eps {EPS}, robust accuracy in %")
+        compare(model, images[-count:], labels[-count:])
+
+
+if __name__ == "__main__":
+    main()

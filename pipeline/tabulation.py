@@ -1,0 +1,222 @@
+"""The rows of a table, read from records and checked."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline import metrics
+from pipeline.errors import UserError
+from pipeline.flags import Flag, check_budget, flags
+from pipeline.metrics import Verdicts
+from pipeline.plan import Plan, Table, manifest
+from pipeline.plan.graph import Cell, Record
+from pipeline.plan.tables import COSTS
+from pipeline.records import Arrays, meta, read_arrays
+from pipeline.reported import Reported
+
+CORE = "core"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row over its seeds: accuracies by column, or the status of a row without records."""
+
+    label: str
+    keys: dict[str, Any]
+    cells: tuple[Cell, ...]
+    status: str  # done, running, failed, not built, planned
+    verdicts: dict[str, list[Verdicts]]  # by accuracy column, one vector a seed
+    costs: dict[str, int]
+    flags: tuple[Flag, ...]
+
+
+class Tabulation:
+    """A table's rows read from records."""
+
+    def __init__(self, plan: Plan, table: Table, partial: bool) -> None:
+        self.plan, self.table, self.partial = plan, table, partial
+        self.reported = Reported(plan, table.spec["entry"]["reported"])
+        self._arrays: dict[str, Arrays] = {}
+        groups: dict[tuple[Any, ...], list[Cell]] = {}
+        for cell in table.cells:
+            s = cell.setting
+            key = (cell.row, s.dataset, s.arch, cell.members, s.overrides)
+            groups.setdefault(key, []).append(cell)
+        self.rows = [self._row(tuple(cells)) for cells in groups.values()]
+        self._by_victim: dict[str, Row] = {}
+        for row in self.rows:
+            for victim in [c.victim for c in row.cells if c.victim]:
+                self._by_victim.setdefault(_digest(victim.id), row)
+
+    # ---- reading
+
+    def _label(self, cell: Cell) -> str:
+        """The row's name, and whatever else tells it from the table's other rows."""
+        setting, spec = cell.setting, self.table.spec["entry"]
+        parts = [cell.row]
+        parts += [f"x{cell.members}"] if len(spec["members"]) > 1 else []
+        parts += [setting.dataset] if len(spec["datasets"]) > 1 else []
+        parts += [setting.arch] if len(spec["archs"]) > 1 else []
+        parts += [f"{k}={v}" for k, v in setting.overrides]
+        return " ".join(parts)
+
+    def _keys(self, cell: Cell) -> dict[str, Any]:
+        """What a row is, for the .csv and the .json."""
+        entries, setting = self.plan.entries, cell.setting
+        return {
+            "method": cell.row,
+            "members": cell.members,
+            "dataset": entries.stand_in(setting.dataset)[0],
+            "arch": entries.arch(setting.arch).name,
+            **dict(setting.overrides),
+        }
+
+    def _row(self, cells: tuple[Cell, ...]) -> Row:
+        first = cells[0]
+        label, keys = self._label(first), self._keys(first)
+        missing = [r for c in cells for r in c.records.values() if not r.path.exists()]
+        if first.victim is None:
+            status = "planned"
+        else:
+            status = _status(self.plan, missing) if missing else "done"
+        if missing and not self.partial:
+            raise UserError(f"{missing[0].path}: is missing; run snakemake, or add --partial")
+        if status != "done":
+            return Row(label, keys, cells, status, {}, {}, ())
+        for cell in cells:
+            self._check_weights(cell)
+        verdicts = {c: [self.verdict(cell, c) for cell in cells] for c in self.accuracies}
+        found = {f.check: f for cell in cells for f in self._flags(cell)}
+        costs = meta(self._read(next(iter(first.records.values()))))["cost"]
+        return Row(label, keys, cells, status, verdicts, costs, tuple(found.values()))
+
+    @property
+    def accuracies(self) -> list[str]:
+        """Columns that are accuracies."""
+        return [c for c in self.table.columns if c not in COSTS]
+
+    def _read(self, record: Record) -> Arrays:
+        if record.id not in self._arrays:
+            arrays = read_arrays(record.path)
+            if "meta" not in arrays or meta(arrays)["spec"] != json.loads(json.dumps(record.spec)):
+                raise UserError(f"{record.path}: is of another plan; delete it and evaluate again")
+            manifest.check_rests_on(record.path, meta(arrays)["weights"])
+            check_budget(arrays, record.attacks, str(record.path))
+            self._arrays[record.id] = arrays
+        return self._arrays[record.id]
+
+    def _check_weights(self, cell: Cell) -> None:
+        """Raise UserError unless all records of a cell saw the same weights."""
+        seen = [(r.path, meta(self._read(r))["weights"]) for r in cell.records.values()]
+        for path, weights in seen[1:]:
+            if weights != seen[0][1]:
+                raise UserError(
+                    f"{path}: saw other weights than {seen[0][0]}; delete both and evaluate again"
+                )
+
+    def verdict(self, cell: Cell, column: str) -> Verdicts:
+        """Per-image verdicts of one accuracy column at one seed."""
+        if column == "clean":
+            right: Verdicts = self._read(next(iter(cell.records.values())))["clean/right"]
+            return right
+        for suite, record in cell.records.items():
+            if column == f"{suite}_worst":  # an adaptive suite adds to the core, never replaces it
+                suites = {s for s in (CORE, suite) if s in cell.records}
+                return metrics.worst([v for s in suites for v in self._suite(cell, s)])
+            if column in dict(record.attacks):
+                verdicts: Verdicts = self._read(record)[f"{column}/right"]
+                return verdicts
+        raise UserError(f"params.yaml: tables: column {column} is in none of the table's suites")
+
+    def _suite(self, cell: Cell, suite: str) -> list[Verdicts]:
+        record = cell.records[suite]
+        return [self._read(record)[f"{name}/right"] for name, _ in record.attacks]
+
+    def _flags(self, cell: Cell) -> list[Flag]:
+        everything = [v for s in cell.records for v in self._suite(cell, s)]
+        ce = {
+            name: self._read(record)[f"{name}/right"]
+            for record in cell.records.values()
+            for name, spec in record.attacks
+            if spec["component"] == "pgd" and spec["fields"]["loss"] == "ce"
+        }
+        first = self._read(next(iter(cell.records.values())))
+        return flags(first, ce, everything)
+
+    # ---- numbers
+
+    def details(self) -> dict[str, Any]:
+        """Everything the .json holds beside the receipt, by row and column."""
+        return {row.label: self._details(row) for row in self.rows}
+
+    def _details(self, row: Row) -> dict[str, Any]:
+        if row.status != "done":
+            return {**row.keys, "status": row.status}
+        found: dict[str, Any] = {**row.keys, "status": "done"}
+        for column in self.accuracies:
+            found[column] = self._cell(row, column)
+        found |= {c: row.costs[c] for c in COSTS}
+        found["flags"] = {f.check: f.text for f in row.flags}
+        return found
+
+    def _cell(self, row: Row, column: str) -> dict[str, Any]:
+        vectors = row.verdicts[column]
+        means = [float(v.mean()) for v in vectors]
+        low, high = metrics.interval(vectors)
+        cell: dict[str, Any] = {
+            "mean": float(np.mean(means)),
+            "std": float(np.std(means, ddof=1)) if len(means) > 1 else None,
+            "seeds": len(means),
+            "n": len(vectors[0]),
+            "low": low,
+            "high": high,
+            "published": self.reported.value(row.cells[0], column),
+        }
+        reference = self._by_victim.get(_digest(row.cells[0].reference or ""))
+        if reference is not None and reference is not row and reference.status == "done":
+            against = reference.verdicts[column]
+            cell["against"] = {"row": reference.label, **metrics.paired(vectors, against)}
+        return cell
+
+    def frame(self, details: dict[str, Any]) -> pd.DataFrame:
+        """The .csv: fractions, one line a row; std only with several seeds."""
+        lines = []
+        for row in self.rows:
+            found, line = details[row.label], dict(row.keys)
+            for column in self.table.columns:
+                if column in self.accuracies and row.status == "done":
+                    line[column] = round(found[column]["mean"], 6)
+                    if found[column]["std"] is not None:
+                        line[f"{column}_std"] = round(found[column]["std"], 6)
+                    if found[column]["published"] is not None:
+                        line[f"{column}_published"] = found[column]["published"]
+                elif column != "members":
+                    line[column] = found.get(column, "")
+            line["flags"] = " ".join(f.check for f in row.flags)
+            line["status"] = row.status
+            lines.append(line)
+        return pd.DataFrame(lines)
+
+
+def _digest(victim: str) -> str:
+    """What a victim is, whatever its row is called."""
+    return victim.rsplit("-", 1)[-1]
+
+
+def _status(plan: Plan, missing: list[Record]) -> str:
+    """failed, running or not built, from the logs of what a row still needs."""
+    logs = []
+    for record in missing:
+        logs.append(Path("logs/evaluate") / f"{record.id}.log")
+        for element in record.victim.elements:
+            run = plan.run(element.run)
+            if not (run.folder / "weights.safetensors").exists():
+                logs.append(Path("logs") / run.stage / f"{run.id}.log")
+    texts = [log.read_text(errors="replace") for log in logs if log.exists()]
+    if any("\nerror: " in f"\n{t}" or "Traceback" in t for t in texts):
+        return "failed"
+    return "running" if texts else "not built"
