@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline import pools
 from pipeline.errors import UserError, report
 from pipeline.files import locked
-from pipeline.plan import manifest
+from pipeline.plan import load_plan, manifest
 from pipeline.plan.manifest import MANIFEST, Line
 from pipeline.pools import Trees, git
 from pipeline.record import RESULTS, write
@@ -67,9 +67,9 @@ def _below(entries: Entries, path: Path) -> Entries:
     return {k: v for k, v in entries.items() if k[:n] == path.parts or k == beside}
 
 
-def lost(ours: Side, kept: dict[str, Line]) -> list[Path]:
-    """Artifacts of our branch that no longer count."""
-    return [Path(name) for name, line in ours.lines.items() if kept.get(name) != line]
+def lost(branch: Side, kept: dict[str, Line]) -> list[Path]:
+    """Artifacts of a branch that no longer count."""
+    return [Path(name) for name, line in branch.lines.items() if kept.get(name) != line]
 
 
 def discard(paths: Iterable[Path]) -> None:
@@ -97,6 +97,8 @@ def merge(branch: str) -> str:
     left = _settle_derived()
     gone = lost(ours, kept)
     discard(gone)
+    if not left:
+        _drop_tables({*gone, *lost(theirs, kept)})
     if left:
         raise UserError(
             f"{', '.join(left)}: in conflict; mend by hand, then `git add` and `git commit` "
@@ -128,6 +130,17 @@ def _settle_derived() -> list[str]:
         git(["checkout", "--ours", "--", name])
         git(["add", "--", name])
     return [n for n in unmerged if n not in derived]
+
+
+def _drop_tables(gone: set[Path]) -> None:
+    """Remove tables that rest on what no longer counts: their receipts name ids, not bytes."""
+    plan = load_plan()
+    for table in plan.tables.values():
+        records, runs = plan.needs(table)
+        if gone & {*(r.path for r in records), *(r.folder for r in runs)}:
+            files = [*table.path.parent.glob(f"{table.path.stem}.*"), table.metrics]
+            names = [str(f) for f in files if f.exists()]
+            git(["rm", "--quiet", "--force", "--ignore-unmatch", "--", *names])
 
 
 def main(argv: list[str] | None) -> None:
