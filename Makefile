@@ -21,7 +21,7 @@ setup: $(STAMP) drivers  ## .venv with the pinned packages, git's merge drivers 
 drivers:  # what .gitattributes names; git keeps such settings in a clone, never in a repository
 	@if git rev-parse --git-dir > /dev/null 2>&1; then \
 	git config merge.dvc.name "union of DVC pools" && \
-	git config merge.dvc.driver "$(CURDIR)/$(VENV)/bin/dvc git-hook merge-driver --ancestor %O --our %A --their %B" && \
+	git config merge.dvc.driver "$(CURDIR)/$(VENV)/bin/python -m pipeline.driver %O %A %B" && \
 	git config merge.ours.driver true; fi
 
 record: setup  ## remember what was computed; then git commit, dvc push
