@@ -27,8 +27,11 @@ def pull(plan: Plan, targets: Iterable[Artifact]) -> str:
 
 def _dvc_pull(paths: Sequence[str], needs: Needs) -> None:
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "pull", *paths]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
+    for _ in range(2):  # after a killed pull DVC fails once over what it took for fetched
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            break
+    else:
         words = [n for n in done.stderr.splitlines() if n.startswith("ERROR")]
         raise UserError(
             f"{words[-1] if words else done.stderr.strip()}; the line was: {pull_line(needs)}"
