@@ -95,7 +95,7 @@ class Evaluation:
         return self._over(of, self.images)["zero"]
 
     def attack(self, name: str, spec: dict[str, Any], seed: int) -> Arrays:
-        """Verdicts under one attack, on the images that are right before it."""
+        """Verdicts under one attack, on the images that someone gets right before it."""
         attack = registry.build("attacks", spec)
         self.victim.reseed(derive(seed, name))  # a resumed record goes on as an unbroken one
         models_ = [Counted(m) for m in surrogates(self.victim, spec["surrogate"])]
@@ -103,9 +103,7 @@ class Evaluation:
         right, distance = self.clean["right"].clone(), self.clean["margin"].clone()
         everyone = torch.arange(len(self.images), device=self.images.device)
         for number, model in enumerate(models_):
-            # a random victim's images never leave: one lucky draw is no success
-            left = everyone if self.victim.random else everyone[right > 0]
-            for rows in torch.split(left, BATCH):
+            for rows in torch.split(everyone[right > 0], BATCH):
                 draws = Draws(derive(seed, name, number), self.ids[rows])
                 found = attack(model, self.images[rows], self.labels[rows], draws)
                 verdict = self._judge(found, rows)

@@ -17,7 +17,7 @@ from pipeline.finished import Finished, Sums
 from pipeline.plan import Plan, Table, load_plan, manifest
 from pipeline.plan.manifest import MANIFEST, Line
 from pipeline.plan.schema import digest
-from pipeline.plan.workflow import is_current
+from pipeline.plan.state import is_current
 
 RESULTS = Path("results")
 

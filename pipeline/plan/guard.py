@@ -45,6 +45,13 @@ def check_jobs(plan: Plan, jobs: Iterable[Job]) -> None:
     raise UserError(explain(needs))
 
 
+def warn(plan: Plan, targets: Iterable[Artifact]) -> None:
+    """Print what a run towards these targets would be refused for."""
+    needs = closure(plan, targets, manifest.read())
+    if refused(needs):
+        print(f"\n{explain(needs)}")
+
+
 def refused(needs: Needs) -> list[Line]:
     """Lines of recorded artifacts that cost training or attacks, dearest first."""
     listed = manifest.read()

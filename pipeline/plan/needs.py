@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pipeline.plan import Dataset, Plan, Record, Run, Table
 from pipeline.plan.manifest import Manifest
-from pipeline.plan.workflow import is_current
+from pipeline.plan.state import is_built, is_current
 
 SPLITS = ("train", "validation", "test")
 Artifact = Table | Record | Run | Dataset
@@ -32,7 +32,7 @@ def is_here(artifact: Artifact) -> bool:
     if isinstance(artifact, Table):
         return is_current(artifact)
     if isinstance(artifact, Run):
-        return (artifact.folder / "weights.safetensors").exists()
+        return is_built(artifact)
     if isinstance(artifact, Dataset):
         return all((artifact.folder / f"{s}.safetensors").exists() for s in SPLITS)
     return artifact.path.exists()
