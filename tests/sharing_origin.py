@@ -26,6 +26,7 @@ def shrink(folder):
     demo["images"] = 20
     demo["attacks"] = {"pgd10": {"steps": 1}, "mim50": {"steps": 2}, "train_pgd10": {"steps": 1}}
     demo["tables"] = {}
+    params["scales"] = {"paper": {}, "demo": demo}
     table |= {"rows": ["standard", "pgd_at", "wa"], "members": [1], "suites": ["unified"]}
     table |= {"columns": ["clean", "mim50", "pgd10", "members"]}
     params["suites"]["unified"] = {"attacks": ["mim50", "pgd10"]}

@@ -26,7 +26,11 @@ def present() -> set[str]:
     """Paths of everything on disk or in the manifest."""
     disk = {p.as_posix() for pattern in FOLDERS for p in Path().glob(pattern) if p.is_dir()}
     disk = {p for p in disk if not p.startswith("data/reported/")}
-    return disk | {p.as_posix() for p in Path("results/records").glob("*/*.npz")} | set(manifest.read())
+    return (
+        disk
+        | {p.as_posix() for p in Path("results/records").glob("*/*.npz")}
+        | set(manifest.read())
+    )
 
 
 def unused() -> str:
