@@ -21,6 +21,7 @@ localrules:
     download,
     prepare,
     tabulate,
+    claims,
 
 
 rule all:

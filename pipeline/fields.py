@@ -6,3 +6,4 @@ Radius: TypeAlias = float  # pixels in [0, 1]; a stand-in data set scales it by 
 Epoch: TypeAlias = int  # 1-based; rescaled when a scale changes the number of epochs
 Attack: TypeAlias = str  # name of an entry of `attacks:`, or `none`
 Parent: TypeAlias = str  # name of an entry of `parents:`: an edge of the graph
+Arch: TypeAlias = str  # name of an entry of `archs:`, or `same`: the row's

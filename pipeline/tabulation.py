@@ -14,7 +14,7 @@ from pipeline.flags import Flag, check_budget, flags
 from pipeline.metrics import Verdicts
 from pipeline.plan import Plan, Table, manifest
 from pipeline.plan.graph import Cell, Record
-from pipeline.plan.tables import COSTS
+from pipeline.plan.tables import COSTS, MEMBERS
 from pipeline.records import Arrays, meta, read_arrays
 from pipeline.reported import Reported
 
@@ -39,7 +39,9 @@ class Tabulation:
 
     def __init__(self, plan: Plan, table: Table, partial: bool) -> None:
         self.plan, self.table, self.partial = plan, table, partial
-        self.reported = Reported(plan, table.spec["entry"]["reported"])
+        self.reported = Reported(
+            plan, table.spec["entry"]["reported"], table.spec["entry"]["means"]
+        )
         self._arrays: dict[str, Arrays] = {}
         groups: dict[tuple[Any, ...], list[Cell]] = {}
         for cell in table.cells:
@@ -56,13 +58,19 @@ class Tabulation:
 
     def _label(self, cell: Cell) -> str:
         """The row's name, and whatever else tells it from the table's other rows."""
-        setting, spec = cell.setting, self.table.spec["entry"]
+        setting = cell.setting
         parts = [cell.row]
-        parts += [f"x{cell.members}"] if len(spec["members"]) > 1 else []
-        parts += [setting.dataset] if len(spec["datasets"]) > 1 else []
-        parts += [setting.arch] if len(spec["archs"]) > 1 else []
+        parts += [f"x{cell.members}"] if self._varies("members") else []
+        parts += [setting.dataset] if len({c.setting.dataset for c in self.table.cells}) > 1 else []
+        parts += [setting.arch] if self._varies("arch") else []
         parts += [f"{k}={v}" for k, v in setting.overrides]
         return " ".join(parts)
+
+    def _varies(self, key: str) -> bool:
+        """Whether rows of one data set differ in this part of their settings."""
+        settings = [c.setting for c in self.table.cells]
+        pairs = {(s.dataset, getattr(s, key)) for s in settings}
+        return len(pairs) > len({s.dataset for s in settings})
 
     def _keys(self, cell: Cell) -> dict[str, Any]:
         """What a row is, for the .csv and the .json."""
@@ -97,7 +105,8 @@ class Tabulation:
     @property
     def accuracies(self) -> list[str]:
         """Columns that are accuracies."""
-        return [c for c in self.table.columns if c not in COSTS]
+        later = self.plan.entries.params.get("planned") or []
+        return [c for c in self.table.columns if c not in COSTS and c not in later]
 
     def _read(self, record: Record) -> Arrays:
         if record.id not in self._arrays:
@@ -120,6 +129,14 @@ class Tabulation:
 
     def verdict(self, cell: Cell, column: str) -> Verdicts:
         """Per-image verdicts of one accuracy column at one seed."""
+        attack, _, rule = column.rpartition("_")
+        if rule in MEMBERS:
+            return self._of_members(cell, attack, rule)
+        means = self.table.spec["entry"]["means"]
+        if column in means:  # an accuracy averaged over attacks, as some papers print it
+            parts = [self.verdict(cell, part) for part in means[column]]
+            averaged: Verdicts = np.mean(parts, 0, dtype=np.float32)
+            return averaged
         if column == "clean":
             right: Verdicts = self._read(next(iter(cell.records.values())))["clean/right"]
             return right
@@ -131,6 +148,15 @@ class Tabulation:
                 verdicts: Verdicts = self._read(record)[f"{column}/right"]
                 return verdicts
         raise UserError(f"params.yaml: tables: column {column} is in none of the table's suites")
+
+    def _of_members(self, cell: Cell, attack: str, rule: str) -> Verdicts:
+        """Verdicts of another combination of the members on the images found by an attack."""
+        for record in cell.records.values():
+            if attack == "clean" or attack in dict(record.attacks):
+                arrays = self._read(record)
+                right, said = arrays[f"{attack}/right"], arrays[f"{attack}/members"]
+                return metrics.of_members(rule, right, said, arrays["labels"])
+        raise UserError(f"params.yaml: tables: {attack} is in none of the table's suites")
 
     def _suite(self, cell: Cell, suite: str) -> list[Verdicts]:
         record = cell.records[suite]
@@ -160,6 +186,7 @@ class Tabulation:
         for column in self.accuracies:
             found[column] = self._cell(row, column)
         found |= {c: row.costs[c] for c in COSTS}
+        found |= {c: "planned" for c in self.table.columns if c not in found}
         found["flags"] = {f.check: f.text for f in row.flags}
         return found
 

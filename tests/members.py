@@ -5,12 +5,14 @@ from typing import Any
 
 import tiny
 import torch
-from nets import TINY, build
+from nets import TINY
 from torch import Tensor, nn
 
 from pipeline import registry
 from pipeline.draws import Draws
 from pipeline.ensemble import combine
+from pipeline.layers import Net
+from pipeline.maker import Maker
 from pipeline.methods.aute import Aute
 from pipeline.plan.entries import Entries
 from pipeline.recipe import Recipe
@@ -39,22 +41,20 @@ def attack_of(entry: str) -> Any:
 def training_of(entry: str, method: Any, members: int, **recipe: Any) -> Training:
     """Fresh thin nets in training mode, with the entry's recipe and attack."""
 
-    def make(index: int) -> nn.Module:
-        with torch.random.fork_rng():
-            net = build(TINY, channels=1)
-            torch.manual_seed(index)
-            for module in net.modules():
-                if isinstance(module, nn.Conv2d | nn.Linear):
-                    module.reset_parameters()
-        return net.train()
+    def network() -> Net:
+        return TINY.build(classes=10, channels=1, size=8, mean=[0.4], std=[0.25])
 
-    nets = method.build(make, members)
+    make = Maker(0, network, {"teacher_arch": network})
+    nets, assistants = method.build(make, members), method.assist(make)
+    for net in [*nets, *assistants]:
+        net.train()
     training = Training(
         members=nets,
         ensemble=combine(method.combine, nets),
         recipe=recipe_of(entry, **recipe),
         attack=attack_of(entry),
         classes=10,
+        assistants=assistants,
         epoch=3,
     )
     training.optimisers = method.setup(training)

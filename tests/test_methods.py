@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from pipeline import checkpoint
 from pipeline.draws import Draws
+from pipeline.method import Method
 from pipeline.methods.pgd_at import PgdAt
 from pipeline.methods.standard import Standard
 from pipeline.methods.trades import Trades
@@ -47,7 +48,9 @@ def test_a_method_gives_finite_losses_and_changes_every_member(entry):
     batch, before = batch_of(), states(training)
     adversarial = training.craft(batch)
     assert adversarial.shape == batch.images.shape
-    for index in range(len(training.members)):
+    writes_loss = type(method).loss is not Method.loss
+    assert writes_loss or type(method).step is not Method.step
+    for index in range(len(training.members) if writes_loss else 0):
         losses = method.loss(training, index, batch, adversarial)
         assert losses.shape == (8,) and losses.isfinite().all()
     mean = method.step(training, batch)

@@ -51,6 +51,7 @@ class Victim:
     combine: str
     logit_scale: float
     members: int
+    member: int | None = None  # the one that answers alone, of jointly trained members
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.plan import checks, schema, values
@@ -14,7 +15,7 @@ __all__ = ["Cell", "Element", "Graph", "Record", "Run", "Table", "Victim"]
 
 ATTACKS = ("attack", "validation_attack")  # fields of a recipe
 PARENT_KEYS = ("method", "arch", "recipe", "members", "seed", "checkpoint")
-VICTIM_KEYS = ("of", "combine", "logit_scale", "members", "checkpoint")
+VICTIM_KEYS = ("of", "combine", "logit_scale", "members", "member", "arch", "checkpoint")
 
 
 class Graph:
@@ -61,6 +62,12 @@ class Graph:
         where = f"params.yaml: victims.{name}.logit_scale"
         scale = float(values.fraction(changes.get("logit_scale", 1), where))
         members = sum(r.members for r in runs)
+        member = changes.get("member")
+        if member is not None:
+            where = f"params.yaml: victims.{name}.member"
+            if values.as_int(member, where, 0) >= members:
+                raise UserError(f"{where}: {member} is not one of the members 0 to {members - 1}")
+            members = 1
         rule = combine if members > 1 else "single"
         elements = tuple(  # an average has one checkpoint
             Element(r.id, "last" if r.stage == "average" else setting.checkpoint) for r in runs
@@ -69,10 +76,11 @@ class Graph:
             "elements": [[tail(e.run), e.checkpoint] for e in elements],
             "combine": rule,
             "logit_scale": scale,
+            **({"member": member} if member is not None else {}),
         }
         dataset, arch = runs[0].dataset, runs[0].arch
         id = f"{dataset.name}-{arch}-{name}-x{members}-s{setting.seed}-{digest(spec)}"
-        return Victim(id, name, dataset, elements, rule, scale, members)
+        return Victim(id, name, dataset, elements, rule, scale, members, member)
 
     def _changed(self, name: str, setting: Setting) -> tuple[str, Entry, Setting]:
         """What a `victims:` entry attacks, what it changes, and the setting it changes."""
@@ -81,6 +89,9 @@ class Graph:
         values.only(entry, VICTIM_KEYS, where, must=("of",))
         if "members" in entry:
             setting = replace(setting, members=self.entries.members("victims", name, setting))
+        if "arch" in entry:
+            arch = values.find(self.entries.section("archs"), f"{where}.arch", entry["arch"])
+            setting = replace(setting, arch=arch)
         if "checkpoint" in entry:
             found = checks.one_of(entry["checkpoint"], checks.CHECKPOINTS, f"{where}.checkpoint")
             setting = replace(setting, checkpoint=found)
@@ -130,7 +141,12 @@ class Graph:
             for k, t in types.items()
             if t == "Parent" and fields[k] != "none"
         }
-        own = {k: self._crafting(fields[k], factor) for k, t in types.items() if t == "Attack"}
+        archs = self._archs(method, setting)
+        own = {
+            k: self._crafting(fields[k], factor, setting.eps)
+            for k, t in types.items()
+            if t == "Attack"
+        }
         spec: Entry = {
             "stage": "train",
             "core": entries.core["train"],
@@ -138,25 +154,34 @@ class Graph:
             "arch": arch.spec,
             "method": {**method.spec, "fields": fields},
             "recipe": {k: v for k, v in recipe.items() if k not in ATTACKS},
-            **{k: self._crafting(recipe[k], factor) for k in ATTACKS},
+            **{k: self._crafting(recipe[k], factor, setting.eps) for k in ATTACKS},
             "threads": entries.threads,
             "members": members,
             "seed": seed,
             "parents": {k: tail(v.id) for k, v in edges.items()},
             **({"attacks": own} if own else {}),  # of the method itself
+            **({"archs": archs} if archs else {}),
         }
         id = f"{dataset.name}-{arch.name}-{method.name}-s{seed}-{digest(spec)}"
         parents = tuple(e.run for v in edges.values() for e in v.elements)
         run = Run(id, "train", method.name, dataset, arch.name, spec, members, parents, edges)
         return self.runs.setdefault(id, run)
 
-    def _crafting(self, name: str, factor: Fraction) -> Entry | None:
+    def _crafting(self, name: str, factor: Fraction, eps: Any) -> Entry | None:
         """The spec of an attack used in training, which differentiates what is trained."""
         if name == "none":
             return None
         if self.entries.surrogate(name) != "self":
             raise UserError(f"params.yaml: attacks.{name}: has a surrogate; not for training")
-        return self.entries.named_attack(name, factor).spec
+        return self.entries.named_attack(name, factor, eps).spec
+
+    def _archs(self, method: Resolved, setting: Setting) -> Entry:
+        """Specs of the archs that a method's Arch fields name; `same` is the row's own."""
+        types = schema.component("methods", method.component).types
+        named = {k: method.fields[k] for k, t in types.items() if t == "Arch"}
+        return {
+            k: self.entries.arch(setting.arch if v == "same" else v).spec for k, v in named.items()
+        }
 
     def _parent(self, name: str, setting: Setting) -> Victim:
         where = f"parents.{name}"
@@ -184,7 +209,7 @@ class Graph:
                 checks.members(own[key], f"{where}.{key}")
             else:
                 values.as_int(own[key], f"params.yaml: {where}.{key}")
-        return replace(setting, overrides=(), **own)
+        return replace(setting.bare(), **own)
 
     def _average(self, name: str, setting: Setting) -> tuple[list[Run], str]:
         entries, where = self.entries, f"averages.{name}"
@@ -200,7 +225,8 @@ class Graph:
         recipe, before = entries.training(entry["of"], setting)
         fields = values.rescale(found.fields, types, before, recipe["epochs"])
         for key, kind in types.items():
-            if kind == "Epoch" and not 1 <= fields[key] <= recipe["epochs"]:
+            least = 1 if key == "start" else 0  # 0 is "to the end"
+            if kind == "Epoch" and not least <= fields[key] <= recipe["epochs"]:
                 raise UserError(
                     f"params.yaml: {where}.{key}: {found.fields[key]} is none of {entry['of']}'s "
                     f"epochs 1 to {before}"
@@ -231,8 +257,8 @@ class Graph:
         factor = entries.stand_in(setting.dataset)[1]
         attacks = []
         for name in entries.suite(suite):
-            spec = {**entries.named_attack(name, factor).spec, "surrogate": entries.surrogate(name)}
-            attacks.append((name, spec))
+            spec = entries.named_attack(name, factor, setting.eps).spec
+            attacks.append((name, {**spec, "surrogate": entries.surrogate(name)}))
         spec = {
             "core": entries.core["evaluate"],
             "victim": tail(victim.id),

@@ -25,11 +25,13 @@ KEYS = (
     "rows",
     "columns",
     "suites",
+    "means",
     "images",
     "checkpoint",
     "reference",
     "reported",
 )
+MEMBERS = ("oracle", "vote", "regret", "alone")  # what the members say without the victim's rule
 COSTS = ("members", "parameters", "train_flops", "inference_macs")
 POOLS = ("runs", "records", "snapshots", "transfer", "metrics")  # folders of results/
 
@@ -70,13 +72,14 @@ def _entry(graph: Graph, name: str, all_rows: bool) -> Entry:
     if all_rows:
         entry["rows"] = whole["rows"]
     where = f"tables.{name}"
-    for key in ("datasets", "archs", "suites"):
+    for key in ("datasets", "suites"):
         checks.names(entry[key], entries.section(key), f"{where}.{key}")
-    checks.names(entry["rows"], [*graph.kinds, *planned(graph)], f"{where}.rows")
-    columns = {"clean", *COSTS, *(f"{s}_worst" for s in entry["suites"])}
-    columns |= {a for s in entry["suites"] for a in entries.suite(s)}
-    checks.names(entry["columns"], columns, f"{where}.columns")
-    checks.counts(entry["members"], f"{where}.members", 1)
+    rows = [*graph.kinds, *planned(graph)]
+    for dataset in entry["datasets"]:
+        checks.names(points(entry, "archs", dataset), entries.section("archs"), f"{where}.archs")
+        checks.names(points(entry, "rows", dataset), rows, f"{where}.rows")
+        checks.counts(points(entry, "members", dataset), f"{where}.members", 1)
+    _check_columns(graph, entry, where)
     checks.counts(entry["seeds"], f"{where}.seeds")
     values.as_int(entry["images"], f"params.yaml: {where}.images", 1)
     values.find(entries.section("recipes"), f"{where}.recipe", entry["recipe"])
@@ -87,6 +90,23 @@ def _entry(graph: Graph, name: str, all_rows: bool) -> Entry:
     if not isinstance(entry["title"], str):
         raise UserError(f"params.yaml: {where}.title: {entry['title']!r} is no text")
     return entry | {k: _axis(graph, entry, k, where) for k in entry if k not in KEYS}
+
+
+def points(entry: Entry, key: str, dataset: str) -> Any:
+    """The values of a key for one data set: its list, or its part of a mapping by data set."""
+    return entry[key].get(dataset) if isinstance(entry[key], dict) else entry[key]
+
+
+def _check_columns(graph: Graph, entry: Entry, where: str) -> None:
+    attacks = [a for s in entry["suites"] for a in graph.entries.suite(s)]
+    columns = {"clean", *COSTS, *attacks, *(f"{s}_worst" for s in entry["suites"])}
+    columns |= {f"{c}_{m}" for c in ("clean", *attacks) for m in MEMBERS}
+    means = entry["means"]
+    if not isinstance(means, dict):
+        raise UserError(f"params.yaml: {where}.means: must be a mapping")
+    for name, parts in means.items():
+        checks.names(parts, columns, f"{where}.means.{name}")
+    checks.names(entry["columns"], {*columns, *means, *planned(graph)}, f"{where}.columns")
 
 
 def planned(graph: Graph) -> list[str]:
@@ -114,30 +134,41 @@ def _shrunk(entries: Entries, entry: Entry, where: str) -> Entry:
         shrunk["seeds"] = kept
     if "members" in scale:
         limit = values.as_int(scale["members"], "params.yaml: scale's members", 1)
-        found = checks.counts(entry["members"], f"{where}.members", 1)
-        shrunk["members"] = sorted({min(m, limit) for m in found})
+        asked, by_dataset = entry["members"], isinstance(entry["members"], dict)
+        bound = {}
+        for dataset, counts in (asked if by_dataset else {"": asked}).items():
+            found = checks.counts(counts, f"{where}.members", 1)
+            bound[dataset] = sorted({min(m, limit) for m in found})
+        shrunk["members"] = bound if by_dataset else bound[""]
     return shrunk
 
 
-def _axis(graph: Graph, entry: Entry, key: str, where: str) -> list[Any]:
-    """The points of an axis: values of a field that some row, or its recipe, has."""
-    fields = {f for row in entry["rows"] for f in graph.fields(row)}
-    values.only({key: None}, fields | set(KEYS), where)
-    points = entry[key]
-    if not isinstance(points, list) or not points or any(isinstance(p, dict) for p in points):
-        raise UserError(f"params.yaml: {where}.{key}: an axis is a list of values")
-    return points
+def _axis(graph: Graph, entry: Entry, key: str, where: str) -> Any:
+    """The points of an axis, by data set or not: values of a field that some row has.
+
+    `train_eps` is the radius of training and evaluation alike.
+    """
+    rows = {r for d in entry["datasets"] for r in points(entry, "rows", d)}
+    fields = {f for row in rows for f in graph.fields(row)}
+    values.only({key: None}, {*fields, *KEYS, "train_eps"}, where)
+    for dataset in entry["datasets"]:
+        along = points(entry, key, dataset)
+        if not isinstance(along, list) or not along or any(isinstance(p, dict) for p in along):
+            raise UserError(f"params.yaml: {where}.{key}: an axis is a list of values")
+    return entry[key]
 
 
 def _settings(entry: Entry) -> Iterator[tuple[str, Setting]]:
     """Rows and the settings they stand in, in the table's order."""
-    axes = {k: entry[k] for k in entry if k not in KEYS}
-    points = product(entry["datasets"], entry["archs"], entry["members"], product(*axes.values()))
-    for dataset, arch, members, point in points:
-        overrides = tuple((k, _frozen(v)) for k, v in zip(axes, point, strict=True))
-        for row, seed in product(entry["rows"], entry["seeds"]):
-            last = entry["checkpoint"]
-            yield row, Setting(dataset, arch, entry["recipe"], members, seed, last, overrides)
+    axes, last = [k for k in entry if k not in KEYS], entry["checkpoint"]
+    for dataset in entry["datasets"]:
+        along = product(*(points(entry, k, dataset) for k in axes))
+        archs, members = points(entry, "archs", dataset), points(entry, "members", dataset)
+        rows = points(entry, "rows", dataset)
+        for arch, count, point in product(archs, members, list(along)):
+            overrides = tuple((k, _frozen(v)) for k, v in zip(axes, point, strict=True))
+            for row, seed in product(rows, entry["seeds"]):
+                yield row, Setting(dataset, arch, entry["recipe"], count, seed, last, overrides)
 
 
 def _frozen(value: Any) -> Any:
@@ -170,7 +201,7 @@ def _cell(graph: Graph, row: str, setting: Setting, entry: Entry) -> Cell:
     records = {s: graph.record(victim, s, setting, entry["images"]) for s in entry["suites"]}
     reference = None
     if entry["reference"] != "none":
-        same = replace(setting, members=victim.members, overrides=())
+        same = replace(setting.bare(), members=victim.members)
         reference = graph.victim(entry["reference"], same).id
     return Cell(row, setting, victim.members, setting.seed, victim, records, reference)
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pipeline.errors import UserError
@@ -100,16 +101,21 @@ def uncut_tables(plan: Plan) -> list[str]:
 
 @_one_line
 def table_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
-    """params.yaml, as an old input while the receipt is today's; else the table is marked stale.
+    """params.yaml as an old input while the receipt is today's; else the table is marked stale.
 
     The mark is a time of 1 s: Snakemake reads 0 as unknown. It sees the mark without metadata.
+    The input is then a file named by today's digest: params.yaml itself, when only code or a
+    reported number changed, still has the checksum Snakemake remembers, and would be no reason.
     """
     table = plan.table(name)
     if is_current(table):
         return ancient("params.yaml")
     if table.path.exists():
         os.utime(table.path, (1, 1))
-    return "params.yaml"
+    mark = Path("work/plans") / f"{table.name}-{table.digest}"
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    return str(mark)
 
 
 def stages(plan: Plan) -> dict[str, list[str]]:
