@@ -5,7 +5,6 @@ A fork of this process has Snakemake and DVC imported already; that saves second
 
 import ctypes
 import io
-import json
 import os
 import re
 import shutil
@@ -18,6 +17,8 @@ from importlib import import_module
 from pathlib import Path
 
 import yaml
+
+from pipeline.plan import writer
 
 ROOT = Path(__file__).resolve().parents[1]
 PYTHON = sys.executable
@@ -175,8 +176,7 @@ def read_params(folder):
 
 
 def write_params(folder, params):
-    plain = json.loads(json.dumps(params))  # lists that stand twice would become YAML aliases
-    (folder / "params.yaml").write_text(yaml.safe_dump(plain, sort_keys=False))
+    (folder / "params.yaml").write_text(writer.text(params))
 
 
 def edit(folder, change):

@@ -17,10 +17,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.errors import UserError
-from pipeline.plan import load_plan, schema
+from pipeline.plan import load_plan, schema, writer
 from pipeline.plan.micro import params_for
 
 FILE = schema.EQUAL
@@ -92,7 +90,7 @@ def _copy(target: Path) -> None:
 
 def _results(tree: Path, params: dict[str, Any], kind: str) -> dict[str, list[str]]:
     """Run the micro-run in a tree; sums by name, the part of a name that code determines cut."""
-    (tree / "params.yaml").write_text(yaml.safe_dump(json.loads(json.dumps(params))))
+    (tree / "params.yaml").write_text(writer.text(params))
     (tree / "results/manifest.jsonl").unlink(missing_ok=True)
     raw = tree / "data/raw"
     raw.parent.mkdir(exist_ok=True)
