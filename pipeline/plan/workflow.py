@@ -112,10 +112,22 @@ def table_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
         return ancient("params.yaml")
     if table.path.exists():
         os.utime(table.path, (1, 1))
-    mark = Path("work/plans") / f"{table.name}-{table.digest}"
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()
-    return str(mark)
+    return str(_mark(table))
+
+
+def mark_tables(plan: Plan) -> None:
+    """Make the inputs of all tables that are not today's, before Snakemake lists their folder.
+
+    A mark made later is missing to it: it lists a folder once.
+    """
+    for table in plan.tables.values():
+        if not is_current(table):
+            _mark(table).parent.mkdir(parents=True, exist_ok=True)
+            _mark(table).touch()
+
+
+def _mark(table: Table) -> Path:
+    return Path("work/plans") / f"{table.name}-{table.digest}"
 
 
 def stages(plan: Plan) -> dict[str, list[str]]:
