@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan, Run, Victim
+from pipeline.plan import Plan, Run, Table, Victim
 from pipeline.plan.state import NEED, headline, is_current, states
 
 P = ParamSpec("P")
