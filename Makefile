@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= 2
 STAMP := $(VENV)/.installed
 
-.PHONY: table1 test setup drivers record merge lint format typecheck bench demo-all golden
+.PHONY: table1 test crash setup drivers record merge lint format typecheck bench demo-all golden
 
 table1: setup  ## every stage, from data to results/table1.csv, at the scale of params.yaml
 	snakemake -q rules -c $(CORES) results/table1.csv
@@ -56,6 +56,9 @@ demo-all: setup  ## every row of every table, at the scale of params.yaml
 
 golden: setup  ## after a change of results: new golden bytes for this kind of machine
 	python tests/golden/run.py
+
+crash: setup  ## 50 kills at random moments of a whole tiny plan; CI does a few
+	CRASH_POINTS=50 python -m pytest -m crash tests/test_crash.py -s
 
 bench: setup  ## speed; see bench/RESULTS.md
 	for script in bench/*.py; do python $$script; done

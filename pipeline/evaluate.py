@@ -6,7 +6,6 @@ Writes per-image verdicts. Killed, the same command goes on with the next attack
 import argparse
 import json
 import random
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +21,9 @@ from pipeline.ensemble import Combination, Scaled, surrogates
 from pipeline.errors import Interrupted, UserError, report
 from pipeline.files import sha256_of, write_atomic
 from pipeline.images import Split, load_split
+from pipeline.lease import check_held, hold
 from pipeline.losses import cross_entropy, margin
-from pipeline.plan import Plan, Record, load_plan
+from pipeline.plan import Plan, Record, frozen, load_plan
 from pipeline.plan.schema import digest
 from pipeline.progress import Progress
 from pipeline.records import Arrays, pack, read_arrays
@@ -168,8 +168,9 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     times = {"seconds": round(time.monotonic() - started, 1), "attacks": seconds}
     times |= device.describe(where)
     write_atomic(record.path.with_suffix(".time.json"), (json.dumps(times) + "\n").encode())
+    check_held()
     write_atomic(record.path, pack(arrays))
-    shutil.rmtree(work.parent, ignore_errors=True)
+    frozen.discard(work.parent)
 
 
 def _attacked(
@@ -182,7 +183,9 @@ def _attacked(
         for done, (name, spec) in enumerate(record.attacks, start=1):
             part, begun = work / f"{name}.npz", time.monotonic()
             if not part.exists():
-                write_atomic(part, pack(evaluation.attack(name, spec, seed=0)))
+                verdicts = pack(evaluation.attack(name, spec, seed=0))
+                check_held()
+                write_atomic(part, verdicts)
                 seconds[name] = round(time.monotonic() - begun, 2)
             found = read_arrays(part)
             arrays |= {f"{name}/{key}": value for key, value in found.items()}
@@ -231,10 +234,12 @@ def main(argv: list[str] | None) -> None:
     given = parser.parse_args(argv).record
     plan = load_plan()
     record = plan.record(given.removeprefix("results/records/").removesuffix(".npz"))
-    if record.path.exists():
-        print(f"{record.id}: nothing to do")
-        return
-    evaluate(plan, record, device.select(plan.entries.device, plan.entries.threads))
+    where = device.select(plan.entries.device, plan.entries.threads)
+    with hold(f"records/{record.id}"):
+        if record.path.exists():
+            print(f"{record.id}: nothing to do")
+            return
+        evaluate(plan, record, where)
 
 
 if __name__ == "__main__":

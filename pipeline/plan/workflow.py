@@ -1,6 +1,7 @@
 """What the Snakemake rules ask: inputs by wildcard, the stale mark, the line before a run."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -153,3 +154,13 @@ def summary(plan: Plan, made: Iterable[str] | None = None) -> str:
     if files is not None:
         needed = [s for s in needed if str(s.path) in files or s.stage == "trajectory"]
     return headline(plan, tables, needed)
+
+
+def sweep(plan: Plan) -> None:
+    """Remove resume states of what is finished: see `frozen.discard`."""
+    for run in plan.graph.runs.values():
+        if (run.folder / "weights.safetensors").exists():
+            shutil.rmtree(Path("work/runs") / run.id, ignore_errors=True)
+    for record in plan.graph.records.values():
+        if record.path.exists():
+            shutil.rmtree(Path("work/records") / record.id, ignore_errors=True)

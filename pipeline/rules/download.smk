@@ -7,7 +7,7 @@ rule download:
     resources:
         network=1,
     shell:
-        "python -m pipeline.download {wildcards.dataset} > {log} 2>&1"
+        "exec python -m pipeline.download {wildcards.dataset} > {log} 2>&1"
 
 
 rule prepare:
@@ -20,4 +20,4 @@ rule prepare:
     log:
         "logs/prepare/{dataset}-{digest}.log",
     shell:
-        "python -m pipeline.prepare {wildcards.dataset} > {log} 2>&1"
+        "exec python -m pipeline.prepare {wildcards.dataset} > {log} 2>&1"

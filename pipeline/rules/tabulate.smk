@@ -12,7 +12,7 @@ rule tabulate:
     log:
         "logs/tabulate/{folder}{table}.log",
     shell:
-        "python -m pipeline.tabulate {output.csv} > {log} 2>&1"
+        "exec python -m pipeline.tabulate {output.csv} > {log} 2>&1"
 
 
 # The papers' sentences against all tables, and against their own.
@@ -25,4 +25,4 @@ rule claims:
     log:
         "logs/tabulate/claims.log",
     shell:
-        "python -m pipeline.claims > {log} 2>&1"
+        "exec python -m pipeline.claims > {log} 2>&1"
