@@ -101,7 +101,9 @@ class Entries:
         unknown = [k for k in self.scale if k not in SCALE_KEYS]
         if unknown:
             hint = schema.nearest(unknown[0], SCALE_KEYS)
-            raise UserError(f"params.yaml: scales.{self.scale_name}.{unknown[0]}: no such key{hint}")
+            raise UserError(
+                f"params.yaml: scales.{self.scale_name}.{unknown[0]}: no such key{hint}"
+            )
 
     def _core(self) -> dict[str, int]:
         core = self.params.get("core", {})

@@ -136,7 +136,9 @@ def _cell(graph: Graph, row: str, setting: Setting, entry: Entry, planned: list[
 def _spec(entries: Entries, entry: Entry, cells: tuple[Cell, ...]) -> Entry:
     reported = ROOT / "data" / "reported" / f"{entry['reported']}.csv"
     if entry["reported"] != "none" and not reported.is_file():
-        raise UserError(f"params.yaml: tables reported: no file data/reported/{entry['reported']}.csv")
+        raise UserError(
+            f"params.yaml: tables reported: no file data/reported/{entry['reported']}.csv"
+        )
     figures = sorted((ROOT / "pipeline" / "figures").glob("[a-z]*.py"))
     return {
         "core": entries.core["tabulate"],

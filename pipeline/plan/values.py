@@ -65,7 +65,9 @@ def section(params: Mapping[str, Any], name: str) -> dict[str, Entry]:
         raise UserError(f"params.yaml: {name}: must be a mapping")
     for key, entry in entries.items():
         if not NAME.fullmatch(key):
-            raise UserError(f"params.yaml: {name}.{key}: a name is lower case letters, digits and _")
+            raise UserError(
+                f"params.yaml: {name}.{key}: a name is lower case letters, digits and _"
+            )
         if not isinstance(entry, dict):
             raise UserError(f"params.yaml: {name}.{key}: must be a mapping, found {entry!r}")
     return entries
