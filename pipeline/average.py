@@ -43,7 +43,12 @@ def snapshot_paths(plan: Plan, run: Run, average: Average) -> list[Path]:
     except ValueError as error:
         raise UserError(f"{index}: is damaged; delete it and {command}") from error
     paths = []
+    stop = getattr(average, "stop", 0) or source.spec["recipe"]["epochs"]
+    if stop < first:
+        raise UserError(f"params.yaml: averages: stop {stop} lies before start {first}")
     for name, expected in sorted(sums.items()):
+        if int(Path(name).stem) > stop:
+            continue
         path = source.snapshots / name
         if not path.exists() or sha256_of(path) != expected:
             raise UserError(f"{path}: missing or altered; delete it and {index}, {command}")

@@ -4,17 +4,24 @@ Every rule maps images [B, C, H, W] to scores [B, classes] whose argmax is its p
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Answer: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]  # images -> logits, confidence
+
 
 class Combination(nn.Module):
-    """Members under one rule. `random` says that two calls may differ."""
+    """Members under one rule.
+
+    `random` says that two calls may differ, `one_answers` that a single member is heard.
+    """
 
     random = False
+    one_answers = False
 
     def __init__(self, members: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -73,20 +80,38 @@ class Vote(Combination):
         return votes.detach() + soft / 2
 
 
+def answer(member: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [B, classes] and confidence [B]: the member's own, or its largest softmax."""
+    own: Answer | None = getattr(member, "answer", None)
+    if own is not None:
+        return own(images)
+    logits: Tensor = member(images)
+    return logits, logits.softmax(-1).amax(-1)
+
+
 class MaxConf(Combination):
-    """The member with the largest softmax answers alone; ties go to the lowest index (SoE)."""
+    """The most confident member answers alone; ties go to the lowest index (SoE)."""
+
+    one_answers = True
+
+    def answers(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [members, B, classes] and confidences [members, B]."""
+        logits, confidences = zip(*(answer(m, images) for m in self.members), strict=True)
+        logits_KBC = torch.stack(logits)
+        half = logits_KBC.dtype in (torch.float16, torch.bfloat16)
+        return logits_KBC.float() if half else logits_KBC, torch.stack(confidences)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, classes] of the chosen member; no gradient through the choice."""
-        logits_KBC = self.logits(images)
-        chosen = logits_KBC.detach().softmax(-1).amax(-1).argmax(0)
+        logits_KBC, confidences_KB = self.answers(images)
+        chosen = confidences_KB.detach().argmax(0)
         return logits_KBC[chosen, torch.arange(len(images), device=images.device)]
 
 
 class RandomOne(Combination):
     """A member drawn uniformly for every call (RED); the whole batch sees the same one."""
 
-    random = True
+    random = one_answers = True
 
     def __init__(self, members: Iterable[nn.Module]) -> None:
         super().__init__(members)
@@ -98,9 +123,22 @@ class RandomOne(Combination):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, classes] of one member."""
-        index = int(torch.randint(len(self.members), (), generator=self._generator))
-        logits: Tensor = self.members[index](images)
+        logits: Tensor = self.members[int(self._draw(()))](images)
         return logits
+
+    def _draw(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.randint(len(self.members), shape, generator=self._generator)
+
+
+class RandomEach(RandomOne):
+    """A member drawn uniformly for every image of every call; each runs on its own images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, classes], row by row of one member."""
+        drawn = self._draw((len(images),)).to(images.device)
+        groups = [(drawn == i).nonzero()[:, 0] for i in range(len(self.members))]
+        parts = [m(images[g]) for m, g in zip(self.members, groups, strict=True) if len(g)]
+        return torch.cat(parts)[torch.cat(groups).argsort()]
 
 
 class Scaled(nn.Module):
@@ -114,6 +152,11 @@ class Scaled(nn.Module):
         """Logits [B, classes] times the factor."""
         logits: Tensor = self.member(images) * self.factor
         return logits
+
+    def answer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled logits; the member's confidence, so that the same member is chosen."""
+        logits, confidence = answer(self.member, images)
+        return logits * self.factor, confidence
 
 
 class Normalised(nn.Module):
@@ -137,6 +180,7 @@ RULES: dict[str, type[Combination]] = {
     "vote": Vote,
     "max_conf": MaxConf,
     "random_one": RandomOne,
+    "random_each": RandomEach,
 }
 
 
@@ -154,11 +198,14 @@ def mean_log_prob(logits_KBC: Tensor) -> Tensor:
 def surrogates(victim: Combination, kind: str) -> list[nn.Module]:
     """The models an attack differentiates to fool `victim` (attacks.md 4.2).
 
-    self: the victim. mean_logit: the members' mean logits. members: each alone, in turn.
-    normalised: mean logits of temperature-normalised members.
+    self: the victim. averaged: the victim, or the mean probability of the members of a random
+    one, whose gradient is then exact. mean_logit: the members' mean logits. members: each alone,
+    in turn. normalised: mean logits of temperature-normalised members.
     """
     members = list(victim.members)
-    if kind == "self":
+    if kind == "averaged" and victim.random:
+        return [combine("mean_prob", members)]
+    if kind in ("self", "averaged"):
         return [victim]
     if kind == "mean_logit":
         return [combine("mean_logit", members)]

@@ -63,16 +63,21 @@ class Evaluation:
         self.clean = self._over(self._judge, self.images)
 
     def _judge(self, images: Tensor, rows: Tensor) -> dict[str, Tensor]:
-        """right [B]: share of members right (0 or 1 unless random); margin [B] of the victim."""
+        """right [B]: share of members right (0 or 1 unless random); margin [B] of the victim.
+
+        members [B, members]: what each member says, for accuracies of other combinations.
+        """
         labels = self.labels[rows]
         with torch.no_grad():
+            logits_KBC = self.victim.logits(images)
+            said_KB = logits_KBC.argmax(-1)
+            members = {"members": said_KB.T.to(torch.int16)}
             if not self.victim.random:
                 scores = self.victim(images)
                 right = (scores.argmax(-1) == labels).float()
-                return {"right": right, "margin": -margin(scores, labels)}
-            logits_KBC = self.victim.logits(images)
-            right_KB = (logits_KBC.argmax(-1) == labels).float()
-            return {"right": right_KB.mean(0), "margin": -margin(logits_KBC.mean(0), labels)}
+                return {"right": right, "margin": -margin(scores, labels), **members}
+            right = (said_KB == labels).float().mean(0)
+            return {"right": right, "margin": -margin(logits_KBC.mean(0), labels), **members}
 
     def _over(
         self, function: Callable[[Tensor, Tensor], dict[str, Tensor]], images: Tensor
@@ -100,11 +105,12 @@ class Evaluation:
         self.victim.reseed(derive(seed, name))  # a resumed record goes on as an unbroken one
         models_ = [Counted(m) for m in surrogates(self.victim, spec["surrogate"])]
         adversarial = self.images.clone()
-        right, distance = self.clean["right"].clone(), self.clean["margin"].clone()
+        kept = {key: value.clone() for key, value in self.clean.items()}
+        right = kept["right"]
         everyone = torch.arange(len(self.images), device=self.images.device)
         for number, model in enumerate(models_):
-            # a random victim's images never leave: one lucky draw is no success
-            left = everyone if self.victim.random else everyone[right > 0]
+            # where one member answers, what the others would say counts on every image
+            left = everyone if self.victim.one_answers else everyone[right > 0]
             for rows in torch.split(left, BATCH):
                 draws = Draws(derive(seed, name, number), self.ids[rows])
                 found = attack(model, self.images[rows], self.labels[rows], draws)
@@ -112,8 +118,9 @@ class Evaluation:
                 worse = verdict["right"] <= right[rows]
                 chosen = rows[worse]
                 adversarial[chosen] = found[worse]
-                right[chosen], distance[chosen] = verdict["right"][worse], verdict["margin"][worse]
-        verdicts = {"right": right, "margin": distance, **self._sizes(adversarial)}
+                for part, values in kept.items():
+                    values[chosen] = verdict[part][worse]
+        verdicts = {**kept, **self._sizes(adversarial)}
         work = np.array([[m.forwards, m.backwards] for m in models_]).sum(0)
         return {"work": work, **{k: v.cpu().numpy() for k, v in verdicts.items()}}
 
@@ -189,8 +196,7 @@ def _clean(evaluation: Evaluation) -> Arrays:
     return {
         "ids": evaluation.ids.cpu().numpy(),
         "labels": evaluation.labels.cpu().numpy(),
-        "clean/right": evaluation.clean["right"].cpu().numpy(),
-        "clean/margin": evaluation.clean["margin"].cpu().numpy(),
+        **{f"clean/{part}": values.cpu().numpy() for part, values in evaluation.clean.items()},
         "clean/zero_gradient": evaluation.zero_gradients().cpu().numpy(),
     }
 

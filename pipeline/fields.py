@@ -7,3 +7,4 @@ Epoch: TypeAlias = int  # 1-based; rescaled when a scale changes the number of e
 Attack: TypeAlias = str  # name of an entry of `attacks:`, or `none`
 Arguments: TypeAlias = dict[str, Any]  # the entry's other keys; eps and alpha are radii
 Parent: TypeAlias = str  # name of an entry of `parents:`: an edge of the graph
+Arch: TypeAlias = str  # name of an entry of `archs:`, or `same`: the row's

@@ -99,3 +99,11 @@ def dlr_targeted(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     top = _top(logits, 4, "dlr_targeted")
     scale = top[:, 0] - (top[:, 2] + top[:, 3]) / 2
     return gap(logits, labels, targets) / (scale + TINY)
+
+
+def soft_minimum(losses_KB: Tensor, sigma: float) -> Tensor:
+    """-sigma log sum_k exp(-l_k / sigma), [B]: within sigma log K below the members' least loss.
+
+    Its gradient weighs each member's by softmax(-l / sigma) (SoE, Cui et al. 2022, Eq. 6).
+    """
+    return -sigma * (-losses_KB / sigma).logsumexp(0)

@@ -1,17 +1,17 @@
 """The contract of a training method: write `loss`; override another verb only if you must."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from abc import ABC
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.maker import Maker
 from pipeline.training import Batch, Training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method(ABC):
+class Method(ABC):  # noqa: B024 - a method writes `loss` or `step`; tests/test_methods.py checks it
     """Fields every method's entry has.
 
     joint: the members share one run, its examples are crafted on the whole ensemble, and each
@@ -22,13 +22,17 @@ class Method(ABC):
     joint: bool
     combine: str
 
-    def build(self, make: Callable[[int], nn.Module], members: int) -> list[nn.Module]:
-        """The members; `make(i)` is a fresh network with member i's initial weights."""
+    def build(self, make: Maker, members: int) -> list[nn.Module]:
+        """The members, which answer; `make(i)` is a fresh network with member i's weights."""
         return [make(i) for i in range(members)]
 
+    def assist(self, make: Maker) -> list[nn.Module]:
+        """Networks that train along and never answer, such as teachers."""
+        return []
+
     def setup(self, training: Training) -> list[torch.optim.Optimizer]:
-        """One optimiser for each member."""
-        return [training.sgd(m.parameters()) for m in training.members]
+        """One optimiser for each member, then one for each assistant."""
+        return [training.sgd(m.parameters()) for m in training.networks]
 
     def step(self, training: Training, batch: Batch) -> Tensor:
         """One update of every member on one batch; returns the mean loss."""
@@ -39,6 +43,6 @@ class Method(ABC):
         ]
         return torch.stack(losses).mean()
 
-    @abstractmethod
     def loss(self, training: Training, index: int, batch: Batch, adversarial: Tensor) -> Tensor:
         """Losses [B] of member `index`; `adversarial` are the crafted images."""
+        raise NotImplementedError(f"{type(self).__name__} writes neither `loss` nor `step`")

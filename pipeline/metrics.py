@@ -33,12 +33,31 @@ def worst(verdicts: list[Verdicts]) -> Verdicts:
     return least
 
 
+def of_members(
+    rule: str, right: Verdicts, said_NK: NDArray[np.int16], labels: NDArray[np.int64]
+) -> Verdicts:
+    """Verdicts that the members' predictions alone allow.
+
+    oracle: some member is right. vote: the most frequent prediction is, ties to the lowest class.
+    alone: share of members that are right. regret: oracle minus the victim itself, so 1 where its
+    rule chose wrongly among members one of which was right.
+    """
+    right_NK = said_NK == labels[:, None]
+    if rule == "vote":
+        votes = [np.bincount(said).argmax() for said in said_NK]
+        return (np.array(votes) == labels).astype(np.float32)
+    if rule == "alone":
+        return right_NK.mean(1, dtype=np.float32)
+    oracle: Verdicts = right_NK.any(1).astype(np.float32)
+    return oracle if rule == "oracle" else oracle - right
+
+
 def interval(verdicts: list[Verdicts], seed: int = 0) -> tuple[float, float]:
     """95 % interval of the mean accuracy over seeds (one vector each, on the same images).
 
     One seed: Wilson. Several: bootstrap over images and seeds together.
     """
-    if len(verdicts) == 1:
+    if len(verdicts) == 1 and verdicts[0].min(initial=0) >= 0:  # a regret may be negative
         return wilson(float(verdicts[0].mean()), len(verdicts[0]))
     return _bootstrap(np.stack(verdicts), seed)
 

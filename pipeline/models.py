@@ -1,15 +1,17 @@
 """Networks and victims from their specs and weights."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from pipeline import checkpoint, registry
-from pipeline.draws import derive
 from pipeline.ensemble import Combination, Scaled, combine
 from pipeline.images import Split
+from pipeline.layers import Net
+from pipeline.maker import Maker
 from pipeline.method import Method
 from pipeline.plan import Plan, Run, Victim
 from pipeline.plan.values import Entry
@@ -29,23 +31,34 @@ def recipe_of(spec: Entry) -> Recipe:
 
 def build_members(spec: Entry, split: Split, device: torch.device) -> list[nn.Module]:
     """Fresh members of a training; initial weights are a function of (seed, member)."""
-    arch = registry.build("archs", spec["arch"])
+    return _placed(method_of(spec).build(_maker(spec, split), spec["members"]), device)
+
+
+def build_assistants(spec: Entry, split: Split, device: torch.device) -> list[nn.Module]:
+    """Fresh networks that train along with the members, such as teachers."""
+    return _placed(method_of(spec).assist(_maker(spec, split)), device)
+
+
+def _maker(spec: Entry, split: Split) -> Maker:
     _, channels, size, _ = split.images.shape
     normalise = spec["recipe"]["normalise"]
     mean = split.mean if normalise else [0.0] * channels
     std = split.std if normalise else [1.0] * channels
 
-    def make(index: int) -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(spec["seed"], "init", index))
-            network: nn.Module = arch.build(
-                classes=len(split.names), channels=channels, size=size, mean=mean, std=std
-            )
-        return network
+    def network(arch_spec: Entry) -> Net:
+        arch = registry.build("archs", arch_spec)
+        net: Net = arch.build(
+            classes=len(split.names), channels=channels, size=size, mean=mean, std=std
+        )
+        return net
 
-    members = method_of(spec).build(make, spec["members"])
+    archs = {field: partial(network, named) for field, named in spec.get("archs", {}).items()}
+    return Maker(spec["seed"], partial(network, spec["arch"]), archs)
+
+
+def _placed(networks: list[nn.Module], device: torch.device) -> list[nn.Module]:
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    return [m.to(device=device, memory_format=layout) for m in members]  # type: ignore[call-overload]
+    return [n.to(device=device, memory_format=layout) for n in networks]  # type: ignore[call-overload]
 
 
 def training_spec(plan: Plan, run: Run) -> Entry:
@@ -74,6 +87,8 @@ def load_victim(plan: Plan, victim: Victim, split: Split, device: torch.device) 
         for element in victim.elements
         for member in load_members(plan, plan.run(element.run), element.checkpoint, split, device)
     ]
+    if victim.member is not None:
+        members = [members[victim.member]]
     if victim.logit_scale != 1:
         members = [Scaled(m, victim.logit_scale) for m in members]
     return combine(victim.combine, members).eval()

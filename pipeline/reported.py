@@ -27,8 +27,8 @@ COLUMNS = (
 class Reported:
     """The numbers of one paper; `entry` names the params entry that a printed row is."""
 
-    def __init__(self, plan: Plan, paper: str) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, paper: str, means: dict[str, list[str]]) -> None:
+        self.plan, self.means = plan, means
         self.rows = pd.DataFrame(columns=list(COLUMNS))
         if paper == "none":
             return
@@ -58,7 +58,8 @@ class Reported:
             & (rows["attack"] == column)
             & (rows["checkpoint"] == setting.checkpoint)
         ]
-        if len(found) != 1 or not self._same_eps(cell, column, found["eps"].iloc[0]):
+        found = found[[self._same_eps(cell, column, eps) for eps in found["eps"]]]
+        if found["value"].nunique() != 1:  # a paper may print a cell again in another table
             return None
         return float(values.fraction(found["value"].iloc[0], str(self.path))) / 100
 
@@ -67,11 +68,16 @@ class Reported:
         entries = self.plan.entries
         stood_in = entries.stand_in(setting.dataset)[0] != setting.dataset
         cut = setting.arch in entries.part("archs") or column in entries.part("attacks")
-        return stood_in or cut or bool(entries.part("recipe")) or bool(setting.overrides)
+        return stood_in or cut or bool(entries.part("recipe")) or setting != setting.bare()
 
     def _same_eps(self, cell: Cell, column: str, eps: str) -> bool:
-        if column == "clean":
-            return True
+        """Whether the attack has this radius; for clean images, whether training had it."""
+        if eps == "":
+            return False
         radius = float(values.fraction(eps, str(self.path)))
+        if column == "clean":
+            trained = 0 if cell.setting.eps is None else cell.setting.eps
+            return float(values.fraction(trained, "train_eps")) in (radius, 0.0)
         specs = dict(a for r in cell.records.values() for a in r.attacks)
-        return column in specs and abs(specs[column]["fields"]["eps"] - radius) < 1e-9
+        parts = self.means.get(column, [column])
+        return all(p in specs and abs(specs[p]["fields"]["eps"] - radius) < 1e-9 for p in parts)

@@ -14,7 +14,7 @@ from pipeline.flags import Flag, check_budget, flags
 from pipeline.metrics import Verdicts
 from pipeline.plan import Plan, Table
 from pipeline.plan.graph import Cell, Record
-from pipeline.plan.tables import COSTS
+from pipeline.plan.tables import COSTS, MEMBERS
 from pipeline.records import Arrays, meta, read_arrays
 from pipeline.reported import Reported
 
@@ -39,7 +39,9 @@ class Tabulation:
 
     def __init__(self, plan: Plan, table: Table, partial: bool) -> None:
         self.plan, self.table, self.partial = plan, table, partial
-        self.reported = Reported(plan, table.spec["entry"]["reported"])
+        self.reported = Reported(
+            plan, table.spec["entry"]["reported"], table.spec["entry"]["means"]
+        )
         self._arrays: dict[str, Arrays] = {}
         groups: dict[tuple[Any, ...], list[Cell]] = {}
         for cell in table.cells:
@@ -97,7 +99,8 @@ class Tabulation:
     @property
     def accuracies(self) -> list[str]:
         """Columns that are accuracies."""
-        return [c for c in self.table.columns if c not in COSTS]
+        later = self.plan.entries.params.get("planned") or []
+        return [c for c in self.table.columns if c not in COSTS and c not in later]
 
     def _read(self, record: Record) -> Arrays:
         if record.id not in self._arrays:
@@ -119,6 +122,14 @@ class Tabulation:
 
     def verdict(self, cell: Cell, column: str) -> Verdicts:
         """Per-image verdicts of one accuracy column at one seed."""
+        attack, _, rule = column.rpartition("_")
+        if rule in MEMBERS:
+            return self._of_members(cell, attack, rule)
+        means = self.table.spec["entry"]["means"]
+        if column in means:  # an accuracy averaged over attacks, as some papers print it
+            parts = [self.verdict(cell, part) for part in means[column]]
+            averaged: Verdicts = np.mean(parts, 0, dtype=np.float32)
+            return averaged
         if column == "clean":
             right: Verdicts = self._read(next(iter(cell.records.values())))["clean/right"]
             return right
@@ -130,6 +141,15 @@ class Tabulation:
                 verdicts: Verdicts = self._read(record)[f"{column}/right"]
                 return verdicts
         raise UserError(f"params.yaml: tables: column {column} is in none of the table's suites")
+
+    def _of_members(self, cell: Cell, attack: str, rule: str) -> Verdicts:
+        """Verdicts of another combination of the members on the images found by an attack."""
+        for record in cell.records.values():
+            if attack == "clean" or attack in dict(record.attacks):
+                arrays = self._read(record)
+                right, said = arrays[f"{attack}/right"], arrays[f"{attack}/members"]
+                return metrics.of_members(rule, right, said, arrays["labels"])
+        raise UserError(f"params.yaml: tables: {attack} is in none of the table's suites")
 
     def _suite(self, cell: Cell, suite: str) -> list[Verdicts]:
         record = cell.records[suite]
@@ -159,6 +179,7 @@ class Tabulation:
         for column in self.accuracies:
             found[column] = self._cell(row, column)
         found |= {c: row.costs[c] for c in COSTS}
+        found |= {c: "planned" for c in self.table.columns if c not in found}
         found["flags"] = {f.check: f.text for f in row.flags}
         return found
 

@@ -51,6 +51,7 @@ class Trainer:
             },
         )
         self.validation = self._attack(spec["validation_attack"])
+        self.training.assistants = models.build_assistants(spec, self.split, where)
         self.training.optimisers = self.method.setup(self.training)
         self.ema = Ema(members, self.recipe) if self.recipe.ema_decay else None
         self.state_path = Path("work/runs") / run.id / "state.pt"
@@ -79,8 +80,8 @@ class Trainer:
         training, seed = self.training, self.run.spec["seed"]
         size, epoch = self.recipe.batch_size, training.epoch
         count = -(-len(self.split) // size)
-        for member in training.members:
-            member.train()
+        for network in training.networks:
+            network.train()
         loader = batches(self.split, self.run.dataset, size, seed, epoch, self.done)
         for batch in loader:
             self._set_rate(self.done / count)
@@ -178,7 +179,7 @@ class Trainer:
                 "epoch": self.training.epoch,
                 "done": done,
                 "loss": self.loss,
-                "members": [m.state_dict() for m in self.training.members],
+                "networks": [m.state_dict() for m in self.training.networks],
                 "optimisers": [o.state_dict() for o in self.training.optimisers],
                 "ema": self.ema.state() if self.ema else None,
                 "history": self.history,
@@ -199,8 +200,8 @@ class Trainer:
         self.training.epoch, self.done = state["epoch"], state["done"]
         self.loss, self.history = list(state["loss"]), state["history"]
         self.best, self.flops, self.seconds = state["best"], state["flops"], state["seconds"]
-        for member, saved in zip(self.training.members, state["members"], strict=True):
-            member.load_state_dict(saved)
+        for network, saved in zip(self.training.networks, state["networks"], strict=True):
+            network.load_state_dict(saved)
         for optimiser, saved in zip(self.training.optimisers, state["optimisers"], strict=True):
             optimiser.load_state_dict(saved)
         if self.ema:

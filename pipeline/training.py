@@ -32,7 +32,10 @@ class Batch:
 
 @dataclass
 class Training:
-    """Members in training; `epoch` is 1-based, `parents` are frozen models by field name."""
+    """Members in training, and assistants that train along but are no part of the ensemble.
+
+    `epoch` is 1-based, `parents` are frozen models by field name.
+    """
 
     members: list[nn.Module]
     ensemble: Combination
@@ -40,8 +43,14 @@ class Training:
     attack: Attack | None
     classes: int
     parents: Mapping[str, nn.Module] = field(default_factory=dict)
+    assistants: list[nn.Module] = field(default_factory=list)
     optimisers: list[torch.optim.Optimizer] = field(default_factory=list)
     epoch: int = 1
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """All that is trained, in the order of the optimisers."""
+        return [*self.members, *self.assistants]
 
     def sgd(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """The recipe's optimiser; its rate is set at every step by the schedule."""
@@ -67,9 +76,17 @@ class Training:
 
     def update(self, index: int, losses: Tensor) -> Tensor:
         """One step of optimiser `index` on the mean of losses [B]; returns that mean."""
-        loss = losses.mean()
-        optimiser = self.optimisers[index]
+        return _descend([self.optimisers[index]], losses.mean())
+
+    def update_members(self, loss: Tensor) -> Tensor:
+        """One step of every member's optimiser down one common loss; returns it."""
+        return _descend(self.optimisers[: len(self.members)], loss)
+
+
+def _descend(optimisers: list[torch.optim.Optimizer], loss: Tensor) -> Tensor:
+    for optimiser in optimisers:
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]
+    for optimiser in optimisers:
         optimiser.step()
-        return loss.detach()
+    return loss.detach()

@@ -15,9 +15,10 @@ from pipeline.trajectory import Average
 
 @dataclass(frozen=True, kw_only=True)
 class Meat(Average):
-    """Median of the end-of-epoch weights from epoch `start` on."""
+    """Median of the end-of-epoch weights from epoch `start` to `stop` (0: the last)."""
 
     start: Epoch
+    stop: Epoch
 
     def combine(self, values: Tensor) -> Tensor:
         """Median over the first axis."""

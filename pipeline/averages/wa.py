@@ -11,9 +11,10 @@ from pipeline.trajectory import Average
 
 @dataclass(frozen=True, kw_only=True)
 class Wa(Average):
-    """Equal mean of the end-of-epoch weights from epoch `start` on."""
+    """Equal mean of the end-of-epoch weights from epoch `start` to `stop` (0: the last)."""
 
     start: Epoch
+    stop: Epoch
 
     def combine(self, values: Tensor) -> Tensor:
         """Mean over the first axis, summed in float64 so that equal snapshots stay as they are."""

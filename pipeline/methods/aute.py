@@ -44,7 +44,8 @@ class Aute(Method):
     """Members unlearn what they know too well and align with their peers.
 
     margin: threshold M on the probability margin. gamma: strength of unlearning. beta: weight of
-    alignment, 0 up to epoch ramp_start, linear to its value at ramp_end (0, 0: constant).
+    alignment, 0 up to epoch ramp_start, linear to its value at ramp_end (0, 0: constant). peers:
+    size of the peer group, the members that come next in turn; 0 is all others.
     """
 
     beta: float
@@ -61,6 +62,7 @@ class Aute(Method):
     index_scaled: bool
     detach_weights: bool
     kl_order: Literal["member_peers", "peers_member"]
+    peers: int
     adp_entropy: float
     adp_volume: float
 
@@ -68,7 +70,8 @@ class Aute(Method):
         """L_UCE + beta L_PA of member `index`, [B]."""
         logits = training.members[index](adversarial)
         losses = self._learn(logits, batch.labels, index)
-        peers = [m for i, m in enumerate(training.members) if i != index]
+        turn = training.members[index + 1 :] + training.members[:index]
+        peers = turn[: self.peers or None]
         beta = self._beta(training.epoch)
         if beta == 0 or not peers:
             return losses

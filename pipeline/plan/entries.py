@@ -60,6 +60,16 @@ class Setting:
     checkpoint: str = "last"
     overrides: tuple[tuple[str, Any], ...] = field(default=())  # axis values
 
+    @property
+    def eps(self) -> Any:
+        """The radius that an axis `train_eps` gives to training and evaluation alike, or None."""
+        return dict(self.overrides).get("train_eps")
+
+    def bare(self) -> "Setting":
+        """This setting without the axis values that concern one method's fields."""
+        kept = tuple((k, v) for k, v in self.overrides if k == "train_eps")
+        return replace(self, overrides=kept)
+
     def seeds(self, members: int) -> list[int]:
         """Run seeds of independent members; replicates are disjoint."""
         return [1000 * self.seed + i for i in range(members)]
@@ -186,11 +196,14 @@ class Entries:
         """The arch that stands for `name` at this scale."""
         return self.resolve("archs", str(self.part("archs").get(name, name)))
 
-    def attack(self, name: str, factor: Fraction) -> Resolved | None:
-        """An attack at this scale's budget, radii scaled; None for `none`."""
+    def attack(self, name: str, factor: Fraction, eps: Any = None) -> Resolved | None:
+        """An attack at this scale's budget, radii scaled, `eps` in place of its own if given.
+
+        None for `none`.
+        """
         if name == "none":
             return None
-        cut = self.part("attacks").get(name, {})
+        cut = {**self.part("attacks").get(name, {}), **({} if eps is None else {"eps": eps})}
         keep = frozenset({"surrogate"})
         return self.resolve("attacks", name, factor=factor, extra=cut, keep=keep)
 
@@ -215,7 +228,9 @@ class Entries:
         merged = {**entry, **own}
         fields = values.coerce(merged, self.recipe_types, where, eps_factor=Fraction(1))
         before = fields["epochs"]
-        cut = self.part("recipe")
+        cut = dict(self.part("recipe"))
+        if "epochs" in cut and "epochs" in own:  # longer or shorter than its recipe, as before
+            cut["epochs"] = max(1, round(cut["epochs"] * before / entry["epochs"]))
         fields = values.coerce({**merged, **cut}, self.recipe_types, where, eps_factor=Fraction(1))
         types = {k: t for k, t in self.recipe_types.items() if k not in cut}
         fields = values.rescale(fields, types, before, fields["epochs"])
@@ -277,6 +292,6 @@ SECTIONS = (
     "planned",
     "resources",
 )
-SURROGATES = ("self", "mean_logit", "members", "normalised")
+SURROGATES = ("self", "averaged", "mean_logit", "members", "normalised")
 
 __all__ = ["Dataset", "Entries", "Resolved", "Setting", "replace"]

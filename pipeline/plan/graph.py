@@ -10,7 +10,7 @@ from pipeline.plan.entries import Dataset, Entries, Resolved, Setting
 from pipeline.plan.schema import digest
 from pipeline.plan.values import Entry
 
-COMBINATIONS = ("mean_prob", "mean_logit", "vote", "max_conf", "random_one")
+COMBINATIONS = ("mean_prob", "mean_logit", "vote", "max_conf", "random_one", "random_each")
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Victim:
     combine: str
     logit_scale: float
     members: int
+    member: int | None = None  # the one that answers alone, of jointly trained members
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,12 @@ class Graph:
             raise UserError(f"params.yaml: {name}.combine: no rule {combine!r}{hint}")
         scale = values.fraction(changes.get("logit_scale", 1), f"params.yaml: victims.{name}")
         members = sum(r.members for r in runs)
+        member = changes.get("member")
+        if member is not None:
+            where = f"params.yaml: victims.{name}.member"
+            if not 0 <= values.as_int(member, where) < members:
+                raise UserError(f"{where}: {member} is not one of the members 0 to {members - 1}")
+            members = 1
         elements = tuple(  # an average has one checkpoint
             Element(r.id, "last" if r.stage == "average" else setting.checkpoint) for r in runs
         )
@@ -153,6 +160,7 @@ class Graph:
             "elements": [[e.run.rsplit("-", 1)[1], e.checkpoint] for e in elements],
             "combine": combine if members > 1 else "single",
             "logit_scale": float(scale),
+            **({"member": member} if member is not None else {}),
         }
         head = f"{runs[0].dataset.name}-{self._arch(setting)}-{name}-x{members}-s{setting.seed}"
         return Victim(
@@ -163,18 +171,21 @@ class Graph:
             spec["combine"],
             float(scale),
             members,
+            member,
         )
 
     def _changed(self, name: str, setting: Setting) -> tuple[str, Entry, Setting]:
         """What a `victims:` entry attacks, what it changes, and the setting it changes."""
         _, entry = values.inherit(values.section(self.entries.params, "victims"), "victims", name)
-        keys = ("of", "combine", "logit_scale", "members", "checkpoint")
+        keys = ("of", "combine", "logit_scale", "members", "member", "arch", "checkpoint")
         unknown = [k for k in entry if k not in keys]
         if unknown or "of" not in entry:
             problem = f"{unknown[0]}: no such key" if unknown else "key of is missing"
             raise UserError(f"params.yaml: victims.{name}: {problem}")
         if "members" in entry:
             setting = replace(setting, members=self.entries.members("victims", name, setting))
+        if "arch" in entry:
+            setting = replace(setting, arch=str(entry["arch"]))
         if "checkpoint" in entry:
             setting = replace(setting, checkpoint=str(entry["checkpoint"]))
         if setting.checkpoint not in ("last", "best"):
@@ -209,12 +220,12 @@ class Graph:
         stand_in, factor = entries.stand_in(setting.dataset)
         dataset = entries.dataset(stand_in)
         arch = entries.arch(setting.arch)
-        attack = entries.attack(recipe["attack"], factor)
-        validation = entries.attack(recipe["validation_attack"], factor)
+        attack = entries.attack(recipe["attack"], factor, setting.eps)
+        validation = entries.attack(recipe["validation_attack"], factor, setting.eps)
         fields = dict(method.fields)
         if members == 1:  # how members meet is no part of what one member learns
             fields |= {"joint": False, "combine": "single"}
-        edges = self._edges(method, setting)
+        edges, archs = self._edges(method, setting), self._archs(method, setting)
         recipe = {k: v for k, v in recipe.items() if k not in ("attack", "validation_attack")}
         spec: Entry = {
             "stage": "train",
@@ -229,6 +240,7 @@ class Graph:
             "members": members,
             "seed": seed,
             "parents": {k: v.id.rsplit("-", 1)[1] for k, v in edges.items()},
+            **({"archs": archs} if archs else {}),
         }
         head = f"{dataset.name}-{arch.name}-{method.name}-s{seed}"
         parents = tuple(e.run for v in edges.values() for e in v.elements)
@@ -251,6 +263,14 @@ class Graph:
         named = {k: method.fields[k] for k, t in types.items() if t == "Parent"}
         return {k: self._parent(v, setting) for k, v in named.items() if v != "none"}
 
+    def _archs(self, method: Resolved, setting: Setting) -> Entry:
+        """Specs of the archs that a method's Arch fields name; `same` is the row's own."""
+        types = schema.component("methods", method.component).types
+        named = {k: method.fields[k] for k, t in types.items() if t == "Arch"}
+        return {
+            k: self.entries.arch(setting.arch if v == "same" else v).spec for k, v in named.items()
+        }
+
     def _parent(self, name: str, setting: Setting) -> Victim:
         _, entry = values.inherit(values.section(self.entries.params, "parents"), "parents", name)
         keys = ("method", "arch", "recipe", "members", "seed", "checkpoint")
@@ -261,7 +281,7 @@ class Graph:
         own = {k: entry[k] for k in keys[1:] if k in entry}
         if isinstance(own.get("arch"), dict):  # one arch per data set
             own["arch"] = own["arch"].get(setting.dataset, setting.arch)
-        return self.victim(str(entry["method"]), replace(setting, overrides=(), **own))
+        return self.victim(str(entry["method"]), replace(setting.bare(), **own))
 
     def _average(self, name: str, setting: Setting) -> tuple[list[Run], str]:
         entries = self.entries
@@ -327,7 +347,7 @@ class Graph:
             raise UserError(f"params.yaml: {where}: needs exactly a list of attacks")
         attacks = []
         for name in names:
-            attack = entries.attack(str(name), factor)
+            attack = entries.attack(str(name), factor, setting.eps)
             if attack is None:
                 raise UserError(f"params.yaml: {where}.attacks: {name} is no attack")
             attacks.append((attack.name, {**attack.spec, "surrogate": entries.surrogate(name)}))

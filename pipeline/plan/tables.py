@@ -1,6 +1,7 @@
 """Tables: which rows, columns and cells a target has at a scale."""
 
 import hashlib
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,14 @@ KEYS = {
     "rows": list,
     "columns": list,
     "suites": list,
+    "means": dict,
     "images": int,
     "checkpoint": str,
     "reference": str,
     "reported": str,
 }
+MEMBERS = ("oracle", "vote", "regret", "alone")  # what the members say without the victim's rule
+BY_DATASET = (list, dict)  # a list, or a list for each data set
 COSTS = ("members", "parameters", "train_flops", "inference_macs")
 
 
@@ -41,16 +45,14 @@ def build(graph: Graph, name: str, *, all_rows: bool = False) -> Table:
     entries = graph.entries
     entry = _entry(entries, name, all_rows)
     axes = {k: v for k, v in entry.items() if k not in KEYS}
-    for key, points in axes.items():
-        if not isinstance(points, list):
-            raise UserError(f"params.yaml: tables.{name}.{key}: an axis is a list of values")
     cells = tuple(_cells(graph, name, entry, axes))
     spec = _spec(entries, entry, cells)
     path = target_path(name)
     if all_rows:
         path = path.with_name(f"{path.stem}_all.csv")
     suites = {s: _attacks(entries, s) for s in entry["suites"]}
-    _check_columns(name, entry["columns"], suites)
+    planned = graph.entries.params.get("planned") or []
+    _check_columns(name, entry, suites, planned)
     table = path.with_suffix("").relative_to("results").as_posix().replace("/", "_")
     return Table(table, path, tuple(entry["columns"]), suites, cells, spec, digest(spec))
 
@@ -69,19 +71,44 @@ def _entry(entries: Entries, name: str, all_rows: bool) -> Entry:
     shrunk = {k: entries.scale[k] for k in ("images", "seeds", "members") if k in entries.scale}
     if "members" in shrunk:  # the scale bounds members; it adds none
         limit = values.as_int(shrunk.pop("members"), "params.yaml: scales.members")
-        shrunk["members"] = sorted({min(m, limit) for m in entry.get("members", [])})
+        asked = entry.get("members", [])
+        each = asked if isinstance(asked, dict) else {"": asked}
+        bound = {d: sorted({min(m, limit) for m in points}) for d, points in each.items()}
+        shrunk["members"] = bound if isinstance(asked, dict) else bound[""]
     entry = {**entry, **shrunk, **cut}
     for key, kind in KEYS.items():
         if key not in entry:
             raise UserError(f"params.yaml: tables.{name}: key {key} is missing; add it")
-        if not isinstance(entry[key], kind) or entry[key] == []:
+        kinds = BY_DATASET if key in ("archs", "members", "rows") else (kind,)
+        if not isinstance(entry[key], kinds) or entry[key] == []:
             raise UserError(f"params.yaml: tables.{name}.{key}: must be a {kind.__name__}")
     return entry
 
 
-def _check_columns(name: str, columns: list[str], suites: dict[str, tuple[str, ...]]) -> None:
+def _points(entry: Entry, key: str, dataset: str, where: str) -> list[Any]:
+    """The values of a key for one data set: its list, or its part of a mapping."""
+    points = entry[key]
+    if isinstance(points, dict):
+        points = points.get(dataset)
+    if not isinstance(points, list) or not points:
+        raise UserError(f"params.yaml: {where}.{key}: needs a list of values for {dataset}")
+    return points
+
+
+def _check_columns(
+    name: str, entry: Entry, suites: dict[str, tuple[str, ...]], planned: list[str]
+) -> None:
+    columns = entry["columns"]
     known = {"clean", *COSTS, *(a for s in suites.values() for a in s)}
     known |= {f"{s}_worst" for s in suites}
+    known |= {
+        f"{c}_{m}" for c in ("clean", *(a for s in suites.values() for a in s)) for m in MEMBERS
+    }
+    for part in [p for parts in entry["means"].values() for p in parts]:
+        if part not in known:
+            hint = schema.nearest(part, known)
+            raise UserError(f"params.yaml: tables.{name}.means: no column {part!r}{hint}")
+    known |= set(entry["means"]) | set(planned)
     for column in columns:
         if column not in known:
             hint = schema.nearest(column, known)
@@ -92,13 +119,21 @@ def _attacks(entries: Entries, suite: str) -> tuple[str, ...]:
     return tuple(values.section(entries.params, "suites")[suite]["attacks"])
 
 
+def _settings(entry: Entry, axes: dict[str, list[Any]], where: str) -> Iterator[tuple[Any, ...]]:
+    """Every data set with each arch, number of members and point of the axes."""
+    for dataset in entry["datasets"]:
+        lists = [_points(entry, key, dataset, where) for key in ("archs", "members")]
+        along = [_points(axes, key, dataset, where) for key in axes]
+        yield from product([dataset], *lists, product(*along))
+
+
 def _cells(graph: Graph, name: str, entry: Entry, axes: dict[str, list[Any]]) -> list[Cell]:
     planned = graph.entries.params.get("planned") or []
-    points = product(entry["datasets"], entry["archs"], entry["members"], product(*axes.values()))
+    where = f"tables.{name}"
     cells: list[Cell] = []
     seen = set()
-    for dataset, arch, members, point in points:
-        for row in entry["rows"]:
+    for dataset, arch, members, point in _settings(entry, axes, where):
+        for row in _points(entry, "rows", dataset, where):
             for seed in entry["seeds"]:
                 values.as_int(seed, f"params.yaml: tables.{name}.seeds")
                 values.as_int(members, f"params.yaml: tables.{name}.members")
@@ -128,7 +163,7 @@ def _cell(graph: Graph, row: str, setting: Setting, entry: Entry, planned: list[
     records = {s: graph.record(victim, s, setting, images) for s in entry["suites"]}
     reference = None
     if entry["reference"] != "none":
-        same = replace(setting, members=victim.members, overrides=())
+        same = replace(setting.bare(), members=victim.members)
         reference = graph.victim(entry["reference"], same).id
     return Cell(row, setting, victim.members, setting.seed, victim, records, reference)
 

@@ -226,6 +226,7 @@ _SCALARS: dict[str, Callable[[Any, str], Any]] = {
     "str": _word,
     "Attack": _word,
     "Parent": _word,
+    "Arch": _word,
 }
 
 

@@ -1,0 +1,20 @@
+"""RED, Random Ensemble Defence (anonymous submission): unlike members, one drawn for every query.
+
+The objective is in pipeline/random_defence.py, the draw is `combine: random_one` (Eq. 2), one
+member for a whole call as released; `random_each` draws for every image. A draw is no defence
+against its own expectation, so a row with the same members averaged stands beside it.
+
+The released code (`red_released`) departs: CE summed over members, similarity on clean images
+only and of unordered pairs, twice the squared norm of the gradient of the batch mean, on half
+clean and half adversarial images. Its networks start from ImageNet weights, which are not to be
+had here: both entries train from scratch. Its checkpoint is that of the lowest training loss.
+"""
+
+from dataclasses import dataclass
+
+from pipeline.random_defence import RandomDefence
+
+
+@dataclass(frozen=True, kw_only=True)
+class Red(RandomDefence):
+    """Members of the arch itself."""

@@ -1,0 +1,93 @@
+"""SoE, Synergy-of-Experts (Cui et al., NeurIPS 2022): members specialise, the surest one answers.
+
+The members' common loss is the soft minimum of their cross-entropies (Eq. 6), and a linear
+evaluator on each member's features learns the probability it gives the true class (BCE with a
+soft target). Phase I (Alg. 1) crafts one batch against each member, phase II (Alg. 2) crafts
+against the collaboration, whose most confident member is chosen anew at every step.
+
+The paper gives neither the length of the phases nor sigma: two thirds and one third, and 1, at
+which its older code has exactly Eq. 6's gradient. A clean term as in that code is a switch, on.
+As printed the evaluator alone learns from the BCE and its output is the confidence.
+
+The released code (`soe_released`) departs: confidence is the evaluator's output times the largest
+softmax (`rectified`), the BCE reaches the backbone, members are weighted by their predicted
+confidence, and there is no phase I; the file its main imports is missing from the repository.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.ensemble import combine
+from pipeline.fields import Epoch
+from pipeline.heads import DualHead, confidence_cross_entropy
+from pipeline.losses import cross_entropy, soft_minimum
+from pipeline.maker import Maker
+from pipeline.method import Method
+from pipeline.training import Batch, Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoE(Method):
+    """Members with two heads under one common loss.
+
+    phase_two: first epoch of phase II; 0 is never. through: whether the BCE reaches the backbone.
+    """
+
+    sigma: float
+    phase_two: Epoch
+    weighting: Literal["soft_minimum", "predicted"]
+    weight_confidence: float
+    rectified: bool
+    through: bool
+    add_clean: bool
+
+    def build(self, make: Maker, members: int) -> list[nn.Module]:
+        """Each member's network with an evaluator."""
+        return [
+            make.adapted(i, lambda net: DualHead(net, rectified=self.rectified))
+            for i in range(members)
+        ]
+
+    def step(self, training: Training, batch: Batch) -> Tensor:
+        """One step of all members down their common loss."""
+        crafted, labels = self._examples(training, batch)
+        loss = self._common(training, crafted, labels)
+        if self.add_clean:
+            loss = loss + self._common(training, batch.images, batch.labels)
+        return training.update_members(loss)
+
+    def _examples(self, training: Training, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Phase I: a batch against each member, joined. Phase II: one against all together."""
+        if self.phase_two and training.epoch >= self.phase_two:
+            together = combine("max_conf", training.members)
+            return training.craft(batch, together), batch.labels
+        crafted = [
+            training.craft(replace(batch, draws=batch.draws.fork(i)), member)
+            for i, member in enumerate(training.members)
+        ]
+        return torch.cat(crafted), batch.labels.repeat(len(crafted))
+
+    def _common(self, training: Training, images: Tensor, labels: Tensor) -> Tensor:
+        """Mean over images of the experts' loss, plus the mean BCE of the confidences."""
+        heads = [cast(DualHead, m).heads(images, through=self.through) for m in training.members]
+        losses_KB = torch.stack([cross_entropy(logits, labels) for logits, _ in heads])
+        found = [self._confidence(logits, trust, labels) for logits, trust in heads]
+        targets_KB = (-losses_KB.detach()).exp()  # the probability of the true class
+        doubts = [confidence_cross_entropy(c, t) for c, t in zip(found, targets_KB, strict=True)]
+        if self.weighting == "predicted":
+            experts = (torch.stack(found).detach().softmax(0) * losses_KB).sum(0)
+        else:
+            experts = soft_minimum(losses_KB, self.sigma)
+        return experts.mean() + self.weight_confidence * torch.stack(doubts).mean()
+
+    def _confidence(self, logits: Tensor, trust: Tensor, labels: Tensor) -> Tensor:
+        """What the BCE trains; the rectifying softmax learns where the member is wrong."""
+        if not self.rectified:
+            return trust
+        largest = logits.float().softmax(-1).amax(-1)
+        is_right = logits.argmax(-1) == labels
+        fixed = is_right if self.through else torch.ones_like(is_right)
+        return trust * torch.where(fixed, largest.detach(), largest)
