@@ -11,6 +11,8 @@ include: "pipeline/rules/plan.smk"
 include: "pipeline/rules/download.smk"
 include: "pipeline/rules/train.smk"
 include: "pipeline/rules/average.smk"
+include: "pipeline/rules/adopt.smk"
+include: "pipeline/rules/transfer.smk"
 include: "pipeline/rules/evaluate.smk"
 include: "pipeline/rules/tabulate.smk"
 

@@ -204,7 +204,7 @@ class Entries:
         if name == "none":
             return None
         cut = {**self.part("attacks").get(name, {}), **({} if eps is None else {"eps": eps})}
-        keep = frozenset({"surrogate"})
+        keep = frozenset({"surrogate", "only"})
         return self.resolve("attacks", name, factor=factor, extra=cut, keep=keep)
 
     def surrogate(self, name: str) -> str:
@@ -215,6 +215,14 @@ class Entries:
             hint = schema.nearest(surrogate, SURROGATES)
             raise UserError(f"params.yaml: attacks.{name}.surrogate: no {surrogate!r}{hint}")
         return surrogate
+
+    def suits(self, name: str, combine: str) -> bool:
+        """Whether an attack is for victims of this combination: `only: [...]` names them."""
+        _, entry = values.inherit(values.section(self.params, "attacks"), "attacks", name)
+        only = entry.get("only", [combine])
+        if not isinstance(only, list):
+            raise UserError(f"params.yaml: attacks.{name}.only: needs a list of combinations")
+        return combine in only
 
     @cached_property
     def recipe_types(self) -> dict[str, str]:
@@ -292,6 +300,15 @@ SECTIONS = (
     "planned",
     "resources",
 )
-SURROGATES = ("self", "averaged", "mean_logit", "members", "normalised")
+SURROGATES = (
+    "self",
+    "averaged",
+    "mean_logit",
+    "members",
+    "normalised",
+    "answers",
+    "cooled",
+    "heated",
+)
 
 __all__ = ["Dataset", "Entries", "Resolved", "Setting", "replace"]

@@ -1,110 +1,20 @@
 """Tables to victims to runs: every artifact of the plan, named by what determines it."""
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan import schema, values
-from pipeline.plan.entries import Dataset, Entries, Resolved, Setting
+from pipeline.plan import adopted, schema, suites, values
+from pipeline.plan.artifacts import Cell, Element, Record, Run, Table, TransferSet, Victim
+from pipeline.plan.entries import Entries, Resolved, Setting
 from pipeline.plan.schema import digest
 from pipeline.plan.values import Entry
 
+__all__ = ["Cell", "Element", "Graph", "Record", "Run", "Table", "TransferSet", "Victim"]
+
 COMBINATIONS = ("mean_prob", "mean_logit", "vote", "max_conf", "random_one", "random_each")
 
-
-@dataclass(frozen=True)
-class Run:
-    """One training, or one average of a trajectory; `parents` are runs it needs."""
-
-    id: str
-    stage: str  # train or average
-    entry: str
-    dataset: Dataset
-    spec: Entry
-    members: int
-    parents: tuple[str, ...] = ()
-    edges: dict[str, "Victim"] = field(default_factory=dict)  # parents by method field
-
-    @property
-    def folder(self) -> Path:
-        """Where its weights and history lie."""
-        return Path("results/runs") / self.id
-
-    @property
-    def snapshots(self) -> Path:
-        """Where a trajectory's epochs lie."""
-        return Path("results/snapshots") / self.id
-
-
-@dataclass(frozen=True)
-class Element:
-    """A part of a victim: a run's weights at one checkpoint."""
-
-    run: str
-    checkpoint: str  # last or best
-
-
-@dataclass(frozen=True)
-class Victim:
-    """What is attacked: elements and the rule that combines their members."""
-
-    id: str
-    entry: str
-    dataset: Dataset
-    elements: tuple[Element, ...]
-    combine: str
-    logit_scale: float
-    members: int
-    member: int | None = None  # the one that answers alone, of jointly trained members
-
-
-@dataclass(frozen=True)
-class Record:
-    """One suite of attacks on one victim: per-sample verdicts."""
-
-    id: str
-    victim: Victim
-    suite: str
-    attacks: tuple[tuple[str, Entry], ...]  # name, spec with surrogate
-    images: int
-    spec: Entry
-
-    @property
-    def path(self) -> Path:
-        """Where the verdicts lie."""
-        return Path("results/records") / f"{self.id}.npz"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One row of a table at one seed; victim and records are None for a planned method."""
-
-    row: str
-    setting: Setting
-    members: int
-    seed: int
-    victim: Victim | None
-    records: dict[str, Record]
-    reference: str | None  # id of the victim to compare with
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as this plan builds it; `digest` is what its receipt must hold."""
-
-    name: str
-    path: Path
-    columns: tuple[str, ...]
-    suites: dict[str, tuple[str, ...]]
-    cells: tuple[Cell, ...]
-    spec: Entry
-    digest: str
-
-    @property
-    def metrics(self) -> Path:
-        """Its numbers alone, for DVC."""
-        return self.path.parent / "metrics" / f"{self.path.stem}.json"
+PLACES = ("arch", "recipe", "seed", "checkpoint")  # what a victim may change of its row's setting
 
 
 class Graph:
@@ -114,6 +24,7 @@ class Graph:
         self.entries = entries
         self.runs: dict[str, Run] = {}
         self.records: dict[str, Record] = {}
+        self.sets: dict[str, TransferSet] = {}
         self._victims: dict[Any, Victim] = {}
 
     # ---- victims
@@ -140,7 +51,11 @@ class Graph:
         trained = name
         if kind == "victims":
             trained, changes, setting = self._changed(name, setting)
-        runs, combine = self._runs(trained, setting)
+        if trained == adopted.FILE:
+            run, combine = adopted.run(self, name, changes, setting)
+            runs = [run]
+        else:
+            runs, combine = self._runs(trained, setting)
         combine = changes.get("combine", combine)
         if combine not in COMBINATIONS:
             hint = schema.nearest(combine, COMBINATIONS)
@@ -154,7 +69,7 @@ class Graph:
                 raise UserError(f"{where}: {member} is not one of the members 0 to {members - 1}")
             members = 1
         elements = tuple(  # an average has one checkpoint
-            Element(r.id, "last" if r.stage == "average" else setting.checkpoint) for r in runs
+            Element(r.id, setting.checkpoint if r.stage == "train" else "last") for r in runs
         )
         spec = {
             "elements": [[e.run.rsplit("-", 1)[1], e.checkpoint] for e in elements],
@@ -177,15 +92,20 @@ class Graph:
     def _changed(self, name: str, setting: Setting) -> tuple[str, Entry, Setting]:
         """What a `victims:` entry attacks, what it changes, and the setting it changes."""
         _, entry = values.inherit(values.section(self.entries.params, "victims"), "victims", name)
-        keys = ("of", "combine", "logit_scale", "members", "member", "arch", "checkpoint")
+        keys = ("of", "combine", "logit_scale", "members", "member", *PLACES, *adopted.KEYS)
         unknown = [k for k in entry if k not in keys]
         if unknown or "of" not in entry:
             problem = f"{unknown[0]}: no such key" if unknown else "key of is missing"
             raise UserError(f"params.yaml: victims.{name}: {problem}")
         if "members" in entry:
             setting = replace(setting, members=self.entries.members("victims", name, setting))
+        if "seed" in entry:
+            seed = values.as_int(entry["seed"], f"params.yaml: victims.{name}.seed")
+            setting = replace(setting, seed=seed)
         if "arch" in entry:
             setting = replace(setting, arch=str(entry["arch"]))
+        if "recipe" in entry:
+            setting = replace(setting, recipe=str(entry["recipe"]))
         if "checkpoint" in entry:
             setting = replace(setting, checkpoint=str(entry["checkpoint"]))
         if setting.checkpoint not in ("last", "best"):
@@ -244,7 +164,7 @@ class Graph:
         }
         head = f"{dataset.name}-{arch.name}-{method.name}-s{seed}"
         parents = tuple(e.run for v in edges.values() for e in v.elements)
-        return self._add(
+        return self.add(
             Run(
                 f"{head}-{digest(spec)}",
                 "train",
@@ -317,7 +237,7 @@ class Graph:
         }
         arch, seed = trajectory.id.split("-")[1], trajectory.spec["seed"]
         head = f"{trajectory.dataset.name}-{arch}-{average.name}-s{seed}"
-        return self._add(
+        return self.add(
             Run(
                 f"{head}-{digest(spec)}",
                 "average",
@@ -329,35 +249,12 @@ class Graph:
             )
         )
 
-    def _add(self, run: Run) -> Run:
+    def add(self, run: Run) -> Run:
+        """The run, once."""
         return self.runs.setdefault(run.id, run)
 
     # ---- records
 
     def record(self, victim: Victim, suite: str, setting: Setting, images: int) -> Record:
         """The record of one suite on one victim."""
-        entries = self.entries
-        where, factor = f"suites.{suite}", entries.stand_in(setting.dataset)[1]
-        suites = values.section(entries.params, "suites")
-        if suite not in suites:
-            hint = schema.nearest(suite, suites)
-            raise UserError(f"params.yaml: suites: no entry {suite!r}{hint}")
-        names = suites[suite].get("attacks")
-        if not isinstance(names, list) or not names or set(suites[suite]) != {"attacks"}:
-            raise UserError(f"params.yaml: {where}: needs exactly a list of attacks")
-        attacks = []
-        for name in names:
-            attack = entries.attack(str(name), factor, setting.eps)
-            if attack is None:
-                raise UserError(f"params.yaml: {where}.attacks: {name} is no attack")
-            attacks.append((attack.name, {**attack.spec, "surrogate": entries.surrogate(name)}))
-        spec = {
-            "core": entries.core["evaluate"],
-            "victim": victim.id.rsplit("-", 1)[1],
-            "data": victim.dataset.digest,
-            "attacks": attacks,
-            "images": images,
-            "threads": entries.threads,
-        }
-        id = f"{victim.id}/{suite}-{digest(spec)}"
-        return self.records.setdefault(id, Record(id, victim, suite, tuple(attacks), images, spec))
+        return suites.record(self, victim, suite, setting, images)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan import schema, values
+from pipeline.plan import schema, suites, values
+from pipeline.plan.artifacts import Cell, Table
 from pipeline.plan.entries import Entries, Setting, replace
-from pipeline.plan.graph import Cell, Graph, Table
+from pipeline.plan.graph import Graph
 from pipeline.plan.schema import ROOT, digest
 from pipeline.plan.values import Entry
 
@@ -30,6 +31,7 @@ KEYS = {
     "reported": str,
 }
 MEMBERS = ("oracle", "vote", "regret", "alone")  # what the members say without the victim's rule
+VIEWS = ("all", "k10")  # all members right, and right in 10 queries: random victims only
 BY_DATASET = (list, dict)  # a list, or a list for each data set
 COSTS = ("members", "parameters", "train_flops", "inference_macs")
 
@@ -50,11 +52,12 @@ def build(graph: Graph, name: str, *, all_rows: bool = False) -> Table:
     path = target_path(name)
     if all_rows:
         path = path.with_name(f"{path.stem}_all.csv")
-    suites = {s: _attacks(entries, s) for s in entry["suites"]}
+    named = {s: suites.names(entries, s) for s in entry["suites"]}
     planned = graph.entries.params.get("planned") or []
-    _check_columns(name, entry, suites, planned)
+    left = {a for s in entry["suites"] if suites.leaves(entries, s) for a in named[s]}
+    _check_columns(name, entry, named, left, planned)
     table = path.with_suffix("").relative_to("results").as_posix().replace("/", "_")
-    return Table(table, path, tuple(entry["columns"]), suites, cells, spec, digest(spec))
+    return Table(table, path, tuple(entry["columns"]), named, cells, spec, digest(spec))
 
 
 def is_cut(entries: Entries, name: str) -> bool:
@@ -96,14 +99,18 @@ def _points(entry: Entry, key: str, dataset: str, where: str) -> list[Any]:
 
 
 def _check_columns(
-    name: str, entry: Entry, suites: dict[str, tuple[str, ...]], planned: list[str]
+    name: str,
+    entry: Entry,
+    suites: dict[str, tuple[str, ...]],
+    left: set[str],
+    planned: list[str],
 ) -> None:
+    """Raise UserError for a column that no suite gives; `left` stand in suites that leave."""
     columns = entry["columns"]
-    known = {"clean", *COSTS, *(a for s in suites.values() for a in s)}
-    known |= {f"{s}_worst" for s in suites}
-    known |= {
-        f"{c}_{m}" for c in ("clean", *(a for s in suites.values() for a in s)) for m in MEMBERS
-    }
+    attacks = {a for s in suites.values() for a in s}
+    known = {"clean", *COSTS, *attacks - left, *suites, *(f"{s}_worst" for s in suites)}
+    known |= {f"{c}_{view}" for c in known - set(COSTS) for view in VIEWS}
+    known |= {f"{c}_{m}" for c in ("clean", *attacks - left) for m in MEMBERS}
     for part in [p for parts in entry["means"].values() for p in parts]:
         if part not in known:
             hint = schema.nearest(part, known)
@@ -113,10 +120,6 @@ def _check_columns(
         if column not in known:
             hint = schema.nearest(column, known)
             raise UserError(f"params.yaml: tables.{name}.columns: no column {column!r}{hint}")
-
-
-def _attacks(entries: Entries, suite: str) -> tuple[str, ...]:
-    return tuple(values.section(entries.params, "suites")[suite]["attacks"])
 
 
 def _settings(entry: Entry, axes: dict[str, list[Any]], where: str) -> Iterator[tuple[Any, ...]]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -54,8 +53,14 @@ def trajectory(plan: Plan, run: str) -> list[str]:
 
 
 def weights(plan: Plan, record: str) -> list[str]:
-    """What an evaluation needs of its victim."""
-    return files(plan, plan.record(record).victim)
+    """What an evaluation needs: its victim, and the transfer sets it judges."""
+    wanted = plan.record(record)
+    return files(plan, wanted.victim) + [str(plan.set(id).path) for id in wanted.sets]
+
+
+def adopted(plan: Plan, run: str) -> str:
+    """The file whose weights a run takes in."""
+    return str(plan.run(run).file)
 
 
 def records(plan: Plan, table: str) -> list[str]:
@@ -69,9 +74,15 @@ def average_pattern(plan: Plan) -> str:
     return rf"[a-z0-9_]+-[a-z0-9_]+-(?:{names})-s[a-z0-9_-]+"
 
 
+def adopt_pattern(plan: Plan) -> str:
+    """Regular expression of the ids of runs whose weights come from a file."""
+    found = [run.id for run in plan.graph.runs.values() if run.stage == "adopt"]
+    return "|".join(found) or "(?!)"
+
+
 def train_pattern(plan: Plan) -> str:
-    """Regular expression of the ids of trainings: all that are no averages."""
-    return rf"(?!{average_pattern(plan)})[a-z0-9_-]+"
+    """Regular expression of the ids of trainings: all that are no averages and not adopted."""
+    return rf"(?!{average_pattern(plan)}|(?:{adopt_pattern(plan)})$)[a-z0-9_-]+"
 
 
 def uncut_tables(plan: Plan) -> list[str]:
@@ -105,9 +116,14 @@ def table_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
 def missing(plan: Plan, table: Table) -> dict[str, list[str]]:
     """Ids of what a table needs and has not: by stage train, average, evaluate."""
     needed, runs = plan.needs(table)
-    absent: dict[str, list[str]] = {"train": [], "average": [], "evaluate": []}
-    absent["evaluate"] = [r.id for r in needed if not r.path.exists()]
-    wanted = {e.run for r in needed if not r.path.exists() for e in r.victim.elements}
+    stages = ("adopt", "train", "average", "transfer", "evaluate")
+    absent: dict[str, list[str]] = {stage: [] for stage in stages}
+    judged = [r for r in needed if not r.path.exists()]
+    absent["evaluate"] = [r.id for r in judged]
+    sets = {id: plan.set(id) for r in judged for id in r.sets}
+    absent["transfer"] = [s.id for s in sets.values() if not s.path.exists()]
+    sources = [plan.set(id).surrogate for id in absent["transfer"]]
+    wanted = {e.run for v in (*(r.victim for r in judged), *sources) for e in v.elements}
     for run in reversed(runs):  # parents come before what needs them
         if run.id in wanted and not (run.folder / "weights.safetensors").exists():
             absent[run.stage].append(run.id)
