@@ -19,10 +19,6 @@ from pipeline.fields import Radius
 from pipeline.losses import TINY, cross_entropy, margin
 from pipeline.norms import per_image, project, steepest, uniform_start
 
-Goal = Literal[
-    "mean_ce", "mean_prob", "worst_margin", "chosen", "lower", "mismatch", "gate", "force"
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class MembersPGD:
@@ -41,7 +37,9 @@ class MembersPGD:
     step_size: Radius
     steps: int
     restarts: int
-    goal: Goal
+    goal: Literal[
+        "mean_ce", "mean_prob", "worst_margin", "chosen", "lower", "mismatch", "gate", "force"
+    ]
     weight: float
     heard: Literal["all", "confident"]
 
