@@ -118,13 +118,18 @@ class Evaluation:
 
     def attack(self, name: str, spec: dict[str, Any], seed: int) -> Arrays:
         """Verdicts under one attack, on the images that are right before it."""
-        adversarial, kept, asked, work = self.craft(name, spec, seed)
+        return self.crafted(name, spec, seed)[1]
+
+    def crafted(self, name: str, spec: dict[str, Any], seed: int) -> tuple[Tensor, Arrays]:
+        """Adversarial images, clean where the attack had no success, and their verdicts."""
+        adversarial, kept, asked, work = self._craft(name, spec, seed)
         verdicts = {**kept, **self._sizes(adversarial), "asked": asked}
         # who was fooled before, by an earlier attack of a suite that leaves, counts as fooled
         verdicts["right"] = torch.where(self.standing, kept["right"], 0)
-        return {"work": work, **{k: v.cpu().numpy() for k, v in verdicts.items()}}
+        arrays = {"work": work, **{k: v.cpu().numpy() for k, v in verdicts.items()}}
+        return adversarial, arrays
 
-    def craft(
+    def _craft(
         self, name: str, spec: dict[str, Any], seed: int
     ) -> tuple[Tensor, Verdicts, Tensor, np.ndarray]:
         """Adversarial images, their verdicts, who was attacked, and forwards and backwards."""
