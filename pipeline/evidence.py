@@ -11,7 +11,7 @@ from pipeline.plan.values import Entry
 from pipeline.records import Arrays, meta
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Attack:
     """One attack of a record: its spec and its arrays."""
 
@@ -63,9 +63,9 @@ class Evidence:
         right: Verdicts = self.clean["clean/right"]
         return right
 
-    def everything(self) -> list[Verdicts]:
-        """Verdicts of all attacks."""
-        return [a.right for a in (*self.attacks, *self.left)]
+    def everything(self) -> list[Attack]:
+        """All attacks; those of suites that leave come last."""
+        return [*self.attacks, *self.left]
 
     def of(self, *kinds: str, **settings: Any) -> list[Attack]:
         """Attacks of some kinds on the victim itself, with some settings."""

@@ -33,6 +33,7 @@ SAME_SIGNS = 0.999  # C15: agreement of the gradients of cross-entropy and margi
 RISES = 0.99  # C17: share of images whose loss an attack raises
 SCALING = 0.01  # C20: what scaling the logits may hide
 
+BLIND = {"square", "Square", "set", "noise"}  # attacks without the victim's gradients
 LINF = {"fgsm", "bim", "mim", "pgd", "eot_pgd", "di2"}  # gradient attacks on cross-entropy
 
 
@@ -123,14 +124,17 @@ def _radii(e: Evidence) -> Iterator[str]:
 
 
 def _black_box(e: Evidence) -> Iterator[str]:
-    blind = [a for a in (*e.attacks, *e.left) if a.kind in ("square", "set", "Square", "noise")]
-    seeing = [a.right for a in (*e.attacks, *e.left) if a not in blind]
-    if not blind or not seeing:
-        return
-    only = np.maximum(worst([*seeing, e.right]) - worst([a.right for a in blind]), 0)
-    share = float(only.mean())
-    if wilson(share, len(only))[0] > BLACK_BOX:
-        yield f"{100 * share:.1f} % of images are fooled without gradients only"
+    for blind in e.everything():
+        eps = blind.field("eps")
+        if blind.kind not in BLIND or not eps:
+            continue
+        seeing = [a.right for a in e.everything() if a.kind not in BLIND and a.field("eps") == eps]
+        if not seeing:
+            continue
+        only = np.maximum(worst([*seeing, e.right]) - blind.right, 0)
+        share = float(only.mean())
+        if wilson(share, len(only))[0] > BLACK_BOX:
+            yield f"{blind.name} fools {100 * share:.1f} % of images that no gradient attack does"
 
 
 def _parts(e: Evidence) -> Iterator[str]:
@@ -154,24 +158,25 @@ def _parts(e: Evidence) -> Iterator[str]:
 def _monotone(e: Evidence) -> Iterator[str]:
     """In a suite that leaves nobody comes back, and no attack answers better than no attack."""
     before = e.right
-    for attack in (*e.attacks, *e.left):
+    for attack in e.everything():
         if not np.all(attack.right <= before + TOLERANCE):
             yield f"{attack.name} is right where the victim is wrong without it"
 
 
 def _gap(e: Evidence) -> Iterator[str]:
-    ce = [a for a in e.of("pgd", "PGD", loss="ce") if a.field("eps")]
+    """Cross-entropy PGD against the worst case at the radius of the core, or at its own."""
+    radii = [a.field("eps") for a in (e.left or e.of("pgd", "PGD")) if a.field("eps")]
+    same = [a for a in e.everything() if radii and a.field("eps") == min(radii)]
+    ce = [a for a in same if a in e.of("pgd", loss="ce", norm="linf") + e.of("PGD")]
     if not ce:
         return
-    eps = max(a.field("eps") for a in ce)
-    best = min((a for a in ce if a.field("eps") == eps), key=lambda a: float(a.right.mean()))
-    balls = [a for a in (*e.attacks, *e.left) if a.field("eps", 2.0) <= eps]
-    least = worst([a.right for a in balls])
-    gap = float((best.right - least).mean())
-    if wilson(gap, len(least))[0] > MASKING:
+    best = min(ce, key=lambda a: float(a.right.mean()))
+    gap = float((best.right - worst([a.right for a in same])).mean())
+    if wilson(gap, len(best.right))[0] > MASKING:
         yield f"{100 * gap:.0f} points of accuracy under {best.name} are masked gradients"
-    core = [a.right for a in e.left if a.field("eps", 2.0) <= eps]
-    if core and wilson(float((best.right - worst(core)).mean()), len(least))[1] < INCOMPLETE:
+    core = [a.right for a in e.left if a in same]
+    found = float((best.right - worst([best.right, *core])).mean())
+    if core and wilson(found, len(best.right))[1] < INCOMPLETE:
         yield f"the worst case finds nothing that {best.name} does not"
 
 
