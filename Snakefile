@@ -23,6 +23,7 @@ localrules:
     download,
     prepare,
     tabulate,
+    claims,
 
 
 rule all:

@@ -148,7 +148,7 @@ def compare(model: nn.Module, images: Tensor, labels: Tensor) -> None:
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 300
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     torch.set_num_threads(1)
     loaded = load_digits()
     order = torch.randperm(len(loaded.target), generator=torch.Generator().manual_seed(0))

@@ -17,11 +17,11 @@ Answer: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]  # images -> logit
 class Combination(nn.Module):
     """Members under one rule.
 
-    `random` says that two calls may differ, `one_answers` that a single member is heard.
+    `random` says that two calls may differ, `selects` that a rule chooses who answers.
     """
 
     random = False
-    one_answers = False
+    selects = False
 
     def __init__(self, members: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ def answer(member: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 class MaxConf(Combination):
     """The most confident member answers alone; ties go to the lowest index (SoE)."""
 
-    one_answers = True
+    selects = True
 
     def answers(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [members, B, classes] and confidences [members, B]."""
@@ -111,7 +111,7 @@ class MaxConf(Combination):
 class RandomOne(Combination):
     """A member drawn uniformly for every call (RED); the whole batch sees the same one."""
 
-    random = one_answers = True
+    random = True
 
     def __init__(self, members: Iterable[nn.Module]) -> None:
         super().__init__(members)

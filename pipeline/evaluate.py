@@ -95,7 +95,7 @@ class Attacks:
 
     def _leave(self, found: Arrays) -> None:
         """In a suite that leaves, no later attack meets who is fooled; never if one draw fools."""
-        if self.record.leave and not self.evaluation.victim.one_answers:
+        if self.record.leave and not self.evaluation.victim.random:
             right = torch.from_numpy(found["right"]).to(self.evaluation.standing.device)
             self.evaluation.standing &= right > 0
 

@@ -160,7 +160,7 @@ class Evaluation:
 
     def _left(self, right: Tensor) -> Tensor:
         """Rows to attack: where one member answers, what the others say counts on every image."""
-        wanted = self.standing if self.victim.one_answers else self.standing & (right > 0)
+        wanted = self.standing if self.victim.selects else self.standing & (right > 0)
         return wanted.nonzero()[:, 0]
 
     def take(self, found: Tensor, rows: Tensor, adversarial: Tensor, kept: Verdicts) -> None:

@@ -36,7 +36,7 @@ def images(plan: Plan, record: Record, name: str, where: torch.device) -> tuple[
     if record.leave:
         for earlier in list(attacks)[: list(attacks).index(name)]:
             found = torch.from_numpy(arrays[f"{earlier}/right"]).to(where)
-            evaluation.standing &= (found > 0) | victim.one_answers
+            evaluation.standing &= (found > 0) | victim.random
     if "set" in attacks[name]:
         crafted = transfer.read(plan.set(attacks[name]["set"]), split, evaluation.ids)
         again = evaluation.stored(crafted)

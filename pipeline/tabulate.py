@@ -37,13 +37,13 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
 
 def _about(tabulation: Tabulation) -> str:
     entries, entry = tabulation.plan.entries, tabulation.table.spec["entry"]
-    stand_ins = [
-        f"{entries.stand_in(d)[0]} standing in for {d}"
-        for d in entry["datasets"]
-        if entries.stand_in(d)[0] != d
-    ]
+    named = {d: entries.stand_in(d)[0] for d in entry["datasets"]}
+    named |= {a: entries.arch(a).name for a in entry["archs"]}
+    stand_ins = [f"{used} standing in for {name}" for name, used in named.items() if used != name]
     shown = {a for s in tabulation.table.suites.values() for a in s}
     cuts = [f"{a} {_cut(c)}" for a, c in entries.part("attacks").items() if a in shown]
+    training = entries.part("recipe")
+    cuts += [f"training {_cut(training)}"] if training else []
     parts = [
         f"Scale {entries.scale_name}; {entry['images']} test images; seeds {entry['seeds']}; "
         f"checkpoint {entry['checkpoint']}; percent with 95 % half-width; "

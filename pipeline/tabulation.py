@@ -59,13 +59,19 @@ class Tabulation:
 
     def _label(self, cell: Cell) -> str:
         """The row's name, and whatever else tells it from the table's other rows."""
-        setting, spec = cell.setting, self.table.spec["entry"]
+        setting = cell.setting
         parts = [cell.row]
-        parts += [f"x{cell.members}"] if len(spec["members"]) > 1 else []
-        parts += [setting.dataset] if len(spec["datasets"]) > 1 else []
-        parts += [setting.arch] if len(spec["archs"]) > 1 else []
+        parts += [f"x{cell.members}"] if self._varies("members") else []
+        parts += [setting.dataset] if len({c.setting.dataset for c in self.table.cells}) > 1 else []
+        parts += [setting.arch] if self._varies("arch") else []
         parts += [f"{k}={v}" for k, v in setting.overrides]
         return " ".join(parts)
+
+    def _varies(self, key: str) -> bool:
+        """Whether rows of one data set differ in this part of their settings."""
+        settings = [c.setting for c in self.table.cells]
+        pairs = {(s.dataset, getattr(s, key)) for s in settings}
+        return len(pairs) > len({s.dataset for s in settings})
 
     def _keys(self, cell: Cell) -> dict[str, Any]:
         """What a row is, for the .csv and the .json."""

@@ -64,7 +64,7 @@ def record(victim: Combination, suite: dict[str, Any], leave: bool = False) -> A
     for name, asked in suite.items():
         verdicts = found.attack(name, asked, 0)
         arrays |= {f"{name}/{k}": v for k, v in verdicts.items()}
-        if leave and not victim.one_answers:
+        if leave and not victim.random:
             found.standing &= torch.from_numpy(verdicts["right"]) > 0
     said = {"spec": {"leave": leave}, "flips": found.flips(), "outputs": found.outputs()}
     said |= {"untouched": True, "random": victim.random, "weights": {}, "suite": "suite"}

@@ -185,7 +185,7 @@ def by_image(size: int, epoch: int = 1, first: int = 0, seed: int = 0) -> dict[i
     found = {}
     loader = batches(split_of(50), set_with("crop_flip"), size, seed, epoch, first)
     for batch in loader:
-        assert batch.images.dtype == torch.float32 and 0 <= batch.images.min()
+        assert batch.images.dtype == torch.float32 and batch.images.min() >= 0
         assert batch.images.max() <= 1
         numbers = batch.draws.fork("attack").uniform(2)
         for row, label in enumerate(batch.labels.tolist()):

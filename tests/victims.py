@@ -92,6 +92,18 @@ class Linear(nn.Module):
         return images.flatten(1) @ self.weights.T
 
 
+class Changed(nn.Module):
+    """A model with a function of its logits."""
+
+    def __init__(self, model: nn.Module, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.model, self.function = model, function
+
+    def forward(self, images: Tensor) -> Tensor:
+        changed: Tensor = self.function(self.model(images))
+        return changed
+
+
 class Counting(nn.Module):
     """Counts the samples that pass forward and backward."""
 

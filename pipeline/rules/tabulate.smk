@@ -13,3 +13,16 @@ rule tabulate:
         "logs/tabulate/{folder}{table}.log",
     shell:
         "python -m pipeline.tabulate {output.csv} > {log} 2>&1"
+
+
+# The papers' sentences against all tables, and against their own.
+rule claims:
+    input:
+        tables=jobs.uncut_tables(PLAN),
+        claims=["data/claims/ours.csv", "data/claims/printed.csv"],
+    output:
+        report("results/claims.md", category="tables"),
+    log:
+        "logs/tabulate/claims.log",
+    shell:
+        "python -m pipeline.claims > {log} 2>&1"

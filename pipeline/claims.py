@@ -1,0 +1,169 @@
+"""What the papers say against numbers: `python -m pipeline.claims` writes results/claims.md.
+
+First our records: each sentence of data/claims/ours.csv says that one row of a table beats another;
+the paired difference decides. Then the papers' own tables: each sentence of data/claims/printed.csv
+is computed again from data/reported/, and so is every printed average.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline import metrics
+from pipeline.errors import UserError, report
+from pipeline.files import write_atomic
+from pipeline.plan import Plan, load_plan, values
+from pipeline.tabulation import Row, Tabulation
+
+TARGET = Path("results/claims.md")
+OURS = ("paper", "sentence", "table", "column", "better", "worse")
+PRINTED = ("paper", "where", "sentence", "relation", "stated", "left", "right")
+ABOUT = 0.5  # points: what `about` a number of up to 10 allows, a twentieth of larger ones
+PAPERS = ("aute", "soe", "at_aka", "red", "meat")
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        frame = pd.read_csv(path, keep_default_na=False, dtype=str)
+    except (FileNotFoundError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    if tuple(frame.columns) != columns:
+        raise UserError(f"{path}: columns must be {', '.join(columns)}")
+    return [{str(k): str(v) for k, v in line.items()} for line in frame.to_dict("records")]
+
+
+# ---- our records
+
+
+class Ours:
+    """Sentences about our tables, decided by paired differences."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._tables: dict[str, Tabulation] = {}
+
+    def verdict(self, claim: dict[str, str]) -> tuple[str, str]:
+        """agrees, does not, cannot tell at this scale, or what is missing; and the difference."""
+        rows = [self._row(claim["table"], claim[side]) for side in ("better", "worse")]
+        if rows[0] is None or rows[1] is None:
+            return "not in the table at this scale", ""
+        unfinished = [row.status for row in rows if row and row.status != "done"]
+        if unfinished:
+            return unfinished[0], ""
+        found = metrics.paired(*(row.verdicts[claim["column"]] for row in rows if row))
+        low, high = 100 * found["low"], 100 * found["high"]
+        text = f"{100 * found['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+        if low > 0:
+            return "agrees", text
+        return ("does not" if high < 0 else "cannot tell at this scale"), text
+
+    def _row(self, table: str, label: str) -> Row | None:
+        if table not in self._tables:
+            self._tables[table] = Tabulation(self.plan, self.plan.table(table), partial=True)
+        found = {row.label: row for row in self._tables[table].rows}
+        if label in found:
+            return found[label]
+        name, _, members = label.rpartition(" x")  # a scale may keep one number of members
+        row = found.get(name)
+        return row if row and str(row.keys["members"]) == members else None
+
+
+# ---- the papers' own tables
+
+
+class Printed:
+    """Sentences and averages computed again from the published cells."""
+
+    def __init__(self) -> None:
+        self._cells: dict[tuple[str, str], float] = {}
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        for paper in PAPERS:
+            path = Path("data/reported") / f"{paper}.csv"
+            frame = pd.read_csv(path, keep_default_na=False, dtype=str)
+            self._rows[paper] = frame.to_dict("records")
+            for line in self._rows[paper]:
+                key = f"{line['table']}|{line['row']}|{line['column']}"
+                self._cells[paper, key] = float(values.fraction(line["value"], str(path)))
+
+    def verdict(self, claim: dict[str, str]) -> tuple[str, str]:
+        """Whether a printed sentence holds in the printed cells, and what they give."""
+        given = self._cell(claim["paper"], claim["left"])
+        if claim["right"]:
+            given -= self._cell(claim["paper"], claim["right"])
+        stated = float(claim["stated"])
+        digits = len(claim["stated"].partition(".")[2])
+        holds = {
+            "is": abs(given - stated) < 0.5 * 10.0**-digits + 1e-9,
+            "about": abs(given - stated) <= max(ABOUT, ABOUT * stated / 10) + 1e-9,
+            "at_least": given >= stated - 1e-9,
+            "at_most": given <= stated + 1e-9,
+        }
+        if claim["relation"] not in holds:
+            raise UserError(f"data/claims/printed.csv: no relation {claim['relation']!r}")
+        return ("holds" if holds[claim["relation"]] else "contradicted"), f"{given:.2f}"
+
+    def _cell(self, paper: str, key: str) -> float:
+        if (paper, key) not in self._cells:
+            raise UserError(f"data/claims/printed.csv: data/reported/{paper}.csv has no cell {key}")
+        return self._cells[paper, key]
+
+    def averages(self, paper: str) -> list[tuple[str, float, float]]:
+        """Printed averages that are not those of their row's attacks: name, printed, computed."""
+        groups: dict[str, dict[str, float]] = {}
+        for line in self._rows[paper]:
+            prefix, _, column = f" {line['column']}".rpartition(" ")
+            name = f"Table {line['table']}, {line['row']}{prefix}"
+            groups.setdefault(name, {})[column] = float(line["value"])
+        wrong = []
+        for name, cells in groups.items():
+            if "Avg" in cells:
+                parts = [v for k, v in cells.items() if k not in ("Avg", "Clean", "change")]
+                mean = sum(parts) / len(parts)
+                if abs(mean - cells["Avg"]) > 0.05 + 1e-9:
+                    wrong.append((name, cells["Avg"], mean))
+        return wrong
+
+
+# ---- the page
+
+
+def page(plan: Plan) -> str:
+    """The text of results/claims.md."""
+    ours, printed = Ours(plan), Printed()
+    lines = [
+        "# Claims",
+        "",
+        f"Scale {plan.scale}. Ours: paired difference in points with its 95 % interval.",
+        "",
+        "| paper | sentence | verdict | difference |",
+        "|---|---|---|---|",
+    ]
+    for claim in _read(Path("data/claims/ours.csv"), OURS):
+        verdict, text = ours.verdict(claim)
+        lines.append(f"| {claim['paper']} | {claim['sentence']} | {verdict} | {text} |")
+    lines += ["", "# The papers' sentences in their own tables", ""]
+    lines += ["| paper | where | sentence | verdict | the cells give |", "|---|---|---|---|---|"]
+    for claim in _read(Path("data/claims/printed.csv"), PRINTED):
+        verdict, text = printed.verdict(claim)
+        cells = [claim["paper"], claim["where"], claim["sentence"], verdict, text]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += ["", "# Printed averages that are not the mean of their row", ""]
+    found = [(p, *wrong) for p in PAPERS for wrong in printed.averages(p)]
+    lines += [f"- {p}: {name}: printed {a:.1f}, mean {b:.2f}" for p, name, a, b in found]
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: list[str] | None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.claims", description=__doc__)
+    parser.parse_args(argv)
+    text = page(load_plan())
+    TARGET.parent.mkdir(exist_ok=True)
+    write_atomic(TARGET, text.encode())
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    report(main)

@@ -1,0 +1,339 @@
+"""Verdicts on a victim: equal to a plain loop, resumed to the same bytes, counted and fixed."""
+
+import json
+import random
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+from victims import Exact
+
+from pipeline import checkpoint, evaluate, models, registry
+from pipeline.draws import Draws, derive
+from pipeline.ensemble import Combination, combine, surrogates
+from pipeline.errors import Interrupted, UserError
+from pipeline.evaluation import Counted, Evaluation
+from pipeline.files import load_safetensors, sha256_of
+from pipeline.images import Split, load_split
+from pipeline.losses import cross_entropy, margin
+from pipeline.plan import Plan, Record
+from pipeline.plan.entries import Setting
+from pipeline.records import Arrays, meta, pack, read_arrays
+from pipeline.subset import subset
+
+EPS = 0.1
+
+
+def spec(component: str = "pgd", surrogate: str = "self", **changed: Any) -> dict[str, Any]:
+    usual = {"norm": "linf", "eps": EPS, "step_size": EPS / 3, "steps": 5, "restarts": 1}
+    fields = {**usual, "start": "uniform", "loss": "ce", "any_iterate": False, **changed}
+    return {"component": component, "fields": fields, "surrogate": surrogate}
+
+
+def split_of(count: int = 40) -> Split:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 1, 8, 8), generator=generator).to(torch.uint8)
+    labels = torch.randint(0, 3, (count,), generator=generator)
+    return Split(images, labels, list("abc"), [0.5], [0.5])
+
+
+def exact(count: int, rule: str) -> Combination:
+    """Members whose arithmetic does not depend on the batch, trained on nothing."""
+    nets = [Exact(classes=3, seed=seed).requires_grad_(False) for seed in range(count)]
+    return combine(rule, nets).eval()
+
+
+def labelled(victim: nn.Module, split: Split) -> Split:
+    """The split with the victim's own answers for most labels, so that most are right."""
+    with torch.no_grad():
+        answers = victim(split.floats()).argmax(1)
+    answers[::5] = (answers[::5] + 1) % 3
+    return Split(split.images, answers, split.names, split.mean, split.std)
+
+
+def evaluation(victim: Combination, split: Split) -> Evaluation:
+    return Evaluation(victim, split, list(range(len(split))))
+
+
+# ---- verdicts
+
+
+@pytest.mark.parametrize("surrogate", ["self", "mean_logit", "members", "normalised"])
+@pytest.mark.parametrize("rule", ["mean_prob", "vote", "max_conf"])
+def test_verdicts_are_those_of_a_plain_loop(rule, surrogate):
+    victim = exact(3, rule)
+    split, asked = labelled(victim, split_of()), spec(surrogate=surrogate)
+    found = evaluation(victim, split).attack("name", asked, 0)
+    attack = registry.build("attacks", asked)
+    for number, (image, label) in enumerate(zip(split.floats(), split.labels, strict=True)):
+        image, label = image[None], label[None]
+        right = bool(victim(image).argmax(1) == label)
+        for i, model in enumerate(surrogates(victim, surrogate)):
+            draws = Draws(derive(0, "name", i), torch.tensor([number]))
+            if right:
+                moved = attack(model, image, label, draws)
+                right = bool(victim(moved).argmax(1) == label)
+                last = moved
+        assert found["right"][number] == right
+        if victim(image).argmax(1) == label:
+            assert found["linf"][number] == (last - image).abs().max()
+            assert found["margin"][number] == pytest.approx(-margin(victim(last), label).item())
+        else:  # what is wrong before the attack is not attacked
+            assert found["linf"][number] == 0 and found["unchanged"][number]
+    assert 0 < found["right"].sum() < (victim(split.floats()).argmax(1) == split.labels).sum()
+    assert found["linf"].max() <= EPS + 1e-6 and found["outside"].max() == 0
+
+
+def test_an_images_draws_are_its_own_in_every_subset():
+    victim = exact(3, "mean_prob")
+    split, rows = labelled(victim, split_of()), [3, 8, 17, 31, 32, 38]
+    whole = evaluation(victim, split).attack("name", spec(), 0)
+    part = Evaluation(victim, split, rows).attack("name", spec(), 0)
+    for key in ("right", "margin", "linf", "l2", "unchanged"):
+        assert np.array_equal(part[key], whole[key][rows])
+
+
+@pytest.mark.parametrize("rule", ["mean_prob", "random_one"])
+def test_batches_change_no_verdict(monkeypatch, rule):
+    victim = exact(3, rule)
+    split = labelled(combine("mean_prob", victim.members), split_of())
+    kind = "self" if rule == "mean_prob" else "mean_logit"
+    whole = evaluation(victim, split).attack("name", spec(surrogate=kind), 0)
+    monkeypatch.setattr("pipeline.evaluation.BATCH", 7)
+    parts = evaluation(victim, split).attack("name", spec(surrogate=kind), 0)
+    assert pack(whole) == pack(parts)
+
+
+def test_clean_verdicts_margins_and_gradients_are_the_victims():
+    victim = exact(3, "mean_prob")
+    split = labelled(victim, split_of())
+    found = evaluation(victim, split)
+    scores = victim(split.floats())
+    assert torch.equal(found.clean["right"], (scores.argmax(1) == split.labels).float())
+    assert torch.allclose(found.clean["margin"], -margin(scores, split.labels))
+    assert not found.gradients()["zero_gradient"].any()
+
+
+class Gate(nn.Module):
+    """Three pixels as logits, whose gradients are set by the last pixel: 0, inf, nan or as is."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        kind = (images.detach()[:, 0, -1, -1:] * 255).round()
+        logits = images.flatten(1)[:, :3] * 1
+        if logits.requires_grad:
+            factor = torch.tensor([0, torch.inf, torch.nan, 1])[kind.long()]
+            logits.register_hook(lambda gradient: gradient * factor)
+        return logits
+
+
+def test_images_without_a_gradient_are_counted():
+    split = split_of(4)
+    split.images[:, 0, -1, -1] = torch.tensor([0, 1, 2, 3]).to(torch.uint8)
+    found = evaluation(combine("single", [Gate()]), split).gradients()["zero_gradient"]
+    assert found.tolist() == [True, True, True, False]
+
+
+def test_a_random_victim_has_its_expected_accuracy_on_one_common_image():
+    victim = exact(3, "random_one")
+    split = labelled(combine("mean_prob", victim.members), split_of())
+    asked = spec(surrogate="mean_logit")
+    found = evaluation(victim, split).attack("name", asked, 0)
+
+    def expected(images: Tensor) -> Tensor:
+        right = [m(images).argmax(1) == split.labels for m in victim.members]
+        return torch.stack(right).float().mean(0)
+
+    (model,) = surrogates(victim, "mean_logit")
+    draws = Draws(derive(0, "name", 0), torch.arange(40))
+    moved = registry.build("attacks", asked)(model, split.floats(), split.labels, draws)
+    clean, attacked = expected(split.floats()), expected(moved)
+    assert np.array_equal(found["right"], torch.minimum(clean, attacked).numpy())
+    assert (found["right"] * 3 % 3 != 0).any()  # some members right, others not
+    assert torch.equal(evaluation(victim, split).clean["right"], clean)
+
+
+def test_a_random_victim_repeats_its_verdicts_whatever_came_before():
+    victim = exact(3, "random_one")
+    split = labelled(combine("mean_prob", victim.members), split_of())
+    one, other = evaluation(victim, split), evaluation(victim, split)
+    other.attack("another", spec(), 0)
+    assert pack(one.attack("name", spec(), 0)) == pack(other.attack("name", spec(), 0))
+
+
+# ---- work
+
+
+def test_counted_counts_images_forwards_and_backwards():
+    model = Counted(exact(2, "mean_prob"))
+    images = torch.rand(6, 1, 8, 8, requires_grad=True)
+    with torch.no_grad():
+        model(images)
+    assert (model.forwards, model.backwards) == (6, 0)
+    torch.autograd.grad(cross_entropy(model(images), torch.zeros(6, dtype=int)).sum(), images)
+    model(images[:2])
+    assert (model.forwards, model.backwards) == (14, 6)
+    assert not model.random and Counted(exact(2, "random_one")).random
+
+
+def test_a_record_says_how_many_gradients_an_attack_spent():
+    victim = exact(3, "mean_prob")
+    split = labelled(victim, split_of())
+    right = int(evaluation(victim, split).clean["right"].sum())
+    found = evaluation(victim, split).attack("name", spec(steps=5), 0)
+    assert found["work"].tolist() == [5 * right, 5 * right]
+    lazy = evaluation(victim, split).attack("name", spec(steps=5, any_iterate=True), 0)
+    assert lazy["work"][1] < 5 * right
+    each = evaluation(victim, split).attack("name", spec(surrogate="members", steps=5), 0)
+    assert 5 * right < each["work"][1] < 3 * 5 * right  # who is fooled leaves
+
+
+# ---- which images
+
+
+def test_the_subset_is_pythons_sample_with_seed_0():
+    random.seed(0)
+    assert subset(1000, 10_000) == sorted(random.sample(range(10_000), 1000))
+    assert subset(1000, 10_000)[:3] == [1, 3, 4]
+    assert subset(5, 5) == [0, 1, 2, 3, 4]
+    for images in (0, 6):
+        with pytest.raises(UserError, match=f"images: {images} asked for, the test split has 5"):
+            subset(images, 5)
+
+
+# ---- records on disk
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Plan:
+    found = tiny.params(epochs=1)
+    found["victims"]["moody"] = {"of": "standard", "combine": "random_one"}
+    found["suites"]["unified"]["attacks"] = ["fgsm", "pgd10", "mean_logit_apgd_dlr"]
+    found["scales"]["demo"]["attacks"]["mean_logit_apgd_dlr"] = {"steps": 2}
+    return tiny.place(tmp_path, monkeypatch, found)
+
+
+def record_of(plan: Plan, row: str, members: int = 2) -> Record:
+    tiny.trained(plan, row, members)
+    setting = Setting("cifar10", "resnet20", "unified", members, 0)
+    return plan.graph.record(plan.graph.victim(row, setting), "unified", setting, 30)
+
+
+def made(plan: Plan, record: Record) -> Arrays:
+    evaluate.evaluate(plan, record, tiny.CPU)
+    return read_arrays(record.path)
+
+
+def test_a_record_holds_verdicts_weights_and_costs(here):
+    record = record_of(here, "standard")
+    found = made(here, record)
+    assert {n.split("/")[0] for n in found} == {
+        "ids", "labels", "clean", "fgsm", "pgd10", "mean_logit_apgd_dlr", "meta"
+    }  # fmt: skip
+    test = load_split(here.dataset("digits"), "test", tiny.CPU)
+    assert found["ids"].tolist() == subset(30, 720)
+    assert np.array_equal(found["labels"], test.labels[found["ids"]].numpy())
+    said = meta(found)
+    assert said["spec"] == json.loads(json.dumps(record.spec))
+    runs = [here.run(e.run) for e in record.victim.elements]
+    weights = {r.id: sha256_of(r.folder / "weights.safetensors") for r in runs}
+    assert said["weights"] == weights and len(weights) == 2
+    flops = [json.loads((r.folder / "run.json").read_text())["flops"] for r in runs]
+    assert said["cost"]["train_flops"] == sum(flops) and said["cost"]["members"] == 2
+    victim = models.load_victim(here, record.victim, test, tiny.CPU)
+    sizes = [p.numel() for p in victim.parameters()]
+    assert said["cost"]["parameters"] == sum(sizes)
+    assert not Path("work/records", record.id).exists()
+
+
+def test_a_random_victim_costs_one_member_a_query(here):
+    both, one = (meta(made(here, record_of(here, r)))["cost"] for r in ("standard", "moody"))
+    assert both["inference_macs"] == 2 * one["inference_macs"]
+    assert both["parameters"] == one["parameters"]
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> list[str]:
+    """Ask to stop during attack number `after`; the names of the attacks that run."""
+    whole, names = Evaluation.attack, list[str]()
+
+    def attack(self: Evaluation, name: str, asked: dict[str, Any], seed: int) -> Arrays:
+        names.append(name)
+        if len(names) == after:
+            signal.raise_signal(signal.SIGTERM)
+        return whole(self, name, asked, seed)
+
+    monkeypatch.setattr(Evaluation, "attack", attack)
+    return names
+
+
+@pytest.mark.parametrize("row", ["standard", "moody"])
+def test_a_resumed_record_has_the_same_bytes(here, monkeypatch, row):
+    record = record_of(here, row)
+    made(here, record)
+    expected = record.path.read_bytes()
+    record.path.unlink()
+    names = interrupt(monkeypatch, 2)
+    with pytest.raises(Interrupted, match="saved after pgd10; run again to resume"):
+        evaluate.evaluate(here, record, tiny.CPU)
+    assert not record.path.exists() and names == ["fgsm", "pgd10"]
+    evaluate.evaluate(here, record, tiny.CPU)
+    assert names == ["fgsm", "pgd10", "mean_logit_apgd_dlr"]
+    assert record.path.read_bytes() == expected
+
+
+def test_verdicts_on_other_weights_are_not_resumed(here):
+    record = record_of(here, "standard")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        interrupt(patch, 1)
+        evaluate.evaluate(here, record, tiny.CPU)
+    path = here.run(record.victim.elements[0].run).folder / "weights.safetensors"
+    weights = load_safetensors(path, "")[0]
+    checkpoint.save(path, {n: -v for n, v in weights.items()})
+    resumed = made(here, record)
+    record.path.unlink()
+    shutil.rmtree("work")
+    assert pack(resumed) == pack(made(here, record))
+
+
+def test_the_command_takes_an_id_or_a_file_and_leaves_a_record_alone(here, capsys):
+    asked = Path("params.yaml").read_text()
+    assert "rows:\n    - standard" in asked
+    (cell,) = [c for c in here.table("table1").cells]
+    tiny.trained(here, "standard", 3)
+    record = cell.records["unified"]
+    evaluate.main([record.id])
+    before = record.path.stat()
+    evaluate.main([str(record.path)])
+    assert "nothing to do" in capsys.readouterr().out and record.path.stat() == before
+    with pytest.raises(UserError, match="no record"):
+        evaluate.main(["ghost/unified-0"])
+
+
+def test_equal_arrays_give_equal_bytes(tmp_path):
+    arrays = {"b": np.arange(4), "a": np.ones((2, 2), np.float32), "meta": np.array('{"x": 1}')}
+    packed = pack(arrays)
+    assert packed == pack(dict(reversed(arrays.items())))
+    (tmp_path / "r.npz").write_bytes(packed)
+    found = read_arrays(tmp_path / "r.npz")
+    assert meta(found) == {"x": 1} and all(np.array_equal(found[k], v) for k, v in arrays.items())
+
+
+def test_an_unreadable_record_is_refused_in_one_line(tmp_path):
+    path = tmp_path / "r.npz"
+    with pytest.raises(UserError, match="r.npz: is missing"):
+        read_arrays(path)
+    whole = pack({"a": np.arange(1000)})
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    pickled = tmp_path / "p.npz"
+    np.savez(pickled, a=np.array([{}], dtype=object))
+    for content in (whole[:-30], b"", b"PK", bytes(flipped), pickled.read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="truncated or corrupt") as raised:
+            read_arrays(path)
+        assert "\n" not in str(raised.value)
