@@ -18,6 +18,7 @@ from pipeline.images import load_split
 from pipeline.plan import Plan, Record
 from pipeline.plan.entries import Setting
 from pipeline.records import Arrays, meta, read_arrays
+from pipeline.registry import build
 from pipeline.transferability import matrix
 
 CORE = ["pgd10", "apgd_ce", "members_margin_pgd"]
@@ -346,7 +347,7 @@ def test_a_member_falls_to_its_own_attack_more_than_the_others(here) -> None:
     record = record_of(here, "standard", "plain")
     split = load_split(record.victim.dataset, "test", tiny.CPU)
     members = list(models.load_victim(here, record.victim, split, tiny.CPU).members)
-    attack = tiny.registry.build("attacks", dict(record.attacks)["pgd10"])
+    attack = build("attacks", dict(record.attacks)["pgd10"])
     found = matrix(members, split, torch.arange(100), attack)
     assert len(found) == len(found[0]) == 2
     for own in range(2):

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from pipeline import device, download, prepare, registry, train
+from pipeline import device, download, prepare, train
 from pipeline.plan import Plan, Run
 from pipeline.plan.entries import Setting
 
