@@ -110,7 +110,8 @@ class Evaluation:
         everyone = torch.arange(len(self.images), device=self.images.device)
         for number, model in enumerate(models_):
             # where one member is chosen, what the others would say counts on every image
-            left = everyone if self.victim.selects else everyone[right > 0]
+            lost = self.clean["right"] == 0
+            left = everyone[(right > 0) | (lost & self.victim.selects)]
             for rows in torch.split(left, BATCH):
                 draws = Draws(derive(seed, name, number), self.ids[rows])
                 found = attack(model, self.images[rows], self.labels[rows], draws)

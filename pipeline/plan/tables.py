@@ -68,7 +68,7 @@ def _entry(entries: Entries, name: str, all_rows: bool) -> Entry:
     cut = dict(entries.part("tables").get(name, {}))
     if all_rows:
         cut.pop("rows", None)
-    shrunk = {k: entries.scale[k] for k in ("images", "seeds", "members") if k in entries.scale}
+    shrunk: Entry = {k: entries.scale[k] for k in ("images", "seeds", "members") if k in entries.scale}
     if "members" in shrunk:  # the scale bounds members; it adds none
         limit = values.as_int(shrunk.pop("members"), "params.yaml: scales.members")
         asked = entry.get("members", [])
