@@ -1,0 +1,107 @@
+"""What the plan names: runs, victims, records, and the tables made of them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.plan.entries import Dataset, Setting
+from pipeline.plan.values import Entry
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, or one average of a trajectory; `parents` are runs it needs."""
+
+    id: str
+    stage: str  # train or average
+    entry: str
+    dataset: Dataset
+    arch: str  # the entry that stands for the table's
+    spec: Entry
+    members: int
+    parents: tuple[str, ...] = ()
+    edges: dict[str, "Victim"] = field(default_factory=dict)  # parents by method field
+
+    @property
+    def folder(self) -> Path:
+        """Where its weights and history lie."""
+        return Path("results/runs") / self.id
+
+    @property
+    def snapshots(self) -> Path:
+        """Where a trajectory's epochs lie."""
+        return Path("results/snapshots") / self.id
+
+
+@dataclass(frozen=True)
+class Element:
+    """A part of a victim: a run's weights at one checkpoint."""
+
+    run: str
+    checkpoint: str  # last or best
+
+
+@dataclass(frozen=True)
+class Victim:
+    """What is attacked: elements and the rule that combines their members."""
+
+    id: str
+    entry: str
+    dataset: Dataset
+    elements: tuple[Element, ...]
+    combine: str
+    logit_scale: float
+    members: int
+    member: int | None = None  # the one that answers alone, of jointly trained members
+
+
+@dataclass(frozen=True)
+class Record:
+    """One suite of attacks on one victim: per-sample verdicts."""
+
+    id: str
+    victim: Victim
+    suite: str
+    attacks: tuple[tuple[str, Entry], ...]  # name, spec with surrogate
+    images: int
+    spec: Entry
+
+    @property
+    def path(self) -> Path:
+        """Where the verdicts lie."""
+        return Path("results/records") / f"{self.id}.npz"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of a table at one seed; victim and records are None for a planned method."""
+
+    row: str
+    setting: Setting
+    members: int
+    seed: int
+    victim: Victim | None
+    records: dict[str, Record]
+    reference: str | None  # id of the victim to compare with
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as this plan builds it; `digest` is what its receipt must hold."""
+
+    name: str
+    path: Path
+    columns: tuple[str, ...]
+    suites: dict[str, tuple[str, ...]]
+    cells: tuple[Cell, ...]
+    spec: Entry
+    digest: str
+
+    @property
+    def metrics(self) -> Path:
+        """Its numbers alone, for DVC."""
+        return self.path.parent / "metrics" / f"{self.path.stem}.json"
+
+
+def tail(id: str) -> str:
+    """The digest at the end of an artifact's id."""
+    return id.rpartition("-")[2]
