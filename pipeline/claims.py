@@ -46,13 +46,14 @@ class Ours:
 
     def verdict(self, claim: dict[str, str]) -> tuple[str, str]:
         """agrees, does not, cannot tell at this scale, or what is missing; and the difference."""
-        rows = [self._row(claim["table"], claim[side]) for side in ("better", "worse")]
-        if rows[0] is None or rows[1] is None:
+        better, worse = (self._row(claim["table"], claim[side]) for side in ("better", "worse"))
+        if better is None or worse is None:
             return "not in the table at this scale", ""
-        unfinished = [row.status for row in rows if row and row.status != "done"]
+        unfinished = [row.status for row in (better, worse) if row.status != "done"]
         if unfinished:
             return unfinished[0], ""
-        found = metrics.paired(*(row.verdicts[claim["column"]] for row in rows if row))
+        column = claim["column"]
+        found = metrics.paired(better.verdicts[column], worse.verdicts[column])
         low, high = 100 * found["low"], 100 * found["high"]
         text = f"{100 * found['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
         if low > 0:
@@ -82,7 +83,7 @@ class Printed:
         for paper in PAPERS:
             path = Path("data/reported") / f"{paper}.csv"
             frame = pd.read_csv(path, keep_default_na=False, dtype=str)
-            self._rows[paper] = frame.to_dict("records")
+            self._rows[paper] = [dict(zip(frame, line, strict=True)) for line in frame.to_numpy()]
             for line in self._rows[paper]:
                 key = f"{line['table']}|{line['row']}|{line['column']}"
                 self._cells[paper, key] = float(values.fraction(line["value"], str(path)))

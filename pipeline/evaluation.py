@@ -159,9 +159,9 @@ class Evaluation:
         return {"work": np.zeros(2, int), **{k: v.cpu().numpy() for k, v in verdicts.items()}}
 
     def _left(self, right: Tensor) -> Tensor:
-        """Rows to attack: where one member answers, what the others say counts on every image."""
-        wanted = self.standing if self.victim.selects else self.standing & (right > 0)
-        return wanted.nonzero()[:, 0]
+        """Rows to attack: where one member is chosen, what the others would say counts too."""
+        lost = (self.clean["right"] == 0) & self.victim.selects
+        return (self.standing & ((right > 0) | lost)).nonzero()[:, 0]
 
     def take(self, found: Tensor, rows: Tensor, adversarial: Tensor, kept: Verdicts) -> None:
         """Keep what is no better for the victim than what it has seen."""

@@ -57,9 +57,11 @@ def of_members(
     right_NK = said_NK == labels[:, None]
     if rule == "vote":
         votes = [np.bincount(said).argmax() for said in said_NK]
-        return (np.array(votes) == labels).astype(np.float32)
+        voted: Verdicts = (np.array(votes) == labels).astype(np.float32)
+        return voted
     if rule == "alone":
-        return right_NK.mean(1, dtype=np.float32)
+        shares: Verdicts = right_NK.mean(1, dtype=np.float32)
+        return shares
     oracle: Verdicts = right_NK.any(1).astype(np.float32)
     return oracle if rule == "oracle" else oracle - right
 

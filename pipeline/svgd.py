@@ -19,9 +19,10 @@ class Particles:
 
     phi_i = (1/n) sum_j [k_ij G_j + gamma k_ij (x_i - x_j) / h^2] with
     k_ij = exp(-|x_i - x_j|^2 / 2h^2). kernel: `fixed` has h = width; `median` has
-    h^2 = median |x_i - x_j|^2 / (2 log(n + 1)) for each image and step; `none` is one plain PGD for each model. gradients: `own` is model j's at x_j,
-    `every` model i's at x_j, as printed. is_balanced: both sums of phi get unit length before they
-    are added. is_signed: steps along sign(phi) instead of phi.
+    h^2 = median |x_i - x_j|^2 / (2 log(n + 1)) for each image and step; `none` is one plain PGD
+    for each model. gradients: `own` is model j's at x_j, `every` model i's at x_j, as printed.
+    is_balanced: both sums of phi get unit length before they are added. is_signed: steps along
+    sign(phi) instead of phi.
     """
 
     eps: float

@@ -14,7 +14,7 @@ class Average(ABC):
     bn_data: kept takes the snapshots' own running statistics through the average; clean and
     adversarial re-estimate them on augmented training images, adversarial ones being crafted on
     the averaged network by the training attack. bn_statistic: cumulative is the mean over the
-    pass's batches; median_of_ema is MEAT's released rule, the median over the pass of running
+    pass's images; median_of_ema is MEAT's released rule, the median over the pass of running
     statistics that start at (0, 1).
     """
 

@@ -1,4 +1,4 @@
-"""What a moment of training uses: rate and momentum, augmented batches, batch-norm modes, FLOPs."""
+"""What a moment of training uses: rate and momentum, augmented batches."""
 
 from typing import Any
 
@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from pipeline.augment import augment, crop_flip
-from pipeline.batchnorm import attack_mode
 from pipeline.draws import Draws
 from pipeline.errors import UserError
-from pipeline.flops import FlopCount
 from pipeline.images import Split, batches
 from pipeline.plan import Dataset
 from pipeline.plan.entries import Entries
@@ -220,71 +218,3 @@ def test_epochs_and_seeds_differ_and_a_resumed_epoch_goes_on():
 def test_a_batch_size_of_one_is_refused():
     with pytest.raises(UserError, match="batch_size 1: batch statistics need 2"):
         next(batches(split_of(4), set_with("none"), 1, 0, 1))
-
-
-# ---- modes of batch normalisation
-
-
-def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5), nn.Flatten())
-
-
-@pytest.mark.parametrize("mode", ["eval", "train_frozen", "train_update"])
-@pytest.mark.parametrize("before", [True, False])
-def test_crafting_modes_use_and_move_the_statistics_they_say(mode, before):
-    net, images = network().train(before), torch.rand(5, 1, 4, 4)
-    net[2].eval()
-    buffers = {n: b.clone() for n, b in net.named_buffers()}
-    with attack_mode(net, mode):
-        assert net[1].training == (mode != "eval")
-        normalised = net[1](net[0](images))
-    centred = normalised.mean((0, 2, 3)).abs().max() < 1e-5
-    assert centred == (mode != "eval")
-    moved = any(not torch.equal(b, buffers[n]) for n, b in net.named_buffers())
-    assert moved == (mode == "train_update")
-    assert [m.training for m in net] == [before, before, False, before]
-    assert net.training == before and net[1].track_running_stats
-
-
-def test_an_attack_that_fails_leaves_the_modes_as_they_were():
-    net = network().train()
-    with pytest.raises(ZeroDivisionError), attack_mode(net, "train_frozen"):
-        raise ZeroDivisionError
-    assert net.training and net[1].training and net[1].track_running_stats
-
-
-# ---- FLOPs
-
-CONV = 2 * 3 * 9 * 36  # 1 to 3 channels, 3x3, on a 6x6 map: operations of one image
-LINEAR = 2 * 3 * 36 * 10
-
-
-def conv_net() -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 10))
-
-
-def test_a_training_step_costs_a_forward_and_two_backwards_save_the_images():
-    counter = FlopCount()
-    with counter:
-        conv_net()(torch.rand(4, 1, 8, 8)).sum().backward()
-    assert counter.total == 4 * (CONV + LINEAR + (CONV + 2 * LINEAR))
-
-
-def test_an_attack_step_costs_a_forward_and_the_backward_to_the_images():
-    images, counter = torch.rand(4, 1, 8, 8, requires_grad=True), FlopCount()
-    net = conv_net()
-    with counter:
-        torch.autograd.grad(net(images).sum(), images)
-    assert counter.total == 4 * 2 * (CONV + LINEAR)
-    with counter, torch.no_grad():
-        net(images)
-    assert counter.total == 4 * 3 * (CONV + LINEAR)
-
-
-def test_counting_changes_no_bit():
-    net, images = conv_net(), torch.rand(4, 1, 8, 8)
-    plain = torch.autograd.grad(net(images).sum(), list(net.parameters()))
-    with FlopCount():
-        counted = torch.autograd.grad(net(images).sum(), list(net.parameters()))
-    assert all(torch.equal(a, b) for a, b in zip(plain, counted, strict=True))

@@ -6,51 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import tiny
 import yaml
 from pytest import MonkeyPatch
 
-from pipeline import average, evaluate, metrics, tabulate, train
+from pipeline import metrics, tabulate
 from pipeline.errors import UserError
 from pipeline.files import sha256_of
 from pipeline.plan import Plan
 from pipeline.plan.workflow import is_current
 from pipeline.records import pack, read_arrays
-from pipeline.reported import COLUMNS, Reported
+from pipeline.reported import Reported
 from pipeline.tabulation import Tabulation
 
 ROWS = ["standard", "pgd_at_single", "wa", "trades", "soe"]
-
-
-def table_of(rows: list[str], **changed: Any) -> dict[str, Any]:
-    """Parameters with one table of one member."""
-    found = tiny.params(epochs=2, validate_every=0)
-    found["suites"] = {"unified": {"attacks": ["pgd10"]}, "core": {"attacks": ["fgsm"]}}
-    found["suites"]["adaptive"] = {"attacks": ["normalised_margin_pgd"]}
-    found["scales"]["demo"]["attacks"]["normalised_margin_pgd"] = {"steps": 3}
-    found["planned"] = ["soe"]
-    columns = ["clean", "pgd10", "core_worst", "adaptive_worst", "members", "train_flops"]
-    entry = {"rows": rows, "columns": columns, "suites": ["unified", "core", "adaptive"]}
-    found["tables"]["table1"] |= {**entry, "members": [1], "reference": "pgd_at", **changed}
-    return found
-
-
-def made(plan: Plan, rows: list[str]) -> None:
-    """Train and evaluate some rows."""
-    wanted = [r for c in plan.table("table1").cells if c.row in rows for r in c.records.values()]
-    for record in wanted:
-        for run in [plan.run(e.run) for e in record.victim.elements]:
-            for parent in [*map(plan.run, run.parents), run]:
-                if (parent.folder / "weights.safetensors").exists():
-                    continue
-                if parent.stage == "train":
-                    train.train(plan, parent, tiny.CPU, plan.snapshots_from(parent.id))
-                else:
-                    average.make_average(plan, parent, tiny.CPU)
-        if not record.path.exists():
-            evaluate.evaluate(plan, record, tiny.CPU)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +28,7 @@ def built(tmp_path_factory) -> Path:
     """A folder in which the first three rows have their records."""
     folder = tmp_path_factory.mktemp("table")
     with MonkeyPatch.context() as patch:
-        made(tiny.place(folder, patch, table_of(ROWS)), ROWS[:3])
+        tiny.made(tiny.place(folder, patch, tiny.table_of(ROWS)), ROWS[:3])
     return folder
 
 
@@ -71,27 +41,20 @@ def entered(built: Path, folder: Path, monkeypatch: MonkeyPatch, asked: dict[str
 @pytest.fixture
 def full(built, tmp_path, monkeypatch) -> Plan:
     """A table of which nothing is missing."""
-    return entered(built, tmp_path, monkeypatch, table_of(ROWS[:3]))
+    return entered(built, tmp_path, monkeypatch, tiny.table_of(ROWS[:3]))
 
 
 @pytest.fixture
 def gappy(built, tmp_path, monkeypatch) -> Plan:
     """A table of which records are missing."""
-    return entered(built, tmp_path, monkeypatch, table_of(ROWS))
-
-
-def tabulated(plan: Plan, partial: bool = False) -> tuple[pd.DataFrame, dict[str, Any], str]:
-    table = plan.table("table1")
-    text = tabulate.tabulate(plan, table, partial)
-    details = json.loads(table.path.with_suffix(".json").read_text())
-    return pd.read_csv(table.path, keep_default_na=False).set_index("method"), details, text
+    return entered(built, tmp_path, monkeypatch, tiny.table_of(ROWS))
 
 
 # ---- rows
 
 
 def test_a_table_says_what_its_records_say(full):
-    frame, details, text = tabulated(full)
+    frame, details, text = tiny.tabulated(full)
     assert list(frame.index) == ROWS[:3] and set(frame["status"]) == {"done"}
     for cell in full.table("table1").cells:
         arrays = {s: read_arrays(r.path) for s, r in cell.records.items()}
@@ -119,7 +82,7 @@ def runs_of(plan: Plan) -> list[tuple[str, str]]:
 
 
 def test_rows_are_paired_with_the_reference_of_as_many_members(full):
-    _, details, text = tabulated(full)
+    _, details, text = tiny.tabulated(full)
     assert "against" not in details["rows"]["pgd_at_single"]["core_worst"]
     for row in ("standard", "wa"):
         found = details["rows"][row]["core_worst"]["against"]
@@ -131,11 +94,11 @@ def test_rows_are_paired_with_the_reference_of_as_many_members(full):
 
 def test_a_table_repeats_byte_for_byte_and_carries_its_receipt(full):
     table = full.table("table1")
-    tabulated(full)
+    tiny.tabulated(full)
     paths = [table.path.with_suffix(s) for s in (".csv", ".md", ".json", ".png")] + [table.metrics]
     before = [sha256_of(p) for p in paths]
     assert is_current(table)
-    tabulated(full)
+    tiny.tabulated(full)
     assert [sha256_of(p) for p in paths] == before
     numbers = json.loads(table.metrics.read_text())
     assert set(numbers["wa"]) == {"clean", "pgd10", "core_worst", "adaptive_worst"}
@@ -143,11 +106,11 @@ def test_a_table_repeats_byte_for_byte_and_carries_its_receipt(full):
 
 
 def test_seeds_become_mean_deviation_and_one_row(built, tmp_path, monkeypatch):
-    asked = table_of(["standard"])
+    asked = tiny.table_of(["standard"])
     asked["scales"]["demo"]["seeds"] = [0, 1]
     plan = entered(built, tmp_path, monkeypatch, asked)
-    made(plan, ["standard"])
-    frame, details, _ = tabulated(plan)
+    tiny.made(plan, ["standard"])
+    frame, details, _ = tiny.tabulated(plan)
     assert list(frame.index) == ["standard"]
     cells = plan.table("table1").cells
     vectors = [read_arrays(c.records["unified"].path)["pgd10/right"] for c in cells]
@@ -156,6 +119,15 @@ def test_seeds_become_mean_deviation_and_one_row(built, tmp_path, monkeypatch):
     assert found["std"] == pytest.approx(np.std(means, ddof=1))
     assert frame.loc["standard", "pgd10_std"] == pytest.approx(found["std"], abs=1e-6)
     assert (found["low"], found["high"]) == metrics.interval(vectors)
+
+
+def test_a_matching_number_is_printed_in_brackets(full, monkeypatch):
+    monkeypatch.setattr(Reported, "value", lambda self, cell, column: 0.5)
+    table = full.table("table1")
+    tabulation = Tabulation(full, table, False)
+    details = tabulation.details()
+    assert "(50.0)" in tabulate.markdown(tabulation, details)
+    assert set(tabulation.frame(details)["pgd10_published"]) == {0.5}
 
 
 # ---- what is missing
@@ -178,7 +150,7 @@ def log(plan: Plan, row: str, text: str) -> None:
 def test_missing_rows_say_what_they_are(gappy, text, status):
     if text is not None:
         log(gappy, "trades", text)
-    frame, details, shown = tabulated(gappy, partial=True)
+    frame, details, shown = tiny.tabulated(gappy, partial=True)
     assert frame["status"].tolist() == ["done"] * 3 + [status, "planned"]
     assert details["rows"]["trades"] == {**details["rows"]["trades"], "status": status}
     assert f"| trades | {status} |" in shown and "| soe | planned |" in shown
@@ -216,139 +188,26 @@ def altered(plan: Plan, row: str, suite: str, **changed: Any) -> Path:
 def test_a_record_of_another_plan_is_refused(full):
     path = altered(full, "wa", "core", meta={"spec": {}})
     with pytest.raises(UserError, match=f"{path}: is of another plan"):
-        tabulated(full)
+        tiny.tabulated(full)
     path.write_bytes(pack({"a": np.arange(3)}))
     with pytest.raises(UserError, match=f"{path}: is of another plan"):
-        tabulated(full)
+        tiny.tabulated(full)
 
 
 def test_records_that_saw_different_weights_are_refused(full):
     path = altered(full, "wa", "core", meta={"weights": {"run": "0"}})
     with pytest.raises(UserError, match=f"{path}: saw other weights than .*delete both"):
-        tabulated(full)
+        tiny.tabulated(full)
 
 
 def test_a_record_whose_images_left_their_ball_fails_the_table(full):
     path = altered(full, "wa", "core", **{"fgsm/linf": np.full(30, 0.9, np.float32)})
     with pytest.raises(UserError, match=f"{path}: fgsm left its ball"):
-        tabulated(full)
+        tiny.tabulated(full)
 
 
 def test_the_adaptive_worst_case_contains_the_core_one(full):
     altered(full, "wa", "core", **{"fgsm/right": np.zeros(30, np.float32)})
-    frame, _, _ = tabulated(full)
+    frame, _, _ = tiny.tabulated(full)
     assert frame.loc["wa", ["core_worst", "adaptive_worst"]].tolist() == [0, 0]
     assert frame.loc["wa", "clean"] > 0
-
-
-# ---- controls
-
-
-@pytest.mark.slow
-def test_the_over_confident_control_is_flagged_and_adversarial_training_is_not(
-    tmp_path, monkeypatch
-):
-    asked = table_of(["pgd_at_single", "overconfident"])
-    asked["archs"]["tiny"]["width"] = 8
-    demo = asked["scales"]["demo"]
-    demo |= {"images": 300, "recipe": {"epochs": 8, "batch_size": 32, "validate_every": 0}}
-    demo["attacks"] |= {"train_pgd10": {"steps": 4}, "margin_pgd100": {"steps": 10}}
-    asked["suites"]["core"]["attacks"] = ["margin_pgd100"]
-    plan = tiny.place(tmp_path, monkeypatch, asked)
-    made(plan, ["pgd_at_single", "overconfident"])
-    frame, details, text = tabulated(plan)
-    assert frame["flags"].tolist() == ["", "C10 C13 C17"]
-    assert set(details["rows"]["overconfident"]["flags"]) == {"C10", "C13", "C17"}
-    assert "- overconfident: C10: " in text
-    plain, hidden = frame.loc["pgd_at_single"], frame.loc["overconfident"]
-    assert plain["clean"] == hidden["clean"] > 0.9
-    assert hidden["pgd10"] > plain["pgd10"] + 0.1
-    assert hidden["adaptive_worst"] == pytest.approx(plain["adaptive_worst"], abs=0.02)
-
-
-# ---- published numbers
-
-MATCH = {"entry": "trades_joint", "dataset": "cifar10", "arch": "resnet20", "members": "3",
-         "eps": "8/255", "attack": "pgd10", "checkpoint": "last"}  # fmt: skip
-
-
-def reported(plan: Plan, *rows: dict[str, str], column: str = "pgd10") -> float | None:
-    """The published number of the table's first cell, with this data/reported/aute.csv."""
-    usual = {"table": "1", "row": "TRADES", "column": "PGD-10", "value": "49.7", **MATCH}
-    Path("data/reported").mkdir(parents=True, exist_ok=True)
-    frame = pd.DataFrame([{**usual, **row} for row in rows], columns=list(COLUMNS))
-    frame.to_csv("data/reported/aute.csv", index=False)
-    return Reported(plan, "aute").value(plan.table("table1").cells[0], column)
-
-
-def paper(scale: str = "paper", **changed: Any) -> Plan:
-    asked = table_of(["trades_joint"], members=[3], seeds=[0], **changed)
-    return Plan({**asked, "scale": scale})
-
-
-@pytest.fixture
-def there(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
-def test_a_published_number_stands_beside_its_exact_match(there):
-    assert reported(paper(), {}) == pytest.approx(0.497)
-    assert reported(paper(), {"eps": "0.03137254901960784"}) == pytest.approx(0.497)
-    clean = {"attack": "clean", "eps": "0", "value": "76.6"}
-    assert reported(paper(), clean, {}, column="clean") == pytest.approx(0.766)
-
-
-@pytest.mark.parametrize("changed", [
-    {"entry": "trades"},
-    {"dataset": "cifar100"},
-    {"arch": "resnet18"},
-    {"members": "5"},
-    {"members": ""},
-    {"eps": "0.031"},
-    {"attack": "pgd20"},
-    {"checkpoint": "best"},
-])  # fmt: skip
-def test_a_number_that_differs_in_anything_stays_blank(there, changed):
-    assert reported(paper(), changed) is None
-
-
-def test_two_numbers_for_one_cell_and_a_worst_case_stay_blank(there):
-    assert reported(paper(), {}, {"value": "50"}) is None
-    assert reported(paper(), {"attack": "core_worst"}, column="core_worst") is None
-
-
-def test_a_scale_that_stands_in_or_cuts_leaves_every_number_blank(there):
-    assert reported(paper("demo"), {}) is None
-    assert reported(paper("short"), {}) is None  # fewer epochs
-    asked = table_of(["trades_joint"], members=[3], seeds=[0])
-    for name, part in (("attacks", {"pgd10": {"steps": 5}}), ("archs", {"resnet20": "tiny"})):
-        asked["scales"]["cut"] = {name: part}
-        assert reported(Plan({**asked, "scale": "cut"}), {}) is None
-    asked["scales"]["cut"] = {"images": 1000}
-    assert reported(Plan({**asked, "scale": "cut"}), {}) == pytest.approx(0.497)
-    assert reported(paper(beta=[6]), {}) is None  # an axis: which point is the paper's?
-
-
-@pytest.mark.parametrize("row", [{"eps": "eight"}, {"value": "49,7"}])
-def test_a_number_that_is_none_is_refused(there, row):
-    with pytest.raises(UserError, match="data/reported/aute.csv: .* is not a number"):
-        reported(paper(), row)
-
-
-def test_other_columns_or_no_file_are_refused(there):
-    with pytest.raises(UserError, match="data/reported/aute.csv: cannot be read"):
-        Reported(paper(), "aute")
-    Path("data/reported").mkdir(parents=True)
-    Path("data/reported/aute.csv").write_text("row,value\na,1\n")
-    with pytest.raises(UserError, match="columns must be table, row, column"):
-        Reported(paper(), "aute")
-    assert Reported(paper(), "none").value(paper().table("table1").cells[0], "pgd10") is None
-
-
-def test_a_matching_number_is_printed_in_brackets(full, monkeypatch):
-    monkeypatch.setattr(Reported, "value", lambda self, cell, column: 0.5)
-    table = full.table("table1")
-    tabulation = Tabulation(full, table, False)
-    details = tabulation.details()
-    assert "(50.0)" in tabulate.markdown(tabulation, details)
-    assert set(tabulation.frame(details)["pgd10_published"]) == {0.5}

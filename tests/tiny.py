@@ -3,18 +3,24 @@
 import atexit
 import contextlib
 import copy
+import csv
 import functools
+import json
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 import yaml
 
-from pipeline import device, download, prepare, train
+from pipeline import average, device, download, evaluate, prepare, tabulate, train
+from pipeline.errors import UserError
+from pipeline.files import sha256_of
 from pipeline.plan import Plan, Run
 from pipeline.plan.entries import Setting
 
@@ -43,6 +49,27 @@ def params(**recipe: Any) -> dict[str, Any]:
     table |= {"rows": ["standard"], "suites": ["unified"], "reported": "none"}
     table["columns"] = ["clean", "pgd10"]
     found["tables"], demo["tables"] = {"table1": table}, {}
+    return found
+
+
+def changed(epochs: int = 3, **recipe: Any) -> dict[str, Any]:
+    """Parameters whose rows share one recipe, the scale's epochs being the paper's."""
+    found = params(epochs=epochs)
+    found["recipes"]["unified"] |= {"epochs": epochs, "milestones": [1], "lr_values": [0.05]}
+    found["recipes"]["unified"] |= recipe
+    return found
+
+
+def table_of(rows: list[str], **changed: Any) -> dict[str, Any]:
+    """Parameters with one table of one member."""
+    found = params(epochs=2, validate_every=0)
+    found["suites"] = {"unified": {"attacks": ["pgd10"]}, "core": {"attacks": ["fgsm"]}}
+    found["suites"]["adaptive"] = {"attacks": ["normalised_margin_pgd"]}
+    found["scales"]["demo"]["attacks"]["normalised_margin_pgd"] = {"steps": 3}
+    found["planned"] = ["soe"]
+    columns = ["clean", "pgd10", "core_worst", "adaptive_worst", "members", "train_flops"]
+    entry = {"rows": rows, "columns": columns, "suites": ["unified", "core", "adaptive"]}
+    found["tables"]["table1"] |= {**entry, "members": [1], "reference": "pgd_at", **changed}
     return found
 
 
@@ -103,3 +130,56 @@ class StopAfter:
         if self.left == 0:
             signal.raise_signal(signal.SIGTERM)
         return self.method.step(training, batch)
+
+
+def sums(run: Run) -> dict[str, str]:
+    """sha256 of what a training writes, its seconds apart."""
+    names = ("weights.safetensors", "best.safetensors", "history.csv", "run.json")
+    return {name: sha256_of(run.folder / name) for name in names}
+
+
+def history(run: Run) -> list[dict[str, str]]:
+    """Rows of a training's history."""
+    return list(csv.DictReader((run.folder / "history.csv").open()))
+
+
+def line(raised: "pytest.ExceptionInfo[UserError]") -> str:
+    """The text of a user's error, which is one line."""
+    text = str(raised.value)
+    assert "\n" not in text
+    return text
+
+
+def command(run: Run) -> list[str]:
+    """The training of a run as a process."""
+    return [sys.executable, "-m", "pipeline.train", run.id]
+
+
+def environment() -> dict[str, str]:
+    """Of such a process; without caches of bytecode, which a limit on files would cut."""
+    found = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+    return {**found, "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def made(plan: Plan, rows: list[str]) -> None:
+    """Train and evaluate some rows of the table."""
+    wanted = [r for c in plan.table("table1").cells if c.row in rows for r in c.records.values()]
+    for record in wanted:
+        for run in [plan.run(e.run) for e in record.victim.elements]:
+            for parent in [*map(plan.run, run.parents), run]:
+                if (parent.folder / "weights.safetensors").exists():
+                    continue
+                if parent.stage == "train":
+                    train.train(plan, parent, CPU, plan.snapshots_from(parent.id))
+                else:
+                    average.make_average(plan, parent, CPU)
+        if not record.path.exists():
+            evaluate.evaluate(plan, record, CPU)
+
+
+def tabulated(plan: Plan, partial: bool = False) -> tuple[Any, dict[str, Any], str]:
+    """The table as a frame by row, its .json, and the text for people."""
+    table = plan.table("table1")
+    text = tabulate.tabulate(plan, table, partial)
+    details = json.loads(table.path.with_suffix(".json").read_text())
+    return pd.read_csv(table.path, keep_default_na=False).set_index("method"), details, text

@@ -15,7 +15,7 @@ from pipeline.trajectory import Average
 
 @dataclass(frozen=True, kw_only=True)
 class Meat(Average):
-    """Median of the end-of-epoch weights from epoch `start` to `stop` (0: the last)."""
+    """Median of the end-of-epoch weights from epoch `start` to `stop`."""
 
     start: Epoch
     stop: Epoch

@@ -10,6 +10,7 @@ from typing import TypeVar
 from pipeline.errors import UserError
 from pipeline.plan import schema, tables, values
 from pipeline.plan.artifacts import Element, Record, Run, Table, TransferSet, Victim
+from pipeline.plan.audit import audit
 from pipeline.plan.entries import Dataset, Entries
 from pipeline.plan.graph import Graph
 
@@ -34,13 +35,16 @@ class Plan:
     def __init__(self, params: values.Entry) -> None:
         self.entries = Entries(params)
         self.graph = Graph(self.entries)
+        audit(self.graph)
         self.tables: dict[str, Table] = {}
-        for name in values.section(params, "tables"):
+        for name in self.entries.section("tables"):
             self._add(tables.build(self.graph, name))
             if tables.is_cut(self.entries, name):
                 self._add(tables.build(self.graph, name, all_rows=True))
 
     def _add(self, table: Table) -> None:
+        if table.name in self.tables:
+            raise UserError(f"params.yaml: tables.{table.name}: is taken by another; rename one")
         self.tables[table.name] = table
 
     @property
@@ -71,11 +75,8 @@ class Plan:
 
     def table(self, target: str) -> Table:
         """A table by its file or name: results/table1.csv, table1, aute_table2."""
-        name = target
-        if "/" in target or target.endswith(".csv"):
-            path = Path(target).with_suffix("")
-            path = path.relative_to("results") if path.is_relative_to("results") else path
-            name = path.as_posix().replace("/", "_")
+        name = target.removesuffix(".csv").removeprefix("./").removeprefix("results/")
+        name = name.replace("/", "_")
         return self._find(self.tables, name, "table")
 
     def _find(self, known: dict[str, T], name: str, what: str) -> T:
@@ -118,4 +119,6 @@ class Plan:
 
 def load_plan(path: str | Path = "params.yaml") -> Plan:
     """The plan of a params file; raises UserError naming file and key."""
-    return Plan(values.read(Path(path)))
+    from pipeline.plan.reader import read  # PyYAML: names and digests need the standard library
+
+    return Plan(read(Path(path)))

@@ -50,8 +50,9 @@ def run(graph: "Graph", name: str, entry: Entry, setting: Setting) -> tuple[Run,
         "seed": setting.seed,
     }
     id = f"{dataset.name}-{entries.arch(setting.arch).name}-{name}-s{setting.seed}-{digest(spec)}"
-    made = Run(id, "adopt", name, dataset, spec, setting.members, file=entry["file"])
-    return graph.add(made), method.fields["combine"]
+    arch = entries.arch(setting.arch).name
+    made = Run(id, "adopt", name, dataset, arch, spec, setting.members, file=entry["file"])
+    return made, method.fields["combine"]
 
 
 def _numbers(entry: Entry, key: str, where: str, dataset: Entry) -> list[float]:

@@ -1,4 +1,4 @@
-"""What a plan names: runs, victims, records, transfer sets, tables."""
+"""What the plan names: runs, victims, records, and the tables made of them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ class Run:
     stage: str  # train, average or adopt
     entry: str
     dataset: Dataset
+    arch: str  # the entry that stands for the table's
     spec: Entry
     members: int
     parents: tuple[str, ...] = ()
@@ -64,8 +65,8 @@ class Record:
     attacks: tuple[tuple[str, Entry], ...]  # name, spec with surrogate
     images: int
     spec: Entry
-    leave: bool  # whether fooled images leave before the next attack
-    sets: tuple[str, ...]  # transfer sets it judges
+    leave: bool = False  # whether fooled images leave before the next attack
+    sets: tuple[str, ...] = ()  # transfer sets it judges
 
     @property
     def path(self) -> Path:
@@ -119,3 +120,8 @@ class Table:
     def metrics(self) -> Path:
         """Its numbers alone, for DVC."""
         return self.path.parent / "metrics" / f"{self.path.stem}.json"
+
+
+def tail(id: str) -> str:
+    """The digest at the end of an artifact's id."""
+    return id.rpartition("-")[2]

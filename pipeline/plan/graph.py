@@ -1,20 +1,32 @@
 """Tables to victims to runs: every artifact of the plan, named by what determines it."""
 
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan import adopted, schema, suites, values
-from pipeline.plan.artifacts import Cell, Element, Record, Run, Table, TransferSet, Victim
-from pipeline.plan.entries import Entries, Resolved, Setting
+from pipeline.plan import adopted, checks, schema, suites, values
+from pipeline.plan.artifacts import (
+    Cell,
+    Element,
+    Record,
+    Run,
+    Table,
+    TransferSet,
+    Victim,
+    tail,
+)
+from pipeline.plan.entries import ROWS, Entries, Resolved, Setting
 from pipeline.plan.schema import digest
 from pipeline.plan.values import Entry
 
 __all__ = ["Cell", "Element", "Graph", "Record", "Run", "Table", "TransferSet", "Victim"]
 
-COMBINATIONS = ("mean_prob", "mean_logit", "vote", "max_conf", "random_one", "random_each")
-
+ATTACKS = ("attack", "validation_attack")  # fields of a recipe
+PARENT_KEYS = ("method", "arch", "recipe", "members", "seed", "checkpoint")
 PLACES = ("arch", "recipe", "seed", "checkpoint")  # what a victim may change of its row's setting
+VICTIM_KEYS = ("of", "combine", "logit_scale", "members", "member", *PLACES, *adopted.KEYS)
+SPECIAL = (adopted.FILE, suites.SAME)  # what `of` may say that is no entry
 
 
 class Graph:
@@ -25,18 +37,24 @@ class Graph:
         self.runs: dict[str, Run] = {}
         self.records: dict[str, Record] = {}
         self.sets: dict[str, TransferSet] = {}
-        self._victims: dict[Any, Victim] = {}
+        self._victims: dict[tuple[str, Setting], Victim] = {}
+        self._waiting: list[str] = []  # parents being resolved, outermost first
+        self.kinds: dict[str, str] = {}
+        for kind in ROWS:
+            for name in entries.section(kind):
+                if name in self.kinds:
+                    other = self.kinds[name]
+                    raise UserError(f"params.yaml: {kind}.{name}: is in {other} too; rename one")
+                self.kinds[name] = kind
 
     # ---- victims
 
-    def kind(self, name: str) -> str:
+    def kind(self, name: str, where: str = "tables") -> str:
         """The section a row's name stands in."""
-        for kind in ("victims", "averages", "methods"):
-            if name in values.section(self.entries.params, kind):
-                return kind
-        names = [n for k in ("victims", "averages", "methods") for n in self.entries.params[k]]
-        hint = schema.nearest(name, names)
-        raise UserError(f"params.yaml: {name!r} is no victim, average or method{hint}")
+        if not isinstance(name, str) or name not in self.kinds:
+            hint = schema.nearest(name, self.kinds)
+            raise UserError(f"params.yaml: {where}: {name!r} is no victim, average or method{hint}")
+        return self.kinds[name]
 
     def victim(self, name: str, setting: Setting) -> Victim:
         """The victim that a row of this name is, in one setting."""
@@ -46,85 +64,81 @@ class Graph:
         return self._victims[key]
 
     def _victim(self, name: str, setting: Setting) -> Victim:
-        kind = self.kind(name)
         changes: Entry = {}
         trained = name
-        if kind == "victims":
+        if self.kind(name) == "victims":
             trained, changes, setting = self._changed(name, setting)
         if trained == adopted.FILE:
             run, combine = adopted.run(self, name, changes, setting)
-            runs = [run]
+            runs = [self.runs.setdefault(run.id, run)]
         else:
             runs, combine = self._runs(trained, setting)
         combine = changes.get("combine", combine)
-        if combine not in COMBINATIONS:
-            hint = schema.nearest(combine, COMBINATIONS)
-            raise UserError(f"params.yaml: {name}.combine: no rule {combine!r}{hint}")
-        scale = values.fraction(changes.get("logit_scale", 1), f"params.yaml: victims.{name}")
-        members = sum(r.members for r in runs)
-        member = changes.get("member")
+        combine = checks.one_of(combine, checks.COMBINATIONS, f"{name}.combine")
+        where = f"params.yaml: victims.{name}.logit_scale"
+        scale = float(values.fraction(changes.get("logit_scale", 1), where))
+        members, member = sum(r.members for r in runs), changes.get("member")
         if member is not None:
-            where = f"params.yaml: victims.{name}.member"
-            if not 0 <= values.as_int(member, where) < members:
-                raise UserError(f"{where}: {member} is not one of the members 0 to {members - 1}")
+            checks.member(member, members, f"victims.{name}.member")
             members = 1
+        rule = combine if members > 1 else "single"
         elements = tuple(  # an average has one checkpoint
             Element(r.id, setting.checkpoint if r.stage == "train" else "last") for r in runs
         )
         spec = {
-            "elements": [[e.run.rsplit("-", 1)[1], e.checkpoint] for e in elements],
-            "combine": combine if members > 1 else "single",
-            "logit_scale": float(scale),
-            **({"member": member} if member is not None else {}),
+            "elements": [[tail(e.run), e.checkpoint] for e in elements],
+            "combine": rule,
+            "logit_scale": scale,
+            **({} if member is None else {"member": member}),
         }
-        head = f"{runs[0].dataset.name}-{self._arch(setting)}-{name}-x{members}-s{setting.seed}"
-        return Victim(
-            f"{head}-{digest(spec)}",
-            name,
-            runs[0].dataset,
-            elements,
-            spec["combine"],
-            float(scale),
-            members,
-            member,
-        )
+        dataset, arch = runs[0].dataset, runs[0].arch
+        id = f"{dataset.name}-{arch}-{name}-x{members}-s{setting.seed}-{digest(spec)}"
+        return Victim(id, name, dataset, elements, rule, scale, members, member)
 
     def _changed(self, name: str, setting: Setting) -> tuple[str, Entry, Setting]:
         """What a `victims:` entry attacks, what it changes, and the setting it changes."""
-        _, entry = values.inherit(values.section(self.entries.params, "victims"), "victims", name)
-        keys = ("of", "combine", "logit_scale", "members", "member", *PLACES, *adopted.KEYS)
-        unknown = [k for k in entry if k not in keys]
-        if unknown or "of" not in entry:
-            problem = f"{unknown[0]}: no such key" if unknown else "key of is missing"
-            raise UserError(f"params.yaml: victims.{name}: {problem}")
+        where = f"victims.{name}"
+        _, entry = self.entries.entry("victims", name)
+        values.only(entry, VICTIM_KEYS, where, must=("of",))
         if "members" in entry:
             setting = replace(setting, members=self.entries.members("victims", name, setting))
-        if "seed" in entry:
-            seed = values.as_int(entry["seed"], f"params.yaml: victims.{name}.seed")
-            setting = replace(setting, seed=seed)
         if "arch" in entry:
-            setting = replace(setting, arch=str(entry["arch"]))
+            found = values.find(self.entries.section("archs"), f"{where}.arch", entry["arch"])
+            setting = replace(setting, arch=found)
         if "recipe" in entry:
-            setting = replace(setting, recipe=str(entry["recipe"]))
+            found = values.find(self.entries.section("recipes"), f"{where}.recipe", entry["recipe"])
+            setting = replace(setting, recipe=found)
+        if "seed" in entry:
+            seed = values.as_int(entry["seed"], f"params.yaml: {where}.seed")
+            setting = replace(setting, seed=seed)
         if "checkpoint" in entry:
-            setting = replace(setting, checkpoint=str(entry["checkpoint"]))
-        if setting.checkpoint not in ("last", "best"):
-            raise UserError(f"params.yaml: victims.{name}.checkpoint: not one of last, best")
+            found = checks.one_of(entry["checkpoint"], checks.CHECKPOINTS, f"{where}.checkpoint")
+            setting = replace(setting, checkpoint=found)
+        if entry["of"] != adopted.FILE and self.kind(entry["of"], f"{where}.of") == "victims":
+            raise UserError(f"params.yaml: {where}.of: {entry['of']} is a victim itself")
         return str(entry["of"]), entry, setting
 
-    def _arch(self, setting: Setting) -> str:
-        return self.entries.arch(setting.arch).name
+    def fields(self, row: str) -> set[str]:
+        """The keys that an axis may vary for a row: its component's and its recipe's."""
+        kind = self.kinds.get(row)
+        if kind is None:
+            return set()
+        root, entry = self.entries.entry(kind, row)
+        if kind == "victims":
+            return self.fields(
+                str(entry.get("of" if entry.get("of") != adopted.FILE else "method"))
+            )
+        own = schema.component(kind, root).types
+        of = self.fields(str(entry.get("of"))) if kind == "averages" else set()
+        return {*own, *of, *self.entries.recipe_types}
 
     # ---- runs
 
     def _runs(self, name: str, setting: Setting) -> tuple[list[Run], str]:
         """The runs behind an average or a method, and how its members combine."""
-        kind = self.kind(name)
-        if kind == "averages":
+        if self.kind(name) == "averages":
             return self._average(name, setting)
-        if kind != "methods":
-            raise UserError(f"params.yaml: victims.{name}: cannot be the `of` of another entry")
-        members = self.entries.members(kind, name, setting)
+        members = self.entries.members("methods", name, setting)
         method, recipe = self.entries.method(name, setting)
         combine = method.fields["combine"]
         if method.fields["joint"] or members == 1:
@@ -138,120 +152,115 @@ class Graph:
     ) -> Run:
         entries = self.entries
         stand_in, factor = entries.stand_in(setting.dataset)
-        dataset = entries.dataset(stand_in)
-        arch = entries.arch(setting.arch)
-        attack = entries.attack(recipe["attack"], factor, setting.eps)
-        validation = entries.attack(recipe["validation_attack"], factor, setting.eps)
+        dataset, arch = entries.dataset(stand_in), entries.arch(setting.arch)
         fields = dict(method.fields)
         if members == 1:  # how members meet is no part of what one member learns
             fields |= {"joint": False, "combine": "single"}
-        edges, archs = self._edges(method, setting), self._archs(method, setting)
-        recipe = {k: v for k, v in recipe.items() if k not in ("attack", "validation_attack")}
+        types = schema.component("methods", method.component).types
+        edges = {
+            k: self._parent(fields[k], setting)
+            for k, t in types.items()
+            if t == "Parent" and fields[k] != "none"
+        }
+        named = {k: fields[k] for k, t in types.items() if t == "Attack"}
+        own = {k: self._crafting(v, factor, setting.eps) for k, v in named.items()}
+        archs = {k: self._arch(fields[k], setting) for k, t in types.items() if t == "Arch"}
         spec: Entry = {
             "stage": "train",
             "core": entries.core["train"],
             "data": dataset.digest,
             "arch": arch.spec,
             "method": {**method.spec, "fields": fields},
-            "recipe": recipe,
-            "attack": attack.spec if attack else None,
-            "validation_attack": validation.spec if validation else None,
+            "recipe": {k: v for k, v in recipe.items() if k not in ATTACKS},
+            **{k: self._crafting(recipe[k], factor, setting.eps) for k in ATTACKS},
             "threads": entries.threads,
             "members": members,
             "seed": seed,
-            "parents": {k: v.id.rsplit("-", 1)[1] for k, v in edges.items()},
+            "parents": {k: tail(v.id) for k, v in edges.items()},
+            **({"attacks": own} if own else {}),  # of the method itself
             **({"archs": archs} if archs else {}),
         }
-        head = f"{dataset.name}-{arch.name}-{method.name}-s{seed}"
+        id = f"{dataset.name}-{arch.name}-{method.name}-s{seed}-{digest(spec)}"
         parents = tuple(e.run for v in edges.values() for e in v.elements)
-        return self.add(
-            Run(
-                f"{head}-{digest(spec)}",
-                "train",
-                method.name,
-                dataset,
-                spec,
-                members,
-                parents,
-                edges,
-            )
-        )
+        run = Run(id, "train", method.name, dataset, arch.name, spec, members, parents, edges)
+        return self.runs.setdefault(id, run)
 
-    def _edges(self, method: Resolved, setting: Setting) -> dict[str, Victim]:
-        """The parents that a method's Parent fields name, as victims."""
-        types = schema.component("methods", method.component).types
-        named = {k: method.fields[k] for k, t in types.items() if t == "Parent"}
-        return {k: self._parent(v, setting) for k, v in named.items() if v != "none"}
+    def _arch(self, name: str, setting: Setting) -> Entry:
+        """The spec of an arch that a method's field names; `same` is the row's own."""
+        return self.entries.arch(setting.arch if name == "same" else name).spec
 
-    def _archs(self, method: Resolved, setting: Setting) -> Entry:
-        """Specs of the archs that a method's Arch fields name; `same` is the row's own."""
-        types = schema.component("methods", method.component).types
-        named = {k: method.fields[k] for k, t in types.items() if t == "Arch"}
-        return {
-            k: self.entries.arch(setting.arch if v == "same" else v).spec for k, v in named.items()
-        }
+    def _crafting(self, name: str, factor: Fraction, eps: Any) -> Entry | None:
+        """The spec of an attack used in training, which differentiates what is trained."""
+        if name == "none":
+            return None
+        if self.entries.surrogate(name) != "self":
+            raise UserError(f"params.yaml: attacks.{name}: has a surrogate; not for training")
+        return self.entries.named_attack(name, factor, eps).spec
 
     def _parent(self, name: str, setting: Setting) -> Victim:
-        _, entry = values.inherit(values.section(self.entries.params, "parents"), "parents", name)
-        keys = ("method", "arch", "recipe", "members", "seed", "checkpoint")
-        unknown = [k for k in entry if k not in keys]
-        if unknown or "method" not in entry:
-            problem = f"{unknown[0]}: no such key" if unknown else "key method is missing"
-            raise UserError(f"params.yaml: parents.{name}: {problem}")
-        own = {k: entry[k] for k in keys[1:] if k in entry}
+        where = f"parents.{name}"
+        _, entry = self.entries.entry("parents", name)
+        values.only(entry, PARENT_KEYS, where, must=("method",))
+        self.kind(entry["method"], f"{where}.method")
+        if name in self._waiting:
+            raise UserError(f"params.yaml: {where}: would be trained from itself")
+        self._waiting.append(name)
+        victim = self.victim(entry["method"], self._parent_setting(entry, where, setting))
+        self._waiting.pop()
+        return victim
+
+    def _parent_setting(self, entry: Entry, where: str, setting: Setting) -> Setting:
+        """The row's setting with the keys of an entry of `parents:`."""
+        own = {k: entry[k] for k in PARENT_KEYS[1:] if k in entry}
         if isinstance(own.get("arch"), dict):  # one arch per data set
             own["arch"] = own["arch"].get(setting.dataset, setting.arch)
-        return self.victim(str(entry["method"]), replace(setting.bare(), **own))
+        for key in own:
+            if key in ("arch", "recipe"):
+                values.find(self.entries.section(f"{key}s"), where, own[key])
+            elif key == "checkpoint":
+                checks.one_of(own[key], checks.CHECKPOINTS, f"{where}.{key}")
+            elif key == "members":
+                checks.members(own[key], f"{where}.{key}")
+            else:
+                values.as_int(own[key], f"params.yaml: {where}.{key}")
+        return replace(setting.bare(), **own)
 
     def _average(self, name: str, setting: Setting) -> tuple[list[Run], str]:
-        entries = self.entries
-        root, entry = values.inherit(values.section(entries.params, "averages"), "averages", name)
-        component = schema.component("averages", root)
-        if "of" not in entry:
-            raise UserError(f"params.yaml: averages.{name}: key of is missing; add it")
-        members = entries.members("averages", name, setting)
-        known = {k: v for k, v in setting.overrides if k in component.types}
-        own = {k: v for k, v in {**entry, **known}.items() if k not in ("of", "members")}
-        factor = entries.stand_in(setting.dataset)[1]
-        fields = values.coerce(own, component.types, f"averages.{name}", eps_factor=factor)
-        inner = replace(setting, members=members)
-        trajectories, combine = self._runs(str(entry["of"]), inner)
-        _, recipe = entries.method(str(entry["of"]), inner)
-        old = entries.recipe(setting.recipe, self._own_recipe(str(entry["of"])))[1]
-        fields = values.rescale(fields, component.types, old, recipe["epochs"])
-        resolved = Resolved(name, root, fields, component.code)
+        entries, where = self.entries, f"averages.{name}"
+        root, entry = entries.entry("averages", name)
+        types = schema.component("averages", root).types
+        values.only(entry, (*types, "of", "members"), where, must=("of",))
+        if self.kind(entry["of"], f"{where}.of") != "methods":
+            raise UserError(f"params.yaml: {where}.of: {entry['of']} is no method")
+        setting = replace(setting, members=entries.members("averages", name, setting))
+        entry |= {k: v for k, v in setting.overrides if k in types}
+        own = {k: v for k, v in entry.items() if k in types}
+        found = entries.resolve("averages", name, own, entries.stand_in(setting.dataset)[1])
+        recipe, before = entries.training(entry["of"], setting)
+        fields = values.rescale(found.fields, types, before, recipe["epochs"])
+        for key, kind in types.items():
+            if kind == "Epoch" and not 1 <= fields[key] <= recipe["epochs"]:
+                raise UserError(
+                    f"params.yaml: {where}.{key}: {found.fields[key]} is none of {entry['of']}'s "
+                    f"epochs 1 to {before}"
+                )
+        trajectories, combine = self._runs(entry["of"], setting)
+        resolved = replace(found, fields=fields)
         return [self._averaged(resolved, t) for t in trajectories], combine
 
-    def _own_recipe(self, name: str) -> Entry:
-        _, entry = values.inherit(values.section(self.entries.params, "methods"), "methods", name)
-        return {k: v for k, v in entry.items() if k in self.entries.recipe_types}
-
-    def _averaged(self, average: Resolved, trajectory: Run) -> Run:
+    def _averaged(self, average: Resolved, of: Run) -> Run:
         spec = {
             "stage": "average",
             "core": self.entries.core["average"],
-            "trajectory": digest(trajectory.spec),
+            "trajectory": digest(of.spec),
             "average": average.spec,
-            "data": trajectory.dataset.digest,
+            "data": of.dataset.digest,
             "threads": self.entries.threads,
         }
-        arch, seed = trajectory.id.split("-")[1], trajectory.spec["seed"]
-        head = f"{trajectory.dataset.name}-{arch}-{average.name}-s{seed}"
-        return self.add(
-            Run(
-                f"{head}-{digest(spec)}",
-                "average",
-                average.name,
-                trajectory.dataset,
-                spec,
-                trajectory.members,
-                (trajectory.id,),
-            )
-        )
-
-    def add(self, run: Run) -> Run:
-        """The run, once."""
-        return self.runs.setdefault(run.id, run)
+        head = f"{of.dataset.name}-{of.arch}-{average.name}-s{of.spec['seed']}"
+        id, stage = f"{head}-{digest(spec)}", "average"
+        run = Run(id, stage, average.name, of.dataset, of.arch, spec, of.members, (of.id,))
+        return self.runs.setdefault(id, run)
 
     # ---- records
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
-from pipeline.plan import schema, values
-from pipeline.plan.artifacts import Record, TransferSet, Victim
+from pipeline.plan import checks, values
+from pipeline.plan.artifacts import Record, TransferSet, Victim, tail
 from pipeline.plan.entries import Entries, Setting
 from pipeline.plan.schema import digest
 from pipeline.plan.values import Entry
@@ -21,7 +21,7 @@ SAME = "same"  # `of: same` in a surrogate's entry: the method of the row that i
 
 def names(entries: Entries, suite: str) -> tuple[str, ...]:
     """Attacks of a suite as columns name them."""
-    entry = _entry(entries, suite)
+    entry = check(entries, suite)
     found = [name for name, _, _ in _attacks(entry)]
     if "surrogates" not in entry:
         return tuple(found)
@@ -30,27 +30,23 @@ def names(entries: Entries, suite: str) -> tuple[str, ...]:
 
 def leaves(entries: Entries, suite: str) -> bool:
     """Whether fooled images leave the suite, so that its attacks alone are no columns."""
-    return bool(_entry(entries, suite).get("leave", False))
+    return bool(check(entries, suite).get("leave", False))
 
 
-def _entry(entries: Entries, suite: str) -> Entry:
-    suites = values.section(entries.params, "suites")
-    if suite not in suites:
-        hint = schema.nearest(suite, suites)
-        raise UserError(f"params.yaml: suites: no entry {suite!r}{hint}")
-    entry, where = suites[suite], f"params.yaml: suites.{suite}"
-    for key in entry:
-        if key not in KEYS:
-            raise UserError(f"{where}.{key}: no such key{schema.nearest(key, KEYS)}")
-    for key in ("attacks", "eps", "surrogates"):
-        if (key in entry or key == "attacks") and not (
-            isinstance(entry.get(key), list) and entry[key]
-        ):
-            raise UserError(f"{where}.{key}: needs a list")
+def check(entries: Entries, suite: str) -> Entry:
+    """A suite's entry; raises UserError for the first key that is none or holds nothing."""
+    suites, where = entries.section("suites"), f"suites.{suite}"
+    entry = suites[values.find(suites, "suites", suite)]
+    values.only(entry, KEYS, where, must=("attacks",))
+    checks.names(entry["attacks"], entries.section("attacks"), f"{where}.attacks")
+    if "surrogates" in entry:
+        checks.names(entry["surrogates"], entries.section("victims"), f"{where}.surrogates")
+    if "eps" in entry and not (isinstance(entry["eps"], list) and entry["eps"]):
+        raise UserError(f"params.yaml: {where}.eps: needs a list of radii")
     if not isinstance(entry.get("leave", False), bool):
-        raise UserError(f"{where}.leave: {entry['leave']!r} is not true or false")
+        raise UserError(f"params.yaml: {where}.leave: {entry['leave']!r} is not true or false")
     if entry.get("leave") and ("eps" in entry or "surrogates" in entry):
-        raise UserError(f"{where}.leave: a sweep or a transfer suite judges every image")
+        raise UserError(f"params.yaml: {where}.leave: a sweep or transfer suite judges every image")
     return entry
 
 
@@ -67,7 +63,7 @@ def _attacks(entry: Entry) -> Iterator[tuple[str, str, Any]]:
 def record(graph: "Graph", victim: Victim, suite: str, setting: Setting, images: int) -> Record:
     """The record of one suite on one victim."""
     entries = graph.entries
-    entry = _entry(entries, suite)
+    entry = check(entries, suite)
     leave = leaves(entries, suite)
     found: list[tuple[str, Entry]] = []
     sets: list[str] = []
@@ -75,7 +71,7 @@ def record(graph: "Graph", victim: Victim, suite: str, setting: Setting, images:
         for name, attack, eps in _attacks(entry):
             if not entries.suits(attack, victim.combine):
                 continue
-            spec = _spec(entries, suite, attack, setting, eps)
+            spec = _spec(entries, attack, setting, eps)
             if surrogate is None:
                 found.append((name, {**spec, "surrogate": entries.surrogate(attack)}))
             else:
@@ -86,7 +82,7 @@ def record(graph: "Graph", victim: Victim, suite: str, setting: Setting, images:
         raise UserError(f"params.yaml: suites.{suite}: has no attack for {victim.entry}")
     spec = {
         "core": entries.core["evaluate"],
-        "victim": victim.id.rsplit("-", 1)[1],
+        "victim": tail(victim.id),
         "data": victim.dataset.digest,
         "attacks": found,
         "images": images,
@@ -98,12 +94,9 @@ def record(graph: "Graph", victim: Victim, suite: str, setting: Setting, images:
     return graph.records.setdefault(id, made_record)
 
 
-def _spec(entries: Entries, suite: str, attack: str, setting: Setting, eps: Any) -> Entry:
+def _spec(entries: Entries, attack: str, setting: Setting, eps: Any) -> Entry:
     factor = entries.stand_in(setting.dataset)[1]
-    resolved = entries.attack(attack, factor, setting.eps if eps is None else eps)
-    if resolved is None:
-        raise UserError(f"params.yaml: suites.{suite}.attacks: {attack} is no attack")
-    return resolved.spec
+    return entries.named_attack(attack, factor, setting.eps if eps is None else eps).spec
 
 
 def _set(
@@ -121,7 +114,7 @@ def _set(
     name, spec = attack
     whole = {
         "core": entries.core["transfer"],
-        "surrogate": source.id.rsplit("-", 1)[1],
+        "surrogate": tail(source.id),
         "data": source.dataset.digest,
         "name": name,
         "attack": spec,
@@ -134,8 +127,7 @@ def _set(
 
 def _surrogate(graph: "Graph", victim: Victim, name: str, setting: Setting) -> Victim:
     """A surrogate of the row's data set and arch, at its own seed."""
-    victims = values.section(graph.entries.params, "victims")
-    _, entry = values.inherit(victims, "victims", name)
+    _, entry = graph.entries.entry("victims", name)
     if "seed" not in entry:
         raise UserError(f"params.yaml: victims.{name}: key seed is missing: a surrogate needs one")
     seed = values.as_int(entry["seed"], f"params.yaml: victims.{name}.seed")

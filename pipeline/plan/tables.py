@@ -2,62 +2,62 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan import schema, suites, values
-from pipeline.plan.artifacts import Cell, Table
-from pipeline.plan.entries import Entries, Setting, replace
+from pipeline.plan import checks, schema, suites, values
+from pipeline.plan.artifacts import Cell, Table, tail
+from pipeline.plan.entries import TRAIN_EPS, Entries, Setting
 from pipeline.plan.graph import Graph
 from pipeline.plan.schema import ROOT, digest
 from pipeline.plan.values import Entry
 
-KEYS = {
-    "title": str,
-    "recipe": str,
-    "datasets": list,
-    "archs": list,
-    "members": list,
-    "seeds": list,
-    "rows": list,
-    "columns": list,
-    "suites": list,
-    "means": dict,
-    "images": int,
-    "checkpoint": str,
-    "reference": str,
-    "reported": str,
-}
+KEYS = (
+    "title",
+    "recipe",
+    "datasets",
+    "archs",
+    "members",
+    "seeds",
+    "rows",
+    "columns",
+    "suites",
+    "means",
+    "images",
+    "checkpoint",
+    "reference",
+    "reported",
+)
+COSTS = ("members", "parameters", "train_flops", "inference_macs")
 MEMBERS = ("oracle", "vote", "regret", "alone")  # what the members say without the victim's rule
 VIEWS = ("all", "k10")  # all members right, and right in 10 queries: random victims only
-BY_DATASET = (list, dict)  # a list, or a list for each data set
-COSTS = ("members", "parameters", "train_flops", "inference_macs")
+BY_DATASET = ("archs", "members", "rows")  # keys that may be a mapping from data set to list
+POOLS = ("runs", "records", "snapshots", "transfer", "metrics")  # folders of results/
 
 
 def target_path(name: str) -> Path:
     """results/table1.csv for `table1`, results/aute/table2.csv for `aute_table2`."""
     paper, _, table = name.rpartition("_")
+    if paper in POOLS:
+        raise UserError(f"params.yaml: tables.{name}: results/{paper} is taken; rename it")
     return Path("results") / paper / f"{table}.csv" if paper else Path("results") / f"{name}.csv"
 
 
 def build(graph: Graph, name: str, *, all_rows: bool = False) -> Table:
     """Table `name` at the plan's scale; `all_rows` ignores the scale's cut of its rows."""
     entries = graph.entries
-    entry = _entry(entries, name, all_rows)
-    axes = {k: v for k, v in entry.items() if k not in KEYS}
-    cells = tuple(_cells(graph, name, entry, axes))
-    spec = _spec(entries, entry, cells)
+    entry = _entry(graph, name, all_rows)
+    cells = tuple(_cells(graph, entry))
+    spec = _spec(entries, entry, cells, f"tables.{name}")
     path = target_path(name)
     if all_rows:
         path = path.with_name(f"{path.stem}_all.csv")
     named = {s: suites.names(entries, s) for s in entry["suites"]}
-    planned = graph.entries.params.get("planned") or []
-    left = {a for s in entry["suites"] if suites.leaves(entries, s) for a in named[s]}
-    _check_columns(name, entry, named, left, planned)
-    table = path.with_suffix("").relative_to("results").as_posix().replace("/", "_")
-    return Table(table, path, tuple(entry["columns"]), named, cells, spec, digest(spec))
+    shown = path.with_suffix("").relative_to("results").as_posix().replace("/", "_")
+    return Table(shown, path, tuple(entry["columns"]), named, cells, spec, digest(spec))
 
 
 def is_cut(entries: Entries, name: str) -> bool:
@@ -65,105 +65,147 @@ def is_cut(entries: Entries, name: str) -> bool:
     return "rows" in entries.part("tables").get(name, {})
 
 
-def _entry(entries: Entries, name: str, all_rows: bool) -> Entry:
-    tables = values.section(entries.params, "tables")
-    _, entry = values.inherit(tables, "tables", name)
-    cut = dict(entries.part("tables").get(name, {}))
+def _entry(graph: Graph, name: str, all_rows: bool) -> Entry:
+    """The keys of a table, cut by the scale and checked."""
+    entries = graph.entries
+    _, whole = entries.entry("tables", name)
+    values.only(whole, whole, f"tables.{name}", must=KEYS)
+    entry = entries.cut("tables", name, _shrunk(entries, whole, f"tables.{name}"))
     if all_rows:
-        cut.pop("rows", None)
-    shrunk = {k: entries.scale[k] for k in ("images", "seeds", "members") if k in entries.scale}
-    if "members" in shrunk:  # the scale bounds members; it adds none
-        limit = values.as_int(shrunk.pop("members"), "params.yaml: scales.members")
-        asked = entry.get("members", [])
-        each = asked if isinstance(asked, dict) else {"": asked}
-        bound = {d: sorted({min(m, limit) for m in points}) for d, points in each.items()}
-        shrunk["members"] = bound if isinstance(asked, dict) else bound[""]
-    entry = {**entry, **shrunk, **cut}
-    for key, kind in KEYS.items():
-        if key not in entry:
-            raise UserError(f"params.yaml: tables.{name}: key {key} is missing; add it")
-        kinds = BY_DATASET if key in ("archs", "members", "rows") else (kind,)
-        if not isinstance(entry[key], kinds) or entry[key] == []:
-            raise UserError(f"params.yaml: tables.{name}.{key}: must be a {kind.__name__}")
-    return entry
+        entry["rows"] = whole["rows"]
+    where = f"tables.{name}"
+    for key in ("datasets", "suites"):
+        checks.names(entry[key], entries.section(key), f"{where}.{key}")
+    for dataset in entry["datasets"]:
+        points = {key: _points(entry, key, dataset, where) for key in BY_DATASET}
+        checks.names(points["archs"], entries.section("archs"), f"{where}.archs")
+        checks.names(points["rows"], [*graph.kinds, *planned(graph)], f"{where}.rows")
+        checks.counts(points["members"], f"{where}.members", 1)
+    _check_columns(graph, entry, where)
+    checks.counts(entry["seeds"], f"{where}.seeds")
+    values.as_int(entry["images"], f"params.yaml: {where}.images", 1)
+    values.find(entries.section("recipes"), f"{where}.recipe", entry["recipe"])
+    checks.one_of(entry["checkpoint"], checks.CHECKPOINTS, f"{where}.checkpoint")
+    if entry["reference"] != "none":
+        graph.kind(entry["reference"], f"{where}.reference")
+    values.as_word(entry["reported"], f"params.yaml: {where}.reported")
+    if not isinstance(entry["title"], str):
+        raise UserError(f"params.yaml: {where}.title: {entry['title']!r} is no text")
+    return entry | {k: _axis(graph, entry, k, where) for k in entry if k not in KEYS}
 
 
 def _points(entry: Entry, key: str, dataset: str, where: str) -> list[Any]:
     """The values of a key for one data set: its list, or its part of a mapping."""
     points = entry[key]
-    if isinstance(points, dict):
-        points = points.get(dataset)
+    points = points.get(dataset) if isinstance(points, dict) else points
     if not isinstance(points, list) or not points:
         raise UserError(f"params.yaml: {where}.{key}: needs a list of values for {dataset}")
     return points
 
 
-def _check_columns(
-    name: str,
-    entry: Entry,
-    suites: dict[str, tuple[str, ...]],
-    left: set[str],
-    planned: list[str],
-) -> None:
-    """Raise UserError for a column that no suite gives; `left` stand in suites that leave."""
-    columns = entry["columns"]
-    attacks = {a for s in suites.values() for a in s}
-    known = {"clean", *COSTS, *attacks - left, *suites, *(f"{s}_worst" for s in suites)}
-    known |= {f"{c}_{view}" for c in known - set(COSTS) for view in VIEWS}
-    known |= {f"{c}_{m}" for c in ("clean", *attacks - left) for m in MEMBERS}
-    for part in [p for parts in entry["means"].values() for p in parts]:
-        if part not in known:
-            hint = schema.nearest(part, known)
-            raise UserError(f"params.yaml: tables.{name}.means: no column {part!r}{hint}")
-    known |= set(entry["means"]) | set(planned)
-    for column in columns:
-        if column not in known:
-            hint = schema.nearest(column, known)
-            raise UserError(f"params.yaml: tables.{name}.columns: no column {column!r}{hint}")
+def _check_columns(graph: Graph, entry: Entry, where: str) -> None:
+    """Raise UserError unless every column and part of a mean can be computed, or is planned."""
+    whole = [s for s in entry["suites"] if not suites.leaves(graph.entries, s)]
+    attacks = ["clean", *(a for s in whole for a in suites.names(graph.entries, s))]
+    known = {*attacks, *entry["suites"], *(f"{s}_worst" for s in entry["suites"])}
+    known |= {f"{c}_{view}" for c in known for view in VIEWS}
+    known |= {f"{a}_{rule}" for a in attacks for rule in MEMBERS}
+    if not isinstance(entry["means"], dict):
+        raise UserError(f"params.yaml: {where}.means: needs a mapping from a name to columns")
+    for name, parts in entry["means"].items():
+        checks.names(parts, known, f"{where}.means.{name}")
+    known |= {*COSTS, *entry["means"], *planned(graph)}
+    checks.names(entry["columns"], known, f"{where}.columns")
 
 
-def _settings(entry: Entry, axes: dict[str, list[Any]], where: str) -> Iterator[tuple[Any, ...]]:
-    """Every data set with each arch, number of members and point of the axes."""
+def planned(graph: Graph) -> list[str]:
+    """Rows of methods still to come; one that exists is refused."""
+    names = graph.entries.params.get("planned", [])
+    if not isinstance(names, list):
+        raise UserError("params.yaml: planned: needs a list of names")
+    for name in names:
+        if values.as_word(name, "params.yaml: planned") in graph.kinds:
+            raise UserError(f"params.yaml: planned: {name} exists; take it off the list")
+    return names
+
+
+def _shrunk(entries: Entries, entry: Entry, where: str) -> Entry:
+    """The entry with at most the scale's images, seeds and members."""
+    scale, shrunk = entries.scale, dict(entry)
+    if "images" in scale:
+        limit = values.as_int(scale["images"], "params.yaml: scale's images", 1)
+        shrunk["images"] = min(values.as_int(entry["images"], f"params.yaml: {where}"), limit)
+    if "seeds" in scale:
+        asked = checks.counts(scale["seeds"], "scale's seeds")
+        kept = [s for s in checks.counts(entry["seeds"], f"{where}.seeds") if s in asked]
+        if not kept:
+            raise UserError(f"params.yaml: {where}.seeds: the scale keeps none of them: {asked}")
+        shrunk["seeds"] = kept
+    if "members" in scale:
+        limit = values.as_int(scale["members"], "params.yaml: scale's members", 1)
+        asked = entry["members"]
+        each = asked if isinstance(asked, dict) else {"": asked}
+        bound = {
+            d: sorted({min(m, limit) for m in checks.counts(found, f"{where}.members", 1)})
+            for d, found in each.items()
+        }
+        shrunk["members"] = bound if isinstance(asked, dict) else bound[""]
+    return shrunk
+
+
+def _axis(graph: Graph, entry: Entry, key: str, where: str) -> Any:
+    """The points of an axis: values of a field that some row, or its recipe, has."""
+    rows = [r for d in entry["datasets"] for r in _points(entry, "rows", d, where)]
+    fields = {f for row in rows for f in graph.fields(row)}
+    values.only({key: None}, fields | {*KEYS, TRAIN_EPS}, where)
     for dataset in entry["datasets"]:
-        lists = [_points(entry, key, dataset, where) for key in ("archs", "members")]
-        along = [_points(axes, key, dataset, where) for key in axes]
-        yield from product([dataset], *lists, product(*along))
+        if any(isinstance(p, dict) for p in _points(entry, key, dataset, where)):
+            raise UserError(f"params.yaml: {where}.{key}: an axis is a list of values")
+    return entry[key]
 
 
-def _cells(graph: Graph, name: str, entry: Entry, axes: dict[str, list[Any]]) -> list[Cell]:
-    planned = graph.entries.params.get("planned") or []
-    where = f"tables.{name}"
-    cells: list[Cell] = []
-    seen = set()
-    for dataset, arch, members, point in _settings(entry, axes, where):
-        for row in _points(entry, "rows", dataset, where):
-            for seed in entry["seeds"]:
-                values.as_int(seed, f"params.yaml: tables.{name}.seeds")
-                values.as_int(members, f"params.yaml: tables.{name}.members")
-                overrides = tuple(zip(axes, point, strict=True))
-                setting = Setting(
-                    str(dataset),
-                    str(arch),
-                    entry["recipe"],
-                    members,
-                    seed,
-                    entry["checkpoint"],
-                    overrides,
-                )
-                cell = _cell(graph, row, setting, entry, planned)
-                key = (row, dataset, arch, point, seed, cell.victim.id if cell.victim else members)
-                if key not in seen:  # a single network stands once beside 3, 5 and 8 members
-                    seen.add(key)
-                    cells.append(cell)
-    return cells
+def _settings(entry: Entry) -> Iterator[tuple[str, Setting]]:
+    """Rows and the settings they stand in, in the table's order."""
+    axes = [k for k in entry if k not in KEYS]
+    for dataset in entry["datasets"]:
+        rows, *lists = (
+            _points(entry, k, dataset, "tables") for k in ("rows", "archs", "members", *axes)
+        )
+        for arch, members, *point in product(*lists):
+            overrides = tuple((k, _frozen(v)) for k, v in zip(axes, point, strict=True))
+            for row, seed in product(rows, entry["seeds"]):
+                last = entry["checkpoint"]
+                yield row, Setting(dataset, arch, entry["recipe"], members, seed, last, overrides)
 
 
-def _cell(graph: Graph, row: str, setting: Setting, entry: Entry, planned: list[str]) -> Cell:
-    if row in planned:
-        return Cell(row, setting, setting.members, setting.seed, None, {}, None)
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
+
+
+def _cells(graph: Graph, entry: Entry) -> list[Cell]:
+    """Cells, each with the row to compare it with where the table has that row."""
+    cells: dict[Any, Cell] = {}
+    to_come = planned(graph)
+    for row, setting in _settings(entry):
+        cell = _planned_cell(row, setting) if row in to_come else _cell(graph, row, setting, entry)
+        # a single network stands once beside 3, 5 and 8 members
+        same = cell.victim.id if cell.victim else setting.members
+        s = setting
+        cells.setdefault((row, s.dataset, s.arch, s.overrides, s.seed, same), cell)
+    shown = {tail(c.victim.id): c.victim.id for c in reversed(cells.values()) if c.victim}
+    return [
+        replace(c, reference=shown.get(tail(c.reference), c.reference)) if c.reference else c
+        for c in cells.values()
+    ]
+
+
+def _planned_cell(row: str, setting: Setting) -> Cell:
+    return Cell(row, setting, setting.members, setting.seed, None, {}, None)
+
+
+def _cell(graph: Graph, row: str, setting: Setting, entry: Entry) -> Cell:
     victim = graph.victim(row, setting)
-    images = values.as_int(entry["images"], "params.yaml: images")
-    records = {s: graph.record(victim, s, setting, images) for s in entry["suites"]}
+    records = {s: graph.record(victim, s, setting, entry["images"]) for s in entry["suites"]}
     reference = None
     if entry["reference"] != "none":
         same = replace(setting.bare(), members=victim.members)
@@ -171,17 +213,18 @@ def _cell(graph: Graph, row: str, setting: Setting, entry: Entry, planned: list[
     return Cell(row, setting, victim.members, setting.seed, victim, records, reference)
 
 
-def _spec(entries: Entries, entry: Entry, cells: tuple[Cell, ...]) -> Entry:
+def _spec(entries: Entries, entry: Entry, cells: tuple[Cell, ...], where: str) -> Entry:
+    """What a table's receipt is a digest of."""
     reported = ROOT / "data" / "reported" / f"{entry['reported']}.csv"
     if entry["reported"] != "none" and not reported.is_file():
         raise UserError(
-            f"params.yaml: tables reported: no file data/reported/{entry['reported']}.csv"
+            f"params.yaml: {where}.reported: no file data/reported/{entry['reported']}.csv"
         )
     figures = sorted((ROOT / "pipeline" / "figures").glob("[a-z]*.py"))
     return {
         "core": entries.core["tabulate"],
         "scale": entries.scale_name,
-        "entry": {k: v for k, v in entry.items() if k != "base"},
+        "entry": entry,
         "cells": [
             [c.row, c.members, c.seed, sorted(r.id for r in c.records.values())] for c in cells
         ],

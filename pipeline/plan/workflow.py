@@ -1,14 +1,17 @@
 """What the Snakemake rules ask: inputs by wildcard, the stale mark, the line before a run."""
 
-import json
 import os
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan, Run, Table, Victim, values
+from pipeline.plan import Plan, Run, Victim
+from pipeline.plan.state import NEED, headline, is_current, states
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 SPLITS = ("train", "validation", "test")
 
@@ -19,6 +22,19 @@ def check_config(plan: Plan, config: Mapping[str, Any]) -> None:
     changed = [k for k in config if config[k] != params.get(k)]
     if changed:
         raise UserError(f"--config {changed[0]}: change it in params.yaml instead")
+
+
+def _one_line(question: Callable[P, T]) -> Callable[P, T]:
+    """End in one line on a user's error: Snakemake prints a trace of any other exception."""
+
+    @wraps(question)
+    def answer(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return question(*args, **kwargs)
+        except UserError as error:
+            raise SystemExit(f"error: {error}") from None
+
+    return answer
 
 
 def data(artifact: Run | Victim) -> list[str]:
@@ -36,11 +52,13 @@ def files(plan: Plan, victim: Victim) -> list[str]:
     return found
 
 
+@_one_line
 def parents(plan: Plan, run: str) -> list[str]:
     """What a training needs of other runs."""
     return [f for victim in plan.run(run).edges.values() for f in files(plan, victim)]
 
 
+@_one_line
 def trajectory(plan: Plan, run: str) -> list[str]:
     """What an average needs of its training: snapshots, or the last weights."""
     average = plan.run(run)
@@ -52,17 +70,26 @@ def trajectory(plan: Plan, run: str) -> list[str]:
     return found
 
 
+@_one_line
 def weights(plan: Plan, record: str) -> list[str]:
     """What an evaluation needs: its victim, and the transfer sets it judges."""
     wanted = plan.record(record)
     return files(plan, wanted.victim) + [str(plan.set(id).path) for id in wanted.sets]
 
 
+@_one_line
+def surrogate(plan: Plan, set: str) -> list[str]:
+    """What crafting a transfer set needs."""
+    return files(plan, plan.set(set).surrogate)
+
+
+@_one_line
 def adopted(plan: Plan, run: str) -> str:
     """The file whose weights a run takes in."""
     return str(plan.run(run).file)
 
 
+@_one_line
 def records(plan: Plan, table: str) -> list[str]:
     """The records of a table."""
     return [str(r.path) for r in plan.needs(plan.table(table))[0]]
@@ -70,7 +97,7 @@ def records(plan: Plan, table: str) -> list[str]:
 
 def average_pattern(plan: Plan) -> str:
     """Regular expression of the ids of averages."""
-    names = "|".join(values.section(plan.entries.params, "averages")) or "(?!)"
+    names = "|".join(plan.entries.section("averages")) or "(?!)"
     return rf"[a-z0-9_]+-[a-z0-9_]+-(?:{names})-s[a-z0-9_-]+"
 
 
@@ -87,60 +114,38 @@ def train_pattern(plan: Plan) -> str:
 
 def uncut_tables(plan: Plan) -> list[str]:
     """Every table with every row, whatever the scale shows by default."""
-    names = values.section(plan.entries.params, "tables")
+    names = plan.entries.section("tables")
     return [str(plan.tables.get(f"{n}_all", plan.tables[n]).path) for n in names]
 
 
-def is_current(table: Table) -> bool:
-    """Whether the table on disk was made from exactly this plan."""
-    try:
-        receipt = json.loads(table.path.with_suffix(".json").read_text())["receipt"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return table.path.exists() and bool(receipt["plan"] == table.digest)
-
-
+@_one_line
 def table_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
-    """params.yaml, as an old input while the receipt is today's; else the table is marked stale.
+    """params.yaml as an old input while the receipt is today's; else the table is marked stale.
 
     The mark is a time of 1 s: Snakemake reads 0 as unknown. It sees the mark without metadata.
+    The input is then a file named by today's digest: params.yaml itself, when only code or a
+    reported number changed, still has the checksum Snakemake remembers, and would be no reason.
     """
     table = plan.table(name)
     if is_current(table):
         return ancient("params.yaml")
     if table.path.exists():
         os.utime(table.path, (1, 1))
-    return "params.yaml"
+    mark = Path("work/plans") / f"{table.name}-{table.digest}"
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    return str(mark)
 
 
-def missing(plan: Plan, table: Table) -> dict[str, list[str]]:
-    """Ids of what a table needs and has not: by stage train, average, evaluate."""
-    needed, runs = plan.needs(table)
-    stages = ("adopt", "train", "average", "transfer", "evaluate")
-    absent: dict[str, list[str]] = {stage: [] for stage in stages}
-    judged = [r for r in needed if not r.path.exists()]
-    absent["evaluate"] = [r.id for r in judged]
-    sets = {id: plan.set(id) for r in judged for id in r.sets}
-    absent["transfer"] = [s.id for s in sets.values() if not s.path.exists()]
-    sources = [plan.set(id).surrogate for id in absent["transfer"]]
-    wanted = {e.run for v in (*(r.victim for r in judged), *sources) for e in v.elements}
-    for run in reversed(runs):  # parents come before what needs them
-        if run.id in wanted and not (run.folder / "weights.safetensors").exists():
-            absent[run.stage].append(run.id)
-            wanted |= set(run.parents)
-    return absent
+def summary(plan: Plan, made: Iterable[str] | None = None) -> str:
+    """One line before a run: scale, data sets, what is to make at what estimated cost.
 
-
-def summary(plan: Plan) -> str:
-    """One line before a run: scale, data sets, artifacts."""
-    sets = Counter(r.dataset.name for r in plan.graph.runs.values())
-    return (
-        f"scale {plan.scale}; data sets {', '.join(sorted(sets))}; "
-        f"{len(plan.tables)} tables, {len(plan.graph.runs)} runs, "
-        f"{len(plan.graph.records)} records planned; change it in params.yaml"
-    )
-
-
-def exists(path: Path) -> str:
-    """A mark for lists."""
-    return "have" if path.exists() else "need"
+    `made` are the files of the jobs to run; without them it is what the tables still need.
+    """
+    names = plan.entries.section("tables")
+    tables = list(plan.tables.values()) if made is not None else [plan.tables[n] for n in names]
+    files = None if made is None else set(made)
+    needed = [s for s in states(plan, tables) if s.status == NEED]
+    if files is not None:
+        needed = [s for s in needed if str(s.path) in files or s.stage == "trajectory"]
+    return headline(plan, tables, needed)

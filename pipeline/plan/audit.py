@@ -1,0 +1,73 @@
+"""Every entry of params.yaml is checked, whether a table uses it or not."""
+
+from fractions import Fraction
+
+from pipeline.plan import checks, schema, suites, values
+from pipeline.plan.entries import Entries
+from pipeline.plan.graph import PARENT_KEYS, SPECIAL, VICTIM_KEYS, Graph
+from pipeline.plan.values import Entry
+
+
+def audit(graph: Graph) -> None:
+    """Raise UserError for the first entry with an unknown, missing or mistyped key."""
+    entries = graph.entries
+    for name in _names(entries, "datasets"):
+        entries.dataset(name)
+    for name in _names(entries, "archs"):
+        entries.resolve("archs", name)
+    for name in _names(entries, "attacks"):
+        entries.named_attack(name, Fraction(1))
+        entries.surrogate(name)
+        entries.suits(name, "single")
+    for name in _names(entries, "suites"):
+        suites.check(entries, name)
+    for name in _names(entries, "recipes"):
+        entries.recipe(name, {})
+    for name in _names(entries, "methods"):
+        _check_method(entries, name)
+    for name in _names(entries, "averages"):
+        _check_average(graph, name)
+    for kind, keys, edge in (("victims", VICTIM_KEYS, "of"), ("parents", PARENT_KEYS, "method")):
+        for name in _names(entries, kind):
+            where, entry = f"{kind}.{name}", entries.entry(kind, name)[1]
+            values.only(entry, keys, where, must=(edge,))
+            if entry[edge] not in SPECIAL:
+                graph.kind(entry[edge], f"{where}.{edge}")
+    _check_resources(entries)
+
+
+def _names(entries: Entries, kind: str) -> list[str]:
+    return list(entries.section(kind))
+
+
+def _check_method(entries: Entries, name: str) -> None:
+    """Types of a method's own keys, and of those it gives its recipe."""
+    root, entry = entries.entry("methods", name)
+    known: Entry = entries.recipe_types
+    own = {k: v for k, v in entry.items() if k in known}
+    rest = {k: v for k, v in entry.items() if k not in known and k != "members"}
+    entries.resolve("methods", name, rest)
+    values.coerce(own, {k: known[k] for k in own}, f"methods.{name}", eps_factor=Fraction(1))
+    checks.members(entry.get("members", 1), f"methods.{name}.members")
+
+
+def _check_average(graph: Graph, name: str) -> None:
+    """Types of an average's own keys, and that its trajectory is some method's."""
+    where, (root, entry) = f"averages.{name}", graph.entries.entry("averages", name)
+    types = schema.component("averages", root).types
+    values.only(entry, (*types, "of", "members"), where, must=("of",))
+    rest = {k: v for k, v in entry.items() if k in types}
+    graph.entries.resolve("averages", name, rest)
+    graph.kind(entry["of"], f"{where}.of")
+
+
+def _check_resources(entries: Entries) -> None:
+    """`resources:` holds counts of archs and data sets, for estimates."""
+    for name in _names(entries, "resources"):
+        is_dataset = name in entries.section("datasets")
+        if not is_dataset:
+            values.find(entries.section("archs"), "resources", name)
+        where, key = f"resources.{name}", "images" if is_dataset else "macs"
+        entry = entries.section("resources")[name]
+        values.only(entry, (key,), where, must=(key,))
+        values.as_int(entry[key], f"params.yaml: {where}.{key}", 1)

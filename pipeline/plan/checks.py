@@ -1,0 +1,71 @@
+"""What entries of several sections must hold, each with its one-line error."""
+
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.plan import values
+from pipeline.plan.schema import nearest
+from pipeline.plan.values import Entry
+
+CHECKPOINTS = ("last", "best")
+COMBINATIONS = ("mean_prob", "mean_logit", "vote", "max_conf", "random_one", "random_each")
+SURROGATES = ("self", "averaged", "mean_logit", "members", "normalised", "answers")
+SURROGATES += ("cooled", "heated")
+MOST_MEMBERS = 1000  # members of one table seed have the run seeds of a thousand
+
+
+def one_of(value: Any, choices: tuple[str, ...], where: str) -> str:
+    """`value`, which must be one of these words."""
+    if value not in choices:
+        listed, hint = ", ".join(choices), nearest(value, choices)
+        raise UserError(f"params.yaml: {where}: {value!r} is not one of {listed}{hint}")
+    return str(value)
+
+
+def members(value: Any, where: str) -> int:
+    """A number of members: at least 1, few enough for their seeds to be disjoint."""
+    count = values.as_int(value, f"params.yaml: {where}", 1)
+    if count > MOST_MEMBERS:
+        raise UserError(f"params.yaml: {where}: {count} is more than {MOST_MEMBERS}")
+    return count
+
+
+def member(value: Any, of: int, where: str) -> None:
+    """Raise UserError unless it is the index of one of so many members."""
+    if values.as_int(value, f"params.yaml: {where}", 0) >= of:
+        raise UserError(f"params.yaml: {where}: {value} is none of the members 0 to {of - 1}")
+
+
+def recipe(fields: Entry, where: str) -> None:
+    """Raise UserError unless epochs, milestones and rates fit together."""
+    for key in ("epochs", "batch_size"):
+        values.as_int(fields[key], f"params.yaml: {where}.{key}", 1)
+    milestones, one_cycle = fields["milestones"], fields["schedule"] == "one_cycle"
+    if milestones != sorted(milestones):
+        raise UserError(f"params.yaml: {where}.milestones: must not fall")
+    if one_cycle and (len(milestones) != 1 or not 1 <= milestones[0] <= fields["epochs"]):
+        raise UserError(f"params.yaml: {where}.milestones: one_cycle needs its one peak epoch")
+    wanted = 2 if one_cycle else len(milestones)
+    if len(fields["lr_values"]) != wanted:
+        raise UserError(f"params.yaml: {where}.lr_values: needs {wanted} values")
+
+
+def names(value: Any, known: Any, where: str) -> list[str]:
+    """A list of different names of `known`, at least one."""
+    if not isinstance(value, list) or not value:
+        raise UserError(f"params.yaml: {where}: needs a list of names")
+    found = [values.find(known, where, name) for name in value]
+    for name in found:
+        if found.count(name) > 1:
+            raise UserError(f"params.yaml: {where}: {name} stands twice")
+    return found
+
+
+def counts(value: Any, where: str, least: int = 0) -> list[int]:
+    """A list of different whole numbers, at least one."""
+    if not isinstance(value, list) or not value:
+        raise UserError(f"params.yaml: {where}: needs a list of whole numbers")
+    found = [values.as_int(number, f"params.yaml: {where}", least) for number in value]
+    if len(set(found)) < len(found):
+        raise UserError(f"params.yaml: {where}: a number stands twice")
+    return found

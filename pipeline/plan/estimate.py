@@ -1,0 +1,105 @@
+"""What a run or a record costs, before it is made: an estimate, and no part of any identity.
+
+Forward passes are counted in multiply-adds (`resources:`, two FLOPs each); a backward pass
+costs as much as a forward in the images alone, twice as much in the weights too. Attacks stop on
+fooled images, so an evaluation is an upper bound.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pipeline.plan import Plan, Record, Run, TransferSet
+from pipeline.plan.entries import Dataset, Entries
+
+NATIVE = 32  # pixels of a side at which `macs` are stated
+PROCESS = 3  # seconds in which a job's process loads torch and its data
+
+
+def seconds(plan: Plan, artifacts: Iterable[Run | Record | TransferSet]) -> float | None:
+    """Seconds on one machine of the scale's `gflops`; None when an arch's MACs are not stated."""
+    total = 0.0
+    for artifact in artifacts:
+        if isinstance(artifact, Run):
+            flops = run_flops(plan, artifact)
+        elif isinstance(artifact, TransferSet):
+            flops = set_flops(plan, artifact)
+        else:
+            flops = record_flops(plan, artifact)
+        if flops is None:
+            return None
+        total += PROCESS + flops / (plan.entries.gflops * 1e9)
+    return total
+
+
+def describe(found: float | None) -> str:
+    """The estimate in words a person plans with."""
+    if found is None:
+        return "unknown (an arch or data set has no entry in resources:)"
+    if found < 90:
+        return f"{found:.0f} seconds"
+    return f"{found / 60:.0f} minutes" if found < 5400 else f"{found / 3600:.1f} hours"
+
+
+def run_flops(plan: Plan, run: Run) -> int | None:
+    """FLOPs of a training, or of an average's pass over the training images."""
+    if run.stage == "adopt":
+        return 0
+    spec = run.spec
+    while spec["stage"] == "average":
+        spec = plan.run(run.parents[0]).spec
+    macs, images = forward_macs(plan, run), _training_images(plan.entries, run.dataset)
+    if macs is None or images is None:
+        return None
+    images = min(images, spec["recipe"]["train_images"] or images)
+    crafting = passes(spec["attack"]["fields"]) if spec["attack"] else 0
+    if run.stage == "average":
+        return images * _pass_cost(run.spec["average"]["fields"]["bn_data"], crafting) * 2 * macs
+    epochs: int = spec["recipe"]["epochs"]
+    return images * epochs * (crafting + 3) * 2 * macs
+
+
+def record_flops(plan: Plan, record: Record) -> int | None:
+    """FLOPs of a suite on every image, as if no image were fooled."""
+    macs = [forward_macs(plan, plan.run(e.run)) for e in record.victim.elements]
+    work = sum(passes(spec["fields"]) for _, spec in record.attacks)
+    return None if None in macs else record.images * work * 2 * sum(m for m in macs if m)
+
+
+def set_flops(plan: Plan, made: TransferSet) -> int | None:
+    """FLOPs of crafting a transfer set."""
+    macs = [forward_macs(plan, plan.run(e.run)) for e in made.surrogate.elements]
+    work = passes(made.attack["fields"])
+    return None if None in macs else made.images * work * 2 * sum(m for m in macs if m)
+
+
+def passes(fields: dict[str, Any]) -> int:
+    """Forward passes an attack spends on one image; a gradient step is two."""
+    restarts, queries = fields.get("restarts", 1), fields.get("queries", 0)
+    steps = fields.get("steps", 0 if queries else 1)  # FGSM has one and says nothing
+    looks = max(fields.get("targets", 1), 1) * fields.get("eot", 1)
+    return int(restarts * (2 * steps * looks + queries))
+
+
+def forward_macs(plan: Plan, run: Run) -> int | None:
+    """Multiply-adds of one image through every member of a run, scaled by its area."""
+    resources, archs = plan.entries.section("resources"), plan.entries.section("archs")
+    name = run.arch
+    while name not in resources and "base" in archs[name]:
+        name = archs[name]["base"]
+    if name not in resources:
+        return None
+    macs, size = int(resources[name]["macs"]), int(run.dataset.fields["size"])
+    return macs * run.members * size**2 // NATIVE**2
+
+
+def _training_images(entries: Entries, dataset: Dataset) -> int | None:
+    """Official images less those held out; digits hold out their test images too."""
+    stated = entries.section("resources").get(dataset.name)
+    if stated is None:
+        return None
+    return int(stated["images"] - dataset.fields["validation"] - dataset.fields.get("test", 0))
+
+
+def _pass_cost(bn_data: str, crafting: int) -> int:
+    """Passes over the training images that re-estimate batch-norm statistics."""
+    return {"kept": 0, "clean": 1, "adversarial": crafting + 1}[bn_data]

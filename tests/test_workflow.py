@@ -1,0 +1,123 @@
+"""The graph on a tiny project with real commands: what an edit makes run again, and what not."""
+
+import ast
+import os
+import shutil
+
+import pytest
+from projects import TARGET, copy_project, edit, jobs, published, run, tiny_params
+
+pytestmark = pytest.mark.workflow
+
+ONE_METHOD = {"train": 1, "evaluate": 1, "tabulate": 1}
+BETA = "beta: 6\n"
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A project whose table was made once, and what Snakemake said."""
+    folder = copy_project(tmp_path_factory.mktemp("built"), tiny_params())
+    return folder, run(folder)
+
+
+@pytest.fixture
+def built(first, tmp_path):
+    """A copy of it, times kept."""
+    return shutil.copytree(first[0], tmp_path / "project")
+
+
+def test_one_command_goes_from_nothing_to_the_table(first):
+    folder, said = first
+    head, *rows = (folder / TARGET).read_text().splitlines()
+    assert "fgsm" in head and [row.split(",")[0] for row in rows] == ["trades", "wa"]
+    for name in ("table1.md", "table1.json", "table1.png", "metrics/table1.json"):
+        assert (folder / "results" / name).stat().st_size > 0
+    assert not list(folder.rglob("*.tmp"))
+    assert [line for line in said.splitlines() if line.startswith("scale demo: digits for cifar10")]
+
+
+def test_a_second_run_has_nothing_to_do(built):
+    assert jobs(built) == {}
+
+
+def test_an_edited_value_reruns_what_depends_on_it_and_nothing_once_it_is_back(built):
+    before = (built / TARGET).read_bytes()
+    edit(built, BETA, "beta: 2\n")
+    assert jobs(built) == ONE_METHOD
+    run(built)
+    assert jobs(built) == {}
+    edit(built, "beta: 2\n", BETA)
+    assert jobs(built) == {"tabulate": 1}
+    run(built)
+    assert (built / TARGET).read_bytes() == before
+
+
+def test_a_value_edited_and_put_back_without_a_run_costs_nothing(built):
+    edit(built, BETA, "beta: 2\n")
+    assert jobs(built) == ONE_METHOD
+    edit(built, "beta: 2\n", BETA)
+    assert jobs(built) == {}
+
+
+def test_two_swapped_values_are_noticed(built):
+    edit(built, "lr: 0.1\n", "lr: 0.9\n")
+    edit(built, "momentum: 0.9\n", "momentum: 0.1\n")
+    assert jobs(built)["train"] == 2
+
+
+def test_times_metadata_and_deleted_inputs_do_not_matter(built):
+    for path in [
+        *(built / "pipeline").rglob("*.*"),
+        *built.glob("[Sp]*"),
+        *built.glob("data/**/*"),
+    ]:
+        os.utime(path)
+    shutil.rmtree(built / ".snakemake")
+    assert jobs(built) == {}
+    shutil.rmtree(built / "data" / "raw")
+    shutil.rmtree(built / "data" / "digits")
+    shutil.rmtree(built / "results" / "runs")
+    shutil.rmtree(built / "results" / "snapshots")
+    assert jobs(built) == {}
+
+
+def test_a_reformatted_method_reruns_nothing(built):
+    path = built / "pipeline" / "methods" / "trades.py"
+    reformatted = ast.unparse(ast.parse(path.read_text())).replace("\n", "\n\n")
+    path.write_text("# another comment\n" + reformatted)
+    assert jobs(built) == {}
+
+
+def test_changed_code_of_a_method_reruns_exactly_its_runs(built):
+    edit(
+        built,
+        "return losses + self.beta",
+        "return losses * self.beta",
+        "pipeline/methods/trades.py",
+    )
+    assert jobs(built) == ONE_METHOD
+
+
+def test_a_lost_trajectory_is_derived_again_only_when_an_average_needs_it(built):
+    shutil.rmtree(built / "results" / "snapshots")
+    edit(
+        built,
+        "def combine",
+        "def unused(self) -> None: return None\n\n    def combine",
+        "pipeline/averages/wa.py",
+    )
+    assert jobs(built) == {"trajectory": 1, "average": 1, "evaluate": 1, "tabulate": 1}
+
+
+def test_a_deleted_record_is_made_again_without_training(built):
+    (record,) = (built / "results" / "records").glob("*trades*/*.npz")
+    record.unlink()
+    assert jobs(built) == {}  # the table is today's: nothing asks for the record
+    (built / TARGET).unlink()
+    assert jobs(built) == {"evaluate": 1, "tabulate": 1}
+
+
+@pytest.mark.parametrize("scale", list(published()["scales"]))
+def test_every_table_with_every_row_dry_runs_at_every_scale(scale, tmp_path):
+    folder = copy_project(tmp_path, published() | {"scale": scale})
+    assert jobs(folder, "tables")["train"] >= 2
