@@ -27,12 +27,7 @@ def audit(graph: Graph) -> None:
         _check_method(entries, name)
     for name in _names(entries, "averages"):
         _check_average(graph, name)
-    for kind, keys, edge in (("victims", VICTIM_KEYS, "of"), ("parents", PARENT_KEYS, "method")):
-        for name in _names(entries, kind):
-            where, entry = f"{kind}.{name}", entries.entry(kind, name)[1]
-            values.only(entry, keys, where, must=(edge,))
-            if entry[edge] not in SPECIAL:
-                graph.kind(entry[edge], f"{where}.{edge}")
+    _check_edges(graph)
     _check_resources(entries)
 
 
@@ -59,6 +54,17 @@ def _check_average(graph: Graph, name: str) -> None:
     rest = {k: v for k, v in entry.items() if k in types}
     graph.entries.resolve("averages", name, rest)
     graph.kind(entry["of"], f"{where}.of")
+
+
+def _check_edges(graph: Graph) -> None:
+    """Victims and parents: their keys, and that what they name exists."""
+    entries = graph.entries
+    for kind, keys, edge in (("victims", VICTIM_KEYS, "of"), ("parents", PARENT_KEYS, "method")):
+        for name in _names(entries, kind):
+            where, entry = f"{kind}.{name}", entries.entry(kind, name)[1]
+            values.only(entry, keys, where, must=(edge,))
+            if entry[edge] not in SPECIAL:
+                graph.kind(entry[edge], f"{where}.{edge}")
 
 
 def _check_resources(entries: Entries) -> None:

@@ -76,7 +76,9 @@ def passes(fields: dict[str, Any]) -> int:
     """Forward passes an attack spends on one image; a gradient step is two."""
     restarts, queries = fields.get("restarts", 1), fields.get("queries", 0)
     steps = fields.get("steps", 0 if queries else 1)  # FGSM has one and says nothing
-    looks = max(fields.get("targets", 1), 1) * fields.get("eot", 1)
+    looks = max(fields.get("targets", 1), 1) * fields.get("eot", 1) * fields.get("searches", 1)
+    if "arguments" in fields:  # of torchattacks, under its own names
+        return passes({k: v for k, v in fields["arguments"].items() if type(v) is int})
     return int(restarts * (2 * steps * looks + queries))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.plan import Plan, Record, Run, Table
+from pipeline.plan import Plan, Record, Run, Table, Victim
 from pipeline.plan.estimate import describe, seconds
 
 HAVE, NEED, SPARE = "have", "need", "spare"  # spare: neither there nor asked for
@@ -60,7 +60,7 @@ def states(plan: Plan, tables: Iterable[Table]) -> list[State]:
     crafted = {s for id in stale for s in records[id].sets if not sets[s].path.exists()}
     asked = [*(records[id].victim for id in stale), *(sets[id].surrogate for id in crafted)]
     made, lost = _to_make(runs, {e.run for victim in asked for e in victim.elements})
-    used = [*(runs[id] for id in made | lost), *asked]
+    used: list[Run | Victim] = [*(runs[id] for id in made | lost), *asked]
     found = _data(plan, {r.dataset.name for r in runs.values()}, {u.dataset.name for u in used})
     for run in runs.values():
         status = NEED if run.id in made else HAVE if is_built(run) else SPARE
