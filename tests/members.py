@@ -6,7 +6,7 @@ from typing import Any
 import tiny
 import torch
 from nets import TINY
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline import registry
 from pipeline.draws import Draws

@@ -96,18 +96,6 @@ class Graph:
             raise UserError(f"params.yaml: {where}.of: {entry['of']} is a victim itself")
         return str(entry["of"]), entry, setting
 
-    def fields(self, row: str) -> set[str]:
-        """The keys that an axis may vary for a row: its component's and its recipe's."""
-        kind = self.kinds.get(row)
-        if kind is None:
-            return set()
-        root, entry = self.entries.entry(kind, row)
-        if kind == "victims":
-            return self.fields(str(entry.get("of")))
-        own = schema.component(kind, root).types
-        of = self.fields(str(entry.get("of"))) if kind == "averages" else set()
-        return {*own, *of, *self.entries.recipe_types}
-
     # ---- runs
 
     def _runs(self, name: str, setting: Setting) -> tuple[list[Run], str]:
@@ -140,7 +128,8 @@ class Graph:
         }
         named = {k: fields[k] for k, t in types.items() if t == "Attack"}
         own = {k: self._crafting(v, factor, setting.eps) for k, v in named.items()}
-        archs = {k: self._arch(fields[k], setting) for k, t in types.items() if t == "Arch"}
+        named = {k: fields[k] for k, t in types.items() if t == "Arch"}
+        archs = {k: entries.arch(setting.arch if v == "same" else v).spec for k, v in named.items()}
         spec: Entry = {
             "stage": "train",
             "core": entries.core["train"],
@@ -160,10 +149,6 @@ class Graph:
         parents = tuple(e.run for v in edges.values() for e in v.elements)
         run = Run(id, "train", method.name, dataset, arch.name, spec, members, parents, edges)
         return self.runs.setdefault(id, run)
-
-    def _arch(self, name: str, setting: Setting) -> Entry:
-        """The spec of an arch that a method's field names; `same` is the row's own."""
-        return self.entries.arch(setting.arch if name == "same" else name).spec
 
     def _crafting(self, name: str, factor: Fraction, eps: Any) -> Entry | None:
         """The spec of an attack used in training, which differentiates what is trained."""

@@ -153,12 +153,25 @@ def _shrunk(entries: Entries, entry: Entry, where: str) -> Entry:
 def _axis(graph: Graph, entry: Entry, key: str, where: str) -> Any:
     """The points of an axis: values of a field that some row, or its recipe, has."""
     rows = [r for d in entry["datasets"] for r in _points(entry, "rows", d, where)]
-    fields = {f for row in rows for f in graph.fields(row)}
+    fields = {f for row in rows for f in _fields(graph, row)}
     values.only({key: None}, fields | {*KEYS, TRAIN_EPS}, where)
     for dataset in entry["datasets"]:
         if any(isinstance(p, dict) for p in _points(entry, key, dataset, where)):
             raise UserError(f"params.yaml: {where}.{key}: an axis is a list of values")
     return entry[key]
+
+
+def _fields(graph: Graph, row: str) -> set[str]:
+    """The keys that an axis may vary for a row: its component's and its recipe's."""
+    kind = graph.kinds.get(row)
+    if kind is None:
+        return set()
+    root, entry = graph.entries.entry(kind, row)
+    if kind == "victims":
+        return _fields(graph, str(entry.get("of")))
+    own = schema.component(kind, root).types
+    of = _fields(graph, str(entry.get("of"))) if kind == "averages" else set()
+    return {*own, *of, *graph.entries.recipe_types}
 
 
 def _settings(entry: Entry) -> Iterator[tuple[str, Setting]]:
