@@ -29,12 +29,6 @@ def members(value: Any, where: str) -> int:
     return count
 
 
-def member(value: Any, of: int, where: str) -> None:
-    """Raise UserError unless it is the index of one of so many members."""
-    if values.as_int(value, f"params.yaml: {where}", 0) >= of:
-        raise UserError(f"params.yaml: {where}: {value} is none of the members 0 to {of - 1}")
-
-
 def recipe(fields: Entry, where: str) -> None:
     """Raise UserError unless epochs, milestones and rates fit together."""
     for key in ("epochs", "batch_size"):

@@ -61,9 +61,12 @@ class Graph:
         combine = checks.one_of(combine, checks.COMBINATIONS, f"{name}.combine")
         where = f"params.yaml: victims.{name}.logit_scale"
         scale = float(values.fraction(changes.get("logit_scale", 1), where))
-        members, member = sum(r.members for r in runs), changes.get("member")
+        members = sum(r.members for r in runs)
+        member = changes.get("member")
         if member is not None:
-            checks.member(member, members, f"victims.{name}.member")
+            where = f"params.yaml: victims.{name}.member"
+            if values.as_int(member, where, 0) >= members:
+                raise UserError(f"{where}: {member} is not one of the members 0 to {members - 1}")
             members = 1
         rule = combine if members > 1 else "single"
         elements = tuple(  # an average has one checkpoint
@@ -73,7 +76,7 @@ class Graph:
             "elements": [[tail(e.run), e.checkpoint] for e in elements],
             "combine": rule,
             "logit_scale": scale,
-            **({} if member is None else {"member": member}),
+            **({"member": member} if member is not None else {}),
         }
         dataset, arch = runs[0].dataset, runs[0].arch
         id = f"{dataset.name}-{arch}-{name}-x{members}-s{setting.seed}-{digest(spec)}"
@@ -87,14 +90,26 @@ class Graph:
         if "members" in entry:
             setting = replace(setting, members=self.entries.members("victims", name, setting))
         if "arch" in entry:
-            found = values.find(self.entries.section("archs"), f"{where}.arch", entry["arch"])
-            setting = replace(setting, arch=found)
+            arch = values.find(self.entries.section("archs"), f"{where}.arch", entry["arch"])
+            setting = replace(setting, arch=arch)
         if "checkpoint" in entry:
             found = checks.one_of(entry["checkpoint"], checks.CHECKPOINTS, f"{where}.checkpoint")
             setting = replace(setting, checkpoint=found)
         if self.kind(entry["of"], f"{where}.of") == "victims":
             raise UserError(f"params.yaml: {where}.of: {entry['of']} is a victim itself")
         return str(entry["of"]), entry, setting
+
+    def fields(self, row: str) -> set[str]:
+        """The keys that an axis may vary for a row: its component's and its recipe's."""
+        kind = self.kinds.get(row)
+        if kind is None:
+            return set()
+        root, entry = self.entries.entry(kind, row)
+        if kind == "victims":
+            return self.fields(str(entry.get("of")))
+        own = schema.component(kind, root).types
+        of = self.fields(str(entry.get("of"))) if kind == "averages" else set()
+        return {*own, *of, *self.entries.recipe_types}
 
     # ---- runs
 
@@ -126,10 +141,12 @@ class Graph:
             for k, t in types.items()
             if t == "Parent" and fields[k] != "none"
         }
-        named = {k: fields[k] for k, t in types.items() if t == "Attack"}
-        own = {k: self._crafting(v, factor, setting.eps) for k, v in named.items()}
-        named = {k: fields[k] for k, t in types.items() if t == "Arch"}
-        archs = {k: entries.arch(setting.arch if v == "same" else v).spec for k, v in named.items()}
+        archs = self._archs(method, setting)
+        own = {
+            k: self._crafting(fields[k], factor, setting.eps)
+            for k, t in types.items()
+            if t == "Attack"
+        }
         spec: Entry = {
             "stage": "train",
             "core": entries.core["train"],
@@ -157,6 +174,14 @@ class Graph:
         if self.entries.surrogate(name) != "self":
             raise UserError(f"params.yaml: attacks.{name}: has a surrogate; not for training")
         return self.entries.named_attack(name, factor, eps).spec
+
+    def _archs(self, method: Resolved, setting: Setting) -> Entry:
+        """Specs of the archs that a method's Arch fields name; `same` is the row's own."""
+        types = schema.component("methods", method.component).types
+        named = {k: method.fields[k] for k, t in types.items() if t == "Arch"}
+        return {
+            k: self.entries.arch(setting.arch if v == "same" else v).spec for k, v in named.items()
+        }
 
     def _parent(self, name: str, setting: Setting) -> Victim:
         where = f"parents.{name}"
@@ -200,7 +225,8 @@ class Graph:
         recipe, before = entries.training(entry["of"], setting)
         fields = values.rescale(found.fields, types, before, recipe["epochs"])
         for key, kind in types.items():
-            if kind == "Epoch" and not 1 <= fields[key] <= recipe["epochs"]:
+            least = 1 if key == "start" else 0  # 0 is "to the end"
+            if kind == "Epoch" and not least <= fields[key] <= recipe["epochs"]:
                 raise UserError(
                     f"params.yaml: {where}.{key}: {found.fields[key]} is none of {entry['of']}'s "
                     f"epochs 1 to {before}"
@@ -231,9 +257,8 @@ class Graph:
         factor = entries.stand_in(setting.dataset)[1]
         attacks = []
         for name in entries.suite(suite):
-            resolved = entries.named_attack(name, factor, setting.eps)
-            spec = {**resolved.spec, "surrogate": entries.surrogate(name)}
-            attacks.append((name, spec))
+            spec = entries.named_attack(name, factor, setting.eps).spec
+            attacks.append((name, {**spec, "surrogate": entries.surrogate(name)}))
         spec = {
             "core": entries.core["evaluate"],
             "victim": tail(victim.id),
