@@ -43,7 +43,7 @@ def snapshot_paths(plan: Plan, run: Run, average: Average) -> list[Path]:
     except ValueError as error:
         raise UserError(f"{index}: is damaged; delete it and {command}") from error
     paths = []
-    stop = getattr(average, "stop", source.spec["recipe"]["epochs"])
+    stop = getattr(average, "stop", 0) or source.spec["recipe"]["epochs"]
     if stop < first:
         raise UserError(f"params.yaml: averages: stop {stop} lies before start {first}")
     for name, expected in sorted(sums.items()):

@@ -7,7 +7,6 @@ is computed again from data/reported/, and so is every printed average.
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -31,6 +30,10 @@ def _read(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if tuple(frame.columns) != columns:
         raise UserError(f"{path}: columns must be {', '.join(columns)}")
+    return _lines(frame)
+
+
+def _lines(frame: pd.DataFrame) -> list[dict[str, str]]:
     return [{str(k): str(v) for k, v in line.items()} for line in frame.to_dict("records")]
 
 
@@ -79,11 +82,11 @@ class Printed:
 
     def __init__(self) -> None:
         self._cells: dict[tuple[str, str], float] = {}
-        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._rows: dict[str, list[dict[str, str]]] = {}
         for paper in PAPERS:
             path = Path("data/reported") / f"{paper}.csv"
             frame = pd.read_csv(path, keep_default_na=False, dtype=str)
-            self._rows[paper] = [dict(zip(frame, line, strict=True)) for line in frame.to_numpy()]
+            self._rows[paper] = _lines(frame)
             for line in self._rows[paper]:
                 key = f"{line['table']}|{line['row']}|{line['column']}"
                 self._cells[paper, key] = float(values.fraction(line["value"], str(path)))

@@ -60,8 +60,8 @@ def of_members(
         voted: Verdicts = (np.array(votes) == labels).astype(np.float32)
         return voted
     if rule == "alone":
-        shares: Verdicts = right_NK.mean(1, dtype=np.float32)
-        return shares
+        alone: Verdicts = right_NK.mean(1, dtype=np.float32)
+        return alone
     oracle: Verdicts = right_NK.any(1).astype(np.float32)
     return oracle if rule == "oracle" else oracle - right
 

@@ -24,8 +24,8 @@ from pipeline.plan.entries import Entries
 from pipeline.plan.schema import available
 from pipeline.training import Training
 
-MEAT = Meat(start=1, stop=99, bn_data="clean", bn_statistic="cumulative")
-WA = Wa(start=1, stop=99, bn_data="clean", bn_statistic="cumulative")
+MEAT = Meat(start=1, stop=0, bn_data="clean", bn_statistic="cumulative")
+WA = Wa(start=1, stop=0, bn_data="clean", bn_statistic="cumulative")
 LAST = Last(bn_data="clean", bn_statistic="cumulative")
 
 numbers = st.floats(-100, 100, width=32)

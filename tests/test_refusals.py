@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import plain
 import pytest
 import tiny
 import torch
-import yaml
 
 from pipeline import checkpoint, device, models, train
 from pipeline.errors import Interrupted, UserError
@@ -141,7 +141,7 @@ def test_a_full_disk_ends_the_command_with_one_line(tmp_path, monkeypatch):
     asked = tiny.changed(epochs=1)
     plan = tiny.place(tmp_path, monkeypatch, asked)
     asked["tables"]["table1"]["rows"] = ["pgd_at_single"]
-    Path("params.yaml").write_text(yaml.safe_dump(asked, sort_keys=False))
+    Path("params.yaml").write_text(plain.dump(asked))
     run = tiny.one_run(plan, "pgd_at")
     with small_files(20_000):
         found = subprocess.run(

@@ -4,9 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
+import plain
 import pytest
 import tiny
-import yaml
 from trajectories import changed, copied, made, weights_of
 
 from pipeline import average, checkpoint, train
@@ -75,7 +75,7 @@ def test_the_command_refuses_a_training_and_a_finished_average_is_left_alone(her
     trained, meat = tiny.one_run(here, "pgd_at"), tiny.one_run(here, "meat")
     asked = changed()
     asked["tables"]["table1"]["rows"] = ["meat"]
-    Path("params.yaml").write_text(yaml.safe_dump(asked, sort_keys=False))
+    Path("params.yaml").write_text(plain.dump(asked))
     with pytest.raises(UserError, match="is a training: use python -m pipeline.train"):
         average.main([trained.id])
     average.main([meat.id])

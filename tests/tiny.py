@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import plain
 import pytest
 import torch
 import yaml
@@ -57,6 +58,7 @@ def changed(epochs: int = 3, **recipe: Any) -> dict[str, Any]:
     found = params(epochs=epochs)
     found["recipes"]["unified"] |= {"epochs": epochs, "milestones": [1], "lr_values": [0.05]}
     found["recipes"]["unified"] |= recipe
+    found["recipes"] = {"unified": found["recipes"]["unified"]}  # others build on what it was
     return found
 
 
@@ -66,7 +68,7 @@ def table_of(rows: list[str], **changed: Any) -> dict[str, Any]:
     found["suites"] = {"unified": {"attacks": ["pgd10"]}, "core": {"attacks": ["fgsm"]}}
     found["suites"]["adaptive"] = {"attacks": ["normalised_margin_pgd"]}
     found["scales"]["demo"]["attacks"]["normalised_margin_pgd"] = {"steps": 3}
-    found["planned"] = ["soe"]
+    found["planned"] = ["to_come"]
     columns = ["clean", "pgd10", "core_worst", "adaptive_worst", "members", "train_flops"]
     entry = {"rows": rows, "columns": columns, "suites": ["unified", "core", "adaptive"]}
     found["tables"]["table1"] |= {**entry, "members": [1], "reference": "pgd_at", **changed}
@@ -79,7 +81,7 @@ def _prepared() -> Path:
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with contextlib.chdir(folder):
-        (folder / "params.yaml").write_text(yaml.safe_dump(_published(), sort_keys=False))
+        (folder / "params.yaml").write_text(plain.dump(_published()))
         download.main(["digits"])
         prepare.main(["digits"])
     return folder
@@ -92,7 +94,7 @@ def place(
     asked = params() if changed is None else changed
     (folder / "data").mkdir(parents=True, exist_ok=True)
     (folder / "data" / "digits").symlink_to(_prepared() / "data" / "digits")
-    (folder / "params.yaml").write_text(yaml.safe_dump(asked, sort_keys=False))
+    (folder / "params.yaml").write_text(plain.dump(asked))
     monkeypatch.chdir(folder)
     device.select("cpu", 1)
     return Plan(asked)

@@ -15,7 +15,7 @@ from pipeline.trajectory import Average
 
 @dataclass(frozen=True, kw_only=True)
 class Meat(Average):
-    """Median of the end-of-epoch weights from epoch `start` to `stop`."""
+    """Median of the end-of-epoch weights from epoch `start` to `stop` (0: the last)."""
 
     start: Epoch
     stop: Epoch

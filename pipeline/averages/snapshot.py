@@ -10,7 +10,7 @@ from pipeline.trajectory import Average
 
 @dataclass(frozen=True, kw_only=True)
 class Snapshot(Average):
-    """The end-of-epoch weights of epoch `stop`; `start` is the trajectory's."""
+    """The end-of-epoch weights of epoch `stop` (0: the last); `start` is the trajectory's."""
 
     start: Epoch
     stop: Epoch

@@ -11,7 +11,7 @@ from pipeline.trajectory import Average
 
 @dataclass(frozen=True, kw_only=True)
 class Wa(Average):
-    """Equal mean of the end-of-epoch weights from epoch `start` to `stop`."""
+    """Equal mean of the end-of-epoch weights from epoch `start` to `stop` (0: the last)."""
 
     start: Epoch
     stop: Epoch

@@ -9,8 +9,8 @@ from pipeline.plan.values import Entry
 
 CHECKPOINTS = ("last", "best")
 COMBINATIONS = ("mean_prob", "mean_logit", "vote", "max_conf", "random_one", "random_each")
-SURROGATES = ("self", "averaged", "mean_logit", "members", "normalised", "answers")
-SURROGATES += ("cooled", "heated")
+SURROGATES: tuple[str, ...] = ("self", "averaged", "mean_logit", "members", "normalised")
+SURROGATES += ("answers", "cooled", "heated")
 MOST_MEMBERS = 1000  # members of one table seed have the run seeds of a thousand
 
 
@@ -28,12 +28,6 @@ def members(value: Any, where: str) -> int:
     if count > MOST_MEMBERS:
         raise UserError(f"params.yaml: {where}: {count} is more than {MOST_MEMBERS}")
     return count
-
-
-def member(value: Any, of: int, where: str) -> None:
-    """Raise UserError unless it is the index of one of so many members."""
-    if values.as_int(value, f"params.yaml: {where}", 0) >= of:
-        raise UserError(f"params.yaml: {where}: {value} is none of the members 0 to {of - 1}")
 
 
 def recipe(fields: Entry, where: str) -> None:

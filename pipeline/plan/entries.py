@@ -31,7 +31,6 @@ SECTIONS = (
     "planned",
     "resources",
 )
-TRAIN_EPS = "train_eps"  # an axis that is no field: the radius of all attacks of a cell
 ROWS = ("victims", "averages", "methods")  # sections that a table's row may name
 
 
@@ -70,11 +69,11 @@ class Setting:
     @property
     def eps(self) -> Any:
         """The radius that an axis `train_eps` gives to training and evaluation alike, or None."""
-        return dict(self.overrides).get(TRAIN_EPS)
+        return dict(self.overrides).get("train_eps")
 
     def bare(self) -> "Setting":
         """This setting without the axis values that concern one method's fields."""
-        kept = tuple((k, v) for k, v in self.overrides if k == TRAIN_EPS)
+        kept = tuple((k, v) for k, v in self.overrides if k == "train_eps")
         return replace(self, overrides=kept)
 
     def seeds(self, members: int) -> list[int]:
@@ -108,7 +107,7 @@ class Entries(Scale):
         super().__init__(params)
         self.core = self._core()
         self.mirror = self._mirror()
-        self._known: dict[tuple[str, str, Fraction, Any], Resolved] = {}
+        self._known: dict[tuple[Any, ...], Resolved] = {}
 
     def _core(self) -> dict[str, int]:
         core = self.params.get("core", {})
@@ -152,23 +151,27 @@ class Entries(Scale):
         stand_in = values.find(self.section("archs"), where, stand_in)
         return self._once("archs", stand_in, Fraction(1))
 
-    def attack(self, name: str, factor: Fraction) -> Resolved | None:
-        """An attack at this scale's budget, radii scaled; None for `none`."""
-        return None if name == "none" else self.named_attack(name, factor)
+    def attack(self, name: str, factor: Fraction, eps: Any = None) -> Resolved | None:
+        """An attack at this scale's budget, radii scaled, `eps` in place of its own if given.
+
+        None for `none`.
+        """
+        return None if name == "none" else self.named_attack(name, factor, eps)
 
     def named_attack(self, name: str, factor: Fraction, eps: Any = None) -> Resolved:
-        """The same of an entry's name, which `none` is not; `eps` in place of its own if given."""
+        """The same of an entry's name, which `none` is not."""
         return self._once("attacks", name, factor, eps)
 
     def _once(self, kind: str, name: str, factor: Fraction, eps: Any = None) -> Resolved:
         """A component that depends on nothing but its name, factor and radius, resolved once."""
-        key = (kind, name, factor, eps)
+        key = (kind, name, factor, str(eps))
         if key not in self._known:
             entry = self.cut(kind, name, self.entry(kind, name)[1]) if kind == "attacks" else None
             if entry:
                 entry.pop("surrogate", None)
                 entry.pop("only", None)
-                entry |= {} if eps is None else {"eps": eps}
+            if entry and eps is not None:
+                entry["eps"] = eps
             self._known[key] = self.resolve(kind, name, entry, factor)
         return self._known[key]
 
@@ -196,10 +199,10 @@ class Entries(Scale):
         cut = dict(self.part("recipe"))
         if "epochs" in cut:  # a scale only shrinks
             where_cut = f"params.yaml: {self._where('recipe')}.epochs"
-            asked = values.as_int(cut["epochs"], where_cut, 1)
-            if "epochs" in own:  # longer or shorter than its recipe, in the same proportion
-                asked = max(1, round(asked * before / entry["epochs"]))
-            cut["epochs"] = min(before, asked)
+            epochs = values.as_int(cut["epochs"], where_cut, 1)
+            if "epochs" in own:  # longer or shorter than its recipe, as before
+                epochs = max(1, round(epochs * before / entry["epochs"]))
+            cut["epochs"] = min(before, epochs)
         fields = values.coerce({**merged, **cut}, types, where, eps_factor=Fraction(1))
         types = {k: t for k, t in types.items() if k not in cut}
         fields = values.rescale(fields, types, before, fields["epochs"])

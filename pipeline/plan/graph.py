@@ -77,9 +77,12 @@ class Graph:
         combine = checks.one_of(combine, checks.COMBINATIONS, f"{name}.combine")
         where = f"params.yaml: victims.{name}.logit_scale"
         scale = float(values.fraction(changes.get("logit_scale", 1), where))
-        members, member = sum(r.members for r in runs), changes.get("member")
+        members = sum(r.members for r in runs)
+        member = changes.get("member")
         if member is not None:
-            checks.member(member, members, f"victims.{name}.member")
+            where = f"params.yaml: victims.{name}.member"
+            if values.as_int(member, where, 0) >= members:
+                raise UserError(f"{where}: {member} is not one of the members 0 to {members - 1}")
             members = 1
         rule = combine if members > 1 else "single"
         elements = tuple(  # an average has one checkpoint
@@ -89,7 +92,7 @@ class Graph:
             "elements": [[tail(e.run), e.checkpoint] for e in elements],
             "combine": rule,
             "logit_scale": scale,
-            **({} if member is None else {"member": member}),
+            **({"member": member} if member is not None else {}),
         }
         dataset, arch = runs[0].dataset, runs[0].arch
         id = f"{dataset.name}-{arch}-{name}-x{members}-s{setting.seed}-{digest(spec)}"
@@ -162,9 +165,12 @@ class Graph:
             for k, t in types.items()
             if t == "Parent" and fields[k] != "none"
         }
-        named = {k: fields[k] for k, t in types.items() if t == "Attack"}
-        own = {k: self._crafting(v, factor, setting.eps) for k, v in named.items()}
-        archs = {k: self._arch(fields[k], setting) for k, t in types.items() if t == "Arch"}
+        archs = self._archs(method, setting)
+        own = {
+            k: self._crafting(fields[k], factor, setting.eps)
+            for k, t in types.items()
+            if t == "Attack"
+        }
         spec: Entry = {
             "stage": "train",
             "core": entries.core["train"],
@@ -185,10 +191,6 @@ class Graph:
         run = Run(id, "train", method.name, dataset, arch.name, spec, members, parents, edges)
         return self.runs.setdefault(id, run)
 
-    def _arch(self, name: str, setting: Setting) -> Entry:
-        """The spec of an arch that a method's field names; `same` is the row's own."""
-        return self.entries.arch(setting.arch if name == "same" else name).spec
-
     def _crafting(self, name: str, factor: Fraction, eps: Any) -> Entry | None:
         """The spec of an attack used in training, which differentiates what is trained."""
         if name == "none":
@@ -196,6 +198,14 @@ class Graph:
         if self.entries.surrogate(name) != "self":
             raise UserError(f"params.yaml: attacks.{name}: has a surrogate; not for training")
         return self.entries.named_attack(name, factor, eps).spec
+
+    def _archs(self, method: Resolved, setting: Setting) -> Entry:
+        """Specs of the archs that a method's Arch fields name; `same` is the row's own."""
+        types = schema.component("methods", method.component).types
+        named = {k: method.fields[k] for k, t in types.items() if t == "Arch"}
+        return {
+            k: self.entries.arch(setting.arch if v == "same" else v).spec for k, v in named.items()
+        }
 
     def _parent(self, name: str, setting: Setting) -> Victim:
         where = f"parents.{name}"
@@ -239,7 +249,8 @@ class Graph:
         recipe, before = entries.training(entry["of"], setting)
         fields = values.rescale(found.fields, types, before, recipe["epochs"])
         for key, kind in types.items():
-            if kind == "Epoch" and not 1 <= fields[key] <= recipe["epochs"]:
+            least = 1 if key == "start" else 0  # 0 is "to the end"
+            if kind == "Epoch" and not least <= fields[key] <= recipe["epochs"]:
                 raise UserError(
                     f"params.yaml: {where}.{key}: {found.fields[key]} is none of {entry['of']}'s "
                     f"epochs 1 to {before}"

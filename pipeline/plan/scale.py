@@ -106,8 +106,13 @@ class Scale:
 
 
 def _grows(old: Any, new: Any) -> bool:
-    """Whether a count rises or a list gains something."""
+    """Whether a count rises, or a list gains a larger number or another word."""
     if isinstance(old, list) and isinstance(new, list):
-        return any(item not in old for item in new)
+        return any(item not in old and all(not _less(item, o) for o in old) for item in new)
     counts = type(old) is int and type(new) is int
     return counts and new > old
+
+
+def _less(new: Any, old: Any) -> bool:
+    numbers = isinstance(new, int | float) and isinstance(old, int | float)
+    return numbers and new < old

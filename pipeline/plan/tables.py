@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.plan import checks, schema, suites, values
 from pipeline.plan.artifacts import Cell, Table, tail
-from pipeline.plan.entries import TRAIN_EPS, Entries, Setting
+from pipeline.plan.entries import Entries, Setting
 from pipeline.plan.graph import Graph
 from pipeline.plan.schema import ROOT, digest
 from pipeline.plan.values import Entry
@@ -31,10 +31,9 @@ KEYS = (
     "reference",
     "reported",
 )
-COSTS = ("members", "parameters", "train_flops", "inference_macs")
 MEMBERS = ("oracle", "vote", "regret", "alone")  # what the members say without the victim's rule
 VIEWS = ("all", "k10")  # all members right, and right in 10 queries: random victims only
-BY_DATASET = ("archs", "members", "rows")  # keys that may be a mapping from data set to list
+COSTS = ("members", "parameters", "train_flops", "inference_macs")
 POOLS = ("runs", "records", "snapshots", "transfer", "metrics")  # folders of results/
 
 
@@ -76,11 +75,11 @@ def _entry(graph: Graph, name: str, all_rows: bool) -> Entry:
     where = f"tables.{name}"
     for key in ("datasets", "suites"):
         checks.names(entry[key], entries.section(key), f"{where}.{key}")
+    rows = [*graph.kinds, *planned(graph)]
     for dataset in entry["datasets"]:
-        points = {key: _points(entry, key, dataset, where) for key in BY_DATASET}
-        checks.names(points["archs"], entries.section("archs"), f"{where}.archs")
-        checks.names(points["rows"], [*graph.kinds, *planned(graph)], f"{where}.rows")
-        checks.counts(points["members"], f"{where}.members", 1)
+        checks.names(points(entry, "archs", dataset), entries.section("archs"), f"{where}.archs")
+        checks.names(points(entry, "rows", dataset), rows, f"{where}.rows")
+        checks.counts(points(entry, "members", dataset), f"{where}.members", 1)
     _check_columns(graph, entry, where)
     checks.counts(entry["seeds"], f"{where}.seeds")
     values.as_int(entry["images"], f"params.yaml: {where}.images", 1)
@@ -94,13 +93,9 @@ def _entry(graph: Graph, name: str, all_rows: bool) -> Entry:
     return entry | {k: _axis(graph, entry, k, where) for k in entry if k not in KEYS}
 
 
-def _points(entry: Entry, key: str, dataset: str, where: str) -> list[Any]:
-    """The values of a key for one data set: its list, or its part of a mapping."""
-    points = entry[key]
-    points = points.get(dataset) if isinstance(points, dict) else points
-    if not isinstance(points, list) or not points:
-        raise UserError(f"params.yaml: {where}.{key}: needs a list of values for {dataset}")
-    return points
+def points(entry: Entry, key: str, dataset: str) -> Any:
+    """The values of a key for one data set: its list, or its part of a mapping by data set."""
+    return entry[key].get(dataset) if isinstance(entry[key], dict) else entry[key]
 
 
 def _check_columns(graph: Graph, entry: Entry, where: str) -> None:
@@ -143,39 +138,41 @@ def _shrunk(entries: Entries, entry: Entry, where: str) -> Entry:
         shrunk["seeds"] = kept
     if "members" in scale:
         limit = values.as_int(scale["members"], "params.yaml: scale's members", 1)
-        asked = entry["members"]
-        each = asked if isinstance(asked, dict) else {"": asked}
-        bound = {
-            d: sorted({min(m, limit) for m in checks.counts(found, f"{where}.members", 1)})
-            for d, found in each.items()
-        }
-        shrunk["members"] = bound if isinstance(asked, dict) else bound[""]
+        asked, by_dataset = entry["members"], isinstance(entry["members"], dict)
+        bound = {}
+        for dataset, counts in (asked if by_dataset else {"": asked}).items():
+            found = checks.counts(counts, f"{where}.members", 1)
+            bound[dataset] = sorted({min(m, limit) for m in found})
+        shrunk["members"] = bound if by_dataset else bound[""]
     return shrunk
 
 
 def _axis(graph: Graph, entry: Entry, key: str, where: str) -> Any:
-    """The points of an axis: values of a field that some row, or its recipe, has."""
-    rows = [r for d in entry["datasets"] for r in _points(entry, "rows", d, where)]
+    """The points of an axis, by data set or not: values of a field that some row has.
+
+    `train_eps` is the radius of training and evaluation alike.
+    """
+    rows = {r for d in entry["datasets"] for r in points(entry, "rows", d)}
     fields = {f for row in rows for f in graph.fields(row)}
-    values.only({key: None}, fields | {*KEYS, TRAIN_EPS}, where)
+    values.only({key: None}, {*fields, *KEYS, "train_eps"}, where)
     for dataset in entry["datasets"]:
-        if any(isinstance(p, dict) for p in _points(entry, key, dataset, where)):
+        along = points(entry, key, dataset)
+        if not isinstance(along, list) or not along or any(isinstance(p, dict) for p in along):
             raise UserError(f"params.yaml: {where}.{key}: an axis is a list of values")
     return entry[key]
 
 
 def _settings(entry: Entry) -> Iterator[tuple[str, Setting]]:
     """Rows and the settings they stand in, in the table's order."""
-    axes = [k for k in entry if k not in KEYS]
+    axes, last = [k for k in entry if k not in KEYS], entry["checkpoint"]
     for dataset in entry["datasets"]:
-        rows, *lists = (
-            _points(entry, k, dataset, "tables") for k in ("rows", "archs", "members", *axes)
-        )
-        for arch, members, *point in product(*lists):
+        along = product(*(points(entry, k, dataset) for k in axes))
+        archs, members = points(entry, "archs", dataset), points(entry, "members", dataset)
+        rows = points(entry, "rows", dataset)
+        for arch, count, point in product(archs, members, list(along)):
             overrides = tuple((k, _frozen(v)) for k, v in zip(axes, point, strict=True))
             for row, seed in product(rows, entry["seeds"]):
-                last = entry["checkpoint"]
-                yield row, Setting(dataset, arch, entry["recipe"], members, seed, last, overrides)
+                yield row, Setting(dataset, arch, entry["recipe"], count, seed, last, overrides)
 
 
 def _frozen(value: Any) -> Any:
