@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import UserError
 from pipeline.metrics import Z95, Verdicts
 from pipeline.plan.values import Entry
 from pipeline.records import Arrays, meta
+
+TOLERANCE = 1e-6  # C1: rounding of x + delta in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,3 +101,18 @@ def exceeds(above: Verdicts, below: Verdicts, slack: float) -> bool:
 def points(above: Verdicts, below: Verdicts) -> str:
     """The difference of two accuracies, for a text."""
     return f"{100 * float((above.astype(np.float64) - below).mean()):.1f} points"
+
+
+def check_budget(arrays: Arrays, attacks: tuple[tuple[str, Any], ...], where: str) -> None:
+    """C1: no image may leave its ball or the box; raises UserError: its numbers are worthless."""
+    for name, spec in attacks:
+        outside = float(arrays[f"{name}/outside"].max(initial=0.0))
+        if not outside <= TOLERANCE:
+            raise UserError(f"{where}: {name} left the range of pixels, [0, 1], by {outside}")
+        fields = spec["fields"]
+        key, eps = fields.get("norm", "linf"), {**fields, **fields.get("arguments", {})}.get("eps")
+        if eps is None or key == "none":  # nothing bounds it
+            continue
+        largest = float(arrays[f"{name}/{key}"].max(initial=0.0))
+        if not largest <= eps + TOLERANCE:
+            raise UserError(f"{where}: {name} left its ball ({largest} > {eps})")

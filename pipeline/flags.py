@@ -7,17 +7,13 @@ subset does not fire by noise. C1, C8, C9, C12, C16 and C18 say that a number is
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 
-from pipeline.errors import UserError
-from pipeline.evidence import Attack, Evidence, exceeds, points
+from pipeline.evidence import TOLERANCE, Attack, Evidence, exceeds, points
 from pipeline.metrics import wilson, worst
-from pipeline.records import Arrays
 
 FAILS = ("C1", "C8", "C9", "C12", "C16", "C18")
-TOLERANCE = 1e-6  # C1: rounding of x + delta in float32
 SLACK = 0.005  # C2 to C9: half a point that a stronger attack may be behind
 NOISE = 0.02  # C2: what random points of the ball may cost
 CONVERGED = 0.01  # C4: what five times the steps may still find
@@ -48,21 +44,6 @@ class Flag:
     def fails(self) -> bool:
         """Whether the number beside it is worthless."""
         return self.check in FAILS
-
-
-def check_budget(arrays: Arrays, attacks: tuple[tuple[str, Any], ...], where: str) -> None:
-    """C1: no image may leave its ball or the box; raises UserError: its numbers are worthless."""
-    for name, spec in attacks:
-        outside = float(arrays[f"{name}/outside"].max(initial=0.0))
-        if not outside <= TOLERANCE:
-            raise UserError(f"{where}: {name} left the range of pixels, [0, 1], by {outside}")
-        fields = spec["fields"]
-        key, eps = fields.get("norm", "linf"), {**fields, **fields.get("arguments", {})}.get("eps")
-        if eps is None or key == "none":  # nothing bounds it
-            continue
-        largest = float(arrays[f"{name}/{key}"].max(initial=0.0))
-        if not largest <= eps + TOLERANCE:
-            raise UserError(f"{where}: {name} left its ball ({largest} > {eps})")
 
 
 def flags(evidence: Evidence) -> list[Flag]:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 from pipeline import published
 from pipeline.errors import UserError, report
-from pipeline.evidence import Evidence
-from pipeline.flags import Flag, check_budget, flags
+from pipeline.evidence import Evidence, check_budget
+from pipeline.flags import Flag, flags
 from pipeline.plan import Plan, Record, load_plan
 from pipeline.records import read_arrays
 

@@ -10,8 +10,8 @@ import pandas as pd
 
 from pipeline import metrics
 from pipeline.errors import UserError
-from pipeline.evidence import Evidence
-from pipeline.flags import Flag, check_budget, flags
+from pipeline.evidence import Evidence, check_budget
+from pipeline.flags import Flag, flags
 from pipeline.metrics import Verdicts
 from pipeline.plan import Plan, Table
 from pipeline.plan.artifacts import Cell, Record

@@ -14,8 +14,8 @@ from pipeline import flags as checks
 from pipeline.ensemble import Combination, MeanProb, RandomOne, Scaled, Single
 from pipeline.errors import UserError
 from pipeline.evaluation import Evaluation
-from pipeline.evidence import Evidence, bound, exceeds
-from pipeline.flags import check_budget, flags
+from pipeline.evidence import Evidence, bound, check_budget, exceeds
+from pipeline.flags import flags
 from pipeline.images import Split
 from pipeline.records import Arrays
 

@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import plain
 import pytest
 import tiny
 import torch
@@ -321,7 +322,7 @@ def test_exported_images_do_what_the_record_says(here) -> None:
 
 
 def test_export_writes_images_labels_and_ids(here, capsys) -> None:
-    Path("params.yaml").write_text(yaml.safe_dump(exported(), sort_keys=False))
+    Path("params.yaml").write_text(plain.dump(exported()))
     plan = Plan(exported())
     tiny.trained(plan, "standard", 2)
     (record,) = [c.records["plain"] for c in plan.table("table1").cells]

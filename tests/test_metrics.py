@@ -8,8 +8,8 @@ from scipy import stats
 
 from pipeline import metrics
 from pipeline.errors import UserError
-from pipeline.evidence import Evidence
-from pipeline.flags import check_budget, flags
+from pipeline.evidence import Evidence, check_budget
+from pipeline.flags import flags
 from pipeline.metrics import Verdicts
 
 
