@@ -186,9 +186,9 @@ def svgd(**changed) -> SVGD:
 def test_svgd_fools_and_its_literal_kernel_is_no_interaction() -> None:
     model = trained(0.0)
     images, labels, draws = held_out(40)
-    moved = svgd()(model, images, labels, draws)
+    moved = svgd(repulsion=0.2)(model, images, labels, draws)
     assert float((moved - images).abs().max()) <= EPS + 1e-6
-    assert int(right(model, moved, labels).sum()) < 20
+    assert int(right(model, moved, labels).sum()) < 25
     literal = svgd(kernel="fixed", is_balanced=False, is_signed=False)
     cloud = literal.climb(model, images, labels, held_out(40)[2])
     alone = svgd(kernel="fixed", is_balanced=False, is_signed=False, repulsion=0.0)
