@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= 2
 STAMP := $(VENV)/.installed
 
-.PHONY: table1 test crash setup drivers record merge lint format typecheck bench demo-all golden
+.PHONY: table1 test crash setup drivers record merge lint format typecheck bench demo-all golden strength lint-records
 
 table1: setup  ## every stage, from data to results/table1.csv, at the scale of params.yaml
 	snakemake -q rules -c $(CORES) results/table1.csv
@@ -50,6 +50,13 @@ format:
 
 typecheck:
 	mypy
+
+strength: setup  ## attacks at full strength whatever the scale: results/strength.csv
+	snakemake -q rules -c $(CORES) results/strength.csv
+	@cat results/strength.md
+
+lint-records: setup  ## red flags of every record on disk, and of the published numbers
+	python -m pipeline.lint
 
 demo-all: setup  ## every row of every table, at the scale of params.yaml
 	snakemake -q rules -c $(CORES) tables

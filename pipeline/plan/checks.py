@@ -9,7 +9,8 @@ from pipeline.plan.values import Entry
 
 CHECKPOINTS = ("last", "best")
 COMBINATIONS = ("mean_prob", "mean_logit", "vote", "max_conf", "random_one", "random_each")
-SURROGATES = ("self", "averaged", "mean_logit", "members", "normalised")
+SURROGATES: tuple[str, ...] = ("self", "averaged", "mean_logit", "members", "normalised")
+SURROGATES += ("answers", "cooled", "heated")
 MOST_MEMBERS = 1000  # members of one table seed have the run seeds of a thousand
 
 

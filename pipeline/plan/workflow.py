@@ -73,8 +73,21 @@ def trajectory(plan: Plan, run: str) -> list[str]:
 
 @_one_line
 def weights(plan: Plan, record: str) -> list[str]:
-    """What an evaluation needs of its victim."""
-    return files(plan, plan.record(record).victim)
+    """What an evaluation needs: its victim, and the transfer sets it judges."""
+    wanted = plan.record(record)
+    return files(plan, wanted.victim) + [str(plan.set(id).path) for id in wanted.sets]
+
+
+@_one_line
+def surrogate(plan: Plan, set: str) -> list[str]:
+    """What crafting a transfer set needs."""
+    return files(plan, plan.set(set).surrogate)
+
+
+@_one_line
+def adopted(plan: Plan, run: str) -> str:
+    """The file whose weights a run takes in."""
+    return str(plan.run(run).file)
 
 
 @_one_line
@@ -89,9 +102,15 @@ def average_pattern(plan: Plan) -> str:
     return rf"[a-z0-9_]+-[a-z0-9_]+-(?:{names})-s[a-z0-9_-]+"
 
 
+def adopt_pattern(plan: Plan) -> str:
+    """Regular expression of the ids of runs whose weights come from a file."""
+    found = [run.id for run in plan.graph.runs.values() if run.stage == "adopt"]
+    return "|".join(found) or "(?!)"
+
+
 def train_pattern(plan: Plan) -> str:
-    """Regular expression of the ids of trainings: all that are no averages."""
-    return rf"(?!{average_pattern(plan)})[a-z0-9_-]+"
+    """Regular expression of the ids of trainings: all that are no averages and not adopted."""
+    return rf"(?!{average_pattern(plan)}|(?:{adopt_pattern(plan)})$)[a-z0-9_-]+"
 
 
 def uncut_tables(plan: Plan) -> list[str]:
