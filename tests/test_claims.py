@@ -8,7 +8,7 @@ import pytest
 from pipeline.claims import OURS, PAPERS, PRINTED, Ours, Printed, page
 from pipeline.claims import _read as read
 from pipeline.errors import UserError
-from pipeline.plan import load_plan
+from pipeline.plan import load_plan, workflow
 
 ROOT = Path(__file__).resolve().parents[1]
 CELLS = {  # tables of each paper: printed rows x columns, counted by eye
@@ -123,3 +123,15 @@ def test_rows_without_records_are_not_judged(monkeypatch, tmp_path):
         "",
     )
     assert "contradicted" in page(plan) and "not built" in page(plan)
+
+
+def test_every_stale_table_has_its_mark_before_the_graph_is_built(monkeypatch, tmp_path):
+    """Snakemake lists a folder once: a mark made for the second stale table came too late."""
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    plan = load_plan()
+    workflow.make_marks(plan)
+    marks = {p.name for p in Path("work/plans").iterdir()}
+    assert marks == {f"{t.name}-{t.digest}" for t in plan.tables.values()}
+    for name, table in plan.tables.items():
+        assert workflow.table_input(plan, name, str) == f"work/plans/{name}-{table.digest}"
