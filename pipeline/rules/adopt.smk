@@ -10,5 +10,7 @@ rule adopt:
         "logs/adopt/{run}.log",
     wildcard_constraints:
         run=jobs.adopt_pattern(PLAN),
+    conda:
+        ENVIRONMENT
     shell:
         "exec python -m pipeline.adopt {wildcards.run} > {log} 2>&1"

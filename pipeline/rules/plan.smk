@@ -27,6 +27,8 @@ try:
 except UserError as error:
     raise WorkflowError(f"error: {error}") from None
 
+ENVIRONMENT = f"{workflow.basedir}/envs/conda.yaml"  # used with --sdm conda only
+
 
 wildcard_constraints:
     dataset="[a-z0-9_]+",

@@ -9,6 +9,8 @@ rule transfer:
         "logs/transfer/{set}.log",
     wildcard_constraints:
         set="[a-z0-9_-]+",
+    conda:
+        ENVIRONMENT
     resources:
         **ASKED("transfer"),
     shell:
