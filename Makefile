@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= 2
 STAMP := $(VENV)/.installed
 
-.PHONY: table1 test crash setup lint format typecheck bench demo-all golden
+.PHONY: table1 test crash setup drivers record merge lint format typecheck bench demo-all golden strength lint-records
 
 table1: setup  ## every stage, from data to results/table1.csv, at the scale of params.yaml
 	snakemake -q rules -c $(CORES) results/table1.csv
@@ -16,7 +16,19 @@ test: setup  ## what CI runs
 	$(MAKE) lint typecheck
 	python -m pytest tests
 
-setup: $(STAMP)  ## .venv with the pinned packages
+setup: $(STAMP) drivers  ## .venv with the pinned packages, git's merge drivers for this clone
+
+drivers:  # what .gitattributes names; git keeps such settings in a clone, never in a repository
+	@if git rev-parse --git-dir > /dev/null 2>&1; then \
+	git config merge.dvc.name "union of DVC pools" && \
+	git config merge.dvc.driver "$(CURDIR)/$(VENV)/bin/python -m pipeline.driver %O %A %B" && \
+	git config merge.ours.driver true; fi
+
+record: setup  ## remember what was computed; then git commit, dvc push
+	python -m pipeline.record
+
+merge: setup  ## make merge BRANCH=other: unite with a branch that trained something too
+	python -m pipeline.merge $(BRANCH)
 
 $(STAMP): envs/cpu.txt envs/common.txt envs/nodeps.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
@@ -38,6 +50,13 @@ format:
 
 typecheck:
 	mypy
+
+strength: setup  ## attacks at full strength whatever the scale: results/strength.csv
+	snakemake -q rules -c $(CORES) results/strength.csv
+	@cat results/strength.md
+
+lint-records: setup  ## red flags of every record on disk, and of the published numbers
+	python -m pipeline.lint
 
 demo-all: setup  ## every row of every table, at the scale of params.yaml
 	snakemake -q rules -c $(CORES) tables

@@ -16,6 +16,8 @@ include: f"{HERE}/pipeline/rules/plan.smk"
 include: f"{HERE}/pipeline/rules/download.smk"
 include: f"{HERE}/pipeline/rules/train.smk"
 include: f"{HERE}/pipeline/rules/average.smk"
+include: f"{HERE}/pipeline/rules/adopt.smk"
+include: f"{HERE}/pipeline/rules/transfer.smk"
 include: f"{HERE}/pipeline/rules/evaluate.smk"
 include: f"{HERE}/pipeline/rules/tabulate.smk"
 
@@ -23,6 +25,7 @@ include: f"{HERE}/pipeline/rules/tabulate.smk"
 localrules:
     all,
     tables,
+    adopt,
     download,
     prepare,
     tabulate,
@@ -33,6 +36,16 @@ rule all:
     default_target: True
     input:
         "results/table1.csv",
+
+
+for stage, targets in jobs.stages(PLAN).items():
+
+    rule:
+        name:
+            stage
+        input:
+            targets,
+        localrule: True
 
 
 rule tables:

@@ -22,7 +22,7 @@ from pipeline.files import load_safetensors, sha256_of, write_atomic
 from pipeline.flops import FlopCount
 from pipeline.images import Split, batches, cut, load_split
 from pipeline.lease import check_held, hold
-from pipeline.plan import Plan, Run, load_plan
+from pipeline.plan import Plan, Run, load_plan, manifest
 from pipeline.training import Attack, Batch, Training
 from pipeline.trajectory import Average
 
@@ -33,6 +33,7 @@ def snapshot_paths(plan: Plan, run: Run, average: Average) -> list[Path]:
     first = getattr(average, "start", None)
     if first is None:
         last = source.folder / "weights.safetensors"
+        manifest.verify(last)
         load_safetensors(last, f"pull it again (dvc pull {last}) or delete it and re-run")
         return [last]
     index = source.snapshots / f"from{first}.json"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.files import load_safetensors, save_safetensors, write_atomic
 from pipeline.lease import check_held
+from pipeline.plan import manifest
 
 Weights = dict[str, Tensor]
 
@@ -50,7 +51,8 @@ def save(path: Path, weights: Weights) -> None:
 
 
 def load(path: Path, members: Sequence[nn.Module]) -> None:
-    """Read weights into members."""
+    """Read weights into members, after the manifest has vouched for them."""
+    manifest.verify(path)
     remedy = f"pull it again (dvc pull {path}) or delete it and re-run"
     distribute(load_safetensors(path, remedy)[0], members, path)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan, Run, Victim
+from pipeline.plan import Plan, Run, Table, Victim
 from pipeline.plan.state import NEED, headline, is_current, states
 
 P = ParamSpec("P")
@@ -73,8 +73,21 @@ def trajectory(plan: Plan, run: str) -> list[str]:
 
 @_one_line
 def weights(plan: Plan, record: str) -> list[str]:
-    """What an evaluation needs of its victim."""
-    return files(plan, plan.record(record).victim)
+    """What an evaluation needs: its victim, and the transfer sets it judges."""
+    wanted = plan.record(record)
+    return files(plan, wanted.victim) + [str(plan.set(id).path) for id in wanted.sets]
+
+
+@_one_line
+def surrogate(plan: Plan, set: str) -> list[str]:
+    """What crafting a transfer set needs."""
+    return files(plan, plan.set(set).surrogate)
+
+
+@_one_line
+def adopted(plan: Plan, run: str) -> str:
+    """The file whose weights a run takes in."""
+    return str(plan.run(run).file)
 
 
 @_one_line
@@ -89,9 +102,15 @@ def average_pattern(plan: Plan) -> str:
     return rf"[a-z0-9_]+-[a-z0-9_]+-(?:{names})-s[a-z0-9_-]+"
 
 
+def adopt_pattern(plan: Plan) -> str:
+    """Regular expression of the ids of runs whose weights come from a file."""
+    found = [run.id for run in plan.graph.runs.values() if run.stage == "adopt"]
+    return "|".join(found) or "(?!)"
+
+
 def train_pattern(plan: Plan) -> str:
-    """Regular expression of the ids of trainings: all that are no averages."""
-    return rf"(?!{average_pattern(plan)})[a-z0-9_-]+"
+    """Regular expression of the ids of trainings: all that are no averages and not adopted."""
+    return rf"(?!{average_pattern(plan)}|(?:{adopt_pattern(plan)})$)[a-z0-9_-]+"
 
 
 def uncut_tables(plan: Plan) -> list[str]:
@@ -113,10 +132,33 @@ def table_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
         return ancient("params.yaml")
     if table.path.exists():
         os.utime(table.path, (1, 1))
-    mark = Path("work/plans") / f"{table.name}-{table.digest}"
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()
-    return str(mark)
+    return str(_mark(table))
+
+
+def mark_tables(plan: Plan) -> None:
+    """Make the inputs of all tables that are not today's, before Snakemake lists their folder.
+
+    A mark made later is missing to it: it lists a folder once.
+    """
+    for table in plan.tables.values():
+        if not is_current(table):
+            _mark(table).parent.mkdir(parents=True, exist_ok=True)
+            _mark(table).touch()
+
+
+def _mark(table: Table) -> Path:
+    return Path("work/plans") / f"{table.name}-{table.digest}"
+
+
+def stages(plan: Plan) -> dict[str, list[str]]:
+    """Tables by DVC's stage: unified, paper_aute, ...; full versions of cut tables stand apart."""
+    found: dict[str, list[str]] = {}
+    for table in plan.tables.values():
+        if not table.path.stem.endswith("_all"):
+            folder = table.path.parent.name
+            name = "unified" if folder == "results" else f"paper_{folder}"
+            found.setdefault(name, []).append(str(table.path))
+    return found
 
 
 def summary(plan: Plan, made: Iterable[str] | None = None) -> str:

@@ -10,6 +10,8 @@ rule average:
         "logs/average/{run}.log",
     wildcard_constraints:
         run=jobs.average_pattern(PLAN),
+    conda:
+        ENVIRONMENT
     resources:
         **ASKED("average"),
     shell:

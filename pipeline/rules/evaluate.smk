@@ -9,6 +9,8 @@ rule evaluate:
         "results/records/{victim}/{suite}.npz",
     log:
         "logs/evaluate/{victim}/{suite}.log",
+    conda:
+        ENVIRONMENT
     resources:
         **ASKED("evaluate"),
     shell:

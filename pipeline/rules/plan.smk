@@ -8,7 +8,13 @@ sys.path.insert(0, HERE)
 
 from pipeline import master
 from pipeline.errors import UserError
-from pipeline.plan import frozen, load_plan, resources as requested, workflow as jobs
+from pipeline.plan import (
+    frozen,
+    guard,
+    load_plan,
+    resources as requested,
+    workflow as jobs,
+)
 
 master.leave_warnings_to_commands()
 SYNTAX = requested.gpu_syntax(workflow.resource_settings.default_resources)
@@ -17,8 +23,11 @@ try:
     FINGERPRINT = frozen.fingerprint()
     ASKED = requested.Resources(PLAN, SYNTAX).asked
     jobs.check_config(PLAN, config)
+    jobs.mark_tables(PLAN)
 except UserError as error:
     raise WorkflowError(f"error: {error}") from None
+
+ENVIRONMENT = f"{workflow.basedir}/envs/conda.yaml"  # used with --sdm conda only
 
 
 wildcard_constraints:
@@ -34,9 +43,11 @@ wildcard_constraints:
 
 onstart:
     try:
+        guard.check_jobs(PLAN, workflow.dag.needrun_jobs())
         master.begin(FINGERPRINT)
     except UserError as error:
-        raise WorkflowError(f"error: {error}") from None
+        print(f"error: {error}", file=sys.stderr)  # -q would swallow it
+        raise WorkflowError("refused: see above") from None
     print(jobs.summary(PLAN))
 
 

@@ -11,6 +11,8 @@ rule tabulate:
         metrics="results/{folder}metrics/{table}.json",
     log:
         "logs/tabulate/{folder}{table}.log",
+    conda:
+        ENVIRONMENT
     shell:
         "exec python -m pipeline.tabulate {output.csv} > {log} 2>&1"
 
@@ -24,5 +26,7 @@ rule claims:
         report("results/claims.md", category="tables"),
     log:
         "logs/tabulate/claims.log",
+    conda:
+        ENVIRONMENT
     shell:
         "exec python -m pipeline.claims > {log} 2>&1"

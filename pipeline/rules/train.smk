@@ -12,6 +12,8 @@ rule train:
         "logs/train/{run}.log",
     wildcard_constraints:
         run=jobs.train_pattern(PLAN),
+    conda:
+        ENVIRONMENT
     resources:
         **ASKED("train"),
     shell:
@@ -25,6 +27,8 @@ rule trajectory:
         "results/snapshots/{run}/from{epoch}.json",
     log:
         "logs/trajectory/{run}-from{epoch}.log",
+    conda:
+        ENVIRONMENT
     resources:
         **ASKED("train"),
     shell:
