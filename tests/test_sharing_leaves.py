@@ -138,7 +138,9 @@ def one_table(params):
     return params
 
 
-def test_every_leaf_changes_what_uses_it_and_nothing_else():
+def test_every_leaf_changes_what_uses_it_and_nothing_else(monkeypatch):
+    # entries that no table uses are checked elsewhere, and take two thirds of the time
+    monkeypatch.setattr("pipeline.plan.audit", lambda graph: None)
     params = one_table(read(lab.ROOT / "params.yaml"))
     before = Plan(params)
     runs, records, tables = artifacts(before)
