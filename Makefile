@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= 2
 STAMP := $(VENV)/.installed
 
-.PHONY: table1 test setup drivers record merge lint format typecheck bench demo-all golden
+.PHONY: table1 test crash setup drivers record merge lint format typecheck bench demo-all golden strength lint-records
 
 table1: setup  ## every stage, from data to results/table1.csv, at the scale of params.yaml
 	snakemake -q rules -c $(CORES) results/table1.csv
@@ -51,11 +51,21 @@ format:
 typecheck:
 	mypy
 
+strength: setup  ## attacks at full strength whatever the scale: results/strength.csv
+	snakemake -q rules -c $(CORES) results/strength.csv
+	@cat results/strength.md
+
+lint-records: setup  ## red flags of every record on disk, and of the published numbers
+	python -m pipeline.lint
+
 demo-all: setup  ## every row of every table, at the scale of params.yaml
 	snakemake -q rules -c $(CORES) tables
 
 golden: setup  ## after a change of results: new golden bytes for this kind of machine
 	python tests/golden/run.py
+
+crash: setup  ## 50 kills at random moments of a whole tiny plan; CI does a few
+	CRASH_POINTS=50 python -m pytest -m crash tests/test_crash.py -s
 
 bench: setup  ## speed; see bench/RESULTS.md
 	for script in bench/*.py; do python $$script; done

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.files import load_safetensors, save_safetensors, write_atomic
+from pipeline.lease import check_held
 from pipeline.plan import manifest
 
 Weights = dict[str, Tensor]
@@ -61,6 +62,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()
+    check_held()
     write_atomic(path, hashlib.sha256(content).digest() + content)
 
 

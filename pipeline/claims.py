@@ -6,9 +6,7 @@ is computed again from data/reported/, and so is every printed average.
 """
 
 import argparse
-from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -32,6 +30,10 @@ def _read(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if tuple(frame.columns) != columns:
         raise UserError(f"{path}: columns must be {', '.join(columns)}")
+    return _lines(frame)
+
+
+def _lines(frame: pd.DataFrame) -> list[dict[str, str]]:
     return [{str(k): str(v) for k, v in line.items()} for line in frame.to_dict("records")]
 
 
@@ -47,14 +49,14 @@ class Ours:
 
     def verdict(self, claim: dict[str, str]) -> tuple[str, str]:
         """agrees, does not, cannot tell at this scale, or what is missing; and the difference."""
-        rows = [self._row(claim["table"], claim[side]) for side in ("better", "worse")]
-        if rows[0] is None or rows[1] is None:
+        better, worse = (self._row(claim["table"], claim[side]) for side in ("better", "worse"))
+        if better is None or worse is None:
             return "not in the table at this scale", ""
-        unfinished = [row.status for row in rows if row and row.status != "done"]
+        unfinished = [row.status for row in (better, worse) if row.status != "done"]
         if unfinished:
             return unfinished[0], ""
-        better, worse = (row.verdicts[claim["column"]] for row in rows if row)
-        found = metrics.paired(better, worse)
+        column = claim["column"]
+        found = metrics.paired(better.verdicts[column], worse.verdicts[column])
         low, high = 100 * found["low"], 100 * found["high"]
         text = f"{100 * found['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
         if low > 0:
@@ -80,11 +82,11 @@ class Printed:
 
     def __init__(self) -> None:
         self._cells: dict[tuple[str, str], float] = {}
-        self._rows: dict[str, list[dict[Hashable, Any]]] = {}
+        self._rows: dict[str, list[dict[str, str]]] = {}
         for paper in PAPERS:
             path = Path("data/reported") / f"{paper}.csv"
             frame = pd.read_csv(path, keep_default_na=False, dtype=str)
-            self._rows[paper] = frame.to_dict("records")
+            self._rows[paper] = _lines(frame)
             for line in self._rows[paper]:
                 key = f"{line['table']}|{line['row']}|{line['column']}"
                 self._cells[paper, key] = float(values.fraction(line["value"], str(path)))

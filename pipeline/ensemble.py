@@ -173,6 +173,19 @@ class Normalised(nn.Module):
         return logits / spread
 
 
+class Answers(nn.Module):
+    """Every member's logits and confidence: what attacks on a choice or a draw among them need."""
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, members, classes + 1], the confidence last."""
+        answers = [answer(member, images) for member in self.members]
+        return torch.stack([torch.cat([z, trust[:, None]], 1) for z, trust in answers], 1)
+
+
 RULES: dict[str, type[Combination]] = {
     "single": Single,
     "mean_prob": MeanProb,
@@ -182,6 +195,9 @@ RULES: dict[str, type[Combination]] = {
     "random_one": RandomOne,
     "random_each": RandomEach,
 }
+
+
+SCALINGS = {"cooled": 0.1, "heated": 10.0}
 
 
 def combine(rule: str, members: Iterable[nn.Module]) -> Combination:
@@ -200,9 +216,16 @@ def surrogates(victim: Combination, kind: str) -> list[nn.Module]:
 
     self: the victim. averaged: the victim, or the mean probability of the members of a random
     one, whose gradient is then exact. mean_logit: the members' mean logits. members: each alone,
-    in turn. normalised: mean logits of temperature-normalised members.
+    in turn. normalised: mean logits of temperature-normalised members. answers: what each member
+    says (members_pgd). cooled, heated: the victim with all logits divided or multiplied by 10,
+    whose decisions are the same: attacks that find more there met masked gradients.
     """
     members = list(victim.members)
+    if kind in SCALINGS:
+        rule = MeanProb if victim.random else type(victim)
+        return [rule([Scaled(member, SCALINGS[kind]) for member in members])]
+    if kind == "answers":
+        return [Answers(members)]
     if kind == "averaged" and victim.random:
         return [combine("mean_prob", members)]
     if kind in ("self", "averaged"):

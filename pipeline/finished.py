@@ -15,6 +15,7 @@ from pipeline.receipt import check_receipt
 from pipeline.records import meta, read_arrays
 
 RUNS, RECORDS, DATA = Path("results/runs"), Path("results/records"), Path("data")
+SETS = Path("results/transfer")
 LAST = {"run": "weights.safetensors", "raw": RECEIPT, "data": "test.safetensors"}  # written last
 SEEN = Path("work/recorded.json")
 
@@ -24,15 +25,18 @@ class Finished:
     """An artifact that lies complete on disk; `files` are those that the manifest sums."""
 
     path: Path
-    kind: str  # run, record, data or raw
+    kind: str  # run, record, transfer, data or raw
     files: tuple[Path, ...]
 
     @property
     def times(self) -> dict[str, Any]:
         """Seconds, host and versions, from the file beside it; empty where none was written."""
-        beside = {"run": self.path / "run.time.json", "record": self.path.with_suffix(".time.json")}
-        path = beside.get(self.kind)
-        return dict(json.loads(path.read_text())) if path and path.exists() else {}
+        path = self.path / "run.time.json" if self.kind == "run" else self._beside
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    @property
+    def _beside(self) -> Path:
+        return self.path.with_suffix(".time.json")
 
     @property
     def bytes(self) -> int:
@@ -43,8 +47,8 @@ class Finished:
     @property
     def members(self) -> list[Path]:
         """The paths that its pool tracks."""
-        time = self.path.with_suffix(".time.json")
-        return [self.path, time] if self.kind == "record" and time.exists() else [self.path]
+        is_file = self.kind in ("record", "transfer")
+        return [self.path, self._beside] if is_file and self._beside.exists() else [self.path]
 
 
 def on_disk() -> Iterator[Finished]:
@@ -56,6 +60,8 @@ def on_disk() -> Iterator[Finished]:
             yield Finished(folder, "run", files)
     for path in sorted(RECORDS.glob("*/*.npz")):
         yield Finished(path, "record", (path,))
+    for path in sorted(SETS.glob("*.safetensors")):
+        yield Finished(path, "transfer", (path,))
     for folder in sorted(DATA.glob("*/*/")):
         kind = "raw" if folder.parent.name == "raw" else "data"
         if (folder / LAST[kind]).exists():
@@ -65,7 +71,7 @@ def on_disk() -> Iterator[Finished]:
 
 def verify(artifact: Finished) -> dict[str, str]:
     """sha256 of the weights it rests on, by run; raises UserError when it is not what it says."""
-    checks = {"run": _run, "record": _record, "data": _data, "raw": _raw}
+    checks = {"run": _run, "record": _record, "transfer": _set, "data": _data, "raw": _raw}
     return checks[artifact.kind](artifact)
 
 
@@ -100,6 +106,15 @@ def _record(artifact: Finished) -> dict[str, str]:
         raise UserError(f"{artifact.path}: describes another record ({name}); delete it")
     manifest.check_rests_on(artifact.path, about["weights"])
     return dict(about["weights"])
+
+
+def _set(artifact: Finished) -> dict[str, str]:
+    about = check_safetensors(artifact.path)
+    if not artifact.path.stem.endswith(f"-{digest(json.loads(about['spec']))}"):
+        raise UserError(f"{artifact.path}: describes another transfer set; delete it")
+    weights: dict[str, str] = json.loads(about["weights"])
+    manifest.check_rests_on(artifact.path, weights)
+    return weights
 
 
 def _data(artifact: Finished) -> dict[str, str]:

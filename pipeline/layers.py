@@ -7,6 +7,7 @@ No layer works in place, because several losses differentiate twice.
 
 import math
 from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, cast
 
@@ -116,6 +117,22 @@ def set_skip_gamma(module: nn.Module, gamma: float) -> None:
         raise UserError("skip gradients: this net has no residual block; choose another surrogate")
     for block in blocks:
         block.skip_gamma = gamma
+
+
+@contextmanager
+def skip_gamma(module: nn.Module, gamma: float) -> Iterator[None]:
+    """Scale the branch gradients by gamma for a while, and leave them as they were."""
+    if gamma == 1:  # nets without residual blocks have nothing to scale
+        yield
+        return
+    blocks = [block for block in module.modules() if isinstance(block, Residual)]
+    before = [block.skip_gamma for block in blocks]
+    set_skip_gamma(module, gamma)
+    try:
+        yield
+    finally:
+        for block, value in zip(blocks, before, strict=True):
+            block.skip_gamma = value
 
 
 class Net(nn.Module):

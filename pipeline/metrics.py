@@ -33,6 +33,18 @@ def worst(verdicts: list[Verdicts]) -> Verdicts:
     return least
 
 
+def view(rule: str, shares: Verdicts) -> Verdicts:
+    """Of the share of members that are right: whether all are, or the chance over k queries.
+
+    An attacker who may ask again wins against random inference once a draw is wrong: `k10` is the
+    chance that ten draws are right. Both are the verdict itself unless the victim is random.
+    """
+    if rule == "all":
+        return (shares >= 1).astype(np.float32)
+    chance: Verdicts = shares ** int(rule.removeprefix("k"))
+    return chance
+
+
 def of_members(
     rule: str, right: Verdicts, said_NK: NDArray[np.int16], labels: NDArray[np.int64]
 ) -> Verdicts:

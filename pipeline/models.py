@@ -44,6 +44,8 @@ def _maker(spec: Entry, split: Split) -> Maker:
     normalise = spec["recipe"]["normalise"]
     mean = split.mean if normalise else [0.0] * channels
     std = split.std if normalise else [1.0] * channels
+    if "statistics" in spec:  # weights from elsewhere come with their own
+        mean, std = spec["statistics"]["mean"], spec["statistics"]["std"]
 
     def network(arch_spec: Entry) -> Net:
         arch = registry.build("archs", arch_spec)

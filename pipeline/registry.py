@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import keyword
 from typing import Any
 
 
@@ -19,4 +20,5 @@ def component_class(kind: str, name: str) -> type[Any]:
 
 def build(kind: str, spec: dict[str, Any]) -> Any:
     """A component from its resolved spec (keys component, fields, ...)."""
-    return component_class(kind, spec["component"])(**spec["fields"])
+    fields = {f"{k}_" if keyword.iskeyword(k) else k: v for k, v in spec["fields"].items()}
+    return component_class(kind, spec["component"])(**fields)

@@ -10,15 +10,16 @@ import pandas as pd
 
 from pipeline import metrics
 from pipeline.errors import UserError
-from pipeline.flags import Flag, check_budget, flags
+from pipeline.evidence import Evidence, check_budget
+from pipeline.flags import Flag, flags
 from pipeline.metrics import Verdicts
 from pipeline.plan import Plan, Table, manifest
-from pipeline.plan.graph import Cell, Record
-from pipeline.plan.tables import COSTS, MEMBERS
+from pipeline.plan.artifacts import Cell, Record
+from pipeline.plan.tables import COSTS, MEMBERS, VIEWS
 from pipeline.records import Arrays, meta, read_arrays
 from pipeline.reported import Reported
 
-CORE = "core"
+CORE, ADAPTIVE = "core", "adaptive"
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ class Tabulation:
     def verdict(self, cell: Cell, column: str) -> Verdicts:
         """Per-image verdicts of one accuracy column at one seed."""
         attack, _, rule = column.rpartition("_")
+        if rule in VIEWS:
+            return metrics.view(rule, self.verdict(cell, attack))
         if rule in MEMBERS:
             return self._of_members(cell, attack, rule)
         means = self.table.spec["entry"]["means"]
@@ -141,13 +144,20 @@ class Tabulation:
             right: Verdicts = self._read(next(iter(cell.records.values())))["clean/right"]
             return right
         for suite, record in cell.records.items():
-            if column == f"{suite}_worst":  # an adaptive suite adds to the core, never replaces it
-                suites = {s for s in (CORE, suite) if s in cell.records}
+            if column == suite:
+                return metrics.worst(self._suite(cell, suite))
+            if column == f"{suite}_worst":
+                suites = self._joined(cell, suite)
                 return metrics.worst([v for s in suites for v in self._suite(cell, s)])
             if column in dict(record.attacks):
                 verdicts: Verdicts = self._read(record)[f"{column}/right"]
                 return verdicts
         raise UserError(f"params.yaml: tables: column {column} is in none of the table's suites")
+
+    def _joined(self, cell: Cell, suite: str) -> list[str]:
+        """The suites of a worst case: adaptive ones add to the core and to each other."""
+        joins = [CORE, *(s for s in cell.records if s.startswith(ADAPTIVE))]
+        return [s for s in cell.records if s == suite or (suite == ADAPTIVE and s in joins)]
 
     def _of_members(self, cell: Cell, attack: str, rule: str) -> Verdicts:
         """Verdicts of another combination of the members on the images found by an attack."""
@@ -163,15 +173,13 @@ class Tabulation:
         return [self._read(record)[f"{name}/right"] for name, _ in record.attacks]
 
     def _flags(self, cell: Cell) -> list[Flag]:
-        everything = [v for s in cell.records for v in self._suite(cell, s)]
-        ce = {
-            name: self._read(record)[f"{name}/right"]
-            for record in cell.records.values()
-            for name, spec in record.attacks
-            if spec["component"] == "pgd" and spec["fields"]["loss"] == "ce"
-        }
-        first = self._read(next(iter(cell.records.values())))
-        return flags(first, ce, everything)
+        records = [(self._read(r), list(r.attacks)) for r in cell.records.values()]
+        found = flags(Evidence(records))
+        for flag in found:
+            if flag.fails:
+                path = next(iter(cell.records.values())).path.parent
+                raise UserError(f"{path}: {flag.check}: {flag.text}; see pipeline/flags.py")
+        return found
 
     # ---- numbers
 

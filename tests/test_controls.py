@@ -17,8 +17,8 @@ def test_the_over_confident_control_is_flagged_and_adversarial_training_is_not(
     plan = tiny.place(tmp_path, monkeypatch, asked)
     tiny.made(plan, ["pgd_at_single", "overconfident"])
     frame, details, text = tiny.tabulated(plan)
-    assert frame["flags"].tolist() == ["", "C13 C10"]
-    assert set(details["rows"]["overconfident"]["flags"]) == {"C13", "C10"}
+    assert frame["flags"].tolist() == ["", "C10 C13 C17"]
+    assert set(details["rows"]["overconfident"]["flags"]) == {"C10", "C13", "C17"}
     assert "- overconfident: C10: " in text
     plain, hidden = frame.loc["pgd_at_single"], frame.loc["overconfident"]
     assert plain["clean"] == hidden["clean"] > 0.9

@@ -8,7 +8,8 @@ from scipy import stats
 
 from pipeline import metrics
 from pipeline.errors import UserError
-from pipeline.flags import check_budget, flags
+from pipeline.evidence import Evidence, check_budget
+from pipeline.flags import flags
 from pipeline.metrics import Verdicts
 
 
@@ -127,26 +128,41 @@ def test_an_image_out_of_its_ball_or_the_box_fails_the_table(changed, norm, eps)
         check_budget(sizes(**changed), (attack(norm, eps),), "r")
 
 
+def evidence(zero: int, images: int, **verdicts: np.ndarray) -> Evidence:
+    """Attacks by name, those whose name ends in `_ce` PGD on cross-entropy; no other faults."""
+    rows = np.arange(images)
+    ones = np.ones(images, np.float32)
+    arrays = {"labels": rows % 10, "clean/right": ones, "clean/loss": 0 * ones}
+    arrays |= {"clean/zero_gradient": rows < zero, "clean/agreement": ones / 2}
+    arrays["meta"] = np.array('{"spec": {}, "weights": {}, "suite": "unified"}')
+    attacks = []
+    for name, right in verdicts.items():
+        arrays |= {f"{name}/right": right, f"{name}/loss": ones, f"{name}/asked": ones > 0}
+        arrays[f"{name}/unchanged"] = ones < 0
+        fields = {"eps": 0.1, "norm": "linf", "loss": "ce" if name.endswith("_ce") else "margin"}
+        spec = {"component": "pgd", "fields": fields | {"step_size": float(len(attacks))}}
+        attacks.append((name, {**spec, "surrogate": "self"}))
+    return Evidence([(arrays, attacks)])
+
+
 def checks(zero: int, ce: int, least: int, images: int = 600) -> list[str]:
     """Checks that fire for so many images without gradient, right under CE, right in the worst."""
-    clean = {"labels": np.zeros(images), "clean/zero_gradient": np.arange(images) < zero}
     best, worst = ((np.arange(images) < n).astype(np.float32) for n in (ce, least))
-    return [f.check for f in flags(clean, {"pgd": best}, [best, worst])]
+    return [f.check for f in flags(evidence(zero, images, pgd_ce=best, other=worst))]
 
 
 def test_flags_fire_beyond_their_thresholds_only_when_images_suffice():
     assert checks(zero=0, ce=300, least=280) == []
     assert checks(zero=60, ce=300, least=280) == ["C13"]
     assert checks(zero=0, ce=300, least=200) == ["C10"]
-    assert checks(zero=600, ce=300, least=0) == ["C13", "C10"]
+    assert checks(zero=600, ce=300, least=0) == ["C10", "C13"]
     assert checks(zero=7, ce=300, least=250) == []  # 1.2 and 8.3 %: as noise might
     assert checks(zero=1, ce=12, least=9, images=20) == []
 
 
 def test_of_several_cross_entropy_attacks_the_strongest_speaks():
-    clean = {"labels": np.zeros(600), "clean/zero_gradient": np.zeros(600)}
     weak, strong = np.ones(600, np.float32), drawn(600, 0.5)
-    assert flags(clean, {"weak": weak, "strong": strong}, [weak, strong]) == []
-    (flag,) = flags(clean, {"weak": weak}, [weak, strong])
-    assert flag.check == "C10" and "under weak are masked" in flag.text
-    assert flags(clean, {}, [weak, strong]) == []
+    assert flags(evidence(0, 600, weak_ce=weak, strong_ce=strong)) == []
+    (flag,) = flags(evidence(0, 600, weak_ce=weak, strong=strong))
+    assert flag.check == "C10" and "under weak_ce are masked" in flag.text
+    assert flags(evidence(0, 600, weak=weak, strong=strong)) == []

@@ -12,12 +12,13 @@ import tiny
 
 from pipeline import checkpoint, evaluate, models
 from pipeline.errors import Interrupted, UserError
-from pipeline.evaluate import Evaluation, subset
+from pipeline.evaluation import Evaluation
 from pipeline.files import load_safetensors, sha256_of
 from pipeline.images import load_split
 from pipeline.plan import Plan, Record
 from pipeline.plan.entries import Setting
 from pipeline.records import Arrays, meta, pack, read_arrays
+from pipeline.subset import subset
 
 
 @pytest.fixture

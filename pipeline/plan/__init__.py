@@ -8,15 +8,25 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import schema, tables, values
-from pipeline.plan.artifacts import Element, Record, Run, Table, Victim
+from pipeline.plan import frozen, schema, tables, values
+from pipeline.plan.artifacts import Element, Record, Run, Table, TransferSet, Victim
 from pipeline.plan.audit import audit
 from pipeline.plan.entries import Dataset, Entries
 from pipeline.plan.graph import Graph
 
 T = TypeVar("T")
 
-__all__ = ["Dataset", "Element", "Plan", "Record", "Run", "Table", "Victim", "load_plan"]
+__all__ = [
+    "Dataset",
+    "Element",
+    "Plan",
+    "Record",
+    "Run",
+    "Table",
+    "TransferSet",
+    "Victim",
+    "load_plan",
+]
 
 
 class Plan:
@@ -59,6 +69,10 @@ class Plan:
         """A record by its id."""
         return self._find(self.graph.records, id, "record")
 
+    def set(self, id: str) -> TransferSet:
+        """A transfer set by its id."""
+        return self._find(self.graph.sets, id, "transfer set")
+
     def table(self, target: str) -> Table:
         """A table by its file or name: results/table1.csv, table1, aute_table2."""
         name = target.removesuffix(".csv").removeprefix("./").removeprefix("results/")
@@ -97,13 +111,14 @@ class Plan:
             runs.setdefault(id, run)
 
         for record in records.values():
-            for element in record.victim.elements:
+            sources = [self.graph.sets[id].surrogate for id in record.sets]
+            for element in [e for v in (record.victim, *sources) for e in v.elements]:
                 visit(element.run)
         return list(records.values()), list(runs.values())
 
 
-def load_plan(path: str | Path = "params.yaml") -> Plan:
+def load_plan(path: str | Path | None = None) -> Plan:
     """The plan of a params file; raises UserError naming file and key."""
     from pipeline.plan.reader import read  # PyYAML: names and digests need the standard library
 
-    return Plan(read(Path(path)))
+    return Plan(read(Path(path) if path else frozen.params_path()))

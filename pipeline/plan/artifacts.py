@@ -12,7 +12,7 @@ class Run:
     """One training, or one average of a trajectory; `parents` are runs it needs."""
 
     id: str
-    stage: str  # train or average
+    stage: str  # train, average or adopt
     entry: str
     dataset: Dataset
     arch: str  # the entry that stands for the table's
@@ -20,6 +20,7 @@ class Run:
     members: int
     parents: tuple[str, ...] = ()
     edges: dict[str, "Victim"] = field(default_factory=dict)  # parents by method field
+    file: str | None = None  # where an adopted run's weights come from
 
     @property
     def folder(self) -> Path:
@@ -64,11 +65,30 @@ class Record:
     attacks: tuple[tuple[str, Entry], ...]  # name, spec with surrogate
     images: int
     spec: Entry
+    leave: bool = False  # whether fooled images leave before the next attack
+    sets: tuple[str, ...] = ()  # transfer sets it judges
 
     @property
     def path(self) -> Path:
         """Where the verdicts lie."""
         return Path("results/records") / f"{self.id}.npz"
+
+
+@dataclass(frozen=True)
+class TransferSet:
+    """Adversarial images of one surrogate and one attack, for every victim."""
+
+    id: str
+    surrogate: Victim
+    name: str  # of the attack's entry: the draws follow it
+    attack: Entry
+    images: int
+    spec: Entry
+
+    @property
+    def path(self) -> Path:
+        """Where the images lie."""
+        return Path("results/transfer") / f"{self.id}.safetensors"
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from fractions import Fraction
 
-from pipeline.plan import checks, schema, values
+from pipeline.plan import checks, schema, suites, values
 from pipeline.plan.entries import Entries
-from pipeline.plan.graph import PARENT_KEYS, VICTIM_KEYS, Graph
+from pipeline.plan.graph import PARENT_KEYS, SPECIAL, VICTIM_KEYS, Graph
 from pipeline.plan.values import Entry
 
 
@@ -18,20 +18,21 @@ def audit(graph: Graph) -> None:
     for name in _names(entries, "attacks"):
         entries.named_attack(name, Fraction(1))
         entries.surrogate(name)
+        entries.suits(name, "single")
     for name in _names(entries, "suites"):
-        entries.suite(name)
+        suites.check(entries, name)
     for name in _names(entries, "recipes"):
         entries.recipe(name, {})
     for name in _names(entries, "methods"):
         _check_method(entries, name)
     for name in _names(entries, "averages"):
         _check_average(graph, name)
-    for kind, keys, edge in (("victims", VICTIM_KEYS, "of"), ("parents", PARENT_KEYS, "method")):
-        for name in _names(entries, kind):
-            where, entry = f"{kind}.{name}", entries.entry(kind, name)[1]
-            values.only(entry, keys, where, must=(edge,))
-            graph.kind(entry[edge], f"{where}.{edge}")
+    _check_edges(graph)
     _check_resources(entries)
+
+
+STAGES = ("train", "average", "transfer", "evaluate")  # those whose jobs a cluster runs
+STAGE_KEYS = ("gpus", "cpus", "mem_mb", "minutes", "slack")
 
 
 def _names(entries: Entries, kind: str) -> list[str]:
@@ -59,13 +60,31 @@ def _check_average(graph: Graph, name: str) -> None:
     graph.kind(entry["of"], f"{where}.of")
 
 
+def _check_edges(graph: Graph) -> None:
+    """Victims and parents: their keys, and that what they name exists."""
+    entries = graph.entries
+    for kind, keys, edge in (("victims", VICTIM_KEYS, "of"), ("parents", PARENT_KEYS, "method")):
+        for name in _names(entries, kind):
+            where, entry = f"{kind}.{name}", entries.entry(kind, name)[1]
+            values.only(entry, keys, where, must=(edge,))
+            if entry[edge] not in SPECIAL:
+                graph.kind(entry[edge], f"{where}.{edge}")
+
+
 def _check_resources(entries: Entries) -> None:
-    """`resources:` holds counts of archs and data sets, for estimates."""
+    """`resources:` holds counts of archs and data sets, and what a stage's job asks for."""
     for name in _names(entries, "resources"):
-        is_dataset = name in entries.section("datasets")
-        if not is_dataset:
-            values.find(entries.section("archs"), "resources", name)
-        where, key = f"resources.{name}", "images" if is_dataset else "macs"
-        entry = entries.section("resources")[name]
-        values.only(entry, (key,), where, must=(key,))
-        values.as_int(entry[key], f"params.yaml: {where}.{key}", 1)
+        keys = _resource_keys(entries, name)
+        where, entry = f"resources.{name}", entries.section("resources")[name]
+        values.only(entry, keys, where, must=keys)
+        for key in keys:
+            values.as_int(entry[key], f"params.yaml: {where}.{key}", 0 if key == "gpus" else 1)
+
+
+def _resource_keys(entries: Entries, name: str) -> tuple[str, ...]:
+    if name in STAGES:
+        return STAGE_KEYS
+    if name in entries.section("datasets"):
+        return ("images",)
+    values.find(entries.section("archs"), "resources", name)
+    return ("macs",)

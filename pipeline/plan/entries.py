@@ -169,6 +169,7 @@ class Entries(Scale):
             entry = self.cut(kind, name, self.entry(kind, name)[1]) if kind == "attacks" else None
             if entry:
                 entry.pop("surrogate", None)
+                entry.pop("only", None)
             if entry and eps is not None:
                 entry["eps"] = eps
             self._known[key] = self.resolve(kind, name, entry, factor)
@@ -179,12 +180,11 @@ class Entries(Scale):
         surrogate = self.entry("attacks", name)[1].get("surrogate", "self")
         return checks.one_of(surrogate, checks.SURROGATES, f"attacks.{name}.surrogate")
 
-    def suite(self, name: str) -> list[str]:
-        """The attacks of a suite."""
-        suites, where = self.section("suites"), f"suites.{name}"
-        entry = suites[values.find(suites, "suites", name)]
-        values.only(entry, ("attacks",), where, must=("attacks",))
-        return checks.names(entry["attacks"], self.section("attacks"), f"{where}.attacks")
+    def suits(self, name: str, combine: str) -> bool:
+        """Whether an attack is for victims of this combination: `only: [...]` names them."""
+        only = self.entry("attacks", name)[1].get("only", list(checks.COMBINATIONS) + ["single"])
+        known = [*checks.COMBINATIONS, "single"]
+        return combine in checks.names(only, known, f"attacks.{name}.only")
 
     # ---- training
 

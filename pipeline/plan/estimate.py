@@ -8,19 +8,21 @@ fooled images, so an evaluation is an upper bound.
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline.plan import Plan, Record, Run
+from pipeline.plan import Plan, Record, Run, TransferSet
 from pipeline.plan.entries import Dataset, Entries
 
 NATIVE = 32  # pixels of a side at which `macs` are stated
 PROCESS = 3  # seconds in which a job's process loads torch and its data
 
 
-def seconds(plan: Plan, artifacts: Iterable[Run | Record]) -> float | None:
+def seconds(plan: Plan, artifacts: Iterable[Run | Record | TransferSet]) -> float | None:
     """Seconds on one machine of the scale's `gflops`; None when an arch's MACs are not stated."""
     total = 0.0
     for artifact in artifacts:
         if isinstance(artifact, Run):
             flops = run_flops(plan, artifact)
+        elif isinstance(artifact, TransferSet):
+            flops = set_flops(plan, artifact)
         else:
             flops = record_flops(plan, artifact)
         if flops is None:
@@ -40,6 +42,8 @@ def describe(found: float | None) -> str:
 
 def run_flops(plan: Plan, run: Run) -> int | None:
     """FLOPs of a training, or of an average's pass over the training images."""
+    if run.stage == "adopt":
+        return 0
     spec = run.spec
     while spec["stage"] == "average":
         spec = plan.run(run.parents[0]).spec
@@ -61,11 +65,20 @@ def record_flops(plan: Plan, record: Record) -> int | None:
     return None if None in macs else record.images * work * 2 * sum(m for m in macs if m)
 
 
+def set_flops(plan: Plan, made: TransferSet) -> int | None:
+    """FLOPs of crafting a transfer set."""
+    macs = [forward_macs(plan, plan.run(e.run)) for e in made.surrogate.elements]
+    work = passes(made.attack["fields"])
+    return None if None in macs else made.images * work * 2 * sum(m for m in macs if m)
+
+
 def passes(fields: dict[str, Any]) -> int:
     """Forward passes an attack spends on one image; a gradient step is two."""
     restarts, queries = fields.get("restarts", 1), fields.get("queries", 0)
     steps = fields.get("steps", 0 if queries else 1)  # FGSM has one and says nothing
-    looks = max(fields.get("targets", 1), 1) * fields.get("eot", 1)
+    looks = max(fields.get("targets", 1), 1) * fields.get("eot", 1) * fields.get("searches", 1)
+    if "arguments" in fields:  # of torchattacks, under its own names
+        return passes({k: v for k, v in fields["arguments"].items() if type(v) is int})
     return int(restarts * (2 * steps * looks + queries))
 
 

@@ -5,17 +5,28 @@ from fractions import Fraction
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan import checks, schema, values
-from pipeline.plan.artifacts import Cell, Element, Record, Run, Table, Victim, tail
+from pipeline.plan import adopted, checks, schema, suites, values
+from pipeline.plan.artifacts import (
+    Cell,
+    Element,
+    Record,
+    Run,
+    Table,
+    TransferSet,
+    Victim,
+    tail,
+)
 from pipeline.plan.entries import ROWS, Entries, Resolved, Setting
 from pipeline.plan.schema import digest
 from pipeline.plan.values import Entry
 
-__all__ = ["Cell", "Element", "Graph", "Record", "Run", "Table", "Victim"]
+__all__ = ["Cell", "Element", "Graph", "Record", "Run", "Table", "TransferSet", "Victim"]
 
 ATTACKS = ("attack", "validation_attack")  # fields of a recipe
 PARENT_KEYS = ("method", "arch", "recipe", "members", "seed", "checkpoint")
-VICTIM_KEYS = ("of", "combine", "logit_scale", "members", "member", "arch", "checkpoint")
+PLACES = ("arch", "recipe", "seed", "checkpoint")  # what a victim may change of its row's setting
+VICTIM_KEYS = ("of", "combine", "logit_scale", "members", "member", *PLACES, *adopted.KEYS)
+SPECIAL = (adopted.FILE, suites.SAME)  # what `of` may say that is no entry
 
 
 class Graph:
@@ -25,6 +36,7 @@ class Graph:
         self.entries = entries
         self.runs: dict[str, Run] = {}
         self.records: dict[str, Record] = {}
+        self.sets: dict[str, TransferSet] = {}
         self._victims: dict[tuple[str, Setting], Victim] = {}
         self._waiting: list[str] = []  # parents being resolved, outermost first
         self.kinds: dict[str, str] = {}
@@ -56,7 +68,11 @@ class Graph:
         trained = name
         if self.kind(name) == "victims":
             trained, changes, setting = self._changed(name, setting)
-        runs, combine = self._runs(trained, setting)
+        if trained == adopted.FILE:
+            run, combine = adopted.run(self, name, changes, setting)
+            runs = [self.runs.setdefault(run.id, run)]
+        else:
+            runs, combine = self._runs(trained, setting)
         combine = changes.get("combine", combine)
         combine = checks.one_of(combine, checks.COMBINATIONS, f"{name}.combine")
         where = f"params.yaml: victims.{name}.logit_scale"
@@ -70,7 +86,7 @@ class Graph:
             members = 1
         rule = combine if members > 1 else "single"
         elements = tuple(  # an average has one checkpoint
-            Element(r.id, "last" if r.stage == "average" else setting.checkpoint) for r in runs
+            Element(r.id, setting.checkpoint if r.stage == "train" else "last") for r in runs
         )
         spec = {
             "elements": [[tail(e.run), e.checkpoint] for e in elements],
@@ -90,12 +106,18 @@ class Graph:
         if "members" in entry:
             setting = replace(setting, members=self.entries.members("victims", name, setting))
         if "arch" in entry:
-            arch = values.find(self.entries.section("archs"), f"{where}.arch", entry["arch"])
-            setting = replace(setting, arch=arch)
+            found = values.find(self.entries.section("archs"), f"{where}.arch", entry["arch"])
+            setting = replace(setting, arch=found)
+        if "recipe" in entry:
+            found = values.find(self.entries.section("recipes"), f"{where}.recipe", entry["recipe"])
+            setting = replace(setting, recipe=found)
+        if "seed" in entry:
+            seed = values.as_int(entry["seed"], f"params.yaml: {where}.seed")
+            setting = replace(setting, seed=seed)
         if "checkpoint" in entry:
             found = checks.one_of(entry["checkpoint"], checks.CHECKPOINTS, f"{where}.checkpoint")
             setting = replace(setting, checkpoint=found)
-        if self.kind(entry["of"], f"{where}.of") == "victims":
+        if entry["of"] != adopted.FILE and self.kind(entry["of"], f"{where}.of") == "victims":
             raise UserError(f"params.yaml: {where}.of: {entry['of']} is a victim itself")
         return str(entry["of"]), entry, setting
 
@@ -106,7 +128,9 @@ class Graph:
             return set()
         root, entry = self.entries.entry(kind, row)
         if kind == "victims":
-            return self.fields(str(entry.get("of")))
+            return self.fields(
+                str(entry.get("of" if entry.get("of") != adopted.FILE else "method"))
+            )
         own = schema.component(kind, root).types
         of = self.fields(str(entry.get("of"))) if kind == "averages" else set()
         return {*own, *of, *self.entries.recipe_types}
@@ -200,15 +224,9 @@ class Graph:
         own = {k: entry[k] for k in PARENT_KEYS[1:] if k in entry}
         if isinstance(own.get("arch"), dict):  # one arch per data set
             own["arch"] = own["arch"].get(setting.dataset, setting.arch)
-        for key in own:
-            if key in ("arch", "recipe"):
-                values.find(self.entries.section(f"{key}s"), where, own[key])
-            elif key == "checkpoint":
-                checks.one_of(own[key], checks.CHECKPOINTS, f"{where}.{key}")
-            elif key == "members":
-                checks.members(own[key], f"{where}.{key}")
-            else:
-                values.as_int(own[key], f"params.yaml: {where}.{key}")
+        for key in {"arch", "recipe"} & own.keys():
+            values.find(self.entries.section(f"{key}s"), f"{where}.{key}", own[key])
+        checks.parent(own, where)
         return replace(setting.bare(), **own)
 
     def _average(self, name: str, setting: Setting) -> tuple[list[Run], str]:
@@ -224,13 +242,7 @@ class Graph:
         found = entries.resolve("averages", name, own, entries.stand_in(setting.dataset)[1])
         recipe, before = entries.training(entry["of"], setting)
         fields = values.rescale(found.fields, types, before, recipe["epochs"])
-        for key, kind in types.items():
-            least = 1 if key == "start" else 0  # 0 is "to the end"
-            if kind == "Epoch" and not least <= fields[key] <= recipe["epochs"]:
-                raise UserError(
-                    f"params.yaml: {where}.{key}: {found.fields[key]} is none of {entry['of']}'s "
-                    f"epochs 1 to {before}"
-                )
+        checks.window(found.fields, types, before, where)
         trajectories, combine = self._runs(entry["of"], setting)
         resolved = replace(found, fields=fields)
         return [self._averaged(resolved, t) for t in trajectories], combine
@@ -253,19 +265,4 @@ class Graph:
 
     def record(self, victim: Victim, suite: str, setting: Setting, images: int) -> Record:
         """The record of one suite on one victim."""
-        entries = self.entries
-        factor = entries.stand_in(setting.dataset)[1]
-        attacks = []
-        for name in entries.suite(suite):
-            spec = entries.named_attack(name, factor, setting.eps).spec
-            attacks.append((name, {**spec, "surrogate": entries.surrogate(name)}))
-        spec = {
-            "core": entries.core["evaluate"],
-            "victim": tail(victim.id),
-            "data": victim.dataset.digest,
-            "attacks": attacks,
-            "images": images,
-            "threads": entries.threads,
-        }
-        id = f"{victim.id}/{suite}-{digest(spec)}"
-        return self.records.setdefault(id, Record(id, victim, suite, tuple(attacks), images, spec))
+        return suites.record(self, victim, suite, setting, images)

@@ -21,8 +21,10 @@ class Job(Protocol):
 
 def artifact_of(plan: Plan, rule: str, wildcards: Mapping[str, str]) -> Artifact | None:
     """The artifact that a job of the workflow makes; None for jobs the manifest never lists."""
-    if rule in ("train", "average"):
+    if rule in ("train", "average", "adopt"):
         return plan.run(wildcards["run"])
+    if rule == "transfer":
+        return plan.set(wildcards["set"])
     if rule == "evaluate":
         return plan.record(f"{wildcards['victim']}/{wildcards['suite']}")
     if rule == "tabulate":

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.plan import Dataset, Plan, Record, Run, Table
+from pipeline.plan import Dataset, Plan, Record, Run, Table, TransferSet, Victim
 from pipeline.plan.manifest import Manifest
 from pipeline.plan.state import is_built, is_current
 
 SPLITS = ("train", "validation", "test")
-Artifact = Table | Record | Run | Dataset
+Artifact = Table | Record | TransferSet | Run | Dataset
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Needs:
 
 def path_of(artifact: Artifact) -> Path:
     """The name under which an artifact is recorded."""
-    if isinstance(artifact, Table | Record):
+    if isinstance(artifact, Table | Record | TransferSet):
         return artifact.path
     return artifact.folder
 
@@ -43,11 +43,17 @@ def inputs(plan: Plan, artifact: Artifact) -> list[Artifact]:
     if isinstance(artifact, Table):
         return list(plan.needs(artifact)[0])
     if isinstance(artifact, Record):
-        victim = artifact.victim
-        return [victim.dataset, *(plan.run(e.run) for e in victim.elements)]
+        sets = [plan.set(id) for id in artifact.sets]
+        return [artifact.victim.dataset, *sets, *_runs(plan, artifact.victim)]
+    if isinstance(artifact, TransferSet):
+        return [artifact.surrogate.dataset, *_runs(plan, artifact.surrogate)]
     if isinstance(artifact, Run):
         return [artifact.dataset, *(plan.run(p) for p in artifact.parents)]
     return []
+
+
+def _runs(plan: Plan, victim: Victim) -> list[Run]:
+    return [plan.run(element.run) for element in victim.elements]
 
 
 def closure(plan: Plan, targets: Iterable[Artifact], listed: Manifest) -> Needs:

@@ -124,7 +124,7 @@ def _fields(node: ast.ClassDef, tree: ast.Module) -> dict[str, str]:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
             annotation = ast.unparse(item.annotation)
             if not annotation.startswith("ClassVar"):
-                fields[item.target.id] = annotation
+                fields[item.target.id.removesuffix("_")] = annotation  # `class_` is key `class`
     return fields
 
 

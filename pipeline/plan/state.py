@@ -6,15 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.plan import Plan, Record, Run, Table
+from pipeline.plan import Plan, Record, Run, Table, Victim
 from pipeline.plan.estimate import describe, seconds
 
 HAVE, NEED, SPARE = "have", "need", "spare"  # spare: neither there nor asked for
 STAGES = {
     "prepare": "data set",
+    "adopt": "adopted run",
     "train": "training",
     "trajectory": "re-derivation",
     "average": "average",
+    "transfer": "transfer set",
     "evaluate": "evaluation",
 }
 
@@ -33,10 +35,10 @@ class State:
 def is_current(table: Table) -> bool:
     """Whether the table on disk was made from exactly this plan."""
     try:
-        receipt = json.loads(table.path.with_suffix(".json").read_text())["receipt"]
+        made_from = json.loads(table.path.with_suffix(".json").read_text())["receipt"]["plan"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return table.path.exists() and bool(receipt["plan"] == table.digest)
+    return table.path.exists() and bool(made_from == table.digest)
 
 
 def is_built(run: Run) -> bool:
@@ -54,8 +56,11 @@ def states(plan: Plan, tables: Iterable[Table]) -> list[State]:
         records |= {r.id: r for r in needed}
         runs |= {r.id: r for r in behind}
         stale |= set() if is_current(table) else {r.id for r in needed if not r.path.exists()}
-    made, lost = _to_make(runs, {e.run for id in stale for e in records[id].victim.elements})
-    used = [runs[id] for id in made | lost] + [records[id].victim for id in stale]
+    sets = {id: plan.set(id) for record in records.values() for id in record.sets}
+    crafted = {s for id in stale for s in records[id].sets if not sets[s].path.exists()}
+    asked = [*(records[id].victim for id in stale), *(sets[id].surrogate for id in crafted)]
+    made, lost = _to_make(runs, {e.run for victim in asked for e in victim.elements})
+    used: list[Run | Victim] = [*(runs[id] for id in made | lost), *asked]
     found = _data(plan, {r.dataset.name for r in runs.values()}, {u.dataset.name for u in used})
     for run in runs.values():
         status = NEED if run.id in made else HAVE if is_built(run) else SPARE
@@ -63,6 +68,9 @@ def states(plan: Plan, tables: Iterable[Table]) -> list[State]:
         found.append(State(run.stage, run.id, run.folder / "weights.safetensors", status, cost))
         if run.id in lost:
             found.append(State("trajectory", run.id, run.snapshots, NEED, cost))
+    for id, wanted in sets.items():
+        status = NEED if id in crafted else HAVE if wanted.path.exists() else SPARE
+        found.append(State("transfer", id, wanted.path, status, seconds(plan, [wanted])))
     for record in records.values():
         status = NEED if record.id in stale else HAVE if record.path.exists() else SPARE
         cost = seconds(plan, [record])

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan import checks, schema, values
+from pipeline.plan import checks, schema, suites, values
 from pipeline.plan.artifacts import Cell, Table, tail
 from pipeline.plan.entries import Entries, Setting
 from pipeline.plan.graph import Graph
@@ -32,6 +32,7 @@ KEYS = (
     "reported",
 )
 MEMBERS = ("oracle", "vote", "regret", "alone")  # what the members say without the victim's rule
+VIEWS = ("all", "k10")  # all members right, and right in 10 queries: random victims only
 COSTS = ("members", "parameters", "train_flops", "inference_macs")
 POOLS = ("runs", "records", "snapshots", "transfer", "metrics")  # folders of results/
 
@@ -53,9 +54,9 @@ def build(graph: Graph, name: str, *, all_rows: bool = False) -> Table:
     path = target_path(name)
     if all_rows:
         path = path.with_name(f"{path.stem}_all.csv")
-    suites = {s: tuple(entries.suite(s)) for s in entry["suites"]}
+    named = {s: suites.names(entries, s) for s in entry["suites"]}
     shown = path.with_suffix("").relative_to("results").as_posix().replace("/", "_")
-    return Table(shown, path, tuple(entry["columns"]), suites, cells, spec, digest(spec))
+    return Table(shown, path, tuple(entry["columns"]), named, cells, spec, digest(spec))
 
 
 def is_cut(entries: Entries, name: str) -> bool:
@@ -98,15 +99,18 @@ def points(entry: Entry, key: str, dataset: str) -> Any:
 
 
 def _check_columns(graph: Graph, entry: Entry, where: str) -> None:
-    attacks = [a for s in entry["suites"] for a in graph.entries.suite(s)]
-    columns = {"clean", *COSTS, *attacks, *(f"{s}_worst" for s in entry["suites"])}
-    columns |= {f"{c}_{m}" for c in ("clean", *attacks) for m in MEMBERS}
-    means = entry["means"]
-    if not isinstance(means, dict):
-        raise UserError(f"params.yaml: {where}.means: must be a mapping")
-    for name, parts in means.items():
-        checks.names(parts, columns, f"{where}.means.{name}")
-    checks.names(entry["columns"], {*columns, *means, *planned(graph)}, f"{where}.columns")
+    """Raise UserError unless every column and part of a mean can be computed, or is planned."""
+    whole = [s for s in entry["suites"] if not suites.leaves(graph.entries, s)]
+    attacks = ["clean", *(a for s in whole for a in suites.names(graph.entries, s))]
+    known = {*attacks, *entry["suites"], *(f"{s}_worst" for s in entry["suites"])}
+    known |= {f"{c}_{view}" for c in known for view in VIEWS}
+    known |= {f"{a}_{rule}" for a in attacks for rule in MEMBERS}
+    if not isinstance(entry["means"], dict):
+        raise UserError(f"params.yaml: {where}.means: needs a mapping from a name to columns")
+    for name, parts in entry["means"].items():
+        checks.names(parts, known, f"{where}.means.{name}")
+    known |= {*COSTS, *entry["means"], *planned(graph)}
+    checks.names(entry["columns"], known, f"{where}.columns")
 
 
 def planned(graph: Graph) -> list[str]:

@@ -16,6 +16,7 @@ def needed(params: Entry) -> set[str]:
         for table in plan.tables.values():
             records, runs = plan.needs(table)
             found |= {r.path.as_posix() for r in records}
+            found |= {plan.set(id).path.as_posix() for r in records for id in r.sets}
             found |= {f.as_posix() for r in runs for f in (r.folder, r.snapshots)}
             found |= {r.dataset.folder.as_posix() for r in runs}
             found |= {r.dataset.raw.as_posix() for r in runs}
@@ -29,6 +30,7 @@ def present() -> set[str]:
     return (
         disk
         | {p.as_posix() for p in Path("results/records").glob("*/*.npz")}
+        | {p.as_posix() for p in Path("results/transfer").glob("*.safetensors")}
         | set(manifest.read())
     )
 

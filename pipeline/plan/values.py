@@ -84,7 +84,10 @@ def coerce(entry: Entry, types: Mapping[str, str], where: str, *, eps_factor: Fr
     """The entry with every value of its field's type; raises UserError by name.
 
     Radius fields are multiplied by `eps_factor`; a step written `eps/5` follows the entry's eps.
+    A field of type Arguments holds the keys that are no fields.
     """
+    if "Arguments" in types.values():
+        return _with_arguments(entry, types, where, eps_factor)
     only(entry, types, where, must=tuple(types))
     eps = None
     if types.get("eps") == "Radius":
@@ -93,6 +96,37 @@ def coerce(entry: Entry, types: Mapping[str, str], where: str, *, eps_factor: Fr
         key: _value(entry[key], types[key], f"params.yaml: {where}.{key}", eps, eps_factor)
         for key in types
     }
+
+
+def _with_arguments(
+    entry: Entry, types: Mapping[str, str], where: str, eps_factor: Fraction
+) -> Entry:
+    """The entry of a component that hands unknown keys on to somebody else's constructor."""
+    (name,) = [k for k, t in types.items() if t == "Arguments"]
+    own = {k: t for k, t in types.items() if k != name}
+    eps = None
+    if "eps" in entry:
+        eps = fraction(entry["eps"], f"params.yaml: {where}.eps") * eps_factor
+    arguments = {
+        key: _argument(value, key, f"params.yaml: {where}.{key}", eps, eps_factor)
+        for key, value in entry.items()
+        if key not in own
+    }
+    known = {k: v for k, v in entry.items() if k in own}
+    return {**coerce(known, own, where, eps_factor=eps_factor), name: arguments}
+
+
+def _argument(value: Any, key: str, where: str, eps: Fraction | None, factor: Fraction) -> Any:
+    """A value of unknown type, as it is written; radii and lists of numbers are known."""
+    if key in ("eps", "alpha"):
+        return _radius(value, where, eps, factor)
+    if isinstance(value, list | tuple):
+        return [_argument(v, "", where, eps, factor) for v in value]
+    if isinstance(value, str) and "/" in value:
+        return _float(value, where)
+    if isinstance(value, bool | int | float):
+        return value
+    return as_word(value, where)
 
 
 def _value(value: Any, kind: str, where: str, eps: Fraction | None, factor: Fraction) -> Any:

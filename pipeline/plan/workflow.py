@@ -1,6 +1,7 @@
 """What the Snakemake rules ask: inputs by wildcard, the stale mark, the line before a run."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -72,8 +73,21 @@ def trajectory(plan: Plan, run: str) -> list[str]:
 
 @_one_line
 def weights(plan: Plan, record: str) -> list[str]:
-    """What an evaluation needs of its victim."""
-    return files(plan, plan.record(record).victim)
+    """What an evaluation needs: its victim, and the transfer sets it judges."""
+    wanted = plan.record(record)
+    return files(plan, wanted.victim) + [str(plan.set(id).path) for id in wanted.sets]
+
+
+@_one_line
+def surrogate(plan: Plan, set: str) -> list[str]:
+    """What crafting a transfer set needs."""
+    return files(plan, plan.set(set).surrogate)
+
+
+@_one_line
+def adopted(plan: Plan, run: str) -> str:
+    """The file whose weights a run takes in."""
+    return str(plan.run(run).file)
 
 
 @_one_line
@@ -88,9 +102,15 @@ def average_pattern(plan: Plan) -> str:
     return rf"[a-z0-9_]+-[a-z0-9_]+-(?:{names})-s[a-z0-9_-]+"
 
 
+def adopt_pattern(plan: Plan) -> str:
+    """Regular expression of the ids of runs whose weights come from a file."""
+    found = [run.id for run in plan.graph.runs.values() if run.stage == "adopt"]
+    return "|".join(found) or "(?!)"
+
+
 def train_pattern(plan: Plan) -> str:
-    """Regular expression of the ids of trainings: all that are no averages."""
-    return rf"(?!{average_pattern(plan)})[a-z0-9_-]+"
+    """Regular expression of the ids of trainings: all that are no averages and not adopted."""
+    return rf"(?!{average_pattern(plan)}|(?:{adopt_pattern(plan)})$)[a-z0-9_-]+"
 
 
 def uncut_tables(plan: Plan) -> list[str]:
@@ -153,3 +173,13 @@ def summary(plan: Plan, made: Iterable[str] | None = None) -> str:
     if files is not None:
         needed = [s for s in needed if str(s.path) in files or s.stage == "trajectory"]
     return headline(plan, tables, needed)
+
+
+def sweep(plan: Plan) -> None:
+    """Remove resume states of what is finished: see `frozen.discard`."""
+    for run in plan.graph.runs.values():
+        if (run.folder / "weights.safetensors").exists():
+            shutil.rmtree(Path("work/runs") / run.id, ignore_errors=True)
+    for record in plan.graph.records.values():
+        if record.path.exists():
+            shutil.rmtree(Path("work/records") / record.id, ignore_errors=True)

@@ -1,0 +1,96 @@
+"""Take in weights that were trained elsewhere: `python -m pipeline.adopt RUN`.
+
+A .safetensors file, or a .pt file read without running code from it, becomes a run's folder.
+"""
+
+import argparse
+import json
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from pipeline import checkpoint, device, models
+from pipeline.checkpoint import Weights
+from pipeline.errors import UserError, report
+from pipeline.files import sha256_of, write_atomic
+from pipeline.images import load_split
+from pipeline.lease import hold
+from pipeline.plan import Plan, Run, load_plan
+
+NESTED = ("state_dict", "model_state_dict", "model", "net")  # where files keep their weights
+
+
+def read(path: Path) -> Weights:
+    """The tensors of a file by name."""
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; mend `file` of the victim in params.yaml") from None
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: cannot be read as plain weights ({reason})") from error
+    for key in NESTED:
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    is_flat = isinstance(loaded, dict) and all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in loaded.items()
+    )
+    if not is_flat or not loaded:
+        raise UserError(f"{path}: holds no mapping from names to tensors")
+    return dict(loaded)
+
+
+def rename(weights: Weights, renames: list[list[str]]) -> Weights:
+    """Every name with its first matching prefix replaced."""
+    found: Weights = {}
+    for name, value in weights.items():
+        old, new = next((pair for pair in renames if name.startswith(pair[0])), ["", ""])
+        changed = new + name[len(old) :]
+        if changed in found:
+            raise UserError(f"params.yaml: victims: keys: two tensors become {changed}")
+        found[changed] = value
+    return found
+
+
+def adopt(plan: Plan, run: Run) -> None:
+    """Write the folder of one adopted run, weights last."""
+    path = Path(run.file or "")
+    weights = read(path)
+    found = sha256_of(path)
+    if found != run.spec["sha256"]:
+        raise UserError(f"{path}: its sha256 is {found}, params.yaml says {run.spec['sha256']}")
+    split = load_split(run.dataset, "test", torch.device("cpu"))
+    members = models.build_members(run.spec, split, torch.device("cpu"))
+    named = rename(weights, run.spec["keys"])
+    if run.members == 1 and not any(name.startswith("0.") for name in named):
+        named = {f"0.{name}": value for name, value in named.items()}
+    checkpoint.distribute(named, members, path)
+    details = {"id": run.id, "spec": run.spec, "flops": 0, "inherited": {}}
+    text = json.dumps(details, indent=1, sort_keys=True) + "\n"
+    write_atomic(run.folder / "run.json", text.encode())
+    checkpoint.save(run.folder / "weights.safetensors", checkpoint.collect(members))
+
+
+def main(argv: list[str] | None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.adopt", description=__doc__)
+    parser.add_argument("run", help="id of an adopted run, as python -m pipeline.plan lists them")
+    plan = load_plan()
+    run = plan.run(Path(parser.parse_args(argv).run).name)
+    if run.stage != "adopt":
+        raise UserError(f"{run.id} is trained here: use python -m pipeline.{run.stage} {run.id}")
+    device.select("cpu", plan.entries.threads)
+    with hold(f"runs/{run.id}"):
+        if (run.folder / "weights.safetensors").exists():
+            print(f"{run.id}: nothing to do")
+            return
+        adopt(plan, run)
+
+
+if __name__ == "__main__":
+    report(main)

@@ -1,0 +1,86 @@
+"""DI2-FGSM and M-DI2-FGSM: iterated FGSM on randomly resized images (Xie et al. 2019)."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from torch import Tensor, nn
+
+from pipeline.ascent import Ascent, keep_worst, on_labels, restrict
+from pipeline.diverse import diversify
+from pipeline.draws import Draws
+from pipeline.errors import UserError
+from pipeline.fields import Radius
+from pipeline.layers import skip_gamma
+from pipeline.losses import cross_entropy, margin
+from pipeline.norms import uniform_start
+
+
+@dataclass(frozen=True, kw_only=True)
+class DI2:
+    """Momentum steps, l_inf, each at a fresh random resize of the iterate.
+
+    `decay` 0 is DI2, 1 is M-DI2; `probability` 0 is momentum PGD, and with `gamma` below 1 the
+    gradient through every residual branch is scaled by it (SGM, Wu et al. 2020). The margin loss
+    stops growing at `confidence`, as in DVERGE's transfer sets (theirs masks by multiplication).
+    """
+
+    eps: Radius
+    step_size: Radius
+    steps: int
+    restarts: int
+    start: Literal["uniform", "none"]
+    loss: Literal["ce", "margin"]
+    confidence: float
+    decay: float
+    probability: float
+    resize_rate: float
+    gamma: float
+
+    def __post_init__(self) -> None:
+        """Refuse restarts that would repeat one run."""
+        if self.start == "none" and self.probability == 0 and self.restarts > 1:
+            raise UserError(
+                f"params.yaml: attacks: restarts {self.restarts} with start none repeats one run: "
+                "set restarts: 1 or start: uniform"
+            )
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+        """Perturbed images [B, C, H, W] in ball and box, detached."""
+        objective = on_labels(self._loss, labels)
+        ascent = Ascent(
+            norm="linf",
+            eps=self.eps,
+            step_size=self.step_size,
+            steps=self.steps,
+            decay=self.decay,
+            any_iterate=False,
+        )
+
+        def run(number: int, rows: Tensor) -> Tensor:
+            own, clean = draws.fork(number).select(rows), images[rows]
+            start = clean
+            if self.start == "uniform":
+                start = uniform_start("linf", clean, self.eps, own.fork("start"))
+            sizes = own.fork("sizes")
+            with skip_gamma(model, self.gamma):
+                return ascent.climb(
+                    lambda moved: model(self._resized(moved, sizes)),
+                    restrict(objective, rows),
+                    clean,
+                    labels[rows],
+                    start,
+                )
+
+        runs = [partial(run, number) for number in range(self.restarts)]
+        return keep_worst(runs, model, images, labels, votes=1)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.loss == "ce":
+            return cross_entropy(logits, labels)
+        return margin(logits, labels).clamp_max(self.confidence)
+
+    def _resized(self, images: Tensor, draws: Draws) -> Tensor:
+        if self.probability == 0:
+            return images
+        return diversify(images, self.resize_rate, self.probability, draws)

@@ -1,0 +1,131 @@
+"""Any attack of torchattacks 3.5.1 as a params entry: `base: torchattacks, class: Pixle, ...`."""
+
+import inspect
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.ascent import is_random
+from pipeline.draws import Draws
+from pipeline.errors import UserError
+from pipeline.fields import Arguments
+
+# What returns its last iterate needs no draw of a random model to count as a success.
+LAST_ITERATE = {"FGSM", "BIM", "PGD", "PGDL2", "MIFGSM", "NIFGSM", "TIFGSM", "DIFGSM", "EOTPGD"}
+LAST_ITERATE |= {"TPGD", "RFGSM", "FFGSM", "VMIFGSM", "VNIFGSM", "SINIFGSM", "UPGD", "PGDRS"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Torchattacks:
+    """`class` with its constructor's `arguments`; others are torchattacks' defaults.
+
+    `norm` says in which ball of its `eps` the result must lie (none: unbounded). Combinations
+    known to say nothing are refused unless `as_published`: CW on log-probabilities, and searches
+    that take one draw of a random model for a success.
+    The model keeps its modes and gradients and the generators their states; these attacks draw
+    for a whole batch, so their results, unlike ours, depend on it.
+    """
+
+    class_: str
+    norm: Literal["linf", "l2", "none"]
+    as_published: bool
+    arguments: Arguments
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+        """Perturbed images [B, C, H, W] in the box, detached."""
+        attack_class = self._find()
+        if not self.as_published:
+            self._refuse_inert(model, images)
+        seed = int(draws.integers(2**31, 1)[0, 0])
+        with _untouched(model), _seeded(seed):
+            attack = attack_class(_Frozen(model, images.device), **self.arguments)
+            with torch.enable_grad():
+                found = attack(images.clone(), labels.clone())
+        moved: Tensor = found.detach().to(images)
+        return moved.clamp(0, 1)
+
+    def _find(self) -> Any:
+        """The class; raises UserError naming an unknown one or an unknown argument."""
+        import torchattacks  # its import takes a second, and most evaluations do without
+
+        found = getattr(torchattacks, self.class_, None)
+        if not inspect.isclass(found):
+            raise UserError(f"params.yaml: attacks: torchattacks has no class {self.class_!r}")
+        known = list(inspect.signature(found).parameters)[1:]
+        for name in self.arguments:
+            if name not in known:
+                raise UserError(
+                    f"params.yaml: attacks: torchattacks' {self.class_} has no argument {name!r}: "
+                    f"it has {', '.join(known)}"
+                )
+        return found
+
+    def _refuse_inert(self, model: nn.Module, images: Tensor) -> None:
+        problem = None
+        if is_random(model) and self.class_ not in LAST_ITERATE:
+            problem = "takes one lucky draw of a random model for a success"
+        elif self.class_ == "CW" and _are_log_probabilities(model, images):
+            problem = "returns the clean image on log-probabilities (its rival is a masked 0)"
+        if problem:
+            raise UserError(
+                f"params.yaml: attacks: torchattacks' {self.class_} {problem}: "
+                "take cw_l2 or another own attack, or say as_published: true"
+            )
+
+
+class _Frozen(nn.Module):
+    """The model as torchattacks may see it: no modes to switch, outputs it may write into."""
+
+    def __init__(self, model: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self._call = [model]  # in a list: no submodule, so no mode and no gradient reaches it
+        self._where = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
+        self.training = False
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores [B, classes], a copy."""
+        scores: Tensor = self._call[0](images)
+        return scores.clone()
+
+
+def _are_log_probabilities(model: nn.Module, images: Tensor) -> bool:
+    with torch.no_grad():
+        scores = model(images[:1])
+    return bool((scores <= 0).all()) and abs(float(scores.logsumexp(1))) < 1e-4
+
+
+@contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Leave the parameters' gradients as they were."""
+    before = [(p, p.grad, p.requires_grad) for p in model.parameters()]
+    for parameter, _, _ in before:
+        parameter.grad = None
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, gradient, wanted in before:
+            parameter.requires_grad_(wanted)
+            parameter.grad = gradient
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """The global generators, seeded for a while."""
+    ours, theirs = random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(theirs)
+            random.setstate(ours)

@@ -1,0 +1,118 @@
+"""What the records of one victim say together: the evidence that the red flags judge."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import UserError
+from pipeline.metrics import Z95, Verdicts
+from pipeline.plan.values import Entry
+from pipeline.records import Arrays, meta
+
+TOLERANCE = 1e-6  # C1: rounding of x + delta in float32
+
+
+@dataclass(frozen=True, eq=False)
+class Attack:
+    """One attack of a record: its spec and its arrays."""
+
+    name: str
+    spec: Entry
+    arrays: Arrays
+
+    @property
+    def right(self) -> Verdicts:
+        """Verdicts on all images."""
+        right: Verdicts = self.arrays["right"]
+        return right
+
+    @property
+    def kind(self) -> str:
+        """The component's name, or the class behind the adapter."""
+        fields = self.spec["fields"]
+        return str(fields["class"] if "class" in fields else self.spec["component"])
+
+    def field(self, name: str, default: Any = None) -> Any:
+        """A setting of the attack, also of one behind the adapter."""
+        fields = self.spec["fields"]
+        return {**fields, **fields.get("arguments", {})}.get(name, default)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it differentiates the victim itself, on all images that are right."""
+        return self.spec["surrogate"] in ("self", "averaged")
+
+
+class Evidence:
+    """All records of one victim: the clean arrays and every attack."""
+
+    def __init__(self, records: list[tuple[Arrays, list[tuple[str, Entry]]]]) -> None:
+        self.clean = records[0][0]
+        self.metas = [meta(arrays) for arrays, _ in records]
+        self.classes = int(self.clean["labels"].max(initial=1)) + 1
+        self.attacks: list[Attack] = []
+        self.left: list[Attack] = []  # in suites that leave: verdicts of what was left
+        for about, (arrays, attacks) in zip(self.metas, records, strict=True):
+            group = self.left if about["spec"].get("leave") else self.attacks
+            for name, spec in attacks:
+                own = {k.split("/")[1]: v for k, v in arrays.items() if k.startswith(f"{name}/")}
+                group.append(Attack(name, spec, own))
+
+    @property
+    def right(self) -> Verdicts:
+        """Verdicts on clean images."""
+        right: Verdicts = self.clean["clean/right"]
+        return right
+
+    def everything(self) -> list[Attack]:
+        """All attacks; those of suites that leave come last."""
+        return [*self.attacks, *self.left]
+
+    def of(self, *kinds: str, **settings: Any) -> list[Attack]:
+        """Attacks of some kinds on the victim itself, with some settings."""
+        return [
+            a
+            for a in self.attacks
+            if a.kind in kinds
+            and a.is_exact
+            and all(a.field(name) == value for name, value in settings.items())
+        ]
+
+
+def bound(differences: NDArray[Any]) -> float:
+    """Lower 95 % bound of a mean paired difference (Agresti and Min 2005: two images more).
+
+    The two further images, one in favour of each side, keep the interval of 0 of 30 differences
+    from being empty.
+    """
+    count = len(differences) + 2
+    mean = float(differences.sum()) / count
+    variance = (float(np.square(differences, dtype=np.float64).sum()) + 1) / count - mean**2
+    return mean - Z95 * float(np.sqrt(variance / count))
+
+
+def exceeds(above: Verdicts, below: Verdicts, slack: float) -> bool:
+    """Whether the first accuracy is beyond doubt larger by more than the slack."""
+    return bound(above.astype(np.float64) - below) > slack
+
+
+def points(above: Verdicts, below: Verdicts) -> str:
+    """The difference of two accuracies, for a text."""
+    return f"{100 * float((above.astype(np.float64) - below).mean()):.1f} points"
+
+
+def check_budget(arrays: Arrays, attacks: tuple[tuple[str, Any], ...], where: str) -> None:
+    """C1: no image may leave its ball or the box; raises UserError: its numbers are worthless."""
+    for name, spec in attacks:
+        outside = float(arrays[f"{name}/outside"].max(initial=0.0))
+        if not outside <= TOLERANCE:
+            raise UserError(f"{where}: {name} left the range of pixels, [0, 1], by {outside}")
+        fields = spec["fields"]
+        key, eps = fields.get("norm", "linf"), {**fields, **fields.get("arguments", {})}.get("eps")
+        if eps is None or key == "none":  # nothing bounds it
+            continue
+        largest = float(arrays[f"{name}/{key}"].max(initial=0.0))
+        if not largest <= eps + TOLERANCE:
+            raise UserError(f"{where}: {name} left its ball ({largest} > {eps})")

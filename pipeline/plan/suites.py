@@ -1,0 +1,164 @@
+"""Suites to records: which attacks, at which radii, from which surrogates a victim meets."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+from pipeline.plan import checks, values
+from pipeline.plan.artifacts import Record, TransferSet, Victim, tail
+from pipeline.plan.entries import Entries, Setting
+from pipeline.plan.schema import digest
+from pipeline.plan.values import Entry
+
+if TYPE_CHECKING:
+    from pipeline.plan.graph import Graph
+
+STORED = "set"  # component of an attack whose images are a transfer set's
+KEYS = ("attacks", "leave", "eps", "surrogates")
+SAME = "same"  # `of: same` in a surrogate's entry: the method of the row that is attacked
+
+
+def names(entries: Entries, suite: str) -> tuple[str, ...]:
+    """Attacks of a suite as columns name them."""
+    entry = check(entries, suite)
+    found = [name for name, _, _ in _attacks(entry)]
+    if "surrogates" not in entry:
+        return tuple(found)
+    return tuple(f"{s}_{name}" for s in entry["surrogates"] for name in found)
+
+
+def leaves(entries: Entries, suite: str) -> bool:
+    """Whether fooled images leave the suite, so that its attacks alone are no columns."""
+    return bool(check(entries, suite).get("leave", False))
+
+
+def check(entries: Entries, suite: str) -> Entry:
+    """A suite's entry; raises UserError for the first key that is none or holds nothing."""
+    suites, where = entries.section("suites"), f"suites.{suite}"
+    entry = suites[values.find(suites, "suites", suite)]
+    values.only(entry, KEYS, where, must=("attacks",))
+    checks.names(entry["attacks"], entries.section("attacks"), f"{where}.attacks")
+    if "surrogates" in entry:
+        checks.names(entry["surrogates"], entries.section("victims"), f"{where}.surrogates")
+    if "eps" in entry and not (isinstance(entry["eps"], list) and entry["eps"]):
+        raise UserError(f"params.yaml: {where}.eps: needs a list of radii")
+    if not isinstance(entry.get("leave", False), bool):
+        raise UserError(f"params.yaml: {where}.leave: {entry['leave']!r} is not true or false")
+    if entry.get("leave") and ("eps" in entry or "surrogates" in entry):
+        raise UserError(f"params.yaml: {where}.leave: a sweep or transfer suite judges every image")
+    return entry
+
+
+def _attacks(entry: Entry) -> Iterator[tuple[str, str, Any]]:
+    """(name in the record, entry, radius or None) of each attack, at each radius of a sweep."""
+    for attack in entry["attacks"]:
+        if "eps" not in entry:
+            yield str(attack), str(attack), None
+        for eps in entry.get("eps", []):
+            text = str(eps).replace("/", "_").replace(".", "p")
+            yield f"{attack}_eps_{text}", str(attack), eps
+
+
+def record(graph: "Graph", victim: Victim, suite: str, setting: Setting, images: int) -> Record:
+    """The record of one suite on one victim."""
+    entries = graph.entries
+    entry = check(entries, suite)
+    leave = leaves(entries, suite)
+    found: list[tuple[str, Entry]] = []
+    sets: list[str] = []
+    for surrogate in entry.get("surrogates", [None]):
+        for name, attack, eps in _attacks(entry):
+            if not entries.suits(attack, victim.combine):
+                continue
+            spec = _spec(entries, attack, setting, eps)
+            if surrogate is None:
+                found.append((name, {**spec, "surrogate": entries.surrogate(attack)}))
+            else:
+                made = _set(graph, victim, str(surrogate), (name, spec), setting, images)
+                sets.append(made.id)
+                found.append((f"{surrogate}_{name}", _stored(made)))
+    if not found:
+        raise UserError(f"params.yaml: suites.{suite}: has no attack for {victim.entry}")
+    spec = {
+        "core": entries.core["evaluate"],
+        "victim": tail(victim.id),
+        "data": victim.dataset.digest,
+        "attacks": found,
+        "images": images,
+        "threads": entries.threads,
+        **({"leave": True} if leave else {}),
+    }
+    id = f"{victim.id}/{suite}-{digest(spec)}"
+    made_record = Record(id, victim, suite, tuple(found), images, spec, leave, tuple(sets))
+    return graph.records.setdefault(id, made_record)
+
+
+def _spec(entries: Entries, attack: str, setting: Setting, eps: Any) -> Entry:
+    factor = entries.stand_in(setting.dataset)[1]
+    return entries.named_attack(attack, factor, setting.eps if eps is None else eps).spec
+
+
+def _set(
+    graph: "Graph",
+    victim: Victim,
+    surrogate: str,
+    attack: tuple[str, Entry],
+    setting: Setting,
+    images: int,
+) -> TransferSet:
+    """The images that an attack on a surrogate crafts, whoever is attacked with them."""
+    entries = graph.entries
+    source = _surrogate(graph, victim, surrogate, setting)
+    _refuse_member(graph, victim, surrogate, source)
+    name, spec = attack
+    whole = {
+        "core": entries.core["transfer"],
+        "surrogate": tail(source.id),
+        "data": source.dataset.digest,
+        "name": name,
+        "attack": spec,
+        "images": images,
+        "threads": entries.threads,
+    }
+    id = f"{source.id}-{name}-{digest(whole)}"
+    return graph.sets.setdefault(id, TransferSet(id, source, name, spec, images, whole))
+
+
+def _surrogate(graph: "Graph", victim: Victim, name: str, setting: Setting) -> Victim:
+    """A surrogate of the row's data set and arch, at its own seed."""
+    _, entry = graph.entries.entry("victims", name)
+    if "seed" not in entry:
+        raise UserError(f"params.yaml: victims.{name}: key seed is missing: a surrogate needs one")
+    seed = values.as_int(entry["seed"], f"params.yaml: victims.{name}.seed")
+    if entry.get("of") == SAME:
+        return graph.victim(victim.entry, replace(setting, seed=seed))
+    return graph.victim(name, replace(setting, overrides=()))
+
+
+def _refuse_member(graph: "Graph", victim: Victim, name: str, source: Victim) -> None:
+    shared = _ancestors(graph, victim) & _ancestors(graph, source)
+    if shared:
+        raise UserError(
+            f"params.yaml: victims.{name}: {sorted(shared)[0]} is part of {victim.id} and cannot "
+            "be its surrogate: give the surrogate another seed"
+        )
+
+
+def _ancestors(graph: "Graph", victim: Victim) -> set[str]:
+    """Runs behind a victim, and the trajectories behind its averages."""
+    found = {element.run for element in victim.elements}
+    for id in list(found):
+        run = graph.runs[id]
+        found |= set(run.parents) if run.stage == "average" else set()
+    return found
+
+
+def _stored(made: TransferSet) -> Entry:
+    arguments = made.attack["fields"]
+    return {
+        "component": STORED,
+        "fields": {"eps": arguments["eps"], "norm": arguments.get("norm", "linf")},
+        "surrogate": made.surrogate.id,
+        "set": made.id,
+    }

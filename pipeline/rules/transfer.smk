@@ -1,0 +1,17 @@
+# Craft the adversarial images of one surrogate and one attack, for every victim.
+rule transfer:
+    input:
+        data=ancient(lambda wc: jobs.data(PLAN.set(wc.set).surrogate)),
+        weights=ancient(lambda wc: jobs.files(PLAN, PLAN.set(wc.set).surrogate)),
+    output:
+        "results/transfer/{set}.safetensors",
+    log:
+        "logs/transfer/{set}.log",
+    wildcard_constraints:
+        set="[a-z0-9_-]+",
+    conda:
+        ENVIRONMENT
+    resources:
+        **ASKED("transfer"),
+    shell:
+        "exec python -m pipeline.transfer {wildcards.set} > {log} 2>&1"

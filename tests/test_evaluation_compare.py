@@ -1,0 +1,186 @@
+"""Two victims on the same images, and the red flags of what is on disk or in print."""
+
+import numpy as np
+import pytest
+import tiny
+from scipy.stats import binomtest
+
+from pipeline import compare, evaluate, lint, published
+from pipeline.compare import Side, mcnemar
+from pipeline.errors import UserError
+from pipeline.flags import Flag
+from pipeline.plan import Plan
+from pipeline.records import meta, pack, read_arrays
+
+
+def side(name: str, *verdicts: list[float], labels: list[int] | None = None) -> Side:
+    arrays = [np.array(v, np.float32) for v in verdicts]
+    count = len(arrays[0])
+    named = np.array(labels if labels is not None else [0] * count)
+    return Side(name, arrays, np.arange(count) + 100, named)
+
+
+def test_a_comparison_counts_what_flips_and_for_whom() -> None:
+    a = side("a", [1, 1, 1, 0, 0, 1], labels=[0, 0, 0, 1, 1, 1])
+    b = side("b", [1, 0, 0, 1, 0, 1], labels=[0, 0, 0, 1, 1, 1])
+    found = compare.compare(a, b)
+    assert found["a"] == pytest.approx(4 / 6) and found["b"] == pytest.approx(3 / 6)
+    assert found["flips"] == {"only_a": [101, 102], "only_b": [103]}
+    assert found["paired"]["difference"] == pytest.approx(1 / 6)
+    assert found["paired"]["low"] < 1 / 6 < found["paired"]["high"]
+    assert found["mcnemar"] == 1.0
+    by_class = {label: part["difference"] for label, part in found["classes"].items()}
+    assert by_class == pytest.approx({0: 2 / 3, 1: -1 / 3})
+
+
+@pytest.mark.parametrize("pair", [(0, 0), (1, 0), (5, 1), (12, 30), (200, 260)])
+def test_mcnemars_test_is_the_exact_binomial_one(pair: tuple[int, int]) -> None:
+    expected = binomtest(pair[0], sum(pair)).pvalue if sum(pair) else 1.0
+    assert mcnemar(*pair) == pytest.approx(expected)
+
+
+def test_a_victim_does_not_differ_from_itself() -> None:
+    a = side("a", [1, 0, 1], [1, 1, 0])
+    found = compare.compare(a, side("b", [1, 0, 1], [1, 1, 0]))
+    paired = found["paired"]
+    assert (paired["difference"], paired["low"], paired["high"]) == (0, 0, 0)
+    assert found["mcnemar"] == 1 and found["seeds"] == 2
+
+
+def test_other_images_are_not_compared() -> None:
+    with pytest.raises(UserError, match="a and b were evaluated on other images"):
+        compare.compare(side("a", [1, 0]), side("b", [1, 0, 0]))
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Plan:
+    asked = tiny.params(epochs=2)
+    asked["suites"]["core"] = {"attacks": ["fgsm", "margin_pgd100"], "leave": True}
+    asked["scales"]["demo"]["attacks"] |= {"margin_pgd100": {"steps": 3}, "pgd10": {"steps": 5}}
+    table = asked["tables"]["table1"]
+    table |= {"rows": ["standard", "pgd_at_single"], "suites": ["unified", "core"], "members": [1]}
+    table["columns"] = ["clean", "pgd10", "core_worst"]
+    plan = tiny.place(tmp_path, monkeypatch, asked)
+    for row in table["rows"]:
+        tiny.trained(plan, row, 1)
+    for record in plan.needs(plan.table("table1"))[0]:
+        evaluate.evaluate(plan, record, tiny.CPU)
+    return plan
+
+
+def test_the_command_compares_rows_of_a_table(here, capsys) -> None:
+    compare.main(["standard", "pgd_at_single", "--attack", "pgd10"])
+    out = capsys.readouterr().out
+    assert out.startswith("pgd10: standard ") and "McNemar p = " in out
+    assert "30 images, 1 seeds" in out and "class 9 (n " in out
+    compare.main(["standard", "pgd_at_single", "--json"])
+    assert '"only_a"' in capsys.readouterr().out
+    victims = {c.row: c.victim.id for c in here.table("table1").cells}
+    compare.main([victims["standard"], "pgd_at_single", "--attack", "clean"])
+    assert capsys.readouterr().out.startswith("clean: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["standrd", "standard"], "no row 'standrd' .nearest: standard"),
+        (["standard", "pgd_at_single", "--attack", "fgsm_2"], "no record has fgsm_2"),
+        (["standard", "pgd_at_single", "--attack", "margin_pgd100"], "no record has margin_pgd100"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(here, arguments, message) -> None:
+    with pytest.raises(UserError, match=message):
+        compare.main(arguments)
+
+
+# ---- lint
+
+
+def test_lint_passes_what_is_sound_and_names_what_is_not(here, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(published, "FOLDER", tiny.ROOT / "data" / "reported")
+    monkeypatch.setattr(lint.published, "lint", lambda: iter(["a note"]))
+    lint.main(["results/table1.csv"])
+    assert "FAIL" not in capsys.readouterr().out
+    (record,) = [
+        r for r in here.needs(here.table("table1"))[0]
+        if r.suite == "unified" and r.victim.entry == "standard"
+    ]  # fmt: skip
+    arrays = read_arrays(record.path)
+    broken = {**arrays, "fgsm/right": np.ones(30, np.float32)}
+    record.path.write_bytes(pack(broken))
+    with pytest.raises(SystemExit) as stop:
+        lint.main([])
+    out = capsys.readouterr().out
+    assert stop.value.code == 1
+    assert f"FAIL {record.victim.id}, 30 images: C9: fgsm is right where" in out
+    assert "note a note" in out
+    record.path.write_bytes(pack({**arrays, "fgsm/linf": np.full(30, 0.5, np.float32)}))
+    with pytest.raises(SystemExit):
+        lint.main([])
+    assert "C1: " in capsys.readouterr().out
+
+
+def test_records_say_what_the_checks_need(here) -> None:
+    for record in here.needs(here.table("table1"))[0]:
+        arrays = read_arrays(record.path)
+        about = meta(arrays)
+        assert about["flips"] == 0 and about["outputs"] == "logits" and about["untouched"]
+        for name, _ in record.attacks:
+            for key in ("right", "margin", "loss", "linf", "l2", "l1", "unchanged", "asked"):
+                assert len(arrays[f"{name}/{key}"]) == 30
+            assert arrays[f"{name}/work"].sum() > 0
+        assert Flag("C1", "").fails and not Flag("C13", "").fails
+
+
+# ---- published numbers
+
+
+@pytest.fixture(scope="module")
+def notes() -> list[str]:
+    return list(published.lint(tiny.ROOT / "data" / "reported"))
+
+
+@pytest.mark.parametrize(
+    ("paper", "row", "flag", "count"),
+    [
+        ("aute table 1", "AUTE (cifar10 resnet20 x", "C8: aa", 2),
+        ("at_aka table 3", "(P)AT-AKA with PGD", "C3: pgd 60.18 above fgsm 58.43", 1),
+        ("red table 1", "RED (cifar10", "C9: cw_l2 88.13 above clean 87.81", 1),
+        ("red table 1", "RED (cifar10", "C8: aa 65.32 above pgd 51.07", 1),
+        ("red table 1", "RED (cifar10", "C8: aa 65.32 above fgsm 63.31", 1),
+        ("red table 1", "RED (tiny_imagenet", "C8: aa 42.28 above fgsm 41.11", 1),
+        ("red table 1", "PS-RED (cifar10", "C8: aa", 1),
+        ("red table 1", "DVERGE (cifar10", "C8: aa 50.97 above pgd 34.06", 1),
+        ("red table 1", "GAL (cifar10", "C8: aa 6.29 above pgd 5.47", 1),
+        ("red table 1", "", "C11: deepfool", 12),
+        ("soe table 3", "GAL", "C9: 30 variants leave 64.1, 3 of them 48.7", 1),
+        ("soe table 3", "GAL", "C9: 30 variants leave 56, 3 of them 49.9", 1),
+        ("soe table", "GAL", "C6:", 5),
+        ("soe table", "DVERGE", "C", 0),
+        ("meat", "", "C", 0),
+    ],
+)
+def test_published_tables_raise_the_flags_that_reading_them_raised(
+    notes, paper, row, flag, count
+) -> None:
+    found = [n for n in notes if n.startswith(paper) and f", {row}" in n and f": {flag}" in n]
+    assert len(found) == count
+
+
+def test_most_of_autes_autoattack_is_within_a_rounding_of_pgd(notes) -> None:
+    near = [n for n in notes if n.startswith("aute table 1") and "C10" in n]
+    assert len(near) >= 15  # of 24 rows
+    assert not any("AUTE" in n for n in near)
+
+
+def test_numbers_that_agree_with_each_other_raise_nothing(tmp_path) -> None:
+    header = "table,row,column,value,entry,dataset,arch,members,eps,attack,checkpoint\n"
+    rows = [("clean", 80), ("fgsm", 60), ("pgd100", 55), ("autoattack", 50)]
+    lines = "".join(f"1,A,x,{v},a,cifar10,net,3,8/255,{attack},last\n" for attack, v in rows)
+    (tmp_path / "one.csv").write_text(header + lines)
+    assert list(published.lint(tmp_path)) == []
+    (tmp_path / "one.csv").write_text(header + lines.replace(",50,", ",56,"))
+    assert len(list(published.lint(tmp_path))) == 1
+    (tmp_path / "one.csv").unlink()
+    with pytest.raises(UserError, match="holds no published"):
+        list(published.lint(tmp_path))
