@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -80,6 +81,13 @@ def _slurm(*command: str) -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout
+
+
+def check_made(targets: Iterable[str]) -> None:
+    """Raise UserError when a workflow that calls itself done has not made what was asked for."""
+    missing = sorted(str(t) for t in targets if not Path(t).exists())
+    if missing:
+        raise UserError(f"{missing[0]}: was not made, though no job failed; run the same again")
 
 
 # ---- failures

@@ -1,11 +1,9 @@
 """Published numbers, typed once: printed beside ours only where everything matches."""
 
-from pathlib import Path
-
 import pandas as pd
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan, values
+from pipeline.plan import Plan, frozen, values
 from pipeline.plan.artifacts import Cell
 from pipeline.plan.entries import Setting
 
@@ -32,7 +30,7 @@ class Reported:
         self.rows = pd.DataFrame(columns=list(COLUMNS))
         if paper == "none":
             return
-        self.path = Path("data/reported") / f"{paper}.csv"
+        self.path = frozen.base() / "data/reported" / f"{paper}.csv"
         try:
             self.rows = pd.read_csv(self.path, keep_default_na=False, dtype=str)
         except (

@@ -1,5 +1,6 @@
 """SIGKILL at random moments of a whole tiny plan: the results are an undisturbed run's bytes."""
 
+import base64
 import os
 import random
 import signal
@@ -24,7 +25,7 @@ def undisturbed(tmp_path_factory):
     started = time.monotonic()
     done = project.snakemake("-q")
     assert done.returncode == 0, done.stdout
-    return project.results(), time.monotonic() - started
+    return project, project.results(), time.monotonic() - started
 
 
 def plan():
@@ -43,10 +44,11 @@ def family(pid):
 
 def strike(project, chance, longest):
     """Start the workflow and, after a random while, kill all of it, its master or a command."""
-    master = project.start("snakemake", "-c2", "-q", "results/table1.csv")
+    master = project.start("snakemake", "-c2", "results/table1.csv", "-q")
     after = chance.uniform(1.0, longest)
     with suppress(subprocess.TimeoutExpired):
-        master.communicate(timeout=after)
+        said = master.communicate(timeout=after)[0]
+        assert master.returncode == 0, f"died by itself\n{said}"
         return "finished before"
     members = family(master.pid)
     target = chance.choice(["everything", "master", "command"])
@@ -61,11 +63,11 @@ def strike(project, chance, longest):
 
 
 def test_kills_anywhere_in_the_plan_change_no_byte(undisturbed, tmp_path):
-    expected, seconds = undisturbed
+    _, expected, seconds = undisturbed
     chance = random.Random(SEED)
     project = Project(tmp_path, plan(), prepared=False)
     struck = []
-    for _ in range(POINTS):
+    while sum("after" in s for s in struck) < POINTS:
         struck.append(strike(project, chance, max(4, seconds / 4)))
         done = project.folder / "results" / "table1.csv"
         if done.exists():  # all is built: begin again, so that each point strikes some work
@@ -82,3 +84,20 @@ def test_kills_anywhere_in_the_plan_change_no_byte(undisturbed, tmp_path):
     assert not left, "resume states were left behind"
     again = project.snakemake("-n")
     assert "Nothing to be done" in again.stdout
+
+
+def test_a_mark_of_incompleteness_hides_nothing_that_is_missing_behind_it(undisturbed):
+    """Snakemake 9.27, told to run marked jobs again, runs only those and reports success."""
+    project, expected, _ = undisturbed
+    (run, *_), _ = project.plan()
+    marked = f"results/runs/{run}/weights.safetensors"
+    name = base64.b64encode(marked.encode(), altchars=b"-_").decode()
+    (project.folder / ".snakemake" / "incomplete" / name).write_text("{}")
+    project.remove("results/records")
+    (project.folder / "results" / "table1.csv").unlink()
+    told = project.snakemake("--rerun-incomplete")
+    if not (project.folder / "results" / "table1.csv").exists():
+        assert told.returncode == 1 and "was not made, though no job failed" in told.stdout
+    done = project.snakemake("-q")
+    assert done.returncode == 0, done.stdout
+    assert project.results() == expected

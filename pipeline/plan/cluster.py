@@ -2,12 +2,21 @@
 
 from collections.abc import Iterable
 
-from pipeline.plan import Plan, Record, Run
+from pipeline.plan import Plan, Record, Run, TransferSet
 from pipeline.plan.estimate import describe, seconds
 from pipeline.plan.resources import Resources
 from pipeline.plan.state import NEED, State
 
 Rows = list[list[str]]
+Artifact = Run | Record | TransferSet
+# stage -> the stage whose entry of `resources:` it asks by
+ASKING = {
+    "train": "train",
+    "trajectory": "train",
+    "average": "average",
+    "transfer": "transfer",
+    "evaluate": "evaluate",
+}
 HEAD = ["stage", "jobs", "GPUs a job", "memory a job", "longest time asked", "estimate in all"]
 
 
@@ -15,21 +24,23 @@ def report(plan: Plan, found: Iterable[State]) -> Rows:
     """One row a stage: jobs, what one of them asks for, GPU hours or CPU hours of all."""
     resources, rows = Resources(plan), [HEAD]
     needed = [s for s in found if s.status == NEED]
-    for stage in ("train", "average", "evaluate"):
+    for stage, asking in ASKING.items():
         artifacts = [_artifact(plan, s) for s in needed if s.stage == stage]
         if artifacts:
-            rows.append(_row(plan, resources, stage, artifacts))
+            rows.append([stage, *_row(plan, resources, asking, artifacts)])
     return rows
 
 
-def _row(plan: Plan, resources: Resources, stage: str, artifacts: list[Run | Record]) -> list[str]:
+def _row(plan: Plan, resources: Resources, stage: str, artifacts: list[Artifact]) -> list[str]:
     gpus, memory = resources.gpus(stage), resources.stage(stage)["mem_mb"]
     minutes = max(resources.minutes(stage, a) for a in artifacts)
     total = describe(seconds(plan, artifacts))
     unit = "of GPUs" if gpus else "of CPUs"
     longest = f"{minutes // 60} h {minutes % 60:02d} min"
-    return [stage, str(len(artifacts)), str(gpus), f"{memory} MB", longest, f"{total} {unit}"]
+    return [str(len(artifacts)), str(gpus), f"{memory} MB", longest, f"{total} {unit}"]
 
 
-def _artifact(plan: Plan, state: State) -> Run | Record:
-    return plan.record(state.id) if state.stage == "evaluate" else plan.run(state.id)
+def _artifact(plan: Plan, state: State) -> Artifact:
+    if state.stage == "evaluate":
+        return plan.record(state.id)
+    return plan.set(state.id) if state.stage == "transfer" else plan.run(state.id)

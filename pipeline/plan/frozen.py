@@ -18,13 +18,23 @@ from pipeline.plan.schema import ROOT
 VARIABLE = "ROBUST_FROZEN"  # folder of the copy, in the environment of jobs
 STORE = Path("work/frozen")
 KEPT_DAYS = 60  # longer than any queue and time limit
-PATTERNS = ("params.yaml", "pipeline/**/*.py", "pipeline/**/*.smk", "data/reported/*.csv")
+PATTERNS = (
+    "params.yaml",
+    "pipeline/**/*.py",
+    "pipeline/**/*.smk",
+    "pipeline/**/*.json",
+    "data/reported/*.csv",
+)
+
+
+def base() -> Path:
+    """Folder of the plan that counts for this process: the copy's, or the one it runs in."""
+    return Path(os.environ.get(VARIABLE, ""))
 
 
 def params_path() -> Path:
     """The params file that counts for this process."""
-    folder = os.environ.get(VARIABLE)
-    return Path(folder, "params.yaml") if folder else Path("params.yaml")
+    return base() / "params.yaml"
 
 
 def _sources() -> Iterator[tuple[str, Path]]:

@@ -60,4 +60,8 @@ onerror:
 onsuccess:
     jobs.sweep(PLAN)
     master.end()
+    try:
+        master.check_made(workflow.dag.targetfiles)
+    except UserError as error:
+        raise WorkflowError(f"error: {error}") from None
     print("done: `make record` remembers these results, `dvc push` shares them")

@@ -1,0 +1,78 @@
+"""Jobs run from the copy of plan and code that their workflow started with."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from project import Project, tiny
+
+from pipeline.errors import UserError
+from pipeline.plan import frozen
+
+NAMES = (
+    "from pipeline.plan import load_plan; import pipeline; p = load_plan();"
+    "print(pipeline.__file__, sorted(p.graph.runs), [t.digest for t in p.tables.values()])"
+)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    params = tiny(["pgd_at", "trades"])
+    params["tables"]["table1"]["reported"] = "aute"
+    project = Project(tmp_path, params, prepared=False)
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setattr(frozen, "ROOT", project.folder)
+    for name in (frozen.VARIABLE, "PYTHONSAFEPATH", "PYTHONPATH"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)  # freezing sets them: the patch takes them away again
+    return project
+
+
+def names():
+    """What a job reads: where its code lies, and the plan's names."""
+    words = [sys.executable, "-c", NAMES]
+    done = subprocess.run(words, capture_output=True, text=True, env=os.environ, check=True)
+    where, _, rest = done.stdout.partition(" ")
+    return Path(where), rest
+
+
+def test_a_job_sees_the_plan_and_code_of_its_start_whatever_is_edited(place):
+    before = names()
+    assert before[0].is_relative_to(place.folder / "pipeline")
+    copy = frozen.freeze(frozen.fingerprint())
+    (place.folder / "params.yaml").write_text("scale: [")
+    (place.folder / "pipeline" / "plan" / "__init__.py").write_text("raise SystemExit('edited')")
+    (place.folder / "data" / "reported" / "aute.csv").unlink()
+    where, rest = names()
+    assert where.is_relative_to(copy) and rest == before[1]
+    assert "pgd_at" in rest
+
+
+def test_every_file_that_names_depend_on_is_in_the_copy(place):
+    frozen.freeze(frozen.fingerprint())
+    whole = {p.relative_to(place.folder) for p in (place.folder / "pipeline").rglob("*.*")}
+    copy = Path(os.environ[frozen.VARIABLE])
+    copied = {p.relative_to(copy) for p in (copy / "pipeline").rglob("*.*")}
+    left = {p for p in whole - copied if p.suffix != ".md" and "__pycache__" not in p.parts}
+    assert left == set()
+
+
+def test_files_that_change_while_a_workflow_starts_are_one_line(place):
+    fingerprint = frozen.fingerprint()
+    (place.folder / "params.yaml").write_text("scale: demo\n")
+    with pytest.raises(UserError, match="changed while starting; run it again"):
+        frozen.freeze(fingerprint)
+    assert not list(frozen.STORE.iterdir())
+
+
+def test_equal_plans_share_a_copy_and_old_copies_go(place):
+    first = frozen.freeze(frozen.fingerprint())
+    os.utime(first, (1, 1))
+    (place.folder / "params.yaml").write_text("scale: demo\n")
+    for name in (frozen.VARIABLE, "PYTHONPATH"):
+        os.environ.pop(name)
+    second = frozen.freeze(frozen.fingerprint())
+    assert not first.exists() and second.exists()
+    assert frozen.freeze(frozen.fingerprint()) == second
