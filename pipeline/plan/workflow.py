@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan, Run, Victim
+from pipeline.plan import Plan, Run, Table, Victim
 from pipeline.plan.state import NEED, headline, is_current, states
 
 P = ParamSpec("P")
@@ -131,10 +131,26 @@ def table_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
         return ancient("params.yaml")
     if table.path.exists():
         os.utime(table.path, (1, 1))
+    return str(_mark(table))
+
+
+def _mark(table: Table) -> Path:
+    """The file named by today's digest of a table."""
     mark = Path("work/plans") / f"{table.name}-{table.digest}"
     mark.parent.mkdir(parents=True, exist_ok=True)
     mark.touch()
-    return str(mark)
+    return mark
+
+
+@_one_line
+def make_marks(plan: Plan) -> None:
+    """Make the marks of all stale tables before Snakemake lists their folder, which it does once.
+
+    A mark made later, for the second stale table of one command, would be missing to it.
+    """
+    for table in plan.tables.values():
+        if not is_current(table):
+            _mark(table)
 
 
 def summary(plan: Plan, made: Iterable[str] | None = None) -> str:

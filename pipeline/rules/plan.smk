@@ -12,6 +12,7 @@ from pipeline.plan import load_plan, workflow as jobs
 try:
     PLAN = load_plan()
     jobs.check_config(PLAN, config)
+    jobs.make_marks(PLAN)
 except UserError as error:
     raise WorkflowError(f"error: {error}") from None
 

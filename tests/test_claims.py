@@ -1,0 +1,137 @@
+"""Published numbers: complete, consistent with their averages, and set against their prose."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from pipeline.claims import OURS, PAPERS, PRINTED, Ours, Printed, page
+from pipeline.claims import _read as read
+from pipeline.errors import UserError
+from pipeline.plan import load_plan, workflow
+
+ROOT = Path(__file__).resolve().parents[1]
+CELLS = {  # tables of each paper: printed rows x columns, counted by eye
+    "aute": {"1": 7 * 18, "2": 7 * 18, "3": 7 * 18, "4": 9 * 5 + 8 * 2},
+    "soe": {"1": 6 * 14, "2": 5 * 14, "3": 5 * 14},
+    "at_aka": {"1": 2 * 4, "2": 4 * 9 * 4, "3": 8 * 4, "4": 4 * 6 * 5, "5": 4 * 5 * 4},
+    "red": {"1": 12 * 8, "2": 6 * 7, "3": 4 * 5},
+    "meat": {"1": 12 * 12, "2": 6 * 5},
+}
+
+
+def rows(paper: str) -> list[dict[str, str]]:
+    with (ROOT / "data" / "reported" / f"{paper}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_cell_of_every_table_is_typed_once(paper):
+    found = rows(paper)
+    for table, count in CELLS[paper].items():
+        cells = [(r["row"], r["column"]) for r in found if r["table"] == table]
+        assert len(cells) == count and len(set(cells)) == count, table
+    assert {r["table"] for r in found} == set(CELLS[paper])
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_reported_entry_exists_or_is_planned(paper):
+    plan = load_plan(ROOT / "params.yaml")
+    known = {*plan.graph.kinds, *plan.entries.params["planned"]}
+    unknown = {r["entry"] for r in rows(paper)} - known - {""}
+    assert unknown == set()
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_printed_averages_are_the_means_of_their_rows(paper, monkeypatch):
+    """A wrong digit typed anywhere in AUTE's tables shows here."""
+    monkeypatch.chdir(ROOT)
+    assert Printed().averages(paper) == []
+
+
+def test_a_wrong_digit_is_found_by_its_average(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    printed = Printed()
+    for row in printed._rows["aute"]:
+        if (row["table"], row["row"], row["column"]) == ("2", "AUTE", "VggNet-16 MIM"):
+            row["value"] = "59.9"
+    ((name, stated, mean),) = printed.averages("aute")
+    assert name == "Table 2, AUTE VggNet-16" and stated == 58.8 and mean == pytest.approx(58.875)
+
+
+def test_prose_that_its_own_table_contradicts_is_said_so(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    printed = Printed()
+    found = {
+        c["sentence"]: printed.verdict(c) for c in read(Path("data/claims/printed.csv"), PRINTED)
+    }
+    assert found["3 members surpass the runner-up AROW by 3.5"] == ("contradicted", "3.00")
+    assert found["8 members surpass AROW by 3.9 against PGD-100"] == ("contradicted", "2.80")
+    assert found["CIFAR-100: the last gains 12.86"] == ("holds", "12.86")
+    assert found["RED gains more than 25 under AutoAttack"] == ("contradicted", "14.35")
+    assert found["CIFAR-10: MEAT has the best PGD-20: against IDBH with WA"][0] == "contradicted"
+
+
+@pytest.mark.parametrize(
+    ("relation", "stated", "holds"),
+    [
+        ("is", "3.0", True),
+        ("is", "3.1", False),
+        ("at_least", "2.9", True),
+        ("at_most", "2.9", False),
+    ]
+    + [("about", "3.4", True), ("about", "3.6", False)],
+)
+def test_relations_mean_what_they_say(relation, stated, holds, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    claim = {"paper": "aute", "relation": relation, "stated": stated}
+    claim |= {"left": "1|AUTE|3 members Avg", "right": "1|AROW|3 members Avg"}
+    assert (Printed().verdict(claim)[0] == "holds") == holds
+
+
+def test_an_unknown_cell_or_relation_is_refused_by_name(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    claim = {"paper": "aute", "relation": "is", "stated": "1", "left": "1|NONE|Clean", "right": ""}
+    with pytest.raises(UserError, match=r"aute.csv has no cell 1\|NONE\|Clean"):
+        Printed().verdict(claim)
+    claim |= {"left": "1|AUTE|3 members Avg", "relation": "more"}
+    with pytest.raises(UserError, match="no relation 'more'"):
+        Printed().verdict(claim)
+
+
+def test_every_claim_names_a_table_and_a_column_that_exist(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plan = load_plan()
+    for claim in read(Path("data/claims/ours.csv"), OURS):
+        table = plan.table(claim["table"])
+        assert claim["column"] in table.columns, claim
+
+
+def test_rows_without_records_are_not_judged(monkeypatch, tmp_path):
+    for folder in ("data/reported", "data/claims"):
+        target = tmp_path / folder
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(ROOT / folder)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    plan = load_plan()
+    ours = Ours(plan)
+    claim = {"table": "table1", "column": "core_worst", "better": "aute", "worse": "pgd_at"}
+    assert ours.verdict(claim) == ("not built", "")
+    assert ours.verdict({**claim, "better": "no such row"}) == (
+        "not in the table at this scale",
+        "",
+    )
+    assert "contradicted" in page(plan) and "not built" in page(plan)
+
+
+def test_every_stale_table_has_its_mark_before_the_graph_is_built(monkeypatch, tmp_path):
+    """Snakemake lists a folder once: a mark made for the second stale table came too late."""
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    plan = load_plan()
+    workflow.make_marks(plan)
+    marks = {p.name for p in Path("work/plans").iterdir()}
+    assert marks == {f"{t.name}-{t.digest}" for t in plan.tables.values()}
+    for name, table in plan.tables.items():
+        assert workflow.table_input(plan, name, str) == f"work/plans/{name}-{table.digest}"
