@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= 2
 STAMP := $(VENV)/.installed
 
-.PHONY: table1 test setup lint format typecheck bench demo-all golden strength lint-records
+.PHONY: table1 test crash setup drivers record merge lint format typecheck bench demo-all golden strength lint-records
 
 table1: setup  ## every stage, from data to results/table1.csv, at the scale of params.yaml
 	snakemake -q rules -c $(CORES) results/table1.csv
@@ -16,7 +16,19 @@ test: setup  ## what CI runs
 	$(MAKE) lint typecheck
 	python -m pytest tests
 
-setup: $(STAMP)  ## .venv with the pinned packages
+setup: $(STAMP) drivers  ## .venv with the pinned packages, git's merge drivers for this clone
+
+drivers:  # what .gitattributes names; git keeps such settings in a clone, never in a repository
+	@if git rev-parse --git-dir > /dev/null 2>&1; then \
+	git config merge.dvc.name "union of DVC pools" && \
+	git config merge.dvc.driver "$(CURDIR)/$(VENV)/bin/python -m pipeline.driver %O %A %B" && \
+	git config merge.ours.driver true; fi
+
+record: setup  ## remember what was computed; then git commit, dvc push
+	python -m pipeline.record
+
+merge: setup  ## make merge BRANCH=other: unite with a branch that trained something too
+	python -m pipeline.merge $(BRANCH)
 
 $(STAMP): envs/cpu.txt envs/common.txt envs/nodeps.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
@@ -51,6 +63,9 @@ demo-all: setup  ## every row of every table, at the scale of params.yaml
 
 golden: setup  ## after a change of results: new golden bytes for this kind of machine
 	python tests/golden/run.py
+
+crash: setup  ## 50 kills at random moments of a whole tiny plan; CI does a few
+	CRASH_POINTS=50 python -m pytest -m crash tests/test_crash.py -s
 
 bench: setup  ## speed; see bench/RESULTS.md
 	for script in bench/*.py; do python $$script; done

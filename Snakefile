@@ -1,25 +1,31 @@
 # Table of contents: a version floor, the configuration, one rule file a stage, the targets.
+import os
+
 from snakemake.utils import min_version
 
 min_version("9.0")
 
+# jobs run the copy of plan and code that their workflow started with (pipeline/plan/frozen.py)
+HERE = os.environ.get("ROBUST_FROZEN", workflow.basedir)
 
-configfile: "params.yaml"
+
+configfile: f"{HERE}/params.yaml"
 
 
-include: "pipeline/rules/plan.smk"
-include: "pipeline/rules/download.smk"
-include: "pipeline/rules/train.smk"
-include: "pipeline/rules/average.smk"
-include: "pipeline/rules/adopt.smk"
-include: "pipeline/rules/transfer.smk"
-include: "pipeline/rules/evaluate.smk"
-include: "pipeline/rules/tabulate.smk"
+include: f"{HERE}/pipeline/rules/plan.smk"
+include: f"{HERE}/pipeline/rules/download.smk"
+include: f"{HERE}/pipeline/rules/train.smk"
+include: f"{HERE}/pipeline/rules/average.smk"
+include: f"{HERE}/pipeline/rules/adopt.smk"
+include: f"{HERE}/pipeline/rules/transfer.smk"
+include: f"{HERE}/pipeline/rules/evaluate.smk"
+include: f"{HERE}/pipeline/rules/tabulate.smk"
 
 
 localrules:
     all,
     tables,
+    adopt,
     download,
     prepare,
     tabulate,
@@ -30,6 +36,16 @@ rule all:
     default_target: True
     input:
         "results/table1.csv",
+
+
+for stage, targets in jobs.stages(PLAN).items():
+
+    rule:
+        name:
+            stage
+        input:
+            targets,
+        localrule: True
 
 
 rule tables:

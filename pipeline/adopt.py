@@ -17,6 +17,7 @@ from pipeline.checkpoint import Weights
 from pipeline.errors import UserError, report
 from pipeline.files import sha256_of, write_atomic
 from pipeline.images import load_split
+from pipeline.lease import hold
 from pipeline.plan import Plan, Run, load_plan
 
 NESTED = ("state_dict", "model_state_dict", "model", "net")  # where files keep their weights
@@ -83,11 +84,12 @@ def main(argv: list[str] | None) -> None:
     run = plan.run(Path(parser.parse_args(argv).run).name)
     if run.stage != "adopt":
         raise UserError(f"{run.id} is trained here: use python -m pipeline.{run.stage} {run.id}")
-    if (run.folder / "weights.safetensors").exists():
-        print(f"{run.id}: nothing to do")
-        return
     device.select("cpu", plan.entries.threads)
-    adopt(plan, run)
+    with hold(f"runs/{run.id}"):
+        if (run.folder / "weights.safetensors").exists():
+            print(f"{run.id}: nothing to do")
+            return
+        adopt(plan, run)
 
 
 if __name__ == "__main__":

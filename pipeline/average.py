@@ -21,7 +21,8 @@ from pipeline.errors import UserError, report
 from pipeline.files import load_safetensors, sha256_of, write_atomic
 from pipeline.flops import FlopCount
 from pipeline.images import Split, batches, cut, load_split
-from pipeline.plan import Plan, Run, load_plan
+from pipeline.lease import check_held, hold
+from pipeline.plan import Plan, Run, load_plan, manifest
 from pipeline.training import Attack, Batch, Training
 from pipeline.trajectory import Average
 
@@ -32,6 +33,7 @@ def snapshot_paths(plan: Plan, run: Run, average: Average) -> list[Path]:
     first = getattr(average, "start", None)
     if first is None:
         last = source.folder / "weights.safetensors"
+        manifest.verify(last)
         load_safetensors(last, f"pull it again (dvc pull {last}) or delete it and re-run")
         return [last]
     index = source.snapshots / f"from{first}.json"
@@ -120,6 +122,7 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     counter = FlopCount()
     with counter:
         BatchNormPass(spec, run, split, average).apply(members)
+    check_held()
     inherited = models.inherited_flops([plan.run(run.parents[0]).folder])
     details = {"id": run.id, "spec": run.spec, "flops": counter.total, "inherited": inherited}
     text = json.dumps(details, indent=1, sort_keys=True) + "\n"
@@ -136,10 +139,12 @@ def main(argv: list[str] | None) -> None:
     run = plan.run(run_id)
     if run.stage != "average":
         raise UserError(f"{run.id} is a training: use python -m pipeline.train {run.id}")
-    if (run.folder / "weights.safetensors").exists():
-        print(f"{run.id}: nothing to do")
-        return
-    make_average(plan, run, device.select(plan.entries.device, plan.entries.threads))
+    where = device.select(plan.entries.device, plan.entries.threads)
+    with hold(f"runs/{run.id}"):
+        if all((run.folder / name).exists() for name in ("weights.safetensors", "run.json")):
+            print(f"{run.id}: nothing to do")
+            return
+        make_average(plan, run, where)
     print(f"{run.id}: averaged")
 
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.files import load_safetensors, save_safetensors, write_atomic
+from pipeline.lease import check_held
+from pipeline.plan import manifest
 
 Weights = dict[str, Tensor]
 
@@ -49,7 +51,8 @@ def save(path: Path, weights: Weights) -> None:
 
 
 def load(path: Path, members: Sequence[nn.Module]) -> None:
-    """Read weights into members."""
+    """Read weights into members, after the manifest has vouched for them."""
+    manifest.verify(path)
     remedy = f"pull it again (dvc pull {path}) or delete it and re-run"
     distribute(load_safetensors(path, remedy)[0], members, path)
 
@@ -59,6 +62,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(state, buffer)
     content = buffer.getvalue()
+    check_held()
     write_atomic(path, hashlib.sha256(content).digest() + content)
 
 

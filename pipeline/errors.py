@@ -1,5 +1,6 @@
 """The one error a user may see, and how every command reports it."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -17,8 +18,15 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: not a failure of the run, try again
 
 def report(main: Callable[[list[str] | None], None]) -> None:
     """Run a command's main; a user's error becomes one line on stderr and exit code 1."""
+    in_workflow = "ROBUST_FROZEN" in os.environ  # a job, whose log begins and ends here
+    if in_workflow:
+        from pipeline.joblog import DONE, head  # the plan, which it names, imports this module
+
+        print(head(), file=sys.stderr, flush=True)
     try:
         main(None)
+        if in_workflow:
+            print(DONE, flush=True)
     except UserError as error:
         sys.exit(f"error: {error}")
     except Interrupted as stop:

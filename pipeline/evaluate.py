@@ -6,7 +6,6 @@ Writes per-image verdicts. Killed, the same command goes on with the next attack
 import argparse
 import hashlib
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from pipeline.errors import Interrupted, report
 from pipeline.evaluation import Evaluation
 from pipeline.files import write_atomic
 from pipeline.images import Split, load_split
-from pipeline.plan import Plan, Record, load_plan
+from pipeline.lease import check_held, hold
+from pipeline.plan import Plan, Record, frozen, load_plan
 from pipeline.plan.schema import digest
 from pipeline.progress import Progress
 from pipeline.records import Arrays, pack, read_arrays
@@ -55,8 +55,9 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     times = {"seconds": round(time.monotonic() - started, 1), "attacks": seconds}
     times |= device.describe(where)
     write_atomic(record.path.with_suffix(".time.json"), (json.dumps(times) + "\n").encode())
+    check_held()
     write_atomic(record.path, pack(arrays))
-    shutil.rmtree(work.parent, ignore_errors=True)
+    frozen.discard(work.parent)
 
 
 class Attacks:
@@ -77,7 +78,9 @@ class Attacks:
             for done, (name, spec) in enumerate(attacks, start=1):
                 part, begun = self.work / f"{name}.npz", time.monotonic()
                 if not part.exists():
-                    write_atomic(part, pack(self._verdicts(name, spec)))
+                    verdicts = pack(self._verdicts(name, spec))
+                    check_held()
+                    write_atomic(part, verdicts)
                     seconds[name] = round(time.monotonic() - begun, 2)
                 found = read_arrays(part)
                 self._leave(found)
@@ -143,10 +146,12 @@ def main(argv: list[str] | None) -> None:
     given = parser.parse_args(argv).record
     plan = load_plan()
     record = plan.record(given.removeprefix("results/records/").removesuffix(".npz"))
-    if record.path.exists():
-        print(f"{record.id}: nothing to do")
-        return
-    evaluate(plan, record, device.select(plan.entries.device, plan.entries.threads))
+    where = device.select(plan.entries.device, plan.entries.threads)
+    with hold(f"records/{record.id}"):
+        if record.path.exists():
+            print(f"{record.id}: nothing to do")
+            return
+        evaluate(plan, record, where)
 
 
 if __name__ == "__main__":

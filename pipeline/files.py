@@ -160,6 +160,14 @@ def load_safetensors(path: Path, remedy: str) -> tuple[dict[str, "Tensor"], dict
         raise UserError(f"{path}: truncated or corrupt ({error}); {remedy}") from error
 
 
+def check_safetensors(path: Path) -> dict[str, str]:
+    """Metadata of a whole file, its tensors unread; raises UserError when it is damaged."""
+    try:
+        return _checked_metadata(path)
+    except ValueError as error:
+        raise UserError(f"{path}: truncated or corrupt ({error}); delete it and re-run") from error
+
+
 def _checked_metadata(path: Path) -> dict[str, str]:
     """Metadata without the checksum; raises ValueError when the checksum does not hold."""
     with path.open("rb") as file:

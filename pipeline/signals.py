@@ -8,7 +8,11 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class StopRequest:
-    """Inside this context a first signal only sets `requested`; a second one acts as usual."""
+    """Inside this context a signal only sets `requested`; a second Ctrl-C acts as usual.
+
+    A cluster may send SIGTERM twice within a second (SLURM does when it preempts): the second
+    must not cut the saving that the first one asked for.
+    """
 
     def __init__(self) -> None:
         self.requested = False
@@ -22,7 +26,8 @@ class StopRequest:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.requested = True
-        signal.signal(number, signal.SIG_DFL)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.SIG_DFL)
 
     def __exit__(self, *_: object) -> None:
         """Restore the handlers."""

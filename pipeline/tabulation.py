@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.evidence import Evidence, check_budget
 from pipeline.flags import Flag, flags
 from pipeline.metrics import Verdicts
-from pipeline.plan import Plan, Table
+from pipeline.plan import Plan, Table, manifest
 from pipeline.plan.artifacts import Cell, Record
 from pipeline.plan.tables import COSTS, MEMBERS, VIEWS
 from pipeline.records import Arrays, meta, read_arrays
@@ -114,6 +114,7 @@ class Tabulation:
             arrays = read_arrays(record.path)
             if "meta" not in arrays or meta(arrays)["spec"] != json.loads(json.dumps(record.spec)):
                 raise UserError(f"{record.path}: is of another plan; delete it and evaluate again")
+            manifest.check_rests_on(record.path, meta(arrays)["weights"])
             check_budget(arrays, record.attacks, str(record.path))
             self._arrays[record.id] = arrays
         return self._arrays[record.id]

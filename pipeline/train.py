@@ -17,7 +17,8 @@ import torch
 from pipeline import checkpoint, device, models
 from pipeline.errors import UserError, report
 from pipeline.files import load_safetensors, sha256_of, write_atomic
-from pipeline.plan import Plan, Run, load_plan
+from pipeline.lease import check_held, hold
+from pipeline.plan import Plan, Run, frozen, load_plan
 from pipeline.trainer import Trainer
 
 FIELDS = ("epoch", "lr", "loss", "val_clean", "val_robust")
@@ -38,6 +39,7 @@ def _json(value: dict[str, Any]) -> bytes:
 def write(trainer: Trainer) -> None:
     """Write the run's folder, weights last: they say that it is complete."""
     run, folder, last = trainer.run, trainer.run.folder, trainer.last()
+    check_held()
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "history.csv", _csv(trainer.history).encode())
     inherited = models.inherited_flops([Path("results/runs") / parent for parent in run.parents])
@@ -60,7 +62,7 @@ def train(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> N
         write(trainer)
     if snapshots is not None:
         _index(run, snapshots)
-    shutil.rmtree(_work(run), ignore_errors=True)
+    frozen.discard(_work(run))
 
 
 def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
@@ -122,12 +124,25 @@ def main(argv: list[str] | None) -> None:
     snapshots, epochs = args.snapshots_from, run.spec["recipe"]["epochs"]
     if snapshots is not None and not 1 <= snapshots <= epochs:
         raise UserError(f"--snapshots-from {snapshots}: {run.id} has the epochs 1 to {epochs}")
+    where = device.select(plan.entries.device, plan.entries.threads)
+    with hold(f"runs/{run.id}"):
+        _train_once(plan, run, where, snapshots)
+
+
+def _train_once(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> None:
     if snapshots is None:
-        if (run.folder / "weights.safetensors").exists():
+        if is_finished(run):
             print(f"{run.id}: nothing to do")
             return
+        (run.folder / "weights.safetensors").unlink(missing_ok=True)  # of a folder with a hole
         snapshots = plan.snapshots_from(run.id)
-    train(plan, run, device.select(plan.entries.device, plan.entries.threads), snapshots)
+    train(plan, run, where, snapshots)
+
+
+def is_finished(run: Run) -> bool:
+    """Whether the run's folder is whole: the weights come last, the workflow may take a part."""
+    names = ("weights.safetensors", "best.safetensors", "history.csv", "run.json")
+    return all((run.folder / name).exists() for name in names)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pipeline.errors import UserError, report
 from pipeline.evaluation import BATCH
 from pipeline.files import load_safetensors, save_safetensors, sha256_of, write_atomic
 from pipeline.images import Split, load_split
+from pipeline.lease import check_held, hold
 from pipeline.plan import Plan, TransferSet, Victim, load_plan
 from pipeline.registry import build
 from pipeline.subset import subset
@@ -54,6 +55,7 @@ def craft(plan: Plan, made: TransferSet, where: torch.device) -> None:
     times = {"seconds": round(time.monotonic() - started, 1), **device.describe(where)}
     beside = made.path.with_suffix(".time.json")
     write_atomic(beside, (json.dumps(times) + "\n").encode())
+    check_held()
     save_safetensors(made.path, tensors, about)
 
 
@@ -74,10 +76,12 @@ def main(argv: list[str] | None) -> None:
     given = parser.parse_args(argv).set
     plan = load_plan()
     made = plan.set(Path(given).name.removesuffix(".safetensors"))
-    if made.path.exists():
-        print(f"{made.id}: nothing to do")
-        return
-    craft(plan, made, device.select(plan.entries.device, plan.entries.threads))
+    where = device.select(plan.entries.device, plan.entries.threads)
+    with hold(f"transfer/{made.id}"):
+        if made.path.exists():
+            print(f"{made.id}: nothing to do")
+            return
+        craft(plan, made, where)
 
 
 if __name__ == "__main__":

@@ -31,10 +31,10 @@ def test_identical_members_have_similarity_one_and_two_as_printed() -> None:
     images, labels = torch.rand(5, 2, 2, 2, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
     gradients = gradients_of([member] * 3, images, labels)
     assert torch.allclose(similarity(gradients, 1e-8), torch.ones(5, dtype=torch.float64))
-    method = method_of("red")
+    method = method_of("red_printed")
     gradients = gradients.detach()
     assert float(method._similarity([gradients, gradients])) == pytest.approx(2)
-    assert float(method_of("red_released")._similarity([gradients])) == pytest.approx(1)
+    assert float(method_of("red")._similarity([gradients])) == pytest.approx(1)
 
 
 def test_members_that_read_other_pixels_have_similarity_zero() -> None:
@@ -61,10 +61,10 @@ def test_gradient_and_length_are_those_of_a_linear_model_in_closed_form() -> Non
     expected = (probs - F.one_hot(labels, 3)) @ member.rows
     assert torch.allclose(gradient, expected)
     assert torch.allclose(losses, F.cross_entropy(member(images), labels, reduction="none"))
-    released = method_of("red_released")
+    released = method_of("red")
     both = [torch.stack([expected, expected])]
     assert torch.allclose(released._steepness(both), 2 * expected.square().sum(1).mean())
-    printed = method_of("red")
+    printed = method_of("red_printed")
     assert torch.allclose(printed._steepness(both), expected.norm(dim=1).mean())
 
 
@@ -72,7 +72,7 @@ def test_the_gradient_of_the_batch_mean_is_smaller_by_the_batch_size() -> None:
     batch = batch_of(6)
     found = {}
     for kind in ("image", "batch_mean"):
-        method = method_of("red", gradient=kind)
+        method = method_of("red_printed", gradient=kind)
         training = training_of(method)
         found[kind] = method._gradients(training, [batch.images] * 2, batch)[1]
     assert torch.allclose(found["image"], 6 * found["batch_mean"])
@@ -80,7 +80,7 @@ def test_the_gradient_of_the_batch_mean_is_smaller_by_the_batch_size() -> None:
 
 def test_double_backward_has_the_gradient_of_finite_differences() -> None:
     """R_sim + R_Lip of two networks, in one weight of the stem; float64."""
-    method = method_of("red")
+    method = method_of("red_printed")
     training, batch = training_of(method, double=True), batch_of(4, double=True)
     weight = next(training.members[0].parameters())
 
@@ -100,7 +100,7 @@ def test_double_backward_has_the_gradient_of_finite_differences() -> None:
         assert float(found[at]) == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-4, abs=1e-8)
 
 
-@pytest.mark.parametrize("entry", ["red", "red_released", "red_clean", "red_at", "ps_red"])
+@pytest.mark.parametrize("entry", ["red", "red_printed", "red_clean", "red_at", "ps_red"])
 def test_a_step_reaches_every_parameter_of_every_member(entry: str) -> None:
     method = method_of(entry)
     training = training_of(method, 2)
@@ -116,7 +116,7 @@ def test_without_regularisers_red_is_standard_or_adversarial_training() -> None:
     free = dict(weight_lipschitz=0, weight_similarity=0, similarity_on="clean")
     free |= dict(lipschitz_on="clean", cross_entropy="sum")
     for adversarial in (False, True):
-        method, batch = method_of("red", **free, adversarial=adversarial), batch_of()
+        method, batch = method_of("red_printed", **free, adversarial=adversarial), batch_of()
         ours, twin = training_of(method), training_of(method)
         crafted = [ours.craft(batch, m) if adversarial else batch.images for m in ours.members]
         method.step(ours, batch)
@@ -128,7 +128,7 @@ def test_without_regularisers_red_is_standard_or_adversarial_training() -> None:
 
 def test_each_switch_changes_the_step() -> None:
     """No field is read and ignored."""
-    usual = method_of("red")
+    usual = method_of("red_printed")
     steps = {}
     variants = dict(usual={}, sim=dict(similarity_on="clean"), lip=dict(lipschitz_on="clean"))
     variants |= dict(halves=dict(lipschitz_on="halves"), pairs=dict(pairs="unordered"))
@@ -137,7 +137,7 @@ def test_each_switch_changes_the_step() -> None:
     variants |= dict(least=dict(least=1e9), weak=dict(weight_lipschitz=0.1))
     variants |= dict(alike=dict(weight_similarity=0.1))
     for name, change in variants.items():
-        method = method_of("red", **change)
+        method = method_of("red_printed", **change)
         training = training_of(method)
         method.step(training, batch_of())
         steps[name] = torch.cat([w.flatten() for w in weights(training.members)])

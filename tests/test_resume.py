@@ -92,10 +92,13 @@ def test_other_work_before_it_does_not_change_a_training(tmp_path, monkeypatch):
     assert found[0] == found[1]
 
 
-def test_a_second_signal_acts_as_usual_and_handlers_come_back():
+def test_a_second_sigterm_waits_for_the_saving_a_second_ctrl_c_does_not():
     before = signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
         assert not stop.requested
         signal.raise_signal(signal.SIGTERM)
-        assert stop.requested and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        signal.raise_signal(signal.SIGTERM)  # as SLURM does when it preempts
+        assert stop.requested
+        signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) == before

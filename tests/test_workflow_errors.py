@@ -40,7 +40,6 @@ BAD = {
         "images: 0\n",
         "params.yaml: scale's images: 0 is not between 1 and 9007199254740992",
     ),
-    "no YAML": ("scale: demo\n", "scale: [demo\n", "not valid YAML"),
 }
 
 
@@ -66,6 +65,14 @@ def test_a_bad_value_is_named_before_any_job(what, words, project):
     edit(project, old, new)
     assert message in refusal(project, *words)
     assert not (project / "results").exists()
+
+
+def test_a_file_that_is_no_yaml_is_refused_with_its_line(project):
+    edit(project, "scale: demo\n", "scale: [demo\n")
+    assert re.match(r"params.yaml:\d+: not valid YAML", refusal(project, *BY_HAND))
+    done = command(project, *SNAKEMAKE)  # its own reader comes first and names no line
+    assert done.returncode == 1 and "Traceback" not in done.stdout
+    assert "is not valid JSON or YAML" in done.stdout
 
 
 @pytest.mark.parametrize(

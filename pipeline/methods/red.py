@@ -4,10 +4,12 @@ The objective is in pipeline/random_defence.py, the draw is `combine: random_one
 member for a whole call as released; `random_each` draws for every image. A draw is no defence
 against its own expectation, so a row with the same members averaged stands beside it.
 
-The released code (`red_released`) departs: CE summed over members, similarity on clean images
-only and of unordered pairs, twice the squared norm of the gradient of the batch mean, on half
-clean and half adversarial images. Its networks start from ImageNet weights, which are not to be
-had here: both entries train from scratch. Its checkpoint is that of the lowest training loss.
+As printed (`red_printed`) the members become constant: ten times the length of each image's loss
+gradient outweighs CE, which is at most log(classes). The default is therefore the released form: CE
+summed over members, similarity on clean images only and of unordered pairs, twice the squared norm
+of the gradient of the batch mean (smaller by the batch size squared), on half clean and half
+adversarial images. Released networks start from ImageNet weights, which are not to be had here:
+all entries train from scratch. Its checkpoint is that of the lowest training loss.
 """
 
 from dataclasses import dataclass

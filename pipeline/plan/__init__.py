@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import schema, tables, values
+from pipeline.plan import frozen, schema, tables, values
 from pipeline.plan.artifacts import Element, Record, Run, Table, TransferSet, Victim
 from pipeline.plan.audit import audit
 from pipeline.plan.entries import Dataset, Entries
@@ -117,8 +117,8 @@ class Plan:
         return list(records.values()), list(runs.values())
 
 
-def load_plan(path: str | Path = "params.yaml") -> Plan:
+def load_plan(path: str | Path | None = None) -> Plan:
     """The plan of a params file; raises UserError naming file and key."""
     from pipeline.plan.reader import read  # PyYAML: names and digests need the standard library
 
-    return Plan(read(Path(path)))
+    return Plan(read(Path(path) if path else frozen.params_path()))

@@ -7,18 +7,51 @@ but nothing asks for it.
 import argparse
 
 from pipeline.errors import report
-from pipeline.plan import Plan, Table, load_plan
+from pipeline.plan import Plan, Table, guard, load_plan
+from pipeline.plan.cluster import report as report_cluster
+from pipeline.plan.equal import prove
 from pipeline.plan.estimate import describe
+from pipeline.plan.pull import pull
 from pipeline.plan.state import NEED, State, headline, is_current, states
+from pipeline.plan.unused import unused
 
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.plan", description=__doc__)
     parser.add_argument("target", nargs="?", help="file of a table, such as results/table1.csv")
-    target = parser.parse_args(argv).target
+    parser.add_argument("--pull", action="store_true", help="fetch just what the target needs")
+    parser.add_argument("--unused", action="store_true", help="list what no table needs")
+    parser.add_argument("--equal", metavar="COMPONENT", help="prove a refactoring: methods/trades")
+    parser.add_argument("--cluster", action="store_true", help="what its jobs ask of a cluster")
+    args = parser.parse_args(argv)
+    if args.unused:
+        print(unused())
+        return
+    if args.equal is not None:
+        print(prove(args.equal))
+        return
     plan = load_plan()
-    print(_tables(plan) if target is None else _target(plan, plan.table(target)))
+    tables = list(plan.tables.values()) if args.target is None else [plan.table(args.target)]
+    if args.cluster:
+        print(_cluster(plan, args.target))
+        return
+    if args.pull:
+        print(pull(plan, tables))
+    elif args.target is None:
+        print(_tables(plan))
+    else:
+        print(_target(plan, tables[0]))
+    guard.warn(plan, tables)
+
+
+def _cluster(plan: Plan, target: str | None) -> str:
+    """The one-line summary, then the jobs by stage; of every table of the scale by default."""
+    names = plan.entries.section("tables")
+    tables = [plan.tables[name] for name in names] if target is None else [plan.table(target)]
+    found = states(plan, tables)
+    line = headline(plan, tables, [s for s in found if s.status == NEED])
+    return "\n".join([line, "", *_aligned(report_cluster(plan, found))])
 
 
 def _target(plan: Plan, table: Table) -> str:

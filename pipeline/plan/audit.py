@@ -31,6 +31,10 @@ def audit(graph: Graph) -> None:
     _check_resources(entries)
 
 
+STAGES = ("train", "average", "transfer", "evaluate")  # those whose jobs a cluster runs
+STAGE_KEYS = ("gpus", "cpus", "mem_mb", "minutes", "slack")
+
+
 def _names(entries: Entries, kind: str) -> list[str]:
     return list(entries.section(kind))
 
@@ -68,12 +72,19 @@ def _check_edges(graph: Graph) -> None:
 
 
 def _check_resources(entries: Entries) -> None:
-    """`resources:` holds counts of archs and data sets, for estimates."""
+    """`resources:` holds counts of archs and data sets, and what a stage's job asks for."""
     for name in _names(entries, "resources"):
-        is_dataset = name in entries.section("datasets")
-        if not is_dataset:
-            values.find(entries.section("archs"), "resources", name)
-        where, key = f"resources.{name}", "images" if is_dataset else "macs"
-        entry = entries.section("resources")[name]
-        values.only(entry, (key,), where, must=(key,))
-        values.as_int(entry[key], f"params.yaml: {where}.{key}", 1)
+        keys = _resource_keys(entries, name)
+        where, entry = f"resources.{name}", entries.section("resources")[name]
+        values.only(entry, keys, where, must=keys)
+        for key in keys:
+            values.as_int(entry[key], f"params.yaml: {where}.{key}", 0 if key == "gpus" else 1)
+
+
+def _resource_keys(entries: Entries, name: str) -> tuple[str, ...]:
+    if name in STAGES:
+        return STAGE_KEYS
+    if name in entries.section("datasets"):
+        return ("images",)
+    values.find(entries.section("archs"), "resources", name)
+    return ("macs",)

@@ -1,5 +1,6 @@
 """What entries of several sections must hold, each with its one-line error."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.errors import UserError
@@ -42,6 +43,28 @@ def recipe(fields: Entry, where: str) -> None:
     wanted = 2 if one_cycle else len(milestones)
     if len(fields["lr_values"]) != wanted:
         raise UserError(f"params.yaml: {where}.lr_values: needs {wanted} values")
+
+
+def parent(keys: Entry, where: str) -> None:
+    """Raise UserError unless members, seed and checkpoint of a parent are what they must be."""
+    if "members" in keys:
+        members(keys["members"], f"{where}.members")
+    if "seed" in keys:
+        values.as_int(keys["seed"], f"params.yaml: {where}.seed")
+    if "checkpoint" in keys:
+        one_of(keys["checkpoint"], CHECKPOINTS, f"{where}.checkpoint")
+
+
+def window(fields: Entry, types: Mapping[str, str], epochs: int, where: str) -> None:
+    """Raise UserError unless an average's epochs are some of its training's; stop 0 is the last."""
+    for key in (k for k, kind in types.items() if kind == "Epoch"):
+        least = 0 if key == "stop" else 1
+        if not least <= fields[key] <= epochs:
+            raise UserError(
+                f"params.yaml: {where}.{key}: {fields[key]} is none of the epochs 1 to {epochs}"
+            )
+    if 0 < fields.get("stop", 0) < fields.get("start", 1):
+        raise UserError(f"params.yaml: {where}.stop: {fields['stop']} lies before start")
 
 
 def names(value: Any, known: Any, where: str) -> list[str]:

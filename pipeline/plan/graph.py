@@ -224,15 +224,9 @@ class Graph:
         own = {k: entry[k] for k in PARENT_KEYS[1:] if k in entry}
         if isinstance(own.get("arch"), dict):  # one arch per data set
             own["arch"] = own["arch"].get(setting.dataset, setting.arch)
-        for key in own:
-            if key in ("arch", "recipe"):
-                values.find(self.entries.section(f"{key}s"), where, own[key])
-            elif key == "checkpoint":
-                checks.one_of(own[key], checks.CHECKPOINTS, f"{where}.{key}")
-            elif key == "members":
-                checks.members(own[key], f"{where}.{key}")
-            else:
-                values.as_int(own[key], f"params.yaml: {where}.{key}")
+        for key in {"arch", "recipe"} & own.keys():
+            values.find(self.entries.section(f"{key}s"), f"{where}.{key}", own[key])
+        checks.parent(own, where)
         return replace(setting.bare(), **own)
 
     def _average(self, name: str, setting: Setting) -> tuple[list[Run], str]:
@@ -248,13 +242,7 @@ class Graph:
         found = entries.resolve("averages", name, own, entries.stand_in(setting.dataset)[1])
         recipe, before = entries.training(entry["of"], setting)
         fields = values.rescale(found.fields, types, before, recipe["epochs"])
-        for key, kind in types.items():
-            least = 1 if key == "start" else 0  # 0 is "to the end"
-            if kind == "Epoch" and not least <= fields[key] <= recipe["epochs"]:
-                raise UserError(
-                    f"params.yaml: {where}.{key}: {found.fields[key]} is none of {entry['of']}'s "
-                    f"epochs 1 to {before}"
-                )
+        checks.window(found.fields, types, before, where)
         trajectories, combine = self._runs(entry["of"], setting)
         resolved = replace(found, fields=fields)
         return [self._averaged(resolved, t) for t in trajectories], combine

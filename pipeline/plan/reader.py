@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 KINDS = {"map", "seq", "str", "int", "float", "bool"}
 PLAIN = {
     "int": re.compile(r"[-+]?(0|[1-9][0-9]*)"),
-    "float": re.compile(r"[-+]?(0|[1-9][0-9]*)\.[0-9]+"),
+    "float": re.compile(r"[-+]?(0|[1-9][0-9]*)\.[0-9]+(e[-+][0-9]+)?"),
     "bool": re.compile("true|false"),
 }
 # unquoted words that DVC's reader (YAML 1.2) takes for numbers and Snakemake's (1.1) does not

@@ -9,7 +9,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
+EQUAL = Path(__file__).with_name("equal.json")  # code proven equal to older code
 KINDS = ("archs", "datasets", "attacks", "methods", "averages")
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 NOT_EXECUTED = ("annotation", "returns", "type_comment", "kind", "ctx", "simple", "type_params")
@@ -59,7 +60,31 @@ def component(kind: str, name: str, root: Path = ROOT) -> Component:
             f"params.yaml: {kind}.{name}: no file pipeline/{kind}/{name}.py{hint}; "
             "write it, or give the entry `base:`"
         )
-    return _component(kind, name, str(path), path.stat().st_mtime_ns)
+    found = _component(kind, name, str(path), path.stat().st_mtime_ns)
+    return replace(found, code=_identity(root, f"{kind}/{name}", found.code))
+
+
+def raw_code(kind: str, name: str) -> str:
+    """The hash of a component's code as it stands, whatever it was proven equal to."""
+    path = ROOT / "pipeline" / kind / f"{name}.py"
+    component(kind, name)
+    return _component(kind, name, str(path), path.stat().st_mtime_ns).code
+
+
+def _identity(root: Path, name: str, code: str) -> str:
+    """The code hash that counts: that of the oldest code this one was proven equal to."""
+    path = root / EQUAL.relative_to(ROOT)
+    known = _equal(str(path), path.stat().st_mtime_ns) if path.exists() else {}
+    return known.get(name, {}).get(code, code)
+
+
+@cache
+def _equal(path: str, _mtime: int) -> dict[str, dict[str, str]]:
+    try:
+        loaded = json.loads(Path(path).read_text())
+        return {c: {new: str(e["as"]) for new, e in m.items()} for c, m in loaded.items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(f"{path}: cannot be read; git checkout it") from None
 
 
 @cache

@@ -35,10 +35,10 @@ class State:
 def is_current(table: Table) -> bool:
     """Whether the table on disk was made from exactly this plan."""
     try:
-        receipt = json.loads(table.path.with_suffix(".json").read_text())["receipt"]
+        made_from = json.loads(table.path.with_suffix(".json").read_text())["receipt"]["plan"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return table.path.exists() and bool(receipt["plan"] == table.digest)
+    return table.path.exists() and bool(made_from == table.digest)
 
 
 def is_built(run: Run) -> bool:

@@ -1,6 +1,7 @@
 """What the Snakemake rules ask: inputs by wildcard, the stale mark, the line before a run."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -134,23 +135,30 @@ def table_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
     return str(_mark(table))
 
 
-def _mark(table: Table) -> Path:
-    """The file named by today's digest of a table."""
-    mark = Path("work/plans") / f"{table.name}-{table.digest}"
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.touch()
-    return mark
+def mark_tables(plan: Plan) -> None:
+    """Make the inputs of all tables that are not today's, before Snakemake lists their folder.
 
-
-@_one_line
-def make_marks(plan: Plan) -> None:
-    """Make the marks of all stale tables before Snakemake lists their folder, which it does once.
-
-    A mark made later, for the second stale table of one command, would be missing to it.
+    A mark made later is missing to it: it lists a folder once.
     """
     for table in plan.tables.values():
         if not is_current(table):
-            _mark(table)
+            _mark(table).parent.mkdir(parents=True, exist_ok=True)
+            _mark(table).touch()
+
+
+def _mark(table: Table) -> Path:
+    return Path("work/plans") / f"{table.name}-{table.digest}"
+
+
+def stages(plan: Plan) -> dict[str, list[str]]:
+    """Tables by DVC's stage: unified, paper_aute, ...; full versions of cut tables stand apart."""
+    found: dict[str, list[str]] = {}
+    for table in plan.tables.values():
+        if not table.path.stem.endswith("_all"):
+            folder = table.path.parent.name
+            name = "unified" if folder == "results" else f"paper_{folder}"
+            found.setdefault(name, []).append(str(table.path))
+    return found
 
 
 def summary(plan: Plan, made: Iterable[str] | None = None) -> str:
@@ -165,3 +173,13 @@ def summary(plan: Plan, made: Iterable[str] | None = None) -> str:
     if files is not None:
         needed = [s for s in needed if str(s.path) in files or s.stage == "trajectory"]
     return headline(plan, tables, needed)
+
+
+def sweep(plan: Plan) -> None:
+    """Remove resume states of what is finished: see `frozen.discard`."""
+    for run in plan.graph.runs.values():
+        if (run.folder / "weights.safetensors").exists():
+            shutil.rmtree(Path("work/runs") / run.id, ignore_errors=True)
+    for record in plan.graph.records.values():
+        if record.path.exists():
+            shutil.rmtree(Path("work/records") / record.id, ignore_errors=True)

@@ -6,9 +6,11 @@ rule adopt:
     output:
         weights="results/runs/{run}/weights.safetensors",
         spec="results/runs/{run}/run.json",
-    wildcard_constraints:
-        run=jobs.adopt_pattern(PLAN),
     log:
         "logs/adopt/{run}.log",
+    wildcard_constraints:
+        run=jobs.adopt_pattern(PLAN),
+    conda:
+        ENVIRONMENT
     shell:
-        "python -m pipeline.adopt {wildcards.run} > {log} 2>&1"
+        "exec python -m pipeline.adopt {wildcards.run} > {log} 2>&1"

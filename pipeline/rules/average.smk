@@ -6,9 +6,13 @@ rule average:
     output:
         weights="results/runs/{run}/weights.safetensors",
         spec="results/runs/{run}/run.json",
-    wildcard_constraints:
-        run=jobs.average_pattern(PLAN),
     log:
         "logs/average/{run}.log",
+    wildcard_constraints:
+        run=jobs.average_pattern(PLAN),
+    conda:
+        ENVIRONMENT
+    resources:
+        **ASKED("average"),
     shell:
-        "python -m pipeline.average {wildcards.run} > {log} 2>&1"
+        "exec python -m pipeline.average {wildcards.run} > {log} 2>&1"

@@ -4,10 +4,12 @@ rule download:
         "data/raw/{dataset}/verified.json",
     log:
         "logs/download/{dataset}.log",
+    conda:
+        ENVIRONMENT
     resources:
         network=1,
     shell:
-        "python -m pipeline.download {wildcards.dataset} > {log} 2>&1"
+        "exec python -m pipeline.download {wildcards.dataset} > {log} 2>&1"
 
 
 rule prepare:
@@ -19,5 +21,7 @@ rule prepare:
         test="data/{dataset}/{digest}/test.safetensors",
     log:
         "logs/prepare/{dataset}-{digest}.log",
+    conda:
+        ENVIRONMENT
     shell:
-        "python -m pipeline.prepare {wildcards.dataset} > {log} 2>&1"
+        "exec python -m pipeline.prepare {wildcards.dataset} > {log} 2>&1"

@@ -1,11 +1,17 @@
 # Attack one victim with one suite.
 rule evaluate:
     input:
-        data=ancient(lambda wc: jobs.data(PLAN.record(f"{wc.victim}/{wc.suite}").victim)),
+        data=ancient(
+            lambda wc: jobs.data(PLAN.record(f"{wc.victim}/{wc.suite}").victim)
+        ),
         weights=ancient(lambda wc: jobs.weights(PLAN, f"{wc.victim}/{wc.suite}")),
     output:
         "results/records/{victim}/{suite}.npz",
     log:
         "logs/evaluate/{victim}/{suite}.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        **ASKED("evaluate"),
     shell:
-        "python -m pipeline.evaluate {wildcards.victim}/{wildcards.suite} > {log} 2>&1"
+        "exec python -m pipeline.evaluate {wildcards.victim}/{wildcards.suite} > {log} 2>&1"

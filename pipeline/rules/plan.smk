@@ -4,17 +4,30 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-sys.path.insert(0, workflow.basedir)
+sys.path.insert(0, HERE)
 
+from pipeline import master
 from pipeline.errors import UserError
-from pipeline.plan import load_plan, workflow as jobs
+from pipeline.plan import (
+    frozen,
+    guard,
+    load_plan,
+    resources as requested,
+    workflow as jobs,
+)
 
+master.leave_warnings_to_commands()
+SYNTAX = requested.gpu_syntax(workflow.resource_settings.default_resources)
 try:
     PLAN = load_plan()
+    FINGERPRINT = frozen.fingerprint()
+    ASKED = requested.Resources(PLAN, SYNTAX).asked
     jobs.check_config(PLAN, config)
-    jobs.make_marks(PLAN)
+    jobs.mark_tables(PLAN)
 except UserError as error:
     raise WorkflowError(f"error: {error}") from None
+
+ENVIRONMENT = f"{workflow.basedir}/envs/conda.yaml"  # used with --sdm conda only
 
 
 wildcard_constraints:
@@ -29,8 +42,22 @@ wildcard_constraints:
 
 
 onstart:
+    try:
+        guard.check_jobs(PLAN, workflow.dag.needrun_jobs())
+        master.begin(FINGERPRINT)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)  # -q would swallow it
+        raise WorkflowError("refused: see above") from None
     print(jobs.summary(PLAN))
 
 
+onerror:
+    master.explain()
+    jobs.sweep(PLAN)
+    master.end()
+
+
 onsuccess:
+    jobs.sweep(PLAN)
+    master.end()
     print("done: `make record` remembers these results, `dvc push` shares them")

@@ -11,8 +11,10 @@ rule tabulate:
         metrics="results/{folder}metrics/{table}.json",
     log:
         "logs/tabulate/{folder}{table}.log",
+    conda:
+        ENVIRONMENT
     shell:
-        "python -m pipeline.tabulate {output.csv} > {log} 2>&1"
+        "exec python -m pipeline.tabulate {output.csv} > {log} 2>&1"
 
 
 # The papers' sentences against all tables, and against their own.
@@ -24,5 +26,7 @@ rule claims:
         report("results/claims.md", category="tables"),
     log:
         "logs/tabulate/claims.log",
+    conda:
+        ENVIRONMENT
     shell:
-        "python -m pipeline.claims > {log} 2>&1"
+        "exec python -m pipeline.claims > {log} 2>&1"

@@ -8,12 +8,16 @@ rule train:
         best="results/runs/{run}/best.safetensors",
         history="results/runs/{run}/history.csv",
         spec="results/runs/{run}/run.json",
-    wildcard_constraints:
-        run=jobs.train_pattern(PLAN),
     log:
         "logs/train/{run}.log",
+    wildcard_constraints:
+        run=jobs.train_pattern(PLAN),
+    conda:
+        ENVIRONMENT
+    resources:
+        **ASKED("train"),
     shell:
-        "python -m pipeline.train {wildcards.run} > {log} 2>&1"
+        "exec python -m pipeline.train {wildcards.run} > {log} 2>&1"
 
 
 rule trajectory:
@@ -23,6 +27,10 @@ rule trajectory:
         "results/snapshots/{run}/from{epoch}.json",
     log:
         "logs/trajectory/{run}-from{epoch}.log",
+    conda:
+        ENVIRONMENT
+    resources:
+        **ASKED("train"),
     shell:
-        "python -m pipeline.train {wildcards.run} --snapshots-from {wildcards.epoch}"
+        "exec python -m pipeline.train {wildcards.run} --snapshots-from {wildcards.epoch}"
         " > {log} 2>&1"

@@ -5,9 +5,13 @@ rule transfer:
         weights=ancient(lambda wc: jobs.files(PLAN, PLAN.set(wc.set).surrogate)),
     output:
         "results/transfer/{set}.safetensors",
-    wildcard_constraints:
-        set="[a-z0-9_-]+",
     log:
         "logs/transfer/{set}.log",
+    wildcard_constraints:
+        set="[a-z0-9_-]+",
+    conda:
+        ENVIRONMENT
+    resources:
+        **ASKED("transfer"),
     shell:
-        "python -m pipeline.transfer {wildcards.set} > {log} 2>&1"
+        "exec python -m pipeline.transfer {wildcards.set} > {log} 2>&1"

@@ -1,0 +1,27 @@
+"""A params.yaml from values, in the one spelling that its strict reader takes."""
+
+from decimal import Decimal
+
+import yaml
+
+from pipeline.plan.values import Entry
+
+
+class _Plain(yaml.SafeDumper):
+    """No exponents and no aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Lists that stand twice are written twice."""
+        return True
+
+
+def _fixed(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:float", f"{Decimal(repr(value)):f}")
+
+
+_Plain.add_representer(float, _fixed)
+
+
+def text(params: Entry) -> str:
+    """The file's text."""
+    return yaml.dump(params, Dumper=_Plain, sort_keys=False)

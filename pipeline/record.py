@@ -1,0 +1,165 @@
+"""Remember what was computed: `python -m pipeline.record` (`make record`), after or during a run.
+
+Adds finished, verified artifacts to their pools and to the manifest, and stages what belongs in
+git. The first recorded content of a name wins; a table is staged only when its receipt is today's.
+"""
+
+import argparse
+import datetime
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline import finished, pools
+from pipeline.errors import UserError, report
+from pipeline.files import locked, write_atomic
+from pipeline.finished import Finished, Sums
+from pipeline.plan import Plan, Table, load_plan, manifest
+from pipeline.plan.manifest import MANIFEST, Line
+from pipeline.plan.schema import digest
+from pipeline.plan.state import is_current
+
+RESULTS = Path("results")
+
+
+def write(lines: Sequence[Line]) -> None:
+    """Replace the manifest: sorted, so that two branches change it in different places."""
+    text = "".join(f"{line.text()}\n" for line in sorted(lines, key=lambda n: n.artifact))
+    write_atomic(MANIFEST, text.encode())
+
+
+class Recorder:
+    """One pass over what lies on disk; problems are collected, so that the rest is remembered."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = digest(plan.entries.params)
+        self.listed = manifest.read()
+        self.sums = Sums()
+        self.added: list[tuple[Finished, Line]] = []
+        self.problems: list[str] = []
+
+    def look(self, artifact: Finished) -> None:
+        """Take a new artifact; compare a known one with what was recorded."""
+        try:
+            known = self.listed.get(artifact.path.as_posix())
+            if known is not None:
+                self._compare(artifact, known)
+            else:
+                self.added.append((artifact, self._line(artifact)))
+        except UserError as error:
+            self.problems.append(str(error))
+        except FileNotFoundError as error:  # a job has just deleted it
+            self.problems.append(f"{error.filename}: went away meanwhile; record again")
+
+    def _line(self, artifact: Finished) -> Line:
+        rests_on = finished.verify(artifact)
+        times = artifact.times
+        return Line(
+            artifact=artifact.path.as_posix(),
+            sha256=self.sums.of(artifact),
+            bytes=artifact.bytes,
+            rests_on=rests_on,
+            plan=self.plan,
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            host=str(times.get("device", "unknown")),
+            versions={k: str(times[k]) for k in ("torch", "python") if k in times},
+            seconds=float(times.get("seconds", 0)),
+        )
+
+    def _compare(self, artifact: Finished, known: Line) -> None:
+        if self.sums.of(artifact) != known.sha256:
+            name = known.artifact
+            raise UserError(
+                f"{name}: another content was recorded first ({known.date}), which counts; "
+                f"rm -r {name} && dvc pull {name}"
+            )
+
+    def remember(self) -> None:
+        """Pools first, manifest last: what it lists is certainly there."""
+        if not self.added:
+            return
+        pools.grow([path for artifact, _ in self.added for path in artifact.members])
+        write([*self.listed.values(), *(line for _, line in self.added)])
+
+
+def check_pools(listed: manifest.Manifest) -> None:
+    """Raise UserError when a pool forgot what the manifest lists (`dvc repro -P` does that)."""
+    trees = pools.Trees()
+    for pool in sorted({pools.pool_of(Path(name)) for name in listed}):
+        file = pools.pool_file(pool)
+        text = file.read_text() if file.exists() else ""
+        known = trees.load(pool, pools.tree_hash(text, file)) if text else {}
+        heads = {key[:depth] for key in known for depth in (1, 2)}
+        for name in listed:
+            path = Path(name)
+            if path.is_relative_to(pool) and path.relative_to(pool).parts not in heads:
+                raise UserError(
+                    f"{file}: lacks {name}, which {MANIFEST} lists; git checkout {file} (a bare "
+                    "`dvc commit` or `dvc repro -P` forgets what is not pulled)"
+                )
+
+
+def stage_tables(plan: Plan) -> tuple[list[Path], list[str]]:
+    """Files of today's tables, and the names of those on disk that are not today's."""
+    files: list[Path] = []
+    stale = []
+    for table in plan.tables.values():
+        if is_current(table):
+            files += sorted(table.path.parent.glob(f"{table.path.stem}.*"))
+            files.append(table.metrics)
+        elif table.path.exists():
+            stale.append(str(table.path))
+    return [f for f in files if f.exists()], stale
+
+
+def lock_stages(tables: Sequence[Table]) -> None:
+    """Tell DVC that the stages of today's tables are done, whoever ran Snakemake."""
+    folders: dict[Path, bool] = {}
+    for table in tables:
+        done = is_current(table) or not table.path.exists()
+        folders[table.path.parent] = folders.get(table.path.parent, True) and done
+    made = {t.path.parent for t in tables if t.path.exists()}
+    names = [stage_of(folder) for folder in sorted(made) if folders[folder]]
+    if names and Path("dvc.yaml").exists():
+        pools.dvc(["commit", "--force", *names])
+
+
+def stage_of(folder: Path) -> str:
+    """The stage of dvc.yaml that makes the tables of a folder."""
+    return "unified" if folder == RESULTS else f"paper@{folder.name}"
+
+
+def record(plan: Plan) -> list[str]:
+    """Remember everything; returns one line for each thing that was refused."""
+    recorder = Recorder(plan)
+    if recorder.listed:
+        check_pools(recorder.listed)
+    for artifact in finished.on_disk():
+        recorder.look(artifact)
+    recorder.remember()
+    recorder.sums.save()
+    lock_stages(list(plan.tables.values()))
+    files, stale = stage_tables(plan)
+    files += [*RESULTS.glob("*.dvc"), *Path("data").glob("*.dvc")]
+    files += [f for f in (MANIFEST, Path("dvc.lock")) if f.exists()]
+    if files:
+        pools.git(["add", "--", *map(str, files)])
+    for name in stale:
+        print(f"{name}: not of today's params.yaml, so not staged; run snakemake {name}")
+    count, size = len(recorder.added), sum(line.bytes for _, line in recorder.added)
+    print(f"{count} new artifacts ({size / 1e6:.1f} MB), {len(recorder.listed)} known; ", end="")
+    print("now `git commit`, then `dvc push`")
+    return recorder.problems
+
+
+def main(argv: list[str] | None) -> None:
+    """Command line."""
+    argparse.ArgumentParser(prog="python -m pipeline.record", description=__doc__).parse_args(argv)
+    with locked(RESULTS):
+        problems = record(load_plan())
+    if problems:
+        sys.exit("\n".join(f"error: {p}" for p in problems))
+
+
+if __name__ == "__main__":
+    report(main)

@@ -1,0 +1,159 @@
+"""Against a real SLURM on this machine: the user's literal command, and everything that dies.
+
+Bytes are the judge: whatever happened on the way, the results are an undisturbed run's.
+"""
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from project import Project, tiny
+from slurm.lab import Slurm, unavailable
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "available"),
+]
+LITERAL = ("snakemake", "--profile", "slurm", "results/table1.csv")
+FAST = ("--slurm-init-seconds-before-status-checks", "1")
+PLAN = {"device": "auto", "epochs": 16, "train_images": 600}
+MEMBERS = 4
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    with Slurm(tmp_path_factory.mktemp("slurm") / "lab", nodes=2, cpus=4, gpus=3) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    project = Project(tmp_path_factory.mktemp("undisturbed"), tiny(["pgd_at"], MEMBERS, **PLAN))
+    done = project.snakemake("-q")
+    assert done.returncode == 0, done.stdout
+    return project.results()
+
+
+def wait(condition, seconds=120, what="it"):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(0.2)
+    return found
+
+
+def epochs(project, run):
+    log = project.folder / "logs" / "train" / f"{run}.log"
+    return log.read_text().count(" loss ") if log.exists() else 0
+
+
+def holder(project, run):
+    """The process that works on a run, as its lease names it."""
+    leases = project.folder / "work" / "leases" / "runs" / run
+    files = sorted((p for p in leases.glob("*") if p.name.isdecimal()), key=lambda p: int(p.name))
+    found = json.loads(files[-1].read_text()) if files else None
+    return found or {"job": None, "pid": None}
+
+
+def workers(run):
+    """Living processes that train a run, whoever started them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if words[1:3] == [b"-m", b"pipeline.train"] and words[3:4] == [run.encode()]:
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_every_way_to_lose_a_job_costs_nothing(slurm, undisturbed, tmp_path):
+    project = Project(tmp_path, tiny(["pgd_at"], MEMBERS, **PLAN), slurm.env)
+    runs, _ = project.plan()
+    with (tmp_path / "screen").open("w") as screen:
+        master = project.start(*LITERAL, *FAST, stdout=screen)
+        wait(lambda: all(epochs(project, r) >= 2 for r in runs), what="two epochs of every run")
+        job = {r: holder(project, r)["job"] for r in runs}
+        node = {id: where for id, _, _, where in slurm.jobs()}
+        os.kill(holder(project, runs[0])["pid"], signal.SIGKILL)  # as the OOM killer does
+        slurm.call("scancel", job[runs[1]])
+        slurm.call("scancel", "--signal=USR1", job[runs[2]])  # as before a time limit
+        struck = {job[r] for r in runs[:3]}
+        wait(lambda: struck.isdisjoint(id for id, *_ in slurm.jobs()), what="three jobs' ends")
+        down = f"nodename={node[job[runs[3]]]}"
+        slurm.call("scontrol", "update", down, "state=down", "reason=test")
+        end = time.monotonic() + 200
+        while master.poll() is None:
+            if time.monotonic() > end:
+                master.kill()
+                pytest.fail(
+                    slurm.call("squeue", "--states=all") + (tmp_path / "screen").read_text()
+                )
+            slurm.start_requeued()
+            time.sleep(1)
+    screen = (tmp_path / "screen").read_text()
+    assert master.returncode == 0, screen[-3000:]
+    assert project.results() == undisturbed
+    records = slurm.call("scontrol", "show", "job", "--oneliner")
+    assert "JobState=CANCELLED" in records and "JobState=FAILED" in records
+    assert re.search(r"Restarts=[1-9]", records), "nothing was requeued"
+    assert screen.count("Trying to restart job") >= 3
+    for run in runs:
+        log = (project.folder / "logs" / "train" / f"{run}.log").read_text()
+        first = re.search(rf"^{run}: (\d+)/16 loss", log, re.MULTILINE)
+        assert first and int(first[1]) > 2, f"{run} began again instead of going on\n{log}"
+        assert re.search(r"# SLURM job \d+, node node[12], GPU [0-2]$", log, re.MULTILINE)
+
+
+def test_a_killed_master_is_followed_without_two_jobs_on_one_run(slurm, tmp_path):
+    params = tiny(["pgd_at_single"], **{**PLAN, "epochs": 40})
+    project = Project(tmp_path, params, slurm.env)
+    (run,), (record,) = project.plan()
+    first = project.start(*LITERAL, *FAST)
+    wait(lambda: epochs(project, run) >= 2, what="two epochs")
+    first.kill()
+    first.wait()
+    assert workers(run), "the SLURM job should outlive its master"
+    before = holder(project, run)["job"]
+    with (tmp_path / "screen").open("w") as screen:
+        second = project.start(*LITERAL, stdout=screen)  # the literal command, nothing unlocked
+        most = watch(
+            project, run, second, lambda: holder(project, run)["job"] not in (None, before)
+        )
+        # a third master leaves; an edit is for the next call, even one that breaks everything
+        third = project.run(*LITERAL)
+        (project.folder / "params.yaml").write_text("scale: [")
+        (project.folder / "pipeline" / "trainer.py").write_text("raise SystemExit('edited')")
+        # preemption: SLURM's own requeue, which the executor must neither miss nor double
+        (job,) = [(id, node) for id, _, comment, node in slurm.jobs() if run in comment]
+        urgent = ("sbatch", "-p", "urgent", "-w", job[1], "-N1", "--gres=gpu:3", "-o", "/dev/null")
+        slurm.call(*urgent, "--wrap", "sleep 1")
+        most = max(most, watch(project, run, second, lambda: False, slurm.start_requeued))
+    text = (tmp_path / "screen").read_text()
+    assert second.returncode == 0, text[-3000:]
+    assert f"cancelling 1 SLURM jobs of a master that is gone: {before}" in text
+    assert third.returncode == 1 and "error: master: process " in third.stdout
+    assert "Restarts=1 " in slurm.call("scontrol", "show", "job", job[0], "--oneliner")
+    assert most == 1, "two processes trained one run"
+    done = project.folder / "results" / "records" / f"{record}.npz"
+    assert done.exists() and (project.folder / "results" / "table1.csv").exists()
+
+
+def watch(project, run, master, until, meanwhile=lambda: None, seconds=150):
+    """The most processes that trained `run` at one moment, until something holds or all ends."""
+    most, end, turn = 0, time.monotonic() + seconds, 0
+    while master.poll() is None and not until():
+        if time.monotonic() > end:
+            master.kill()
+            pytest.fail((project.folder / "screen").read_text()[-3000:])
+        most = max(most, len(workers(run)))
+        turn += 1
+        if turn % 10 == 0:
+            meanwhile()
+        time.sleep(0.1)
+    return most

@@ -1,0 +1,176 @@
+"""What params.yaml may not say, section by section: each is one line that names the key."""
+
+import copy
+import functools
+
+import pytest
+from projects import published
+
+from pipeline.errors import UserError
+from pipeline.plan import Plan
+
+GONE = object()
+
+
+@functools.cache
+def small():
+    """The file with its first table alone, at demo scale."""
+    params = published() | {"scale": "demo"}
+    params["tables"] = {"table1": params["tables"]["table1"]}
+    for scale in params["scales"].values():
+        known = scale.get("tables", {})
+        if known:
+            scale["tables"] = {"table1": known["table1"]}
+    params["parents"] = {"teacher": {"method": "pgd_at", "seed": 9}}
+    return params
+
+
+def changed(path, value):
+    params = copy.deepcopy(small())
+    place = params
+    *parents, last = path.split(".")
+    for key in parents:
+        place = place[key]
+    if value is GONE:
+        del place[last]
+    else:
+        place[last] = value
+    return params
+
+
+CASES = [
+    ("bata", {}, "bata: no such section"),
+    ("scale", GONE, "scale: no entry None"),
+    ("scale", "dmo", "scale: no entry 'dmo' (nearest: demo)"),
+    ("mirror", 3, "mirror: 3 is not a folder, a URL or none"),
+    ("core", {"train": 1}, "core: needs exactly prepare, train, average, transfer, evaluate"),
+    ("core.train", "1", "core.train: '1' is not a whole number"),
+    # scales
+    ("scales.paper", {"images": 3}, "scales.paper: must stay {}: the file is paper scale"),
+    ("scales.demo.thread", 2, "scales.demo.thread: no such key (nearest: threads)"),
+    ("scales.demo.threads", 0, "scales.demo.threads: 0 is not between 1"),
+    ("scales.demo.device", "gpu", "scales.demo.device: 'gpu' is not one of cpu, cuda, auto"),
+    ("scales.demo.gflops", 0, "scales.demo.gflops: 0.0 is not more than 0"),
+    ("scales.demo.images", 0, "scale's images: 0 is not between 1"),
+    ("scales.demo.seeds", [7], "tables.table1.seeds: the scale keeps none of them: [7]"),
+    ("scales.demo.archs", {"resnet2": "resnet8"}, "scales.demo.archs.resnet2: no entry 'resnet2'"),
+    ("scales.demo.archs.resnet20", "resnet9", "scales.demo.archs.resnet20: no entry 'resnet9'"),
+    ("scales.demo.recipe.epoch", 3, "scales.demo.recipe.epoch: no such key (nearest: epochs)"),
+    ("scales.demo.recipe.epochs", 0, "scales.demo.recipe.epochs: 0 is not between 1"),
+    ("scales.demo.attacks.pgd111", {}, "scales.demo.attacks.pgd111: no entry 'pgd111'"),
+    ("scales.demo.attacks.pgd100", 3, "scales.demo.attacks.pgd100: must be a mapping, found 3"),
+    (
+        "scales.demo.attacks.pgd100",
+        {"steps": 101},
+        "scales.demo.attacks.pgd100.steps: 101 is more than attacks.pgd100 has (100); a scale only",
+    ),
+    ("scales.demo.tables.table9", {}, "scales.demo.tables.table9: no entry 'table9'"),
+    ("scales.demo.tables.table1.rows", ["trs"], "scales.demo.tables.table1.rows: ['trs'] is more"),
+    ("scales.demo.tables.table1.colums", ["x"], "tables.table1.colums: no such key (nearest: col"),
+    ("scales.demo.stand_ins.cifar1", {}, "scales.demo.stand_ins.cifar1: no entry 'cifar1'"),
+    ("scales.demo.stand_ins.cifar10", {}, "scales.demo.stand_ins.cifar10: key dataset is missing"),
+    ("scales.demo.stand_ins.cifar10.dataset", "x", "stand_ins.cifar10.dataset: no entry 'x'"),
+    ("scales.demo.stand_ins.cifar10.eps_factor", 0, "cifar10.eps_factor: 0 is not more than 0"),
+    # components
+    ("datasets.digits.colour", 1, "datasets.digits.colour: no such key"),
+    ("archs.resnet20.width", GONE, "archs.resnet20: key width is missing; add it"),
+    ("attacks.fgsm.eps", "8/0", "attacks.fgsm.eps: '8/0' is not a number or a fraction"),
+    ("attacks.fgsm.surrogate", "mean", "attacks.fgsm.surrogate: 'mean' is not one of self"),
+    ("attacks.fgms", {"eps": 1}, "attacks.fgms: no file pipeline/attacks/fgms.py (nearest: fgsm)"),
+    ("methods.trades.bata", 1, "methods.trades.bata: no such key (nearest: beta)"),
+    ("methods.trades.lr", "x", "methods.trades.lr: 'x' is not a number or a fraction"),
+    ("methods.trades.members", 0, "methods.trades.members: 0 is not between 1"),
+    ("methods.trades.members", 1001, "methods.trades.members: 1001 is more than 1000"),
+    ("methods.trades.attack", "members_margin_pgd", "attacks.members_margin_pgd: has a surrogate"),
+    ("methods.trades.attack", "pdg", "attacks: no entry 'pdg' (nearest: pgd)"),
+    ("methods.trades.combine", "mean", "trades.combine: 'mean' is not one of mean_prob"),
+    ("methods.meat", {"base": "trades"}, "methods.meat: is in averages too; rename one"),
+    # recipes
+    ("recipes.unified.epochs", 0, "recipes.unified.epochs: 0 is not between 1"),
+    ("recipes.unified.milestones", [100, 80], "recipes.unified.milestones: must not fall"),
+    ("recipes.unified.lr_values", [0.1], "recipes.unified.lr_values: needs 2 values"),
+    ("recipes.unified.schedule", "one_cycle", "recipes.unified.milestones: one_cycle needs its"),
+    # averages, victims, parents
+    ("averages.meat.of", "pgd", "averages.meat.of: 'pgd' is no victim, average or method"),
+    ("averages.meat.of", "meat", "averages.meat.of: meat is no method"),
+    ("averages.meat.start", 0, "averages.meat.start: 0 is none of the epochs 1 to 120"),
+    ("averages.meat.start", 121, "averages.meat.start: 121 is none of the epochs 1 to 120"),
+    ("averages.meat.stop", 121, "averages.meat.stop: 121 is none of the epochs 1 to 120"),
+    ("averages.meat.stop", 59, "averages.meat.stop: 59 lies before start"),
+    ("victims.overconfident.of", GONE, "victims.overconfident: key of is missing; add it"),
+    ("victims.overconfident.of", "pgd_at_single", "victims.overconfident.of: pgd_at_single is a"),
+    ("victims.overconfident.checkpoint", "lst", "overconfident.checkpoint: 'lst' is not one of"),
+    ("victims.overconfident.scale", 3, "victims.overconfident.scale: no such key"),
+    ("victims.overconfident.logit_scale", "x", "victims.overconfident.logit_scale: 'x' is not a"),
+    ("parents.teacher.metod", "x", "parents.teacher.metod: no such key (nearest: method)"),
+    ("parents.teacher.method", "x", "parents.teacher.method: 'x' is no victim"),
+    # suites and tables
+    ("suites.core", {"attacks": []}, "suites.core.attacks: needs a list of names"),
+    ("suites.core", {"attacks": ["pgd", "pgd"]}, "suites.core.attacks: pgd stands twice"),
+    ("suites.core", {"attack": ["pgd"]}, "suites.core.attack: no such key (nearest: attacks)"),
+    ("suites.core", {"attacks": ["none"]}, "suites.core.attacks: no entry 'none'"),
+    ("tables.table1.rows", "trades", "tables.table1.rows: needs a list of names"),
+    ("tables.table1.columns", ["cleen"], "tables.table1.columns: no entry 'cleen' (nearest: clean"),
+    ("tables.table1.suites", ["cores"], "tables.table1.suites: no entry 'cores' (nearest: core)"),
+    ("tables.table1.members", [0], "tables.table1.members: 0 is not between 1"),
+    ("tables.table1.members", [3, 3], "tables.table1.members: a number stands twice"),
+    ("tables.table1.seeds", [-1], "tables.table1.seeds: -1 is not between 0"),
+    ("tables.table1.images", GONE, "tables.table1: key images is missing; add it"),
+    ("tables.table1.checkpoint", "lst", "tables.table1.checkpoint: 'lst' is not one of last, best"),
+    (
+        "tables.table1.reference",
+        "x",
+        "tables.table1.reference: 'x' is no victim, average or method",
+    ),
+    ("tables.table1.reported", "x", "tables.table1.reported: no file data/reported/x.csv"),
+    ("tables.table1.recipe", "x", "tables.table1.recipe: no entry 'x'"),
+    ("tables.table1.datasets", ["cifar"], "tables.table1.datasets: no entry 'cifar' (nearest: cif"),
+    ("tables.table1.title", 3, "tables.table1.title: 3 is no text"),
+    ("tables.table1.bta", [1, 2], "tables.table1.bta: no such key (nearest: beta)"),
+    ("tables.table1.beta", 1, "tables.table1.beta: an axis is a list of values"),
+    ("tables.table1.beta", ["x"], "methods.trades.beta: 'x' is not a number"),
+    ("tables.runs_x", {"base": "table1"}, "tables.runs_x: results/runs is taken; rename it"),
+    ("tables.table1_all", {"base": "table1"}, "tables.table1_all: is taken by another; rename one"),
+    ("planned", ["trades"], "planned: trades exists; take it off the list"),
+    ("planned", "trades", "planned: needs a list of names"),
+    # resources
+    ("resources.resnet20", {"mac": 3}, "resources.resnet20.mac: no such key (nearest: macs)"),
+    ("resources.resnet19", {"macs": 3}, "resources: no entry 'resnet19' (nearest: resnet"),
+    ("resources.digits", {"macs": 3}, "resources.digits.macs: no such key"),
+    ("resources.resnet20", {"macs": 0}, "resources.resnet20.macs: 0 is not between 1"),
+]
+
+
+@pytest.mark.parametrize("path, value, problem", CASES, ids=range(len(CASES)))
+def test_what_cannot_be_is_refused_by_name(path, value, problem):
+    with pytest.raises(UserError) as caught:
+        Plan(changed(path, value))
+    assert problem in str(caught.value)
+    assert str(caught.value).startswith("params.yaml: ") and "\n" not in str(caught.value)
+
+
+def test_an_unknown_row_is_refused_with_the_nearest():
+    params = changed("tables.table1.rows", ["tradez"]) | {"scale": "paper"}
+    with pytest.raises(UserError) as caught:
+        Plan(params)
+    assert str(caught.value) == (
+        "params.yaml: tables.table1.rows: no entry 'tradez' (nearest: trades)"
+    )
+
+
+def test_the_small_file_itself_is_fine():
+    assert set(Plan(small()).tables) == {"table1", "table1_all"}
+
+
+@pytest.mark.parametrize("ask", ["table", "run", "record", "dataset"])
+def test_an_unknown_name_is_refused_with_a_hint(ask):
+    with pytest.raises(UserError) as caught:
+        getattr(Plan(small()), ask)("table2")
+    assert "'table2'" in str(caught.value)
+
+
+def test_a_table_answers_to_its_file_and_its_name():
+    plan = Plan(published())
+    paths = {"aute_table1", "aute/table1", "results/aute/table1.csv", "./results/aute/table1.csv"}
+    assert {plan.table(path).name for path in paths} == {"aute_table1"}
+    assert str(plan.table("aute_table1").path) == "results/aute/table1.csv"

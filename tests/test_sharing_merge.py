@@ -1,0 +1,135 @@
+"""Two branches that each trained something become one: the union, nothing retrained."""
+
+import os
+from pathlib import Path
+
+import pytest
+import sharing_lab as lab
+import sharing_origin as home
+
+from pipeline.files import load_safetensors, save_safetensors
+from pipeline.plan import load_plan
+
+pytestmark = pytest.mark.sharing
+TARGETS = (lab.TABLE, home.PAPER)
+
+
+def add_first(params):
+    params["tables"]["table1"]["rows"].insert(0, "trades")
+
+
+def add_last(params):
+    params["tables"]["table1"]["rows"].append("swa")
+
+
+def remember(clone, branch):
+    lab.run(clone, "record").ok()
+    lab.git(clone, "add", "-A")
+    lab.commit(clone, branch)
+    lab.run(clone, "dvc", "push").ok()
+    lab.git(clone, "push", "-q", "origin", f"HEAD:refs/heads/{branch}")
+
+
+def trained(name, change):
+    """A clone in which a row was added, computed, recorded and pushed as a branch."""
+    clone = home.fresh(name)
+    lab.run(clone, "dvc", "pull").ok()
+    lab.edit(clone, change)
+    home.build(clone)
+    remember(clone, name)
+    return clone
+
+
+@pytest.fixture(scope="module")
+def branches():
+    left, right = trained("left", add_first), trained("right", add_last)
+    return home.listing(left) | home.listing(right), home.manifest(left) | home.manifest(right)
+
+
+def merger(name):
+    """A clone on the right branch that has everything of that branch."""
+    clone = home.fresh(name)
+    lab.git(clone, "checkout", "-q", "-b", "work", "origin/right")
+    lab.run(clone, "dvc", "pull").ok()
+    return clone
+
+
+def check_union(clone, branches):
+    assert home.listing(clone) == branches[0]
+    assert home.manifest(clone) == branches[1]
+    lab.run(clone, "dvc", "pull").ok()
+    assert lab.jobs(clone, *TARGETS) == {"tabulate": 1}
+    home.build(clone)
+    text = (clone / lab.TABLE).read_text()
+    assert "trades" in text and "swa" in text
+    assert lab.jobs(clone, *TARGETS) == {}
+
+
+def test_make_merge_unites_what_both_trained(branches):
+    clone = merger("united")
+    lab.run(clone, "merge", "origin/left").ok()
+    assert len(lab.git(clone, "rev-list", "--parents", "-1", "HEAD").text.split()) == 3
+    check_union(clone, branches)
+
+
+def test_git_alone_unites_them_with_dvcs_merge_driver(branches):
+    clone = merger("driven")
+    virtual = Path(lab.PYTHON).parents[1]  # the settings are those that `make setup` makes
+    lab.shell(clone, "make", "-s", "drivers", f"VENV={os.path.relpath(virtual, clone)}")
+    # tables are made again, so ours do
+    lab.git(clone, "merge", "-q", "--no-edit", "-X", "ours", "origin/left")
+    check_union(clone, branches)
+
+
+def test_without_the_driver_the_conflict_says_what_to_do(branches):
+    clone = merger("conflict")
+    lab.git(clone, "merge", "-q", "--no-edit", "origin/left", check=False)
+    text = (clone / "results/runs.dvc").read_text()
+    assert "<<<<<<<" in text and "make merge" in text
+    refusal = lab.run(clone, "record").fails()
+    assert ".dvc: has a merge conflict" in refusal and "make merge" in refusal
+
+
+def perturb(folder):
+    path = folder / "weights.safetensors"
+    tensors, metadata = load_safetensors(path, "")
+    metadata = {"format": metadata["format"]}
+    save_safetensors(path, {n: t + 1 for n, t in tensors.items()}, metadata)
+
+
+def in_folder(clone, function):
+    here = Path.cwd()
+    os.chdir(clone)
+    try:
+        return function()
+    finally:
+        os.chdir(here)
+
+
+def test_of_a_run_trained_twice_the_first_stays_and_the_losers_record_is_planned_again():
+    first, second = home.fresh("first"), home.fresh("second")
+    for clone in (first, second):
+        lab.run(clone, "dvc", "pull").ok()
+        lab.edit(clone, add_first)
+    plan = load_plan(first / "params.yaml")
+    (run,) = [r for r in plan.graph.runs.values() if r.entry == "trades"]
+    lab.run(first, "train", run.id).ok()
+    remember(first, "first")
+    lab.run(second, "train", run.id).ok()
+    perturb(second / run.folder)  # as another machine might
+    home.build(second)
+    remember(second, "second")
+    (record,) = [r for r in plan.graph.records.values() if r.victim.entry == "trades"]
+    assert home.manifest(second)[str(record.path)].rests_on
+
+    lab.git(second, "fetch", "-q")
+    said = lab.run(second, "merge", "origin/first").ok()
+    assert "2 of ours gave way" in said
+    assert home.manifest(second)[str(run.folder)] == home.manifest(first)[str(run.folder)]
+    assert str(record.path) not in home.manifest(second)
+    assert not (second / record.path).exists() and not (second / run.folder).exists()
+    lab.run(second, "dvc", "pull", str(run.folder)).ok()
+    assert lab.jobs(second, *TARGETS) == {"evaluate": 1, "tabulate": 1}
+    home.build(second)
+    lab.run(second, "record").ok()
+    assert lab.jobs(second, *TARGETS) == {}

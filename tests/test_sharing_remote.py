@@ -1,0 +1,124 @@
+"""Remotes, what DVC shows between commits, and data of two versions."""
+
+import os
+import subprocess
+
+import pytest
+import sharing_lab as lab
+import sharing_origin as home
+import yaml
+
+from pipeline.plan import load_plan
+
+pytestmark = pytest.mark.sharing
+TARGETS = (lab.TABLE, home.PAPER)
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "testing",
+    "AWS_SECRET_ACCESS_KEY": "testing",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+
+@pytest.fixture(scope="module")
+def bucket():
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    keys = {
+        "aws_access_key_id": "testing",
+        "aws_secret_access_key": "testing",
+        "region_name": "us-east-1",
+    }
+    boto3.client("s3", endpoint_url=address, **keys).create_bucket(Bucket="members")
+    yield address
+    server.stop()
+
+
+def use_bucket(clone, address):
+    for command in (
+        ("remote", "add", "--force", "--default", "share", "s3://members/dvc"),
+        ("remote", "modify", "share", "endpointurl", address),
+    ):
+        lab.run(clone, "dvc", *command).ok()
+
+
+def test_an_s3_remote_takes_everything_there_and_back(bucket):
+    sender = home.fresh("sender")
+    lab.run(sender, "dvc", "pull").ok()
+    use_bucket(sender, bucket)
+    lab.run(sender, "dvc", "push", env=SECRETS).ok()
+    lab.git(sender, "commit", "-qam", "an S3 remote")
+    receiver = lab.clone(sender, home.world() / "receiver")
+    lab.run(receiver, "dvc", "pull", env=SECRETS).ok()
+    assert lab.jobs(receiver, *TARGETS) == {}
+    assert "up to date" in lab.run(receiver, "dvc", "status").ok()
+    text = "".join(p.read_text() for p in (receiver / ".dvc").glob("config*"))
+    assert "testing" not in text
+
+
+def test_metrics_params_and_plots_of_two_commits_are_told_apart():
+    clone = home.fresh("compared")
+    lab.run(clone, "dvc", "pull").ok()
+    lab.edit(clone, lambda p: p["scales"]["demo"]["attacks"]["pgd10"].update(steps=3))
+    home.build(clone)
+    lab.run(clone, "record").ok()
+    lab.git(clone, "commit", "-qam", "more steps")
+    params = lab.run(clone, "dvc", "params", "diff", "HEAD~1", "HEAD").ok()
+    assert "scales.demo.attacks.pgd10.steps" in params
+    metrics = lab.run(clone, "dvc", "metrics", "diff", "--all", "HEAD~1", "HEAD").ok()
+    assert "pgd_at.pgd10" in metrics and "seconds" not in metrics
+    folder = home.world() / "plots"
+    lab.run(clone, "dvc", "plots", "diff", "HEAD~1", "HEAD", "-o", str(folder)).ok()
+    page = (folder / "index.html").read_text()
+    assert "table1" in page and "http" not in page  # opens without the internet
+    assert len(list((folder / "static").glob("*.png"))) >= 2
+
+
+def test_another_split_is_another_data_set_and_the_old_results_come_back():
+    clone = home.fresh("versions")
+    lab.run(clone, "dvc", "pull").ok()
+    before = load_plan(clone / "params.yaml")
+    lab.edit(clone, lambda p: p["datasets"]["digits"].update(split_seed=1))
+    after = load_plan(clone / "params.yaml")
+    assert not set(before.graph.runs) & set(after.graph.runs)
+    assert not set(before.graph.records) & set(after.graph.records)
+    wanted = lab.jobs(clone, *TARGETS)
+    assert wanted["prepare"] == 1 and wanted["train"] == 2 and "download" not in wanted
+    lab.run(clone, "prepare", "digits").ok()
+    lab.run(clone, "record").ok()
+    lab.git(clone, "commit", "-qam", "another split")
+    assert len(list((clone / "data/digits").iterdir())) == 2
+    lab.git(clone, "checkout", "-q", "HEAD~1")
+    lab.run(clone, "dvc", "checkout").ok()
+    assert lab.jobs(clone, *TARGETS) == {}
+    assert "up to date" in lab.run(clone, "dvc", "status").ok()
+    assert [p.name for p in (clone / "data/digits").iterdir()] == [before.dataset("digits").digest]
+
+
+def test_stages_name_every_table_of_params():
+    stages = yaml.safe_load((lab.ROOT / "dvc.yaml").read_text())
+    plan = load_plan(lab.ROOT / "params.yaml")
+    folders = {t.path.parent.name for t in plan.tables.values()} - {"results"}
+    assert set(stages["stages"]["paper"]["foreach"]) == folders
+    shown = {p for p in stages["plots"]}
+    figures = {str(t.path.with_suffix(".png")) for t in plan.tables.values()}
+    assert shown == {f for f in figures if not f.endswith("_all.png")}
+
+
+def test_every_pool_and_nothing_that_belongs_in_git_is_ignored():
+    ignored = ["results/runs/x/run.json", "results/records/x/y.npz", "results/snapshots/x/1"]
+    ignored += ["results/transfer/x.npz", "data/digits/0/x", "data/raw/digits/x"]
+    kept = ["results/runs.dvc", "results/manifest.jsonl", "results/table1.csv", "data/digits.dvc"]
+    kept += ["results/aute/table2.md", "results/aute/metrics/table2.json", "dvc.lock"]
+    command = ["git", "check-ignore", "--no-index", *ignored, *kept]
+    found = subprocess.run(command, cwd=lab.ROOT, capture_output=True, text=True).stdout.split()
+    assert found == ignored
+
+
+@pytest.mark.skipif("SHIPS_NOTHING" not in os.environ, reason="a user's clone commits results")
+def test_this_repository_ships_no_results():
+    names = lab.git(lab.ROOT, "ls-files", "results", "data", "dvc.lock").text.split()
+    assert [n for n in names if not n.startswith("data/reported/")] == ["results/.gitkeep"]
