@@ -130,7 +130,7 @@ def test_every_stale_table_has_its_mark_before_the_graph_is_built(monkeypatch, t
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     monkeypatch.chdir(tmp_path)
     plan = load_plan()
-    workflow.make_marks(plan)
+    workflow.mark_tables(plan)
     marks = {p.name for p in Path("work/plans").iterdir()}
     assert marks == {f"{t.name}-{t.digest}" for t in plan.tables.values()}
     for name, table in plan.tables.items():
