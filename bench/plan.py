@@ -25,7 +25,7 @@ TARGET = "results/table1.csv"
 
 def project(folder: Path, seeds: int) -> None:
     """A copy of the project, nothing built, with `seeds` seeds of its table."""
-    for name in ("pipeline", "profiles", "data/reported"):
+    for name in ("pipeline", "profiles", "envs", "data/reported"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "Snakefile", folder)
     params = yaml.safe_load((ROOT / "params.yaml").read_text())

@@ -58,7 +58,7 @@ def write_params(folder: Path, params: dict[str, Any]) -> None:
 def copy_project(folder: Path, params: dict[str, Any]) -> Path:
     """The code and these values in a folder, nothing built."""
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("pipeline", "profiles"):
+    for name in ("pipeline", "profiles", "envs"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     shutil.copytree(ROOT / "data" / "reported", folder / "data" / "reported")
     shutil.copy(ROOT / "Snakefile", folder)

@@ -41,7 +41,10 @@ def base():
     params = published() | {"scale": "paper"}
     table = params["tables"]["table1"]
     table |= {"rows": list(ROWS), "seeds": [0], "reported": "none"}
-    table["columns"] = ["clean"]
+    table |= {"columns": ["clean"], "suites": ["core", "own"]}
+    params["suites"] = {k: params["suites"][k] for k in ("core", "meat")}
+    attacks = ["fgsm", "members_margin_pgd", "chosen_gate", "pgd100"]
+    params["suites"]["own"] = {"attacks": attacks}
     params["tables"] = {"table1": table}
     for scale in params["scales"].values():
         scale.pop("tables", None)
@@ -67,7 +70,16 @@ def attack(params, name, with_surrogate):
         return None
     found = merged(params, "attacks", name)
     surrogate = found.pop("surrogate", "self")
-    return [found, surrogate] if with_surrogate else found
+    found.pop("only", None)
+    return [name, found, surrogate] if with_surrogate else found
+
+
+def suite(params, name, rule):
+    """The attacks of a suite that are for victims of this rule, and what else it says."""
+    entry = dict(params["suites"][name])
+    all_of_them = entry.pop("attacks")
+    wanted = [a for a in all_of_them if rule in merged(params, "attacks", a).get("only", [rule])]
+    return [entry, [attack(params, a, True) for a in wanted]]
 
 
 def training(params, name, members):
@@ -104,11 +116,8 @@ def dependencies(params, row):
     count = method.get("members", members)
     rule = changes.pop("combine", method["combine"]) if count > 1 else "single"
     changes.setdefault("logit_scale", 1)
-    suites = [
-        [attack(params, a, True) for a in params["suites"][s]["attacks"]] for s in table["suites"]
-    ]
-    names = [params["suites"][s]["attacks"] for s in table["suites"]]
-    shown = [trained, average, count, rule, changes, suites, names, params["core"]["evaluate"]]
+    suites = [suite(params, s, rule) for s in table["suites"]]
+    shown = [trained, average, count, rule, changes, suites, params["core"]["evaluate"]]
     return [json.dumps(part, sort_keys=True) for part in (trained, [trained, average], shown)]
 
 

@@ -100,6 +100,7 @@ def test_quoted_words_and_plain_values_are_read(tmp_path):
         ("a: {x: 1}\nb:\n  <<: {y: 1}\n", "params.yaml:3: '<<' is no value here"),
         ("a: 1\nb: 2\na: 3\n", "params.yaml:3: key a stands twice in one mapping"),
         ("a: {3: 1}\n", "params.yaml:1: key 3 is not a word"),
+        ('a: {"b\\n": 1}\n', "params.yaml:1: key 'b\\n' is not a word"),
         ("a: {[x]: 1}\n", "params.yaml:1: key ['x'] is not a word"),
         ("a: {on: 1}\n", "params.yaml:1: on is read differently"),
         ("a: [1\nb: 2\n", "params.yaml:2: not valid YAML: "),

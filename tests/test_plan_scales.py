@@ -20,18 +20,31 @@ def plan_of(scale):
 
 
 def radii(spec, kind):
-    """Radius fields of a component's spec."""
+    """Radius fields of a component's spec, those it hands on to a foreign constructor included."""
     types = component(kind, spec["component"]).types
-    return {k: spec["fields"][k] for k, t in types.items() if t == "Radius"}
+    found = {k: spec["fields"][k] for k, t in types.items() if t == "Radius"}
+    for own in (spec["fields"][k] for k, t in types.items() if t == "Arguments"):
+        found |= {k: own[k] for k in ("eps", "alpha") if k in own}
+    return found
 
 
 def stated(plan, section, name, key):
-    """A key of an entry as the file states it, as an exact number."""
-    entry = plan.entries.entry(section, name)[1]
+    """A key of an entry as the file states it for this scale, as an exact number."""
+    cut = plan.entries.part(section).get(name, {}) if section == "attacks" else {}
+    entry = {**plan.entries.entry(section, name)[1], **cut}
     text = str(entry[key]).replace(" ", "")
     if text.startswith("eps/"):
         return fraction(entry["eps"], "") / fraction(text.removeprefix("eps/"), "")
     return fraction(entry[key], "")
+
+
+def evaluated(plan):
+    """Cells and the attacks on them whose radii are the attack entry's own."""
+    for cell in (c for table in plan.tables.values() for c in table.cells if not c.setting.eps):
+        for suite, record in cell.records.items():
+            entry = plan.entries.section("suites")[suite]
+            if "eps" not in entry and "surrogates" not in entry:
+                yield from ((cell, name, spec) for name, spec in record.attacks)
 
 
 @pytest.mark.parametrize("scale", SCALES)
@@ -49,15 +62,26 @@ def test_every_scale_resolves_every_table(scale):
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_factor_of_a_stand_in_multiplies_every_radius_of_evaluation(scale):
     plan, seen = plan_of(scale), 0
-    cells = [c for table in plan.tables.values() for c in table.cells if not c.setting.eps]
-    for cell in cells:
+    for cell, name, spec in evaluated(plan):
         factor = plan.entries.stand_in(cell.setting.dataset)[1]
-        for record in cell.records.values():
-            for name, spec in record.attacks:
-                for key, found in radii(spec, "attacks").items():
-                    assert found == float(stated(plan, "attacks", name, key) * factor)
-                    seen += 1
+        for key, found in radii(spec, "attacks").items():
+            assert found == float(stated(plan, "attacks", name, key) * factor), (name, key)
+            seen += 1
     assert seen > 100
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_the_factor_multiplies_the_radii_of_a_sweep(scale):
+    plan, seen = plan_of(scale), 0
+    for cell in (c for table in plan.tables.values() for c in table.cells):
+        for suite, record in cell.records.items():
+            asked = plan.entries.section("suites")[suite].get("eps", [])
+            factor = plan.entries.stand_in(cell.setting.dataset)[1]
+            wanted = [float(fraction(eps, "") * factor) for eps in asked]
+            found = [spec["fields"]["eps"] for _, spec in record.attacks] if asked else []
+            assert found == wanted * (len(found) // max(len(wanted), 1))
+            seen += len(found)
+    assert seen > 5
 
 
 def trainings(plan):

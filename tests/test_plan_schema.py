@@ -13,6 +13,7 @@ from pipeline.plan.schema import available, class_fields, component, nearest
 def project(tmp_path, monkeypatch):
     """An empty project that components are read from."""
     monkeypatch.setattr(schema, "ROOT", tmp_path)
+    monkeypatch.setattr(schema, "EQUAL", tmp_path / "equal.json")
     for kind in schema.KINDS:
         (tmp_path / "pipeline" / kind).mkdir(parents=True)
     return tmp_path

@@ -153,7 +153,7 @@ def test_missing_rows_say_what_they_are(gappy, text, status):
     frame, details, shown = tiny.tabulated(gappy, partial=True)
     assert frame["status"].tolist() == ["done"] * 3 + [status, "planned"]
     assert details["rows"]["trades"] == {**details["rows"]["trades"], "status": status}
-    assert f"| trades | {status} |" in shown and "| soe | planned |" in shown
+    assert f"| trades | {status} |" in shown and "| to_come | planned |" in shown
     assert frame.loc["trades", "pgd10"] == "" and not is_current(gappy.table("table1"))
 
 

@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from projects import TARGET, copy_project, edit, jobs, published, run, tiny_params
+from projects import TARGET, copy_project, edit, jobs, published, run, tiny_params, write_params
 
 pytestmark = pytest.mark.workflow
 
@@ -60,8 +60,9 @@ def test_a_value_edited_and_put_back_without_a_run_costs_nothing(built):
 
 
 def test_two_swapped_values_are_noticed(built):
-    edit(built, "lr: 0.1\n", "lr: 0.9\n")
-    edit(built, "momentum: 0.9\n", "momentum: 0.1\n")
+    params = tiny_params()
+    params["recipes"]["unified"] |= {"lr": 0.9, "momentum": 0.1}  # 0.1 and 0.9
+    write_params(built, params)
     assert jobs(built)["train"] == 2
 
 

@@ -58,7 +58,7 @@ class _Strict(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
+            if not isinstance(key, str) or not key.isprintable():
                 raise _refusal(key_node, f"key {key!r} is not a word; quote or rename it")
             if key in seen:
                 raise _refusal(key_node, f"key {key} stands twice in one mapping; keep one")

@@ -110,7 +110,7 @@ def adopt_pattern(plan: Plan) -> str:
 
 def train_pattern(plan: Plan) -> str:
     """Regular expression of the ids of trainings: all that are no averages and not adopted."""
-    return rf"(?!{average_pattern(plan)}|(?:{adopt_pattern(plan)})$)[a-z0-9_-]+"
+    return rf"(?!{average_pattern(plan)}|{adopt_pattern(plan)})[a-z0-9_-]+"
 
 
 def uncut_tables(plan: Plan) -> list[str]:
