@@ -4,6 +4,7 @@
 `snakemake -n`, in a copy of the project whose table has that many seeds; the least of some runs.
 """
 
+import argparse
 import os
 import platform
 import re
@@ -45,7 +46,10 @@ def measure(command: list[str], folder: Path) -> tuple[float, float, str]:
 
 
 def main() -> None:
-    seeds, repeats = (int(a) for a in (sys.argv[1:] + ["9", "5"][len(sys.argv) - 1 :])[:2])
+    parser = argparse.ArgumentParser(prog="python -m bench.plan")
+    parser.add_argument("seeds", nargs="?", type=int, default=9)
+    parser.add_argument("repeats", nargs="?", type=int, default=5)
+    args = parser.parse_args()
     bins = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     os.environ["PATH"] = bins
     commands = {
@@ -54,13 +58,13 @@ def main() -> None:
     }
     print(
         f"{platform.machine()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}, Python "
-        f"{platform.python_version()}, Snakemake {version('snakemake')}; least of {repeats}"
+        f"{platform.python_version()}, Snakemake {version('snakemake')}; least of {args.repeats}"
     )
     best = 0.0
     with tempfile.TemporaryDirectory() as name:
-        project(Path(name), seeds)
+        project(Path(name), args.seeds)
         for label, command in commands.items():
-            runs = [measure(command, Path(name)) for _ in range(repeats)]
+            runs = [measure(command, Path(name)) for _ in range(args.repeats)]
             best = min(wall for wall, _, _ in runs)
             total = re.search(r"^total +(\d+)$", runs[0][2], re.MULTILINE)
             jobs = f", {total[1]} jobs" if total else ""

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from pipeline.plan import checks, schema, suites, values
+from pipeline.plan import checks, suites, values
 from pipeline.plan.entries import Entries
 from pipeline.plan.graph import PARENT_KEYS, SPECIAL, VICTIM_KEYS, Graph
 from pipeline.plan.values import Entry
@@ -53,7 +53,7 @@ def _check_method(entries: Entries, name: str) -> None:
 def _check_average(graph: Graph, name: str) -> None:
     """Types of an average's own keys, and that its trajectory is some method's."""
     where, (root, entry) = f"averages.{name}", graph.entries.entry("averages", name)
-    types = schema.component("averages", root).types
+    types = graph.entries.component("averages", root).types
     values.only(entry, (*types, "of", "members"), where, must=("of",))
     rest = {k: v for k, v in entry.items() if k in types}
     graph.entries.resolve("averages", name, rest)

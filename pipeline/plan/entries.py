@@ -107,7 +107,6 @@ class Entries(Scale):
         super().__init__(params)
         self.core = self._core()
         self.mirror = self._mirror()
-        self._known: dict[tuple[Any, ...], Resolved] = {}
 
     def _core(self) -> dict[str, int]:
         core = self.params.get("core", {})
@@ -124,9 +123,15 @@ class Entries(Scale):
 
     def entry(self, kind: str, name: str) -> tuple[str, Entry]:
         """Root name and merged keys of one entry."""
-        return values.inherit(self.section(kind), kind, name)
+        key = ("entry", kind, name)
+        root, merged = self.once(key, lambda: values.inherit(self.section(kind), kind, name))
+        return root, dict(merged)
 
     # ---- components
+
+    def component(self, kind: str, name: str) -> schema.Component:
+        """What its file says of a component, read once."""
+        return self.once(("component", kind, name), lambda: schema.component(kind, name))
 
     def dataset(self, name: str) -> Dataset:
         """The data set of one entry of `datasets:`."""
@@ -139,7 +144,7 @@ class Entries(Scale):
     ) -> Resolved:
         """Entry `name` of section `kind`, or other keys in its place, with coerced values."""
         root, own = self.entry(kind, name)
-        component = schema.component(kind, root)
+        component = self.component(kind, root)
         where, keys = f"{kind}.{name}", own if entry is None else entry
         fields = values.coerce(keys, component.types, where, eps_factor=factor)
         return Resolved(name, root, fields, component.code)
@@ -164,16 +169,17 @@ class Entries(Scale):
 
     def _once(self, kind: str, name: str, factor: Fraction, eps: Any = None) -> Resolved:
         """A component that depends on nothing but its name, factor and radius, resolved once."""
-        key = (kind, name, factor, str(eps))
-        if key not in self._known:
+
+        def find() -> Resolved:
             entry = self.cut(kind, name, self.entry(kind, name)[1]) if kind == "attacks" else None
             if entry:
                 entry.pop("surrogate", None)
                 entry.pop("only", None)
             if entry and eps is not None:
                 entry["eps"] = eps
-            self._known[key] = self.resolve(kind, name, entry, factor)
-        return self._known[key]
+            return self.resolve(kind, name, entry, factor)
+
+        return self.once((kind, name, factor, str(eps)), find)
 
     def surrogate(self, name: str) -> str:
         """What an attack differentiates instead of the victim: see pipeline/ensemble.py."""
@@ -212,15 +218,19 @@ class Entries(Scale):
     def training(self, name: str, setting: Setting) -> tuple[Entry, int]:
         """The recipe that method `name` trains by, and its epochs before the scale."""
         root, entry = self.entry("methods", name)
-        entry = {**entry, **self.overrides(setting, schema.component("methods", root).types)}
+        entry = {**entry, **self.overrides(setting, self.component("methods", root).types)}
         return self.recipe(
             setting.recipe, {k: v for k, v in entry.items() if k in self.recipe_types}
         )
 
     def method(self, name: str, setting: Setting) -> tuple[Resolved, Entry]:
         """A method's own fields, epochs rescaled, and the recipe it trains by."""
+        key = ("method", name, setting.dataset, setting.recipe, setting.overrides)
+        return self.once(key, lambda: self._method(name, setting))
+
+    def _method(self, name: str, setting: Setting) -> tuple[Resolved, Entry]:
         root, entry = self.entry("methods", name)
-        types = schema.component("methods", root).types
+        types = self.component("methods", root).types
         entry = {**entry, **self.overrides(setting, types)}
         entry = {k: v for k, v in entry.items() if k not in self.recipe_types and k != "members"}
         recipe, before = self.training(name, setting)

@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan import adopted, checks, schema, suites, values
+from pipeline.plan import adopted, averaged, checks, schema, suites, values
 from pipeline.plan.artifacts import (
     Cell,
     Element,
@@ -72,7 +72,7 @@ class Graph:
             run, combine = adopted.run(self, name, changes, setting)
             runs = [self.runs.setdefault(run.id, run)]
         else:
-            runs, combine = self._runs(trained, setting)
+            runs, combine = self.trained(trained, setting)
         combine = changes.get("combine", combine)
         combine = checks.one_of(combine, checks.COMBINATIONS, f"{name}.combine")
         where = f"params.yaml: victims.{name}.logit_scale"
@@ -131,16 +131,16 @@ class Graph:
             return self.fields(
                 str(entry.get("of" if entry.get("of") != adopted.FILE else "method"))
             )
-        own = schema.component(kind, root).types
+        own = self.entries.component(kind, root).types
         of = self.fields(str(entry.get("of"))) if kind == "averages" else set()
         return {*own, *of, *self.entries.recipe_types}
 
     # ---- runs
 
-    def _runs(self, name: str, setting: Setting) -> tuple[list[Run], str]:
+    def trained(self, name: str, setting: Setting) -> tuple[list[Run], str]:
         """The runs behind an average or a method, and how its members combine."""
         if self.kind(name) == "averages":
-            return self._average(name, setting)
+            return averaged.runs(self, name, setting)
         members = self.entries.members("methods", name, setting)
         method, recipe = self.entries.method(name, setting)
         combine = method.fields["combine"]
@@ -159,7 +159,7 @@ class Graph:
         fields = dict(method.fields)
         if members == 1:  # how members meet is no part of what one member learns
             fields |= {"joint": False, "combine": "single"}
-        types = schema.component("methods", method.component).types
+        types = self.entries.component("methods", method.component).types
         edges = {
             k: self._parent(fields[k], setting)
             for k, t in types.items()
@@ -201,7 +201,7 @@ class Graph:
 
     def _archs(self, method: Resolved, setting: Setting) -> Entry:
         """Specs of the archs that a method's Arch fields name; `same` is the row's own."""
-        types = schema.component("methods", method.component).types
+        types = self.entries.component("methods", method.component).types
         named = {k: method.fields[k] for k, t in types.items() if t == "Arch"}
         return {
             k: self.entries.arch(setting.arch if v == "same" else v).spec for k, v in named.items()
@@ -228,38 +228,6 @@ class Graph:
             values.find(self.entries.section(f"{key}s"), f"{where}.{key}", own[key])
         checks.parent(own, where)
         return replace(setting.bare(), **own)
-
-    def _average(self, name: str, setting: Setting) -> tuple[list[Run], str]:
-        entries, where = self.entries, f"averages.{name}"
-        root, entry = entries.entry("averages", name)
-        types = schema.component("averages", root).types
-        values.only(entry, (*types, "of", "members"), where, must=("of",))
-        if self.kind(entry["of"], f"{where}.of") != "methods":
-            raise UserError(f"params.yaml: {where}.of: {entry['of']} is no method")
-        setting = replace(setting, members=entries.members("averages", name, setting))
-        entry |= {k: v for k, v in setting.overrides if k in types}
-        own = {k: v for k, v in entry.items() if k in types}
-        found = entries.resolve("averages", name, own, entries.stand_in(setting.dataset)[1])
-        recipe, before = entries.training(entry["of"], setting)
-        fields = values.rescale(found.fields, types, before, recipe["epochs"])
-        checks.window(found.fields, types, before, where)
-        trajectories, combine = self._runs(entry["of"], setting)
-        resolved = replace(found, fields=fields)
-        return [self._averaged(resolved, t) for t in trajectories], combine
-
-    def _averaged(self, average: Resolved, of: Run) -> Run:
-        spec = {
-            "stage": "average",
-            "core": self.entries.core["average"],
-            "trajectory": digest(of.spec),
-            "average": average.spec,
-            "data": of.dataset.digest,
-            "threads": self.entries.threads,
-        }
-        head = f"{of.dataset.name}-{of.arch}-{average.name}-s{of.spec['seed']}"
-        id, stage = f"{head}-{digest(spec)}", "average"
-        run = Run(id, stage, average.name, of.dataset, of.arch, spec, of.members, (of.id,))
-        return self.runs.setdefault(id, run)
 
     # ---- records
 

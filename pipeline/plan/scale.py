@@ -1,13 +1,15 @@
 """The scale in use: what it shrinks, and what stands in for what. It adds nothing."""
 
+from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.errors import UserError
 from pipeline.plan import checks, values
 from pipeline.plan.schema import ROOT, class_fields
 from pipeline.plan.values import Entry
 
+T = TypeVar("T")
 KEYS = (
     "base",
     "threads",
@@ -32,7 +34,7 @@ class Scale:
 
     def __init__(self, params: Entry) -> None:
         self.params = params
-        self._sections: dict[str, dict[str, Entry]] = {}
+        self._found: dict[tuple[Any, ...], Any] = {}
         scales = self.section("scales")
         self.scale_name = values.find(scales, "scale", params.get("scale"))
         if scales.get("paper") != {}:
@@ -62,9 +64,14 @@ class Scale:
 
     def section(self, name: str) -> dict[str, Entry]:
         """A section whose every value is a mapping, checked once."""
-        if name not in self._sections:
-            self._sections[name] = values.section(self.params, name)
-        return self._sections[name]
+        return self.once(("section", name), lambda: values.section(self.params, name))
+
+    def once(self, key: tuple[Any, ...], find: Callable[[], T]) -> T:
+        """What `find` gives, asked for once."""
+        if key not in self._found:
+            self._found[key] = find()
+        found: T = self._found[key]
+        return found
 
     def part(self, key: str) -> Entry:
         """A mapping of the scale, empty when it shrinks nothing there."""
@@ -82,6 +89,9 @@ class Scale:
 
     def stand_in(self, name: str) -> tuple[str, Fraction]:
         """The data set that stands for `name` at this scale, and its eps factor."""
+        return self.once(("stand_in", name), lambda: self._stand_in(name))
+
+    def _stand_in(self, name: str) -> tuple[str, Fraction]:
         entry = self.part("stand_ins").get(name)
         if entry is None:
             return name, Fraction(1)

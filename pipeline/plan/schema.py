@@ -98,6 +98,12 @@ def _component(kind: str, name: str, path: str, _mtime: int) -> Component:
 
 
 def _parse(path: Path) -> ast.Module:
+    """The source's tree, read again only when the file has changed."""
+    return _tree(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _tree(path: Path, _mtime: int) -> ast.Module:
     try:
         return ast.parse(path.read_bytes(), filename=str(path))  # bytes: no locale's encoding
     except SyntaxError as error:
@@ -161,6 +167,11 @@ def code_hash(tree: ast.Module, name: str) -> str:
 
 def code_of(path: Path) -> str:
     """Hash of everything a file defines, for files that are not one component."""
+    return _code_of(path, path.stat().st_mtime_ns)
+
+
+@cache
+def _code_of(path: Path, _mtime: int) -> str:
     defined = _definitions(_parse(path))
     return digest({n: _shape(nodes) for n, nodes in sorted(defined.items())}, 16)
 

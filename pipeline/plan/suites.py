@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
@@ -65,19 +66,16 @@ def record(graph: "Graph", victim: Victim, suite: str, setting: Setting, images:
     entries = graph.entries
     entry = check(entries, suite)
     leave = leaves(entries, suite)
-    found: list[tuple[str, Entry]] = []
+    suited = _suited(graph, suite, victim.combine, setting)
     sets: list[str] = []
-    for surrogate in entry.get("surrogates", [None]):
-        for name, attack, eps in _attacks(entry):
-            if not entries.suits(attack, victim.combine):
-                continue
-            spec = _spec(entries, attack, setting, eps)
-            if surrogate is None:
-                found.append((name, {**spec, "surrogate": entries.surrogate(attack)}))
-            else:
-                made = _set(graph, victim, str(surrogate), (name, spec), setting, images)
-                sets.append(made.id)
-                found.append((f"{surrogate}_{name}", _stored(made)))
+    if "surrogates" in entry:
+        found = []
+        for surrogate, (name, _, spec) in product(entry["surrogates"], suited):
+            made = _set(graph, victim, str(surrogate), (name, spec), setting, images)
+            sets.append(made.id)
+            found.append((f"{surrogate}_{name}", _stored(made)))
+    else:
+        found = [(n, {**spec, "surrogate": entries.surrogate(a)}) for n, a, spec in suited]
     if not found:
         raise UserError(f"params.yaml: suites.{suite}: has no attack for {victim.entry}")
     spec = {
@@ -94,9 +92,22 @@ def record(graph: "Graph", victim: Victim, suite: str, setting: Setting, images:
     return graph.records.setdefault(id, made_record)
 
 
-def _spec(entries: Entries, attack: str, setting: Setting, eps: Any) -> Entry:
-    factor = entries.stand_in(setting.dataset)[1]
-    return entries.named_attack(attack, factor, setting.eps if eps is None else eps).spec
+def _suited(
+    graph: "Graph", suite: str, combine: str, setting: Setting
+) -> list[tuple[str, str, Entry]]:
+    """(name in the record, entry, spec) of the attacks for victims of this rule, found once."""
+    entries = graph.entries
+
+    def find() -> list[tuple[str, str, Entry]]:
+        factor = entries.stand_in(setting.dataset)[1]
+        asked = [a for a in _attacks(check(entries, suite)) if entries.suits(a[1], combine)]
+        radii = [setting.eps if eps is None else eps for _, _, eps in asked]
+        return [
+            (name, attack, entries.named_attack(attack, factor, eps).spec)
+            for (name, attack, _), eps in zip(asked, radii, strict=True)
+        ]
+
+    return entries.once(("suite", suite, combine, setting.dataset, str(setting.eps)), find)
 
 
 def _set(

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 from pipeline.errors import UserError
@@ -143,8 +144,14 @@ def _value(value: Any, kind: str, where: str, eps: Fraction | None, factor: Frac
     return _SCALARS[kind](value, where)
 
 
+@cache
+def _choices(kind: str) -> tuple[Any, ...]:
+    choices: tuple[Any, ...] = ast.literal_eval(f"({kind[len('Literal[') : -1]},)")
+    return choices
+
+
 def _literal(value: Any, kind: str, where: str) -> Any:
-    choices = ast.literal_eval(f"({kind[len('Literal[') : -1]},)")
+    choices = _choices(kind)
     for choice in choices:
         if choice == value and type(choice) is type(value):
             return choice
