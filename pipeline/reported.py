@@ -56,10 +56,11 @@ class Reported:
             & (rows["attack"] == column)
             & (rows["checkpoint"] == setting.checkpoint)
         ]
-        found = found[[self._same_eps(cell, column, eps) for eps in found["eps"]]]
-        if found["value"].nunique() != 1:  # a paper may print a cell again in another table
+        printed = zip(found["eps"], found["value"], strict=True)
+        same = {value for eps, value in printed if self._same_eps(cell, column, eps)}
+        if len(same) != 1:  # a paper may print a cell again in another table
             return None
-        return float(values.fraction(found["value"].iloc[0], str(self.path))) / 100
+        return float(values.fraction(same.pop(), str(self.path))) / 100
 
     def _is_changed(self, setting: Setting, column: str) -> bool:
         """Whether the scale or an axis makes something else of what the row's names say."""

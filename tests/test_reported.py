@@ -21,7 +21,7 @@ def reported(plan: Plan, *rows: dict[str, str], column: str = "pgd10") -> float 
     Path("data/reported").mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame([{**usual, **row} for row in rows], columns=list(COLUMNS))
     frame.to_csv("data/reported/aute.csv", index=False)
-    return Reported(plan, "aute").value(plan.table("table1").cells[0], column)
+    return Reported(plan, "aute", {}).value(plan.table("table1").cells[0], column)
 
 
 def paper(scale: str = "paper", **changed: Any) -> Plan:
@@ -80,9 +80,9 @@ def test_a_number_that_is_none_is_refused(there, row):
 
 def test_other_columns_or_no_file_are_refused(there):
     with pytest.raises(UserError, match="data/reported/aute.csv: cannot be read"):
-        Reported(paper(), "aute")
+        Reported(paper(), "aute", {})
     Path("data/reported").mkdir(parents=True)
     Path("data/reported/aute.csv").write_text("row,value\na,1\n")
     with pytest.raises(UserError, match="columns must be table, row, column"):
-        Reported(paper(), "aute")
-    assert Reported(paper(), "none").value(paper().table("table1").cells[0], "pgd10") is None
+        Reported(paper(), "aute", {})
+    assert Reported(paper(), "none", {}).value(paper().table("table1").cells[0], "pgd10") is None
