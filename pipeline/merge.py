@@ -16,7 +16,6 @@ from pipeline.files import locked
 from pipeline.plan import load_plan, manifest
 from pipeline.plan.manifest import MANIFEST, Line
 from pipeline.pools import Trees, git
-from pipeline.record import RESULTS, write
 
 Entries = dict[tuple[str, ...], str]
 
@@ -92,7 +91,7 @@ def merge(branch: str) -> str:
     _merge_by_git(branch)
     for pool, entries in listings.items():
         trees.store(pool, entries)
-    write(list(kept.values()))
+    pools.write_manifest(list(kept.values()))
     git(["add", "--", str(MANIFEST), *(str(pools.pool_file(p)) for p in listings)])
     left = _settle_derived()
     gone = lost(ours, kept)
@@ -148,7 +147,7 @@ def main(argv: list[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.merge", description=__doc__)
     parser.add_argument("branch", help="branch or commit to merge into this one")
     args = parser.parse_args(argv)
-    with locked(RESULTS):
+    with locked(MANIFEST.parent):
         print(merge(args.branch))
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import yaml
 
 from pipeline.errors import UserError
+from pipeline.files import write_atomic
+from pipeline.plan.manifest import MANIFEST, Line
 
 HEADER = (
     "# A pool. Conflict here: git merge --abort; make setup; make merge BRANCH=<the other>.\n"
@@ -78,6 +80,12 @@ def tree_hash(text: str, where: Path) -> str | None:
     except (yaml.YAMLError, TypeError, KeyError, ValueError):
         raise UserError(f"{where}: is no pool's file; git checkout {where}") from None
     return found
+
+
+def write_manifest(lines: Iterable[Line]) -> None:
+    """Replace the manifest: sorted, so that two branches change it in different places."""
+    text = "".join(f"{line.text()}\n" for line in sorted(lines, key=lambda n: n.artifact))
+    write_atomic(MANIFEST, text.encode())
 
 
 class Trees:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pipeline import finished, pools
 from pipeline.errors import UserError, report
-from pipeline.files import locked, write_atomic
+from pipeline.files import locked
 from pipeline.finished import Finished, Sums
 from pipeline.plan import Plan, Table, load_plan, manifest
 from pipeline.plan.manifest import MANIFEST, Line
@@ -20,12 +20,6 @@ from pipeline.plan.schema import digest
 from pipeline.plan.state import is_current
 
 RESULTS = Path("results")
-
-
-def write(lines: Sequence[Line]) -> None:
-    """Replace the manifest: sorted, so that two branches change it in different places."""
-    text = "".join(f"{line.text()}\n" for line in sorted(lines, key=lambda n: n.artifact))
-    write_atomic(MANIFEST, text.encode())
 
 
 class Recorder:
@@ -79,7 +73,7 @@ class Recorder:
         if not self.added:
             return
         pools.grow([path for artifact, _ in self.added for path in artifact.members])
-        write([*self.listed.values(), *(line for _, line in self.added)])
+        pools.write_manifest([*self.listed.values(), *(line for _, line in self.added)])
 
 
 def check_pools(listed: manifest.Manifest) -> None:

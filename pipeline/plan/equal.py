@@ -21,7 +21,7 @@ from pipeline.errors import UserError
 from pipeline.plan import load_plan, schema, writer
 from pipeline.plan.micro import params_for
 
-FILE = schema.EQUAL
+FILE = schema.ROOT / schema.EQUAL
 TARGETS = """
 import json
 from pipeline.plan import load_plan
@@ -60,7 +60,7 @@ def prove(component: str) -> str:
     _write(component, new, old, found[0], commit)
     return (
         f"{component}: {len(found[0])} results agree to the byte with {commit[:10]}; "
-        f"its code {new} counts as {old} (commit {FILE.relative_to(schema.ROOT)})"
+        f"its code {new} counts as {old} (commit {schema.EQUAL})"
     )
 
 

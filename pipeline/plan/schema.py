@@ -18,7 +18,7 @@ from typing import Any
 from pipeline.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
-EQUAL = Path(__file__).with_name("equal.json")  # code proven equal to older code
+EQUAL = "pipeline/plan/equal.json"  # code proven equal to older code
 KINDS = ("archs", "datasets", "attacks", "methods", "averages")
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 NOT_EXECUTED = ("annotation", "returns", "type_comment", "kind", "ctx", "simple", "type_params")
@@ -73,7 +73,7 @@ def raw_code(kind: str, name: str) -> str:
 
 def _identity(root: Path, name: str, code: str) -> str:
     """The code hash that counts: that of the oldest code this one was proven equal to."""
-    path = root / EQUAL.relative_to(ROOT)
+    path = root / EQUAL
     known = _equal(str(path), path.stat().st_mtime_ns) if path.exists() else {}
     return known.get(name, {}).get(code, code)
 
