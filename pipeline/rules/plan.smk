@@ -48,7 +48,8 @@ onstart:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)  # -q would swallow it
         raise WorkflowError("refused: see above") from None
-    print(jobs.summary(PLAN))
+    made = [str(f) for job in workflow.dag.needrun_jobs() for f in job.output]
+    print(jobs.summary(PLAN, made))
 
 
 onerror:
