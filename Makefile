@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= 2
 STAMP := $(VENV)/.installed
 
-.PHONY: table1 test crash setup drivers record merge lint format typecheck bench demo-all golden strength lint-records
+.PHONY: table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all golden strength lint-records
 
 table1: setup  ## every stage, from data to results/table1.csv, at the scale of params.yaml
 	snakemake -q rules -c $(CORES) results/table1.csv
@@ -14,7 +14,11 @@ table1: setup  ## every stage, from data to results/table1.csv, at the scale of 
 
 test: setup  ## what CI runs
 	$(MAKE) lint typecheck
-	python -m pytest tests
+	python -m pytest tests -m "not cluster"
+
+cluster: setup  ## on a private SLURM (root; .ci/slurm installs it): 4 minutes, and still timing-sensitive
+	./.ci/slurm
+	python -m pytest tests/test_cluster.py
 
 setup: $(STAMP) drivers  ## .venv with the pinned packages, git's merge drivers for this clone
 
