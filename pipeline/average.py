@@ -6,6 +6,7 @@ Snapshots are read tensor by tensor, so memory is that of one tensor over all ep
 import argparse
 import copy
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,7 @@ class BatchNormPass:
 
 def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     """Write the folder of one average, weights last."""
+    started = time.monotonic()
     average: Average = registry.build("averages", run.spec["average"])
     spec = models.training_spec(plan, run)
     split = load_split(run.dataset, "train", where)
@@ -127,6 +129,7 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     details = {"id": run.id, "spec": run.spec, "flops": counter.total, "inherited": inherited}
     text = json.dumps(details, indent=1, sort_keys=True) + "\n"
     write_atomic(run.folder / "run.json", text.encode())
+    device.write_times(run.folder / "run.time.json", time.monotonic() - started, where)
     checkpoint.save(run.folder / "weights.safetensors", checkpoint.collect(members))
 
 

@@ -15,9 +15,7 @@ from pipeline.errors import UserError, report
 from pipeline.files import locked
 from pipeline.plan import load_plan, manifest
 from pipeline.plan.manifest import MANIFEST, Line
-from pipeline.pools import Trees, git
-
-Entries = dict[tuple[str, ...], str]
+from pipeline.pools import Entries, Trees, git
 
 
 @dataclass(frozen=True)

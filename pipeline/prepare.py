@@ -3,12 +3,14 @@
 import argparse
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from pipeline.arrays import Images, ImageSet, Labels, stratified
+from pipeline.device import write_times
 from pipeline.errors import report
 from pipeline.files import save_safetensors
 from pipeline.plan import load_plan
@@ -16,6 +18,7 @@ from pipeline.receipt import check_receipt
 from pipeline.registry import component_class
 
 SPLITS = ("train", "validation", "test")
+TIMES = "prepare.time.json"
 
 
 def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
@@ -28,6 +31,7 @@ def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
     paths = {split: folder / f"{split}.safetensors" for split in SPLITS}
     if all(path.is_file() for path in paths.values()):
         return False
+    started = time.monotonic()
     check_receipt(raw)
     arrays = data.load(raw)
     data.check(arrays, raw)
@@ -44,6 +48,7 @@ def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
     _write(paths["train"], images, labels, metadata)
     images, labels = arrays.train_images[held], arrays.train_labels[held]
     _write(paths["validation"], images, labels, metadata)
+    write_times(folder / TIMES, time.monotonic() - started, torch.device("cpu"))
     _write(paths["test"], arrays.test_images, arrays.test_labels, metadata)
     return True
 

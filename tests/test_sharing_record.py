@@ -243,7 +243,6 @@ def test_nothing_in_the_pipeline_writes_in_place():
         "files.py": 1,  # the lock
         "fetch.py": 1,  # a .part file that is renamed
         "unpack.py": 1,  # files of a folder that is renamed
-        "pools.py": 2,  # .dvc files, which belong in git
         "equal.py": 3,  # two trees in a temporary folder, and a file that is renamed
         "lease.py": 1,  # a lock under work/
     }
