@@ -7,17 +7,17 @@ git. The first recorded content of a name wins; a table is staged only when its 
 import argparse
 import datetime
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import finished, pools
 from pipeline.errors import UserError, report
 from pipeline.files import locked
 from pipeline.finished import Finished, Sums
-from pipeline.plan import Plan, Table, load_plan, manifest
+from pipeline.plan import Plan, load_plan, manifest
 from pipeline.plan.manifest import MANIFEST, Line
 from pipeline.plan.schema import digest
 from pipeline.plan.state import is_current
+from pipeline.plan.workflow import stages
 
 RESULTS = Path("results")
 
@@ -106,21 +106,11 @@ def stage_tables(plan: Plan) -> tuple[list[Path], list[str]]:
     return [f for f in files if f.exists()], stale
 
 
-def lock_stages(tables: Sequence[Table]) -> None:
-    """Tell DVC that the stages of today's tables are done, whoever ran Snakemake."""
-    folders: dict[Path, bool] = {}
-    for table in tables:
-        done = is_current(table) or not table.path.exists()
-        folders[table.path.parent] = folders.get(table.path.parent, True) and done
-    made = {t.path.parent for t in tables if t.path.exists()}
-    names = [stage_of(folder) for folder in sorted(made) if folders[folder]]
-    if names and Path("dvc.yaml").exists():
-        pools.dvc(["commit", "--force", *names])
-
-
-def stage_of(folder: Path) -> str:
-    """The stage of dvc.yaml that makes the tables of a folder."""
-    return "unified" if folder == RESULTS else f"paper@{folder.name}"
+def lock_stages(plan: Plan) -> None:
+    """Tell DVC that stages are done whose every table is today's, whoever ran Snakemake."""
+    done = [name for name, tables in stages(plan).items() if all(map(is_current, tables))]
+    if done:
+        pools.dvc(["commit", "--force", *(name.replace("_", "@", 1) for name in done)])
 
 
 def record(plan: Plan) -> list[str]:
@@ -132,7 +122,7 @@ def record(plan: Plan) -> list[str]:
         recorder.look(artifact)
     recorder.remember()
     recorder.sums.save()
-    lock_stages(list(plan.tables.values()))
+    lock_stages(plan)
     files, stale = stage_tables(plan)
     files += [*RESULTS.glob("*.dvc"), *Path("data").glob("*.dvc")]
     files += [f for f in (MANIFEST, Path("dvc.lock")) if f.exists()]
@@ -142,7 +132,8 @@ def record(plan: Plan) -> list[str]:
         print(f"{name}: not of today's params.yaml, so not staged; run snakemake {name}")
     count, size = len(recorder.added), sum(line.bytes for _, line in recorder.added)
     print(f"{count} new artifacts ({size / 1e6:.1f} MB), {len(recorder.listed)} known; ", end="")
-    print("now `git commit`, then `dvc push`")
+    changed = pools.git(["diff", "--name-only"]).split()  # params.yaml, that tables were made from
+    print(f"now `git commit{' --all' if changed else ''}`, then `dvc push`")
     return recorder.problems
 
 

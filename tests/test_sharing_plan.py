@@ -18,7 +18,7 @@ def test_the_plan_command_says_what_a_run_would_be_refused_for():
     assert "made again" not in lab.run(clone, "plan").ok()
     lab.edit(clone, lambda p: p["scales"]["demo"]["attacks"]["pgd10"].update(steps=4))
     said = lab.run(clone, "plan", lab.TABLE).ok()
-    assert "3 runs and 0 records would be made again" in said
+    assert "3 runs, 1 data set would be made again" in said
     listed = home.manifest(clone)
     run = next(n for n in listed if "/runs/" in n and "-pgd_at-" in n)
     line = listed[run]

@@ -23,9 +23,7 @@ RECORDERS = 12
 
 def unrecorded(name):
     """A repository whose artifacts lie on disk and are in no pool."""
-    folder = home.world() / name
-    lab.git(home.world(), "clone", "-q", str(home.bare()), str(folder))
-    lab.identify(folder)
+    folder = home.empty(name)
     for part in ("results/runs", "results/records", "data/digits", "data/raw"):
         shutil.copytree(home.origin() / part, folder / part)
     return folder

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.sharing
 
 def test_the_tutorial_does_what_it_says_as_it_stands(tmp_path):
     typed = tutorial.commands()
-    repository = home.copied("tutorial", home.one_row)
+    repository = home.copied("tutorial", lambda folder: home.shrink(folder, ["standard"]))
     said = tutorial.play(tmp_path, repository, [command for command, _ in typed])
     for (command, promised), text in zip(typed, said, strict=True):
         assert promised in text, (command, text)

@@ -30,7 +30,9 @@ def commands():
     """Every line of the section's blocks, with what it promises to say ('' where nothing)."""
     text = PAGE.read_text()
     section = text[text.index(SECTION) + len(SECTION) :].partition("\n## ")[0]
-    lines = [n for block in re.findall(r"```sh\n(.*?)```", section, re.S) for n in block.split("\n")]
+    lines = [
+        n for block in re.findall(r"```sh\n(.*?)```", section, re.S) for n in block.split("\n")
+    ]
     found = []
     for line in filter(None, lines):
         command, _, says = line.partition(SAYS)

@@ -150,14 +150,18 @@ def _mark(table: Table) -> Path:
     return Path("work/plans") / f"{table.name}-{table.digest}"
 
 
-def stages(plan: Plan) -> dict[str, list[str]]:
-    """Tables by DVC's stage: unified, paper_aute, ...; full versions of cut tables stand apart."""
-    found: dict[str, list[str]] = {}
+def stages(plan: Plan) -> dict[str, list[Table]]:
+    """Tables by DVC's stage, its @ as _: unified, beyond_sweep, paper_aute.
+
+    Full versions of cut tables belong to no stage.
+    """
+    found: dict[str, list[Table]] = {}
     for table in plan.tables.values():
-        if not table.path.stem.endswith("_all"):
-            folder = table.path.parent.name
-            name = "unified" if folder == "results" else f"paper_{folder}"
-            found.setdefault(name, []).append(str(table.path))
+        folder, name = table.path.parent.name, table.path.stem
+        if folder != "results":
+            found.setdefault(f"paper_{folder}", []).append(table)
+        elif not name.endswith("_all"):
+            found["unified" if name == "table1" else f"beyond_{name}"] = [table]
     return found
 
 
