@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pipeline import batchnorm, checkpoint, device, models, registry
 from pipeline.checkpoint import Weights
+from pipeline.draws import derive
 from pipeline.ensemble import combine
 from pipeline.errors import UserError, report
 from pipeline.files import load_safetensors, sha256_of, write_atomic
@@ -86,6 +87,7 @@ class BatchNormPass:
         """Re-estimate running statistics of every member, jointly crafted where they train so."""
         if self.average.bn_data == "kept":
             return
+        torch.manual_seed(derive(self.spec["seed"], "layers"))  # dropout's stream
         adversarial = self.average.bn_data == "adversarial"
         examples = self._examples(members) if adversarial else self._images()
         is_mean = self.average.bn_statistic == "cumulative"

@@ -18,7 +18,7 @@ from pipeline.evaluation import BATCH
 from pipeline.files import load_safetensors, save_safetensors, sha256_of
 from pipeline.images import Split, load_split
 from pipeline.lease import check_held, hold
-from pipeline.plan import Plan, TransferSet, Victim, load_plan
+from pipeline.plan import Plan, TransferSet, Victim, load_plan, manifest
 from pipeline.registry import build
 from pipeline.subset import subset
 
@@ -59,6 +59,7 @@ def craft(plan: Plan, made: TransferSet, where: torch.device) -> None:
 
 def read(made: TransferSet, split: Split, rows: Tensor) -> Tensor:
     """The set's images of some rows, on the split's device; raises UserError when it has others."""
+    manifest.verify(made.path)
     remedy = f"pull it again (dvc pull {made.path}) or run python -m pipeline.transfer {made.id}"
     tensors, about = load_safetensors(made.path, remedy)
     same = json.loads(about.get("spec", "null")) == json.loads(json.dumps(made.spec))

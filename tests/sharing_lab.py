@@ -74,6 +74,7 @@ COMMANDS = {
     "prepare": _module("pipeline.prepare"),
     "train": _module("pipeline.train"),
     "average": _module("pipeline.average"),
+    "transfer": _module("pipeline.transfer"),
     "evaluate": _module("pipeline.evaluate"),
     "tabulate": _module("pipeline.tabulate"),
 }

@@ -11,7 +11,7 @@ from pathlib import Path
 import sharing_lab as lab
 import yaml
 
-from pipeline.plan import Record, Run, Table, load_plan
+from pipeline.plan import Record, Run, Table, TransferSet, load_plan
 from pipeline.plan.manifest import MANIFEST, parse, winners, without_orphans
 from pipeline.plan.needs import closure
 
@@ -119,6 +119,8 @@ def _command(plan, artifact):
         return "tabulate", str(artifact.path)
     if isinstance(artifact, Record):
         return "evaluate", artifact.id
+    if isinstance(artifact, TransferSet):
+        return "transfer", artifact.id
     if isinstance(artifact, Run):
         if artifact.stage == "average":
             trajectory = artifact.parents[0]

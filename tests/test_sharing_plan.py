@@ -1,7 +1,4 @@
-"""`python -m pipeline.plan`: the guard's words, --pull, --unused, --equal."""
-
-import json
-import shutil
+"""`python -m pipeline.plan`: the guard's words, --pull, --unused."""
 
 import pytest
 import sharing_lab as lab
@@ -65,37 +62,3 @@ def test_unused_lists_what_no_table_needs_and_removes_nothing():
         assert (str(run.folder) in said) == (run.entry != "standard")
         assert (clone / run.folder).exists()
     assert "4 artifacts that no table needs" in said  # two runs, two records
-
-
-def refactor(clone, old, new):
-    path = clone / "pipeline/methods/standard.py"
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
-
-
-def test_a_proven_refactoring_keeps_its_identity_and_an_unproven_one_does_not():
-    clone = home.fresh("refactored")
-    lab.run(clone, "dvc", "pull").ok()
-    source = (clone / "pipeline/methods/standard.py").read_text()
-    body = source[source.index("        return ") :]
-    refactor(
-        clone, body, body.replace("        return ", "        found = ") + "        return found\n"
-    )
-    assert lab.jobs(clone, home.PAPER) == {"train": 1, "evaluate": 1, "tabulate": 1}
-    said = lab.run(clone, "plan", "--equal", "methods/standard").ok()
-    assert "agree to the byte" in said
-    assert lab.jobs(clone, *TARGETS) == {}
-    known = json.loads((clone / "pipeline/plan/equal.json").read_text())
-    (evidence,) = known["methods/standard"].values()
-    assert {n.split("/")[1] for n in evidence["results"]} == {
-        "best.safetensors",
-        "weights.safetensors",
-    }
-
-    refactor(clone, "return found", "return 2 * found")
-    said = lab.run(clone, "plan", "--equal", "methods/standard").fails()
-    assert "computes something else" in said and "keeps its new identity" in said
-    assert json.loads((clone / "pipeline/plan/equal.json").read_text()) == known
-    assert lab.jobs(clone, home.PAPER)["train"] == 1
-    shutil.rmtree(clone / "logs", ignore_errors=True)

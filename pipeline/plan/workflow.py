@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan, Run, Table, Victim
+from pipeline.plan import Dataset, Plan, Record, Run, Table, TransferSet, Victim
+from pipeline.plan.needs import Artifact
 from pipeline.plan.state import NEED, headline, is_current, states
 
 P = ParamSpec("P")
@@ -38,9 +39,40 @@ def _one_line(question: Callable[P, T]) -> Callable[P, T]:
     return answer
 
 
-def data(artifact: Run | Victim) -> list[str]:
-    """The prepared arrays of a run's or victim's data set."""
-    return [str(artifact.dataset.folder / f"{s}.safetensors") for s in SPLITS]
+def wanted(artifact: Artifact, inputs: Iterable[str | Path]) -> list[str]:
+    """Inputs of an artifact's job; once it is made, those that happen to be there.
+
+    An input that must be made first makes Snakemake run the job again, `ancient` or not.
+    """
+    is_made = all(path.exists() for path in outputs(artifact))
+    return [str(f) for f in inputs if not is_made or Path(f).exists()]
+
+
+def outputs(artifact: Artifact) -> list[Path]:
+    """The files of an artifact's job; a table's receipt speaks for all of its own."""
+    if isinstance(artifact, Run):
+        names = ["weights.safetensors", "run.json"]
+        names += ["best.safetensors", "history.csv"] if artifact.stage == "train" else []
+        return [artifact.folder / name for name in names]
+    if isinstance(artifact, Dataset):
+        return [artifact.folder / f"{s}.safetensors" for s in SPLITS]
+    return [artifact.path]
+
+
+def raw(plan: Plan, dataset: str) -> list[str]:
+    """The receipt of a data set's raw files."""
+    found = plan.dataset(dataset)
+    return wanted(found, [found.raw / "verified.json"])
+
+
+def data(artifact: Run | Record | TransferSet) -> list[str]:
+    """The prepared arrays that an artifact is made from."""
+    if isinstance(artifact, Run):
+        dataset = artifact.dataset
+    else:
+        victim = artifact.victim if isinstance(artifact, Record) else artifact.surrogate
+        dataset = victim.dataset
+    return wanted(artifact, outputs(dataset))
 
 
 def files(plan: Plan, victim: Victim) -> list[str]:
@@ -56,7 +88,8 @@ def files(plan: Plan, victim: Victim) -> list[str]:
 @_one_line
 def parents(plan: Plan, run: str) -> list[str]:
     """What a training needs of other runs."""
-    return [f for victim in plan.run(run).edges.values() for f in files(plan, victim)]
+    child = plan.run(run)
+    return wanted(child, [f for victim in child.edges.values() for f in files(plan, victim)])
 
 
 @_one_line
@@ -68,32 +101,37 @@ def trajectory(plan: Plan, run: str) -> list[str]:
     first = average.spec["average"]["fields"].get("start")
     if first is not None:
         found.append(str(source.snapshots / f"from{first}.json"))
-    return found
+    return wanted(average, found)
 
 
 @_one_line
 def weights(plan: Plan, record: str) -> list[str]:
     """What an evaluation needs: its victim, and the transfer sets it judges."""
-    wanted = plan.record(record)
-    return files(plan, wanted.victim) + [str(plan.set(id).path) for id in wanted.sets]
+    found = plan.record(record)
+    sets = [str(plan.set(id).path) for id in found.sets]
+    return wanted(found, files(plan, found.victim) + sets)
 
 
 @_one_line
 def surrogate(plan: Plan, set: str) -> list[str]:
     """What crafting a transfer set needs."""
-    return files(plan, plan.set(set).surrogate)
+    found = plan.set(set)
+    return wanted(found, files(plan, found.surrogate))
 
 
 @_one_line
-def adopted(plan: Plan, run: str) -> str:
+def adopted(plan: Plan, run: str) -> list[str]:
     """The file whose weights a run takes in."""
-    return str(plan.run(run).file)
+    found = plan.run(run)
+    return wanted(found, [found.file or ""])
 
 
 @_one_line
 def records(plan: Plan, table: str) -> list[str]:
-    """The records of a table."""
-    return [str(r.path) for r in plan.needs(plan.table(table))[0]]
+    """The records of a table; of one that is today's, those that are here."""
+    found = plan.table(table)
+    done = is_current(found)
+    return [str(r.path) for r in plan.needs(found)[0] if not done or r.path.exists()]
 
 
 def average_pattern(plan: Plan) -> str:
@@ -175,7 +213,10 @@ def summary(plan: Plan, made: Iterable[str] | None = None) -> str:
     files = None if made is None else set(made)
     needed = [s for s in states(plan, tables) if s.status == NEED]
     if files is not None:
-        needed = [s for s in needed if str(s.path) in files or s.stage == "trajectory"]
+        folders = {str(Path(f).parent) for f in files}  # a trajectory's file names its first epoch
+        needed = [
+            s for s in needed if str(s.path) in (folders if s.stage == "trajectory" else files)
+        ]
     return headline(plan, tables, needed)
 
 
