@@ -14,7 +14,7 @@ from pipeline.device import write_times
 from pipeline.errors import report
 from pipeline.files import save_safetensors
 from pipeline.plan import load_plan
-from pipeline.receipt import check_receipt
+from pipeline.receipt import check_receipt, check_stated
 from pipeline.registry import component_class
 
 SPLITS = ("train", "validation", "test")
@@ -33,6 +33,7 @@ def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
         return False
     started = time.monotonic()
     check_receipt(raw)
+    check_stated(raw, data.sha256)
     arrays = data.load(raw)
     data.check(arrays, raw)
     kept, held = stratified(arrays.train_labels, data.validation, data.split_seed)

@@ -18,6 +18,7 @@ from pipeline.plan.manifest import MANIFEST, Line
 from pipeline.plan.schema import digest
 from pipeline.plan.state import is_current
 from pipeline.plan.workflow import stages
+from pipeline.receipt import summed
 
 RESULTS = Path("results")
 
@@ -27,6 +28,8 @@ class Recorder:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = digest(plan.entries.params)
+        datasets = [plan.dataset(name) for name in plan.entries.section("datasets")]
+        self.stated = {sum for dataset in datasets for sum in dataset.fields["sha256"]}
         self.listed = manifest.read()
         self.sums = Sums()
         self.added: list[tuple[Finished, Line]] = []
@@ -36,7 +39,7 @@ class Recorder:
         """Take a new artifact; compare a known one with what was recorded."""
         try:
             known = self.listed.get(artifact.path.as_posix())
-            if known is not None:
+            if known is not None and not self._is_corrected(artifact, known):
                 self._compare(artifact, known)
             else:
                 self.added.append((artifact, self._line(artifact)))
@@ -68,12 +71,20 @@ class Recorder:
                 f"rm -r {name} && dvc pull {name}"
             )
 
+    def _is_corrected(self, artifact: Finished, known: Line) -> bool:
+        """Whether these are other raw files than the recorded ones, and today's plan names them."""
+        if artifact.kind != "raw" or self.sums.of(artifact) == known.sha256:
+            return False
+        sums = summed(artifact.path)
+        return bool(sums) and sums <= self.stated
+
     def remember(self) -> None:
         """Pools first, manifest last: what it lists is certainly there."""
         if not self.added:
             return
         pools.grow([path for artifact, _ in self.added for path in artifact.members])
-        pools.write_manifest([*self.listed.values(), *(line for _, line in self.added)])
+        lines = self.listed | {line.artifact: line for _, line in self.added}
+        pools.write_manifest(lines.values())
 
 
 def check_pools(listed: manifest.Manifest) -> None:
@@ -122,7 +133,10 @@ def record(plan: Plan) -> list[str]:
         recorder.look(artifact)
     recorder.remember()
     recorder.sums.save()
-    lock_stages(plan)
+    try:
+        lock_stages(plan)
+    except UserError as error:  # a `dvc repro` of the same stage runs: it writes the lock itself
+        recorder.problems.append(f"{error}; record again when it has ended")
     files, stale = stage_tables(plan)
     files += [*RESULTS.glob("*.dvc"), *Path("data").glob("*.dvc")]
     files += [f for f in (MANIFEST, Path("dvc.lock")) if f.exists()]

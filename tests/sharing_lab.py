@@ -71,6 +71,7 @@ COMMANDS = {
     "record": _module("pipeline.record"),
     "merge": _module("pipeline.merge"),
     "plan": _module("pipeline.plan.__main__"),
+    "download": _module("pipeline.download"),
     "prepare": _module("pipeline.prepare"),
     "train": _module("pipeline.train"),
     "average": _module("pipeline.average"),
