@@ -1,7 +1,8 @@
 """Speed and agreement of our attacks against torchattacks at equal settings.
 
-`python -m bench.attacks [images]`: forwards and backwards per sample (F, B), seconds of our run,
+`python -m bench.attacks [images [attack ...]]`: forwards and backwards per sample (F, B), seconds of our run,
 and how many times faster it is than torchattacks' in the same process (trust the ratio only).
+The last net sees digits enlarged to 32x32 RGB, and a tenth of the images: the shape of CIFAR-10.
 """
 
 import platform
@@ -26,7 +27,7 @@ from pipeline.attacks.square import Square
 from pipeline.draws import Draws
 
 EPS = 0.2
-TRAINING = 1200
+TEST = 720  # the others train: the split of data set `digits`
 Crafted = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -35,18 +36,19 @@ class Counting(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.forwards, self.backwards = model, 0, 0
+        self.model = model
+        self.work = {"forwards": 0, "backwards": 0}  # shared with a folded copy
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, classes]."""
-        self.forwards += len(images)
+        self.work["forwards"] += len(images)
         logits = self.model(images)
         if logits.requires_grad:
             logits.register_hook(self._count)
         return logits
 
     def _count(self, gradient: Tensor) -> None:
-        self.backwards += len(gradient)
+        self.work["backwards"] += len(gradient)
 
 
 def pgd(**changed) -> PGD:
@@ -63,7 +65,9 @@ def apgd(loss: str, targets: int) -> APGD:
 def train(images: Tensor, labels: Tensor, eps: float) -> nn.Module:
     torch.manual_seed(0)
     arch = ResNet20(blocks=1, width=16, shortcut="conv", leaky=0.0)
-    model = arch.build(classes=10, channels=1, size=8, mean=[0.3], std=[0.4])
+    channels, size = images.shape[1:3]
+    mean, std = [0.3] * channels, [0.4] * channels
+    model = arch.build(classes=10, channels=channels, size=size, mean=mean, std=std)
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=0.0005)
     attack = pgd(eps=eps, step_size=eps / 3, steps=5)
     for epoch in range(8):
@@ -116,11 +120,12 @@ def pairs(model: nn.Module) -> dict[str, tuple[object, Crafted]]:
 
 def measure(counting: Counting, craft: Callable[[], Tensor]) -> tuple[Tensor, float, float, float]:
     """Images, forwards and backwards per image, seconds of processor time."""
-    counting.forwards = counting.backwards = 0
+    counting.work |= {"forwards": 0, "backwards": 0}
     begun = time.process_time()
     moved = craft()
     seconds = time.process_time() - begun
-    return moved, counting.forwards / len(moved), counting.backwards / len(moved), seconds
+    work = counting.work
+    return moved, work["forwards"] / len(moved), work["backwards"] / len(moved), seconds
 
 
 def robust(model: nn.Module, moved: Tensor, images: Tensor, labels: Tensor) -> Tensor:
@@ -130,12 +135,15 @@ def robust(model: nn.Module, moved: Tensor, images: Tensor, labels: Tensor) -> T
     return right | ((moved - images).abs().flatten(1).amax(1) > EPS + 1e-6)
 
 
-def compare(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+def compare(model: nn.Module, images: Tensor, labels: Tensor, names: list[str]) -> None:
+    """A line for each of the attacks named, or for all."""
     counting = Counting(
         model
     ).eval()  # torchattacks puts a training wrapper's model into train mode
     print("attack      robust  theirs  agree |    F      B  | theirs F     B  |      s  ratio")
-    for name, (ours, theirs) in pairs(counting).items():
+    found = pairs(counting)
+    for name in names or found:
+        ours, theirs = found[name]
         draws = Draws(0, torch.arange(len(images)))
         mine, f, b, s = measure(counting, lambda a=ours, d=draws: a(counting, images, labels, d))
         torch.manual_seed(0)
@@ -152,13 +160,18 @@ def main() -> None:
     torch.set_num_threads(1)
     loaded = load_digits()
     order = torch.randperm(len(loaded.target), generator=torch.Generator().manual_seed(0))
-    images = (torch.tensor(loaded.images, dtype=torch.float32)[:, None] / 16)[order]
+    small = (torch.tensor(loaded.images, dtype=torch.float32)[:, None] / 16)[order]
+    large = F.interpolate(small, scale_factor=4).expand(-1, 3, -1, -1).contiguous()
     labels = torch.tensor(loaded.target)[order]
     print(f"{platform.machine()}, 1 thread, torch {torch.__version__}, torchattacks 3.5.1")
-    for name, eps in (("undefended", 0.0), ("adversarially trained", EPS)):
-        model = train(images[:TRAINING], labels[:TRAINING], eps)
-        print(f"\n{name} ResNet-8, {count} digits, eps {EPS}, robust accuracy in %")
-        compare(model, images[-count:], labels[-count:])
+    for name, images, eps, tested in (
+        ("undefended", small, 0.0, count),
+        ("adversarially trained", small, EPS, count),
+        ("adversarially trained, 32x32 RGB", large, EPS, max(count // 10, 1)),
+    ):
+        model = train(images[:-TEST], labels[:-TEST], eps)
+        print(f"\n{name} ResNet-8, {tested} digits, eps {EPS}, robust accuracy in %", flush=True)
+        compare(model, images[-TEST:][:tested], labels[-TEST:][:tested], sys.argv[2:])
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ from victims import Exact
 
 from pipeline import registry
 from pipeline.draws import Draws, derive
-from pipeline.ensemble import Combination, combine, surrogates
+from pipeline.ensemble import Combination, combine
 from pipeline.errors import UserError
 from pipeline.evaluation import Counted, Evaluation
 from pipeline.images import Split
 from pipeline.losses import cross_entropy, margin
 from pipeline.records import pack
 from pipeline.subset import subset
+from pipeline.surrogates import surrogates
 
 EPS = 0.1
 
@@ -168,10 +169,10 @@ def test_counted_counts_images_forwards_and_backwards():
     images = torch.rand(6, 1, 8, 8, requires_grad=True)
     with torch.no_grad():
         model(images)
-    assert (model.forwards, model.backwards) == (6, 0)
+    assert model.work == {"forwards": 6, "backwards": 0}
     torch.autograd.grad(cross_entropy(model(images), torch.zeros(6, dtype=int)).sum(), images)
     model(images[:2])
-    assert (model.forwards, model.backwards) == (14, 6)
+    assert model.work == {"forwards": 14, "backwards": 6}
     assert not model.random and Counted(exact(2, "random_one")).random
 
 
