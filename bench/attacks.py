@@ -1,7 +1,8 @@
 """Speed and agreement of our attacks against torchattacks at equal settings.
 
-`python -m bench.attacks [images [attack ...]]`: forwards and backwards per sample (F, B), seconds of our run,
-and how many times faster it is than torchattacks' in the same process (trust the ratio only).
+`python -m bench.attacks [images [attack ...]]`: forwards and backwards per sample (F, B), seconds
+of our run, and how many times faster it is than that of torchattacks in the same process (a ratio
+of processor times: trust nothing else).
 The last net sees digits enlarged to 32x32 RGB, and a tenth of the images: the shape of CIFAR-10.
 """
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from victims import EPS, digits, trained
 
-from pipeline import flags as checks
+from pipeline import symptoms
 from pipeline.ensemble import Combination, MeanProb, RandomOne, Scaled, Single
 from pipeline.errors import UserError
 from pipeline.evaluation import Evaluation
@@ -162,7 +162,7 @@ def test_a_loss_whose_rival_is_a_masked_zero_is_seen() -> None:
     agreement = float(found.clean["clean/agreement"].mean())
     assert 0.5 < agreement < 0.98
     arrays = {**found.clean, "clean/agreement": np.ones(IMAGES, np.float32)}
-    assert list(checks._surrogate_loss(changed(found, clean=arrays)))
+    assert list(symptoms.surrogate_loss(changed(found, clean=arrays)))
 
 
 # ---- single checks, on altered records
@@ -238,6 +238,19 @@ def test_side_effects_fail_the_build() -> None:
     arrays["meta"] = np.array(json.dumps(about))
     (found,) = [f for f in flags(changed(honest(), clean=arrays)) if f.check == "C18"]
     assert found.fails
+
+
+def test_records_of_other_images_or_of_few_are_seen() -> None:
+    def texts(*ids: np.ndarray) -> list[str]:
+        right = honest().right[: len(ids[0])]
+        arrays = [{**honest().clean, "clean/right": right, "ids": own} for own in ids]
+        return list(symptoms.images(Evidence([(each, []) for each in arrays])))
+
+    ids = np.arange(IMAGES)
+    assert texts(ids, ids) == []
+    assert "other images" in texts(ids, ids + 1)[0]
+    assert "more than once" in texts(ids // 2)[0]
+    assert "±9.8 points" in texts(ids[:100])[0]
 
 
 def test_images_outside_their_ball_or_the_box_are_refused() -> None:
