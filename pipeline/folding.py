@@ -31,11 +31,16 @@ def _folded_pairs(layers: dict[str, nn.Module | None]) -> dict[str, nn.Module | 
     last = ""
     for name, layer in layers.items():
         before = kept.get(last)
-        if isinstance(before, nn.Conv2d) and _is_fixed(layer):
+        if _has_own_weight(before) and _is_fixed(layer):
             kept[last] = _fold(before, layer)
         else:
             kept[name], last = layer, name
     return kept
+
+
+def _has_own_weight(layer: nn.Module | None) -> TypeGuard[nn.Conv2d]:
+    """Whether a layer is a convolution whose weight is a parameter; others may make theirs late."""
+    return isinstance(layer, nn.Conv2d) and "weight" in layer._parameters
 
 
 def _is_fixed(layer: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:

@@ -14,6 +14,7 @@ from pipeline.attacks.square import Square
 from pipeline.draws import Draws
 from pipeline.ensemble import MeanProb, RandomOne
 from pipeline.folding import folded
+from pipeline.hypernet import Generated
 from pipeline.losses import margin
 from pipeline.norms import per_image
 
@@ -125,6 +126,16 @@ def test_what_cannot_be_folded_is_the_models_own() -> None:
     assert folded(pair).members[0].head is net.head
     moody = RandomOne([net, bare])
     assert folded(moody)._generator is moody._generator and folded(moody).random
+
+
+def test_generated_convolutions_are_left_to_be_generated() -> None:
+    net, images = lively("resnet8")
+    victim = Generated(net, embedding=8, unit=0, init="he").eval().requires_grad_(False)
+    fast = folded(victim)  # before the first forward, which generates
+    logits = fast(images)
+    assert float(logits.std()) > 0
+    assert torch.allclose(logits, victim(images), atol=1e-5)
+    assert torch.allclose(folded(victim)(images), logits, atol=1e-5)
 
 
 def test_the_verdict_is_that_of_the_network_itself(monkeypatch: pytest.MonkeyPatch) -> None:
