@@ -9,6 +9,7 @@ import re
 import signal
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,7 @@ def test_every_way_to_lose_a_job_costs_nothing(slurm, undisturbed, tmp_path):
         os.kill(holder(project, runs[0])["pid"], signal.SIGKILL)  # as the OOM killer does
         slurm.call("scancel", job[runs[1]])
         slurm.call("scancel", "--signal=USR1", job[runs[2]])  # as before a time limit
+        os.kill(holder(project, runs[3])["pid"], signal.SIGSTOP)  # not done before its node is lost
         struck = {job[r] for r in runs[:3]}
         wait(lambda: struck.isdisjoint(id for id, *_ in slurm.jobs()), what="three jobs' ends")
         down = f"nodename={node[job[runs[3]]]}"
@@ -107,8 +109,7 @@ def test_every_way_to_lose_a_job_costs_nothing(slurm, undisturbed, tmp_path):
     for run in runs:
         log = (project.folder / "logs" / "train" / f"{run}.log").read_text()
         first = re.search(rf"^{run}: (\d+)/16 loss", log, re.MULTILINE)
-        # no line at all: the run ended just before its node did, and was not done again
-        assert not first or int(first[1]) > 2, f"{run} began again instead of going on\n{log}"
+        assert first and int(first[1]) > 2, f"{run} began again instead of going on\n{log}"
         assert re.search(r"# SLURM job \d+, node node[12], GPU [0-2]$", log, re.MULTILINE)
 
 
@@ -127,6 +128,8 @@ def test_a_killed_master_is_followed_without_two_jobs_on_one_run(slurm, tmp_path
         most = watch(
             project, run, second, lambda: holder(project, run)["job"] not in (None, before)
         )
+        frozen = holder(project, run)["pid"]
+        os.kill(frozen, signal.SIGSTOP)  # not done before SLURM takes its node away
         # a third master leaves; an edit is for the next call, even one that breaks everything
         third = project.run(*LITERAL)
         (project.folder / "params.yaml").write_text("scale: [")
@@ -135,6 +138,9 @@ def test_a_killed_master_is_followed_without_two_jobs_on_one_run(slurm, tmp_path
         (job,) = [(id, node) for id, _, comment, node in slurm.jobs() if run in comment]
         urgent = ("sbatch", "-p", "urgent", "-w", job[1], "-N1", "--gres=gpu:3", "-o", "/dev/null")
         slurm.call(*urgent, "--wrap", "sleep 1")
+        wait(lambda: state(slurm, job[0]) != "RUNNING", what="the preemption")
+        with suppress(ProcessLookupError):
+            os.kill(frozen, signal.SIGCONT)
         most = max(most, watch(project, run, second, lambda: False, slurm.start_requeued))
     text = (tmp_path / "screen").read_text()
     assert second.returncode == 0, text[-3000:]
@@ -146,6 +152,12 @@ def test_a_killed_master_is_followed_without_two_jobs_on_one_run(slurm, tmp_path
     assert most == 1 or (most == 2 and "works on it; waiting" in log), "two trained one run"
     done = project.folder / "results" / "records" / f"{record}.npz"
     assert done.exists() and (project.folder / "results" / "table1.csv").exists()
+
+
+def state(slurm, job):
+    """What SLURM says of one job."""
+    found = re.search(r"JobState=(\w+)", slurm.call("scontrol", "show", "job", job, "--oneliner"))
+    return found[1] if found else ""
 
 
 def watch(project, run, master, until, meanwhile=lambda: None, seconds=150):
