@@ -6,6 +6,7 @@ Bytes are the judge: whatever happened on the way, the results are an undisturbe
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections import deque
@@ -13,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from project import Project, tiny
+from project import ROOT, Project, tiny
 from slurm.lab import Slurm, unavailable
 
 pytestmark = [
@@ -84,7 +85,11 @@ def test_every_way_to_lose_a_job_costs_nothing(slurm, undisturbed, tmp_path):
         node = {id: where for id, _, _, where in slurm.jobs()}
         os.kill(holder(project, runs[0])["pid"], signal.SIGKILL)  # as the OOM killer does
         slurm.call("scancel", job[runs[1]])
-        slurm.call("scancel", "--signal=USR1", job[runs[2]])  # as before a time limit
+        warned = holder(project, runs[2])["pid"]
+        os.kill(warned, signal.SIGSTOP)  # not done before SLURM warns it
+        slurm.call("scontrol", "update", f"jobid={job[runs[2]]}", "TimeLimit=1")
+        wait(lambda: is_pending(warned, signal.SIGUSR1), what="SLURM's warning")
+        os.kill(warned, signal.SIGCONT)
         os.kill(holder(project, runs[3])["pid"], signal.SIGSTOP)  # not done before its node is lost
         struck = {job[r] for r in runs[:3]}
         wait(lambda: struck.isdisjoint(id for id, *_ in slurm.jobs()), what="three jobs' ends")
@@ -154,6 +159,13 @@ def test_a_killed_master_is_followed_without_two_jobs_on_one_run(slurm, tmp_path
     assert done.exists() and (project.folder / "results" / "table1.csv").exists()
 
 
+def is_pending(pid, number):
+    """Whether a signal waits for a process that is stopped."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = re.findall(r"^(?:SigPnd|ShdPnd):\s*(\w+)", status, re.MULTILINE)
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
+
+
 def state(slurm, job):
     """What SLURM says of one job."""
     found = re.search(r"JobState=(\w+)", slurm.call("scontrol", "show", "job", job, "--oneliner"))
@@ -174,3 +186,52 @@ def watch(project, run, master, until, meanwhile=lambda: None, seconds=150):
             meanwhile()
         time.sleep(0.1)
     return most
+
+
+def test_runs_of_a_small_net_share_a_gpu_side_by_side(slurm, undisturbed, tmp_path):
+    params = tiny(["pgd_at"], 2, **PLAN)
+    params["resources"]["tiny"]["runs_per_gpu"] = 2
+    project = Project(tmp_path, params, slurm.env)
+    runs, _ = project.plan()
+    with (tmp_path / "screen").open("w") as screen:
+        master = project.start(*LITERAL, *FAST, stdout=screen)
+        wait(lambda: all(workers(r) for r in runs), what="all of a pack at once")
+        (job,) = {id for id, *_ in slurm.jobs()}
+        asked = slurm.call("scontrol", "show", "job", job, "--oneliner")
+        wait(lambda: all((project.folder / "work/runs" / r / "state.pt").exists() for r in runs))
+        slurm.call("scancel", "--signal=USR1", job)  # the group is tried again as one
+        master.wait(300)
+    screen = (tmp_path / "screen").read_text()
+    assert master.returncode == 0, screen[-3000:]
+    assert re.search(rf"NumCPUs={2} .*gres:gpu:1 ", asked), asked
+    made = {path: sum for path, sum in project.results().items() if "/runs/" in path}
+    assert len(made) == 8 and made.items() <= undisturbed.items()
+    for run in runs:  # each still has its own log, whole
+        log = (project.folder / "logs" / "train" / f"{run}.log").read_text()
+        assert log.count(f"{run}: 16/16 loss") == 1 and log.count(f"{run}: 1/16 loss") <= 1
+        assert not list((project.folder / "logs").rglob("*.pack"))
+
+
+def test_what_fails_is_explained_and_dvc_goes_the_same_way(slurm, tmp_path):
+    params = tiny(["pgd_at_single"], device="auto")
+    project = Project(tmp_path, params, slurm.env)
+    (run,), _ = project.plan()
+    images = next(project.folder.glob("data/digits/*/train.safetensors"))
+    whole = images.read_bytes()
+    images.write_bytes(whole[:-100])
+    failed = project.run(*LITERAL, *FAST, "--retries", "0")
+    assert failed.returncode == 1
+    tail = failed.stdout.partition(f"failed; the end of logs/train/{run}.log:")[2]
+    assert "error: data/digits/" in tail and "Traceback" not in tail, failed.stdout[-3000:]
+    assert f"by hand, in this folder: python -m pipeline.train {run}\n" in tail
+    images.write_bytes(whole)
+    shutil.copy(ROOT / "dvc.yaml", project.folder)
+    for command in (("git", "init", "-q"), ("dvc", "init", "-q")):
+        project.run(*command, check=True)
+    project.env["SNAKEMAKE_PROFILE"] = "slurm"
+    done = project.run("dvc", "repro", "paper@unified")
+    assert done.returncode == 0, done.stdout[-3000:]
+    log = (project.folder / "logs" / "train" / f"{run}.log").read_text()
+    assert re.search(r"# SLURM job \d+, node node[12], GPU [0-2]$", log, re.MULTILINE)
+    again = project.run("dvc", "repro", "paper@unified")
+    assert "didn't change" in again.stdout and "Running stage" not in again.stdout
