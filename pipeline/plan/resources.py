@@ -76,9 +76,13 @@ class Resources:
         return 0 if self.plan.entries.device == "cpu" else self.stage(stage)["gpus"]
 
     def minutes(self, stage: str, artifact: Run | Record | TransferSet) -> int:
-        """Minutes of a first attempt: some for the start, and `slack` times the estimate."""
-        asked, estimate = self.stage(stage), seconds(self.plan, [artifact])
-        return asked["minutes"] + math.ceil(asked["slack"] * (estimate or 0) / 60)
+        """Minutes of a first attempt: some for the start, and `slack` times the estimate.
+
+        Runs that share a GPU are given the time to do so one after the other.
+        """
+        asked, estimate = self.stage(stage), seconds(self.plan, [artifact]) or 0
+        side_by_side = self.runs_per_gpu(artifact) if isinstance(artifact, Run) else 1
+        return asked["minutes"] + math.ceil(asked["slack"] * estimate * side_by_side / 60)
 
     def pack(self, wildcards: Any) -> str | None:
         """The group of a run whose arch leaves a GPU room for more; None where it has its own."""
