@@ -21,6 +21,7 @@ from pipeline.plan.workflow import stages
 from pipeline.receipt import summed
 
 RESULTS = Path("results")
+UNIFIED, SHORT = "paper@unified", "unified"  # two names of one stage
 
 
 class Recorder:
@@ -120,8 +121,11 @@ def stage_tables(plan: Plan) -> tuple[list[Path], list[str]]:
 def lock_stages(plan: Plan) -> None:
     """Tell DVC that stages are done whose every table is today's, whoever ran Snakemake."""
     done = [name for name, tables in stages(plan).items() if all(map(is_current, tables))]
-    if done:
-        pools.dvc(["commit", "--force", *(name.replace("_", "@", 1) for name in done)])
+    names = [name.replace("_", "@", 1) for name in done]
+    if UNIFIED in names:
+        names.append(SHORT)
+    if names:
+        pools.dvc(["commit", "--force", *names])
 
 
 def record(plan: Plan) -> list[str]:

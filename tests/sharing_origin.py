@@ -33,7 +33,8 @@ def shrink(folder, rows=("standard", "pgd_at", "wa")):
     params["tables"] = {"table1": table, "aute_table2": {**table, "rows": ["standard"]}}
     lab.write_params(folder, params)
     stages = yaml.safe_load((folder / "dvc.yaml").read_text())
-    stages["stages"]["paper"]["foreach"] = ["aute"]
+    papers = stages["stages"]["paper"]["foreach"]
+    stages["stages"]["paper"]["foreach"] = {name: papers[name] for name in ("unified", "aute")}
     del stages["stages"]["beyond"]
     (folder / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False, width=1000))
 

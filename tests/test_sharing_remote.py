@@ -155,8 +155,10 @@ def test_raw_files_that_params_does_not_name_are_not_prepared():
 def test_stages_name_every_table_of_params():
     stages = yaml.safe_load((lab.ROOT / "dvc.yaml").read_text())
     plan = load_plan(lab.ROOT / "params.yaml")
+    papers = stages["stages"]["paper"]["foreach"]
     folders = {t.path.parent.name for t in plan.tables.values()} - {"results"}
-    assert set(stages["stages"]["paper"]["foreach"]) == folders
+    assert papers.pop("unified") == str(plan.tables["table1"].metrics)
+    assert papers == {name: f"results/{name}/metrics" for name in folders}
     beyond = {t.path.stem for t in plan.tables.values() if t.path.parent.name == "results"}
     made = {"table1", *stages["stages"]["beyond"]["foreach"]}
     assert made == {name for name in beyond if not name.endswith("_all")}

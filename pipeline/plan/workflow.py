@@ -189,17 +189,19 @@ def _mark(table: Table) -> Path:
 
 
 def stages(plan: Plan) -> dict[str, list[Table]]:
-    """Tables by DVC's stage, its @ as _: unified, beyond_sweep, paper_aute.
+    """Tables by DVC's stage, its @ as _: paper_unified, paper_aute, beyond_sweep.
 
-    Full versions of cut tables belong to no stage.
+    Uncut versions belong to no stage.
     """
     found: dict[str, list[Table]] = {}
     for table in plan.tables.values():
         folder, name = table.path.parent.name, table.path.stem
+        if name.endswith("_all"):
+            continue
         if folder != "results":
             found.setdefault(f"paper_{folder}", []).append(table)
-        elif not name.endswith("_all"):
-            found["unified" if name == "table1" else f"beyond_{name}"] = [table]
+        else:
+            found["paper_unified" if name == "table1" else f"beyond_{name}"] = [table]
     return found
 
 
@@ -224,7 +226,7 @@ def sweep(plan: Plan) -> None:
     """Remove resume states of what is finished: see `frozen.discard`."""
     for run in plan.graph.runs.values():
         if (run.folder / "weights.safetensors").exists():
-            shutil.rmtree(Path("work/runs") / run.id, ignore_errors=True)
+            shutil.rmtree(run.work, ignore_errors=True)
     for record in plan.graph.records.values():
         if record.path.exists():
             shutil.rmtree(Path("work/records") / record.id, ignore_errors=True)
