@@ -31,7 +31,6 @@ def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
     paths = {split: folder / f"{split}.safetensors" for split in SPLITS}
     if all(path.is_file() for path in paths.values()):
         return False
-    started = time.monotonic()
     check_receipt(raw)
     check_stated(raw, data.sha256)
     arrays = data.load(raw)
@@ -49,7 +48,6 @@ def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
     _write(paths["train"], images, labels, metadata)
     images, labels = arrays.train_images[held], arrays.train_labels[held]
     _write(paths["validation"], images, labels, metadata)
-    write_times(folder / TIMES, time.monotonic() - started, torch.device("cpu"))
     _write(paths["test"], arrays.test_images, arrays.test_labels, metadata)
     return True
 
@@ -82,7 +80,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("dataset", help="name of an entry of `datasets:` in params.yaml")
     entry = load_plan().dataset(parser.parse_args(argv).dataset)
     data = component_class("datasets", entry.component)(**entry.fields)
+    started = time.monotonic()
     written = prepare(data, entry.raw, entry.folder)
+    if written:
+        write_times(entry.folder / TIMES, time.monotonic() - started, torch.device("cpu"))
     print(f"{entry.folder}: {'written' if written else 'is there already, nothing to do'}")
 
 
