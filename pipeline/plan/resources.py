@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan, Record, Run, TransferSet
+from pipeline.plan import Figure, Plan, Record, Run, TransferSet
 from pipeline.plan.audit import STAGE_KEYS
 from pipeline.plan.estimate import seconds
 
@@ -62,14 +62,16 @@ class Resources:
         """GPUs of one job: none where the scale computes on the CPU."""
         return 0 if self.plan.entries.device == "cpu" else self.stage(stage)["gpus"]
 
-    def minutes(self, stage: str, artifact: Run | Record | TransferSet) -> int:
+    def minutes(self, stage: str, artifact: Run | Record | TransferSet | Figure) -> int:
         """Minutes of a first attempt: some for the start, and `slack` times the estimate."""
         asked, estimate = self.stage(stage), seconds(self.plan, [artifact])
         return asked["minutes"] + math.ceil(asked["slack"] * (estimate or 0) / 60)
 
-    def _artifact(self, wildcards: Any) -> Run | Record | TransferSet:
+    def _artifact(self, wildcards: Any) -> Run | Record | TransferSet | Figure:
         if hasattr(wildcards, "run"):
             return self.plan.run(wildcards.run)
+        if hasattr(wildcards, "figure"):
+            return self.plan.figure(wildcards.figure)
         if hasattr(wildcards, "set"):
             return self.plan.set(wildcards.set)
         return self.plan.record(f"{wildcards.victim}/{wildcards.suite}")
