@@ -5,13 +5,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.canvas import SMALL, drawn
 from pipeline.plane import offsets
 
-WHOLE = "all members"
+WHOLE, ALONE = "all members", "one network"
+LEVELS, LEAST = 25, 1e-6  # of losses, which are drawn logarithmically
 COLUMNS = ("row", "of", "along", "across", "loss")
 
 
@@ -29,43 +32,46 @@ def surface(
     for along in steps:
         for across in steps:
             members_KB, whole_B = losses(along, across)
-            found = {WHOLE: float(whole_B.mean())}
-            if len(members_KB) > 1:
-                own = {f"member {i}": float(m.mean()) for i, m in enumerate(members_KB[:members])}
-                found = own | found
+            whole = WHOLE if len(members_KB) > 1 else ALONE
+            shown = members_KB[: members if len(members_KB) > 1 else 0]
+            found = {f"member {i}": float(m.mean()) for i, m in enumerate(shown)}
+            found[whole] = float(whole_B.mean())
             lines += [(label, of, along, across, loss) for of, loss in found.items()]
     return lines
 
 
 def draw(frame: pd.DataFrame, title: str, names: tuple[str, str]) -> bytes:
-    """PNG: one line of panels a row of the table, members first; one scale of losses for all."""
-    rows, parts = list(dict.fromkeys(frame["row"])), list(dict.fromkeys(frame["of"]))
-    limits = (float(frame["loss"].min()), float(frame["loss"].max()))
+    """PNG: a panel for each row and part, one logarithmic scale of losses for all."""
+    panels = list(frame.groupby(["row", "of"], sort=False))
+    columns = frame["of"].nunique() if frame["of"].nunique() > 1 else len(panels)
+    lines = -(-len(panels) // columns)
+    positive = frame["loss"].clip(lower=LEAST)
+    levels = np.geomspace(positive.min(), positive.max() * (1 + LEAST), LEVELS)
 
     def paint(sheet: Figure) -> None:
-        for i, row in enumerate(rows):
-            for j, part in enumerate(parts):
-                own = frame[(frame["row"] == row) & (frame["of"] == part)]
-                if not own.empty:
-                    place = (len(rows), len(parts), i * len(parts) + j + 1)
-                    panel = sheet.add_subplot(*place, projection="3d")
-                    panel.set_title(f"{row}: {part}", fontsize=SMALL)
-                    _paint(panel, own, limits, names)
+        places = sheet.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+        for (name, own), panel in zip(panels, places.flat, strict=False):
+            drawn_last = _paint(panel, own, levels)
+            panel.set_title(": ".join(map(str, name)), fontsize=SMALL + 1)
+        for panel in list(places.flat)[len(panels) :]:
+            panel.set_axis_off()
+        bar = sheet.colorbar(drawn_last, ax=places, format="%.3g", ticks=levels[::3])
+        bar.set_label("cross-entropy", fontsize=SMALL + 1)
+        bar.ax.tick_params(labelsize=SMALL)
+        sheet.supxlabel(names[1], fontsize=SMALL + 1)
+        sheet.supylabel(names[0], fontsize=SMALL + 1)
 
-    return drawn((3.6 * len(parts), 3.2 * len(rows) + 0.6), title, paint)
+    return drawn((3.1 * columns + 1.2, 2.8 * lines + 1.0), title, paint)
 
 
-def _paint(
-    panel: Any, own: pd.DataFrame, limits: tuple[float, float], names: tuple[str, str]
-) -> None:
-    loss = own.pivot(index="across", columns="along", values="loss")
-    along, across = np.meshgrid(loss.columns, loss.index)
-    low, high = limits
-    panel.plot_surface(
-        along, across, loss.to_numpy(), cmap="viridis", vmin=low, vmax=high, rcount=100, ccount=100
-    )
-    panel.set_zlim(low, high)
-    panel.set_xlabel(names[0], fontsize=SMALL)
-    panel.set_ylabel(names[1], fontsize=SMALL)
-    panel.set_zlabel("cross-entropy", fontsize=SMALL)
-    panel.tick_params(labelsize=SMALL - 2)
+def _paint(panel: Any, own: pd.DataFrame, levels: NDArray[np.float64]) -> Any:
+    """Filled contours and their lines; `along` is up, `across` to the right."""
+    loss = own.pivot(index="along", columns="across", values="loss").clip(lower=LEAST)
+    grid = (loss.columns, loss.index, loss.to_numpy())
+    norm = LogNorm(levels[0], levels[-1])
+    filled = panel.contourf(*grid, levels=levels, norm=norm, cmap="viridis")
+    lines = panel.contour(*grid, levels=levels[::3], colors="white", linewidths=0.6)
+    panel.clabel(lines, fmt="%.3g", fontsize=SMALL - 2)
+    panel.plot(0, 0, marker="+", color="red", markersize=8)
+    panel.tick_params(labelsize=SMALL - 1)
+    return filled

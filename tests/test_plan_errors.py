@@ -17,8 +17,10 @@ def small():
     """The file with its first table alone, at demo scale."""
     params = published() | {"scale": "demo"}
     params["tables"] = {"table1": params["tables"]["table1"]}
+    params["figures"] = {}
     for scale in params["scales"].values():
         known = scale.get("tables", {})
+        scale.pop("figures", None)
         if known:
             scale["tables"] = {"table1": known["table1"]}
     params["parents"] = {"teacher": {"method": "pgd_at", "seed": 9}}

@@ -82,7 +82,8 @@ class Curves:
 
     def draw(self, frame: pd.DataFrame, title: str) -> bytes:
         """PNG: accuracy in percent, a band for the interval."""
-        several = frame.groupby("row")["attack"].nunique().max() > 1
+        several = self.show == "strongest" or frame.groupby("row")["attack"].nunique().max() > 1
+        ticks = sorted(frame[self.along].unique())
 
         def paint(sheet: Figure) -> None:
             panel = sheet.add_subplot()
@@ -95,7 +96,9 @@ class Curves:
                 least = frame[self.along][frame[self.along] > 0].min()
                 panel.set_xscale("symlog", linthresh=least)
                 panel.set_xlim(left=0)
-            panel.set_ylim(-2, 102)
+            panel.set_xticks(ticks, [f"{x:.3g}" for x in ticks], fontsize=SMALL)
+            low, high = 100 * frame["low"].min(), 100 * frame["high"].max()
+            panel.set_ylim(max(low - 3, -2), min(high + 3, 102))
             panel.set_xlabel(self.symbol)
             panel.set_ylabel("accuracy, % (band: 95 % interval)")
             panel.grid(alpha=0.3)
@@ -111,8 +114,9 @@ def _accuracy(vectors: list[Verdicts]) -> tuple[float, float, float, int, int]:
 
 
 def _common(names: list[str]) -> str:
-    """What the names of one group begin with."""
-    found = os.path.commonprefix(names)
-    if found not in names:  # cut inside a number: chosen_0 of chosen_02 and chosen_04
+    """What the names of one group begin with; a sweep's are those of its attack and radii."""
+    stems = [name.partition("_eps_")[0] for name in names]
+    found = os.path.commonprefix(stems)
+    if found not in stems:  # cut inside a number: chosen_0 of chosen_02 and chosen_04
         found = found.rpartition("_")[0] or found
-    return found.removesuffix("_eps").rstrip("_")
+    return found.rstrip("_")

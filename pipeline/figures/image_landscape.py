@@ -47,4 +47,4 @@ class ImageLandscape:
 
     def draw(self, frame: pd.DataFrame, title: str) -> bytes:
         """PNG of the surfaces."""
-        return surface.draw(frame, title, ("gradient's sign", "random signs"))
+        return surface.draw(frame, title, ("along the gradient's sign", "along random signs"))

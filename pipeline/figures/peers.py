@@ -78,6 +78,7 @@ def _bars(panel: object, values: pd.DataFrame, names: list[str]) -> None:
         places = [place + shift for place in range(len(values))]
         panel.bar(places, values[column], width=0.4, label=name)  # type: ignore[attr-defined]
     panel.legend(fontsize=SMALL - 1)  # type: ignore[attr-defined]
+    panel.margins(y=0.3)  # type: ignore[attr-defined]
     panel.grid(axis="y", alpha=0.3)  # type: ignore[attr-defined]
 
 

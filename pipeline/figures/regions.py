@@ -8,6 +8,8 @@ import pandas as pd
 import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.canvas import SMALL, drawn
@@ -86,10 +88,12 @@ class Regions:
                         continue
                     _paint(panel, own, part)
                     panel.set_title(part, fontsize=SMALL)
+                    if part == CHOSEN:
+                        _name_members(panel, own[part])
                 panel_row[0].set_ylabel(f"{names[0]}\nimage {names[1]}", fontsize=SMALL)
             sheet.supxlabel(
-                "across: random signs; up: the loss's gradient's sign. Black: right; colours: "
-                "wrong classes; chosen: colours are members",
+                "right: along random signs; up: along the sign of the loss's gradient\n"
+                "black: predicted right; colours: wrong classes; under `chosen`, members",
                 fontsize=SMALL,
             )
 
@@ -114,9 +118,19 @@ def predictions(item: Loaded, points: Tensor) -> dict[str, Tensor]:
     return found
 
 
+def _colours() -> NDArray[np.float64]:
+    """[20, 3]."""
+    return np.asarray(colormaps["tab20"](range(20)))[:, :3]
+
+
+def _name_members(panel: Any, chosen: "pd.Series[int]") -> None:
+    patches = [Patch(color=_colours()[i], label=str(i)) for i in sorted(chosen.unique())]
+    panel.legend(handles=patches, fontsize=SMALL - 2, loc="lower right", handlelength=1)
+
+
 def _paint(panel: Any, own: pd.DataFrame, part: str) -> None:
     grid = own.pivot(index="along", columns="across", values=part)
-    palette = np.asarray(colormaps["tab20"](range(20)))[:, :3]
+    palette = _colours()
     colours = np.ones((*grid.shape, 4))
     colours[..., :3] = palette[grid.to_numpy() % len(palette)]
     if part != CHOSEN:

@@ -51,11 +51,11 @@ def micro_params() -> dict:
         "core": {"attacks": ["apgd_ce"]},
     }
     params["averages"] = {"meat": {**params["averages"]["meat"], "start": 80}}
-    demo["tables"] = {}
+    demo["tables"], demo["figures"] = {}, {}
     table = params["tables"]["table1"]
     table |= {"rows": ["pgd_at_single", "meat"], "suites": ["unified", "core"], "reported": "none"}
     table["columns"] = ["clean", "pgd10", "core_worst", "parameters", "train_flops"]
-    params["tables"] = {"table1": table}
+    params["tables"], params["figures"] = {"table1": table}, {}
     params["scale"] = "demo"
     return params
 
