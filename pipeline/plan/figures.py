@@ -5,6 +5,7 @@ what it shows is what the table's numbers are of, and nothing is trained twice.
 """
 
 import ast
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -38,6 +39,7 @@ def build(graph: Graph, name: str) -> Figure:
     fields = values.coerce(own, component.types, where, eps_factor=factor)
     kind = Resolved(entry["kind"], component.name, fields, component.code)
     _check_columns(entries, entry, fields, where)
+    _check_attacks(entries, fields, component.types, where)
     attacks = tuple(_attacks(entries, kind, component.types, cell) for cell in cells)
     spec = _spec(entries, entry, kind, cells, attacks) | {"pool": table["images"]}
     if "reported" in fields:
@@ -113,18 +115,29 @@ def _check_columns(entries: Entries, entry: Entry, fields: Entry, where: str) ->
         checks.names(fields["columns"], known, f"{where}.columns")
 
 
-def _attacks(entries: Entries, kind: Resolved, types: Entry, cell: Cell) -> Entry:
-    """Specs of the attacks that a kind's fields name, at a cell's radius."""
+def _named(fields: Entry, types: Mapping[str, str]) -> dict[str, list[str]]:
+    """Attacks that a kind's fields name, by field; `none` is no attack."""
+    named = {k: [fields[k]] for k, kind in types.items() if kind == "Attack"}
+    named |= {k: fields[k] for k, kind in types.items() if kind == "list[Attack]"}
+    return {k: [name for name in names if name != "none"] for k, names in named.items()}
+
+
+def _check_attacks(entries: Entries, fields: Entry, types: Mapping[str, str], where: str) -> None:
+    for key, names in _named(fields, types).items():
+        for name in names:
+            values.find(entries.section("attacks"), f"{where}.{key}", name)
+
+
+def _attacks(entries: Entries, kind: Resolved, types: Mapping[str, str], cell: Cell) -> Entry:
+    """Specs of a figure's own attacks, at a cell's radius."""
     factor = entries.stand_in(cell.setting.dataset)[1]
-    named = [kind.fields[k] for k, t in types.items() if t == "Attack"]
-    named += [n for k, t in types.items() if t == "list[Attack]" for n in kind.fields[k]]
     return {
         name: {
             **entries.named_attack(name, factor, cell.setting.eps).spec,
             "surrogate": entries.surrogate(name),
         }
-        for name in named
-        if name != "none"
+        for names in _named(kind.fields, types).values()
+        for name in names
     }
 
 

@@ -39,7 +39,8 @@ def is_current(target: Target) -> bool:
         made_from = json.loads(target.path.with_suffix(".json").read_text())["receipt"]["plan"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return target.path.exists() and bool(made_from == target.digest)
+    here = target.path.exists() and target.path.with_suffix(".csv").exists()
+    return here and bool(made_from == target.digest)
 
 
 def is_built(run: Run) -> bool:
