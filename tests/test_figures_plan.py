@@ -197,7 +197,7 @@ def test_rules_tell_figures_from_tables_by_their_names(plan):
     assert not re.fullmatch(path, "results/aute/fig4.csv")
     assert not re.fullmatch(path, "results/curve.csv") and re.fullmatch(path, "results/curves.csv")
     assert stages(plan)["paper_aute"] == ["results/aute/fig4.png"]
-    assert "results/curve.png" in stages(plan)["unified"]
+    assert "results/curve.png" in stages(plan)["paper_unified"]
 
 
 def test_what_a_figure_rests_on_is_not_unused(here):

@@ -102,15 +102,21 @@ def passes(fields: dict[str, Any]) -> int:
     return int(restarts * (2 * steps * looks + queries))
 
 
+def arch_resources(plan: Plan, run: Run) -> dict[str, int] | None:
+    """What `resources:` states of a run's arch, or of the next one that it is based on."""
+    stated, archs = plan.entries.section("resources"), plan.entries.section("archs")
+    name = run.arch
+    while name not in stated and "base" in archs[name]:
+        name = archs[name]["base"]
+    return stated.get(name)
+
+
 def forward_macs(plan: Plan, run: Run) -> int | None:
     """Multiply-adds of one image through every member of a run, scaled by its area."""
-    resources, archs = plan.entries.section("resources"), plan.entries.section("archs")
-    name = run.arch
-    while name not in resources and "base" in archs[name]:
-        name = archs[name]["base"]
-    if name not in resources:
+    stated = arch_resources(plan, run)
+    if stated is None:
         return None
-    macs, size = int(resources[name]["macs"]), int(run.dataset.fields["size"])
+    macs, size = int(stated["macs"]), int(run.dataset.fields["size"])
     return macs * run.members * size**2 // NATIVE**2
 
 

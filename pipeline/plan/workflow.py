@@ -177,14 +177,13 @@ def _mark(target: Target) -> Path:
 
 
 def stages(plan: Plan) -> dict[str, list[str]]:
-    """Tables and figures by DVC's stage: unified, paper_aute, ...; full versions of cut tables
-    stand apart."""
+    """Tables and figures by DVC's stage: paper_unified, paper_aute, ...; uncut tables stand apart."""
     found: dict[str, list[str]] = {}
     for target in plan.targets.values():
         if not target.path.stem.endswith("_all"):
             folder = target.path.parent.name
-            name = "unified" if folder == "results" else f"paper_{folder}"
-            found.setdefault(name, []).append(str(target.path))
+            name = "unified" if folder == "results" else folder
+            found.setdefault(f"paper_{name}", []).append(str(target.path))
     return found
 
 
@@ -208,7 +207,7 @@ def sweep(plan: Plan) -> None:
     """Remove resume states of what is finished: see `frozen.discard`."""
     for run in plan.graph.runs.values():
         if (run.folder / "weights.safetensors").exists():
-            shutil.rmtree(Path("work/runs") / run.id, ignore_errors=True)
+            shutil.rmtree(run.work, ignore_errors=True)
     for record in plan.graph.records.values():
         if record.path.exists():
             shutil.rmtree(Path("work/records") / record.id, ignore_errors=True)

@@ -33,6 +33,6 @@ rule figure:
     conda:
         ENVIRONMENT
     resources:
-        **ASKED("figure"),
+        **ASKED.of("figure"),
     shell:
         "exec python -m pipeline.figure {output.png} > {log} 2>&1"
