@@ -177,7 +177,7 @@ def _mark(target: Target) -> Path:
 
 
 def stages(plan: Plan) -> dict[str, list[str]]:
-    """Tables and figures by DVC's stage: paper_unified, paper_aute, ...; uncut tables stand apart."""
+    """Targets by DVC's stage: paper_unified, paper_aute, ...; uncut tables stand apart."""
     found: dict[str, list[str]] = {}
     for target in plan.targets.values():
         if not target.path.stem.endswith("_all"):
