@@ -324,6 +324,19 @@ def test_the_strongest_attack_of_every_row_alone_is_kept():
     assert kept == {("soe", "chosen_mismatch"), ("other", "chosen_lower")} and len(frame) == 4
 
 
+def test_the_worst_case_over_all_attacks_is_taken_image_by_image_and_seed_by_seed():
+    seeds = ([1, 0, 1, 1], [0, 1, 1, 1]), ([1, 1, 1, 1], [1, 1, 1, 0])  # of two attacks each
+    items = [
+        recorded("a", pgd_of("p_eps_1", one, 1.0), pgd_of("q_eps_1", two, 1.0, "gate", 1.0))
+        for one, two in seeds
+    ]
+    frame = curves(show="worst").numbers(items)
+    assert frame[["attack", "eps", "accuracy", "seeds"]].values.tolist() == [
+        ["worst case", 1.0, (0.5 + 0.75) / 2, 2]
+    ]
+    assert sorted(curves(show="each").numbers(items)["accuracy"]) == [0.75, 0.875]
+
+
 def test_an_axis_of_the_table_is_a_line_and_seeds_are_averaged():
     items = [recorded("wa", pgd_of("p", right, 0.1), stop=stop)
              for stop, right in ((4.0, [1, 1]), (2.0, [1, 0]), (2.0, [0, 0]))]  # fmt: skip

@@ -276,7 +276,7 @@ def test_a_kinds_own_code_is_part_of_its_figures_alone(plan, monkeypatch):
     ("figures.curve.where", {"rows": "x"}, "figures.curve.where.rows: no such part of a table"),
     ("figures.curve.where", 3, "figures.curve.where: needs a mapping such as {members: 3}"),
     ("figures.curve.shown", 3, "figures.curve.shown: no such key (nearest: show)"),
-    ("figures.curve.show", "all", "figures.curve.show: 'all' is not one of each, strongest"),
+    ("figures.curve.show", "all", "figures.curve.show: 'all' is not one of each, strongest, worst"),
     ("figures.curve.title", 3, "figures.curve.title: 3 is no text"),
     ("figures.regions.half", "x", "figures.regions.half: 'x' is not a whole number"),
     ("figures.regions.radius", -1, "figures.regions.radius: -1 is negative"),

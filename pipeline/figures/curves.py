@@ -16,6 +16,8 @@ from pipeline.exhibit import Recorded
 from pipeline.metrics import Verdicts
 from pipeline.plan import schema
 
+WORST = "worst case"
+Points = dict[tuple[str, str], dict[float, list[Verdicts]]]  # by line and point, one a seed
 COLUMNS = ("row", "attack", "accuracy", "low", "high", "images", "seeds")
 
 
@@ -24,33 +26,36 @@ class Curves:
     """A line for each row, and for each group of attacks that differ in `along` alone.
 
     along: an axis of the table, or a field of the attacks; attacks without it are left out. show:
-    every group of attacks, or of each row the strongest one, of the lowest mean accuracy.
+    every group of attacks, of each row the strongest one (of the lowest mean accuracy), or the
+    worst case of every image over all of them.
     """
 
     along: str
     symbol: str
     spacing: Literal["linear", "log"]
-    show: Literal["each", "strongest"]
+    show: Literal["each", "strongest", "worst"]
 
     reads_weights: ClassVar[bool] = False
 
     def numbers(self, shown: list[Recorded]) -> pd.DataFrame:
         """Accuracy with its 95 % interval at every point of every line."""
         found = self._points(shown)
+        if self.show == "worst":
+            found = _worst(found)
         lines = [
             (row, attack, x, *_accuracy(vectors))
             for (row, attack), points in found.items()
             for x, vectors in sorted(points.items())
         ]
         frame = pd.DataFrame(lines, columns=[*COLUMNS[:2], self.along, *COLUMNS[2:]])
-        if self.show == "each":
+        if self.show != "strongest":
             return frame
         means = frame.groupby(["row", "attack"], sort=False)["accuracy"].mean()
         kept = set(means.groupby("row", sort=False).idxmin())
         rows = [pair in kept for pair in zip(frame["row"], frame["attack"], strict=True)]
         return frame[rows].reset_index(drop=True)
 
-    def _points(self, shown: list[Recorded]) -> dict[tuple[str, str], dict[float, list[Verdicts]]]:
+    def _points(self, shown: list[Recorded]) -> Points:
         """Verdicts, one vector a seed, by line and point."""
         groups: dict[str, list[str]] = {}
         seen: list[tuple[str, str, float, Verdicts]] = []
@@ -64,7 +69,7 @@ class Curves:
         if not seen:
             raise UserError(f"params.yaml: figures: nothing that is shown varies in {self.along!r}")
         names = {key: _common(found) for key, found in groups.items()}
-        points: dict[tuple[str, str], dict[float, list[Verdicts]]] = {}
+        points: Points = {}
         for row, key, x, verdicts in seen:
             line = points.setdefault((row, names[key]), {})
             line.setdefault(x, []).append(verdicts)
@@ -105,6 +110,21 @@ class Curves:
             panel.legend(fontsize=SMALL, loc="center left", bbox_to_anchor=(1, 0.5))
 
         return drawn((8.5, 4.5), title, paint)
+
+
+def _worst(found: Points) -> Points:
+    """One line a row: per image and seed, right under every attack of the same point."""
+    joined: dict[str, dict[float, list[list[Verdicts]]]] = {}
+    for (row, _), points in found.items():
+        for x, seeds in points.items():
+            joined.setdefault(row, {}).setdefault(x, []).append(seeds)
+    return {
+        (row, WORST): {
+            x: [metrics.worst(list(of_seed)) for of_seed in zip(*groups, strict=True)]
+            for x, groups in points.items()
+        }
+        for row, points in joined.items()
+    }
 
 
 def _accuracy(vectors: list[Verdicts]) -> tuple[float, float, float, int, int]:
