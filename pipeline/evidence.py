@@ -63,6 +63,7 @@ class Evidence:
     def __init__(self, records: list[tuple[Arrays, list[tuple[str, Entry]]]]) -> None:
         self.clean = records[0][0]
         self.metas = [meta(arrays) for arrays, _ in records]
+        self.ids = [arrays["ids"] for arrays, _ in records]
         self.classes = int(self.clean["labels"].max(initial=1)) + 1
         self.attacks: list[Attack] = []
         self.left: list[Attack] = []  # in suites that leave: verdicts of what was left

@@ -6,11 +6,12 @@ from typing import Any
 from torch import Tensor
 
 from pipeline import registry
-from pipeline.ensemble import Combination, surrogates
+from pipeline.ensemble import Combination
 from pipeline.errors import UserError
 from pipeline.evaluation import Evaluation
 from pipeline.evidence import Attack
 from pipeline.plan.values import Entry
+from pipeline.surrogates import surrogates
 
 
 @dataclass(frozen=True, eq=False)

@@ -183,7 +183,7 @@ class Entries(Scale):
         return self.once((kind, name, factor, str(eps)), find)
 
     def surrogate(self, name: str) -> str:
-        """What an attack differentiates instead of the victim: see pipeline/ensemble.py."""
+        """What an attack differentiates instead of the victim: see pipeline/surrogates.py."""
         surrogate = self.entry("attacks", name)[1].get("surrogate", "self")
         return checks.one_of(surrogate, checks.SURROGATES, f"attacks.{name}.surrogate")
 
