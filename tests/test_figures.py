@@ -344,6 +344,17 @@ def test_an_axis_of_the_table_is_a_line_and_seeds_are_averaged():
     assert frame[["stop", "accuracy", "seeds"]].values.tolist() == [[2, 0.25, 2], [4, 1, 1]]
 
 
+def test_equal_attacks_with_other_draws_are_lines_of_their_own_and_no_seeds():
+    named = [("mpgd_eps_0p1", [1, 0]), ("mpgd_1_eps_0p1", [0, 1])]
+    item = recorded("a", *(pgd_of(name, right, 0.1) for name, right in named))
+    frame = curves().numbers([item, item])
+    assert frame[["attack", "accuracy", "seeds"]].values.tolist() == [
+        ["mpgd", 0.5, 2],
+        ["mpgd_1", 0.5, 2],
+    ]
+    assert curves(show="worst").numbers([item])["accuracy"].tolist() == [0]
+
+
 def test_what_varies_nowhere_is_refused():
     with pytest.raises(UserError, match="nothing that is shown varies in 'weight'"):
         curves("weight").numbers([recorded("a", pgd_of("p", [1], 0.1))])

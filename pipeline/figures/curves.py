@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -60,10 +61,13 @@ class Curves:
         groups: dict[str, list[str]] = {}
         seen: list[tuple[str, str, float, Verdicts]] = []
         for item in shown:
+            taken: Counter[tuple[str, float]] = Counter()
             for attack in item.attacks.values():
                 x = item.settings.get(self.along, attack.field(self.along))
                 if x is not None and attack.name != "clean":
                     key = self._group(attack)
+                    taken[key, x] += 1  # attacks of equal settings and other draws: other lines
+                    key += str(taken[key, x])
                     groups.setdefault(key, []).append(attack.name)
                     seen.append((item.label, key, float(x), attack.right))
         if not seen:
