@@ -451,6 +451,9 @@ def test_an_attack_without_particles_is_refused():
     kind = Particles(attacks=["pgd10"], images=IMAGES, reported="at_aka", printed=1)
     with pytest.raises(UserError, match="pgd10 has no particles"):
         kind.numbers([loaded(members=1)])
+    kind = Particles(attacks=["svgd"], images=IMAGES, reported="at_aka", printed=2)
+    with pytest.raises(UserError, match="printed: table 2 of data/reported/at_aka.csv has no dist"):
+        kind.numbers([loaded(members=1)])
 
 
 # ---- pictures

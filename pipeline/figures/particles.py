@@ -76,11 +76,18 @@ class Particles:
                 line["column"]: float(values.fraction(line["value"], self.reported))
                 for line in own.to_dict("records")
             }
+            if not set(MEASURES.values()) <= set(printed):
+                continue  # of another kind
             eps = float(values.fraction(own["eps"].iloc[0], self.reported))
             found = {f"published_{ours}": printed[theirs] for ours, theirs in MEASURES.items()}
             found["published_distance"] /= PIXEL * eps
             possible = found["published_distance"] <= FARTHEST
             lines.append({"attack": attack, **found, "published_is_possible": possible})
+        if not lines:
+            raise UserError(
+                f"params.yaml: figures: printed: table {self.printed} of "
+                f"data/reported/{self.reported}.csv has no {', '.join(MEASURES.values())}"
+            )
         frame = pd.DataFrame(lines)
         ranks = frame["published_distance"].rank(ascending=False).astype(int)
         frame.insert(1, "published_rank", ranks)
