@@ -10,7 +10,7 @@ import tiny
 from projects import command as call
 from projects import copy_project, edit, jobs, logs, run, tiny_params, write_params
 
-from pipeline import evaluate, figure
+from pipeline import evaluate, figure, record
 from pipeline.errors import UserError
 from pipeline.plan import Plan
 from pipeline.plan.state import is_current
@@ -119,6 +119,16 @@ def test_an_up_to_date_figure_is_left_alone_and_an_unknown_one_is_one_line(plan,
     figure_of_none = Plan(changed)
     with pytest.raises(UserError, match="figures.curves: every row is planned; none to draw"):
         figure.draw(figure_of_none, figure_of_none.figures["curves"])
+
+
+def test_todays_figures_are_remembered_and_others_named(plan):
+    figure.main(["curves"])
+    files, stale = record.stage_targets(plan)
+    assert sorted(map(str, files)) == [f"results/curves.{s}" for s in ("csv", "json", "png")]
+    assert stale == []
+    changed = asked()
+    changed["figures"]["curves"]["title"] = "Another"
+    assert record.stage_targets(Plan(changed)) == ([], ["results/curves.png"])
 
 
 # ---- the workflow
