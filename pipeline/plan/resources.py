@@ -84,8 +84,13 @@ class Resources:
         side_by_side = self.runs_per_gpu(artifact) if isinstance(artifact, Run) else 1
         return asked["minutes"] + math.ceil(asked["slack"] * estimate * side_by_side / 60)
 
-    def pack(self, wildcards: Any) -> str | None:
-        """The group of a run whose arch leaves a GPU room for more; None where it has its own."""
+    def pack(self, wildcards: Any, settings: Any) -> str | None:
+        """The group of a run whose arch leaves a GPU room for more; None where it has its own.
+
+        Snakemake's group settings come from the command line, after the rules are read and before
+        groups are made of their jobs: here is the moment to say how large ours are.
+        """
+        settings.group_components = {**self.packs(), **settings.group_components}
         run = self.plan.run(wildcards.run)
         return f"pack_{self.runs_per_gpu(run)}" if self.runs_per_gpu(run) > 1 else None
 
