@@ -62,8 +62,8 @@ strength: setup  ## attacks at full strength whatever the scale: results/strengt
 lint-records: setup  ## red flags of every record on disk, and of the published numbers
 	python -m pipeline.lint
 
-demo-all: setup  ## every row of every table, at the scale of params.yaml
-	snakemake -q rules -c $(CORES) tables
+demo-all: setup  ## every row of every table, every figure, at the scale of params.yaml
+	snakemake -q rules -c $(CORES) tables figures
 
 golden: setup  ## after a change of results: new golden bytes for this kind of machine
 	python tests/golden/run.py

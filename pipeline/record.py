@@ -1,7 +1,8 @@
 """Remember what was computed: `python -m pipeline.record` (`make record`), after or during a run.
 
 Adds finished, verified artifacts to their pools and to the manifest, and stages what belongs in
-git. The first recorded content of a name wins; a table is staged only when its receipt is today's.
+git. The first recorded content of a name wins; a table or figure is staged only when its receipt
+is today's.
 """
 
 import argparse
@@ -105,22 +106,22 @@ def check_pools(listed: manifest.Manifest) -> None:
                 )
 
 
-def stage_tables(plan: Plan) -> tuple[list[Path], list[str]]:
-    """Files of today's tables, and the names of those on disk that are not today's."""
+def stage_targets(plan: Plan) -> tuple[list[Path], list[str]]:
+    """Files of today's tables and figures, and those on disk that are not today's."""
     files: list[Path] = []
     stale = []
-    for table in plan.tables.values():
-        if is_current(table):
-            files += sorted(table.path.parent.glob(f"{table.path.stem}.*"))
-            files.append(table.metrics)
-        elif table.path.exists():
-            stale.append(str(table.path))
+    for target in plan.targets.values():
+        if is_current(target):
+            files += sorted(target.path.parent.glob(f"{target.path.stem}.*"))
+            files += target.elsewhere
+        elif target.path.exists():
+            stale.append(str(target.path))
     return [f for f in files if f.exists()], stale
 
 
 def lock_stages(plan: Plan) -> None:
-    """Tell DVC that stages are done whose every table is today's, whoever ran Snakemake."""
-    done = [name for name, tables in stages(plan).items() if all(map(is_current, tables))]
+    """Tell DVC that stages are done whose every target is today's, whoever ran Snakemake."""
+    done = [name for name, made in stages(plan).items() if all(map(is_current, made))]
     names = [name.replace("_", "@", 1) for name in done]
     if UNIFIED in names:
         names.append(SHORT)
@@ -141,7 +142,7 @@ def record(plan: Plan) -> list[str]:
         lock_stages(plan)
     except UserError as error:  # a `dvc repro` of the same stage runs: it writes the lock itself
         recorder.problems.append(f"{error}; record again when it has ended")
-    files, stale = stage_tables(plan)
+    files, stale = stage_targets(plan)
     files += [*RESULTS.glob("*.dvc"), *Path("data").glob("*.dvc")]
     files += [f for f in (MANIFEST, Path("dvc.lock")) if f.exists()]
     if files:

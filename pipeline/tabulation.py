@@ -1,6 +1,5 @@
 """The rows of a table, read from records and checked."""
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,13 +8,14 @@ import pandas as pd
 
 from pipeline import metrics
 from pipeline.errors import UserError
-from pipeline.evidence import Evidence, check_budget
+from pipeline.evidence import Evidence, read
 from pipeline.flags import Flag, flags
 from pipeline.metrics import Verdicts
-from pipeline.plan import Plan, Table, manifest
+from pipeline.plan import Plan, Table
 from pipeline.plan.artifacts import Cell, Record
+from pipeline.plan.labels import label as label_of
 from pipeline.plan.tables import COSTS, MEMBERS, VIEWS
-from pipeline.records import Arrays, meta, read_arrays
+from pipeline.records import Arrays, meta
 from pipeline.reported import Reported
 from pipeline.status import status_of
 
@@ -57,22 +57,6 @@ class Tabulation:
 
     # ---- reading
 
-    def _label(self, cell: Cell) -> str:
-        """The row's name, and whatever else tells it from the table's other rows."""
-        setting = cell.setting
-        parts = [cell.row]
-        parts += [f"x{cell.members}"] if self._varies("members") else []
-        parts += [setting.dataset] if len({c.setting.dataset for c in self.table.cells}) > 1 else []
-        parts += [setting.arch] if self._varies("arch") else []
-        parts += [f"{k}={v}" for k, v in setting.overrides]
-        return " ".join(parts)
-
-    def _varies(self, key: str) -> bool:
-        """Whether rows of one data set differ in this part of their settings."""
-        settings = [c.setting for c in self.table.cells]
-        pairs = {(s.dataset, getattr(s, key)) for s in settings}
-        return len(pairs) > len({s.dataset for s in settings})
-
     def _keys(self, cell: Cell) -> dict[str, Any]:
         """What a row is, for the .csv and the .json."""
         entries, setting = self.plan.entries, cell.setting
@@ -86,7 +70,7 @@ class Tabulation:
 
     def _row(self, cells: tuple[Cell, ...]) -> Row:
         first = cells[0]
-        label, keys = self._label(first), self._keys(first)
+        label, keys = label_of(first, self.table.cells), self._keys(first)
         missing = [r for c in cells for r in c.records.values() if not r.path.exists()]
         if first.victim is None:
             status = "planned"
@@ -111,12 +95,7 @@ class Tabulation:
 
     def _read(self, record: Record) -> Arrays:
         if record.id not in self._arrays:
-            arrays = read_arrays(record.path)
-            if "meta" not in arrays or meta(arrays)["spec"] != json.loads(json.dumps(record.spec)):
-                raise UserError(f"{record.path}: is of another plan; delete it and evaluate again")
-            manifest.check_rests_on(record.path, meta(arrays)["weights"])
-            check_budget(arrays, record.attacks, str(record.path))
-            self._arrays[record.id] = arrays
+            self._arrays[record.id] = read(record)
         return self._arrays[record.id]
 
     def _check_weights(self, cell: Cell) -> None:

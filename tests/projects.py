@@ -19,6 +19,7 @@ TINY = {  # the keys of the demo that a tiny project shrinks further
     "attacks": {"train_pgd10": {"steps": 1}, "train_trades10": {"steps": 1}},
     "images": 20,
     "tables": {},
+    "figures": {},
 }
 
 
@@ -43,7 +44,7 @@ def tiny_params() -> dict[str, Any]:
     found["scales"]["demo"] |= TINY
     found["suites"] = {"unified": {"attacks": ["fgsm"]}}
     table = found["tables"]["table1"]
-    found["tables"] = {"table1": table}
+    found["tables"], found["figures"] = {"table1": table}, {}
     table |= {"members": [1], "rows": ["trades", "wa"], "suites": ["unified"]}
     table |= {"columns": ["clean", "fgsm"], "reference": "trades", "reported": "none"}
     return found

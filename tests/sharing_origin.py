@@ -25,7 +25,7 @@ def shrink(folder, rows=("standard", "pgd_at", "wa")):
     demo["recipe"] = {"epochs": 2, "batch_size": 32, "validate_every": 0, "train_images": 64}
     demo["images"] = 20
     demo["attacks"] = {"pgd10": {"steps": 1}, "mim50": {"steps": 10}, "train_pgd10": {"steps": 1}}
-    demo["tables"] = {}
+    demo["tables"], demo["figures"], params["figures"] = {}, {}, {}
     params["scales"] = {"paper": {}, "demo": demo}
     table |= {"rows": list(rows), "reference": "none", "members": [1], "suites": ["unified"]}
     table |= {"columns": ["clean", "mim50", "pgd10", "members"]}
@@ -35,7 +35,7 @@ def shrink(folder, rows=("standard", "pgd_at", "wa")):
     stages = yaml.safe_load((folder / "dvc.yaml").read_text())
     papers = stages["stages"]["paper"]["foreach"]
     stages["stages"]["paper"]["foreach"] = {name: papers[name] for name in ("unified", "aute")}
-    del stages["stages"]["beyond"]
+    del stages["stages"]["beyond"], stages["stages"]["picture"]
     (folder / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False, width=1000))
 
 

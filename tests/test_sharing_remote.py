@@ -152,18 +152,20 @@ def test_raw_files_that_params_does_not_name_are_not_prepared():
     assert "data/raw/digits/verified.json: is of other files than" in refusal
 
 
-def test_stages_name_every_table_of_params():
+def test_stages_name_every_table_and_figure_of_params():
     stages = yaml.safe_load((lab.ROOT / "dvc.yaml").read_text())
     plan = load_plan(lab.ROOT / "params.yaml")
     papers = stages["stages"]["paper"]["foreach"]
-    folders = {t.path.parent.name for t in plan.tables.values()} - {"results"}
+    folders = {t.path.parent.name for t in plan.targets.values()} - {"results"}
     assert papers.pop("unified") == str(plan.tables["table1"].metrics)
     assert papers == {name: f"results/{name}/metrics" for name in folders}
     beyond = {t.path.stem for t in plan.tables.values() if t.path.parent.name == "results"}
     made = {"table1", *stages["stages"]["beyond"]["foreach"]}
     assert made == {name for name in beyond if not name.endswith("_all")}
+    pictures = {f.path.stem for f in plan.figures.values() if f.path.parent.name == "results"}
+    assert set(stages["stages"]["picture"]["foreach"]) == pictures
     shown = {p for p in stages["plots"]}
-    figures = {str(t.path.with_suffix(".png")) for t in plan.tables.values()}
+    figures = {str(t.path.with_suffix(".png")) for t in plan.targets.values()}
     assert shown == {f for f in figures if not f.endswith("_all.png")}
 
 

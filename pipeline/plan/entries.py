@@ -12,7 +12,7 @@ from pipeline.plan.scale import Scale
 from pipeline.plan.schema import digest
 from pipeline.plan.values import Entry
 
-STAGES = ("prepare", "train", "average", "transfer", "evaluate", "tabulate")
+STAGES = ("prepare", "train", "average", "transfer", "evaluate", "tabulate", "figure")
 SECTIONS = (
     "scale",
     "mirror",
@@ -28,6 +28,7 @@ SECTIONS = (
     "victims",
     "suites",
     "tables",
+    "figures",
     "planned",
     "resources",
 )

@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import Dataset, Plan, Record, Run, Table, TransferSet, Victim
-from pipeline.plan.needs import Artifact
+from pipeline.plan import Figure, Plan, Record, Run, Target, TransferSet, Victim
+from pipeline.plan.inputs import outputs, paths_of, wanted
 from pipeline.plan.state import NEED, headline, is_current, states
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-SPLITS = ("train", "validation", "test")
 
 
 def check_config(plan: Plan, config: Mapping[str, Any]) -> None:
@@ -37,26 +35,6 @@ def _one_line(question: Callable[P, T]) -> Callable[P, T]:
             raise SystemExit(f"error: {error}") from None
 
     return answer
-
-
-def wanted(artifact: Artifact, inputs: Iterable[str | Path]) -> list[str]:
-    """Inputs of an artifact's job; once it is made, those that happen to be there.
-
-    An input that must be made first makes Snakemake run the job again, `ancient` or not.
-    """
-    is_made = all(path.exists() for path in outputs(artifact))
-    return [str(f) for f in inputs if not is_made or Path(f).exists()]
-
-
-def outputs(artifact: Artifact) -> list[Path]:
-    """The files of an artifact's job; a table's receipt speaks for all of its own."""
-    if isinstance(artifact, Run):
-        names = ["weights.safetensors", "run.json"]
-        names += ["best.safetensors", "history.csv"] if artifact.stage == "train" else []
-        return [artifact.folder / name for name in names]
-    if isinstance(artifact, Dataset):
-        return [artifact.folder / f"{s}.safetensors" for s in SPLITS]
-    return [artifact.path]
 
 
 def raw(plan: Plan, dataset: str) -> list[str]:
@@ -127,11 +105,20 @@ def adopted(plan: Plan, run: str) -> list[str]:
 
 
 @_one_line
-def records(plan: Plan, table: str) -> list[str]:
-    """The records of a table; of one that is today's, those that are here."""
-    found = plan.table(table)
-    done = is_current(found)
-    return [str(r.path) for r in plan.needs(found)[0] if not done or r.path.exists()]
+def records(plan: Plan, target: str) -> list[str]:
+    """The records of a table or figure; of one that is today's, those that are here."""
+    found = plan.target(target)
+    paths = [r.path for r in plan.needs(found)[0]]
+    return paths_of(found, paths)
+
+
+@_one_line
+def shown(plan: Plan, figure: str) -> list[str]:
+    """Data and weights that drawing a figure reads, beside its records."""
+    found = plan.figure(figure)
+    victims = plan.shown(found)
+    read = [f for v in victims for f in [*map(str, outputs(v.dataset)), *files(plan, v)]]
+    return paths_of(found, read)
 
 
 def average_pattern(plan: Plan) -> str:
@@ -157,51 +144,73 @@ def uncut_tables(plan: Plan) -> list[str]:
     return [str(plan.tables.get(f"{n}_all", plan.tables[n]).path) for n in names]
 
 
+def figures(plan: Plan) -> list[str]:
+    """Every figure."""
+    return [str(figure.path) for figure in plan.figures.values()]
+
+
+def figure_pattern(plan: Plan, reads_weights: bool | None = None) -> str:
+    """Regular expression of figures' stems: those that read weights, those that do not, or all."""
+    found = [
+        figure.stem
+        for figure in plan.figures.values()
+        if reads_weights in (None, figure.reads_weights)
+    ]
+    return "|".join(found) or "(?!)"
+
+
+def table_folder(plan: Plan) -> str:
+    """Regular expression of the folder in a table's path; the paths of figures have none."""
+    return rf"(?!(?:{figure_pattern(plan)})\.)([a-z0-9_]+/)?"
+
+
 @_one_line
-def table_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
+def target_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
     """params.yaml as an old input while the receipt is today's; else the table is marked stale.
 
     The mark is a time of 1 s: Snakemake reads 0 as unknown. It sees the mark without metadata.
     The input is then a file named by today's digest: params.yaml itself, when only code or a
     reported number changed, still has the checksum Snakemake remembers, and would be no reason.
     """
-    table = plan.table(name)
-    if is_current(table):
+    target = plan.target(name)
+    if is_current(target):
         return ancient("params.yaml")
-    if table.path.exists():
-        os.utime(table.path, (1, 1))
-    return str(_mark(table))
+    if target.path.exists():
+        os.utime(target.path, (1, 1))
+    return str(_mark(target))
 
 
-def mark_tables(plan: Plan) -> None:
-    """Make the inputs of all tables that are not today's, before Snakemake lists their folder.
+def mark_targets(plan: Plan) -> None:
+    """Make the inputs of all targets that are not today's, before Snakemake lists their folder.
 
     A mark made later is missing to it: it lists a folder once.
     """
-    for table in plan.tables.values():
-        if not is_current(table):
-            _mark(table).parent.mkdir(parents=True, exist_ok=True)
-            _mark(table).touch()
+    for target in plan.targets.values():
+        if not is_current(target):
+            _mark(target).parent.mkdir(parents=True, exist_ok=True)
+            _mark(target).touch()
 
 
-def _mark(table: Table) -> Path:
-    return Path("work/plans") / f"{table.name}-{table.digest}"
+def _mark(target: Target) -> Path:
+    return Path("work/plans") / f"{target.name}-{target.digest}"
 
 
-def stages(plan: Plan) -> dict[str, list[Table]]:
-    """Tables by DVC's stage, its @ as _: paper_unified, paper_aute, beyond_sweep.
+def stages(plan: Plan) -> dict[str, list[Target]]:
+    """Targets by DVC's stage, its @ as _: paper_unified, paper_aute, beyond_sweep, picture_radii.
 
-    Uncut versions belong to no stage.
+    Uncut tables belong to no stage.
     """
-    found: dict[str, list[Table]] = {}
-    for table in plan.tables.values():
-        folder, name = table.path.parent.name, table.path.stem
+    found: dict[str, list[Target]] = {}
+    for target in plan.targets.values():
+        folder, name = target.path.parent.name, target.path.stem
         if name.endswith("_all"):
             continue
         if folder != "results":
-            found.setdefault(f"paper_{folder}", []).append(table)
+            found.setdefault(f"paper_{folder}", []).append(target)
+        elif name == "table1":
+            found["paper_unified"] = [target]
         else:
-            found["paper_unified" if name == "table1" else f"beyond_{name}"] = [table]
+            found[f"{'picture' if isinstance(target, Figure) else 'beyond'}_{name}"] = [target]
     return found
 
 
@@ -211,15 +220,17 @@ def summary(plan: Plan, made: Iterable[str] | None = None) -> str:
     `made` are the files of the jobs to run; without them it is what the tables still need.
     """
     names = plan.entries.section("tables")
-    tables = list(plan.tables.values()) if made is not None else [plan.tables[n] for n in names]
+    targets: list[Target] = [plan.tables[n] for n in names]
+    if made is not None:
+        targets = list(plan.targets.values())
     files = None if made is None else set(made)
-    needed = [s for s in states(plan, tables) if s.status == NEED]
+    needed = [s for s in states(plan, targets) if s.status == NEED]
     if files is not None:
         folders = {str(Path(f).parent) for f in files}  # a trajectory's file names its first epoch
         needed = [
             s for s in needed if str(s.path) in (folders if s.stage == "trajectory" else files)
         ]
-    return headline(plan, tables, needed)
+    return headline(plan, targets, needed)
 
 
 def sweep(plan: Plan) -> None:
