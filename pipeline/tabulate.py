@@ -42,7 +42,7 @@ def _about(tabulation: Tabulation) -> str:
     stand_ins = [f"{used} standing in for {name}" for name, used in named.items() if used != name]
     shown = {a for s in tabulation.table.suites.values() for a in s}
     cuts = [f"{a} {_cut(c)}" for a, c in entries.part("attacks").items() if a in shown]
-    training = entries.part("recipe")
+    training = entries.recipe_cut(entry["recipe"])
     cuts += [f"training {_cut(training)}"] if training else []
     parts = [
         f"Scale {entries.scale_name}; {entry['images']} test images; seeds {entry['seeds']}; "

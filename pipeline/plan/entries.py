@@ -202,10 +202,9 @@ class Entries(Scale):
         fields = values.coerce(merged, types, where, eps_factor=Fraction(1))
         checks.recipe(fields, where)
         before = fields["epochs"]
-        cut = dict(self.part("recipe"))
+        cut = self.recipe_cut(name)
         if "epochs" in cut:  # a scale only shrinks
-            where_cut = f"params.yaml: {self._where('recipe')}.epochs"
-            epochs = values.as_int(cut["epochs"], where_cut, 1)
+            epochs = int(cut["epochs"])
             if "epochs" in own:  # longer or shorter than its recipe, as before
                 epochs = max(1, round(epochs * before / entry["epochs"]))
             cut["epochs"] = min(before, epochs)

@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.plan import Plan, Record, Run, TransferSet
 from pipeline.plan.entries import Dataset, Entries
+from pipeline.plan.values import Entry
 
 NATIVE = 32  # pixels of a side at which `macs` are stated
 PROCESS = 3  # seconds in which a job's process loads torch and its data
@@ -54,8 +55,34 @@ def run_flops(plan: Plan, run: Run) -> int | None:
     crafting = passes(spec["attack"]["fields"]) if spec["attack"] else 0
     if run.stage == "average":
         return images * _pass_cost(run.spec["average"]["fields"]["bn_data"], crafting) * 2 * macs
+    assistants = _assistants(plan, run)
+    if assistants is None:
+        return None
+    if not assistants or spec["method"]["fields"].get("student_input") == "own":
+        crafting += _particle_passes(spec, run.members)
+    own = (crafting + 3) * macs
+    along = sum((_particle_passes(spec, len(assistants)) + 3) * m for m in assistants)
     epochs: int = spec["recipe"]["epochs"]
-    return images * epochs * (crafting + 3) * 2 * macs
+    return images * epochs * 2 * (own + along)
+
+
+def _assistants(plan: Plan, run: Run) -> list[int] | None:
+    """Multiply-adds of each network that trains along: an Arch field `teacher_arch` and the
+    number in `teachers` say which and how many."""
+    fields = run.spec["method"]["fields"]
+    found: list[int | None] = []
+    for name in run.spec.get("archs", {}):
+        arch = run.arch if fields[name] == "same" else plan.entries.arch(fields[name]).name
+        macs = _image_macs(plan, arch, run.dataset)
+        found += [macs] * int(fields.get(f"{name.removesuffix('_arch')}s", 1))
+    return None if None in found else [m for m in found if m is not None]
+
+
+def _particle_passes(spec: Entry, models: int) -> int:
+    """Passes of one network in crafting by the method itself, one particle for each network."""
+    fields = spec["method"]["fields"]
+    others = models if fields.get("gradients") == "every" and fields["kernel"] != "none" else 1
+    return passes(fields) * others if "steps" in fields else 0
 
 
 def record_flops(plan: Plan, record: Record) -> int | None:
@@ -84,14 +111,18 @@ def passes(fields: dict[str, Any]) -> int:
 
 def forward_macs(plan: Plan, run: Run) -> int | None:
     """Multiply-adds of one image through every member of a run, scaled by its area."""
+    macs = _image_macs(plan, run.arch, run.dataset)
+    return None if macs is None else macs * run.members
+
+
+def _image_macs(plan: Plan, name: str, dataset: Dataset) -> int | None:
     resources, archs = plan.entries.section("resources"), plan.entries.section("archs")
-    name = run.arch
     while name not in resources and "base" in archs[name]:
         name = archs[name]["base"]
     if name not in resources:
         return None
-    macs, size = int(resources[name]["macs"]), int(run.dataset.fields["size"])
-    return macs * run.members * size**2 // NATIVE**2
+    macs, size = int(resources[name]["macs"]), int(dataset.fields["size"])
+    return macs * size**2 // NATIVE**2
 
 
 def _training_images(entries: Entries, dataset: Dataset) -> int | None:
