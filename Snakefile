@@ -51,3 +51,4 @@ for stage, targets in jobs.stages(PLAN).items():
 rule tables:
     input:
         jobs.uncut_tables(PLAN),
+        "results/claims.md",

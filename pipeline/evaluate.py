@@ -32,9 +32,10 @@ from pipeline.subset import subset
 def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     """Write one record."""
     started = time.monotonic()
-    split = load_split(record.victim.dataset, "test", where)
+    split = load_split(record.victim.dataset, record.split, where)
     victim = models.load_victim(plan, record.victim, split, where)
-    evaluation = Evaluation(victim, split, subset(record.images, len(split)))
+    rows = subset(record.images, len(split))
+    evaluation = Evaluation(victim, split, rows, bool(record.spec.get("peers")))
     weights = transfer.weights_of(plan, record.victim)
     work = Path("work/records") / record.id / digest(weights)
     before = fingerprint(victim)

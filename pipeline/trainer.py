@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pipeline import checkpoint, models, registry
+from pipeline import checkpoint, foreign, models, registry
 from pipeline.checkpoint import Weights
 from pipeline.ema import Ema
 from pipeline.ensemble import combine
@@ -39,6 +39,8 @@ class Trainer:
         self.held_out: Split = load_split(run.dataset, name, where)
         self.method = models.method_of(spec)
         members = models.build_members(spec, self.split, where)
+        if "init" in spec:
+            foreign.start(members, Path(run.file or ""), spec["init"])
         self.training = Training(
             members=members,
             ensemble=combine(spec["method"]["fields"]["combine"], members),

@@ -24,6 +24,7 @@ SECTIONS = (
     "attacks",
     "methods",
     "averages",
+    "weights",
     "parents",
     "victims",
     "suites",
@@ -31,6 +32,7 @@ SECTIONS = (
     "planned",
     "resources",
 )
+OWN = ("members", "weights")  # keys of a method that are no fields
 ROWS = ("victims", "averages", "methods")  # sections that a table's row may name
 
 
@@ -231,7 +233,7 @@ class Entries(Scale):
         root, entry = self.entry("methods", name)
         types = self.component("methods", root).types
         entry = {**entry, **self.overrides(setting, types)}
-        entry = {k: v for k, v in entry.items() if k not in self.recipe_types and k != "members"}
+        entry = {k: v for k, v in entry.items() if k not in {*self.recipe_types, *OWN}}
         recipe, before = self.training(name, setting)
         factor = self.stand_in(setting.dataset)[1]
         found = self.resolve("methods", name, entry, factor)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline.plan import Plan, Record, Run, TransferSet
+from pipeline.plan.averaged import snapshots
 from pipeline.plan.entries import Dataset, Entries
 from pipeline.plan.values import Entry
 
@@ -54,7 +55,11 @@ def run_flops(plan: Plan, run: Run) -> int | None:
     images = min(images, spec["recipe"]["train_images"] or images)
     crafting = passes(spec["attack"]["fields"]) if spec["attack"] else 0
     if run.stage == "average":
-        return images * _pass_cost(run.spec["average"]["fields"]["bn_data"], crafting) * 2 * macs
+        once = images * _pass_cost(run.spec["average"]["fields"]["bn_data"], crafting) * 2 * macs
+        if not run.spec.get("best"):
+            return once
+        judged = run.dataset.fields["validation"] * passes(spec["validation_attack"]["fields"])
+        return snapshots(plan.graph, run) * (once + judged * 2 * macs)
     assistants = _assistants(plan, run)
     if assistants is None:
         return None
