@@ -64,6 +64,8 @@ class Ours:
         return ("does not" if high < 0 else "cannot tell at this scale"), text
 
     def _row(self, table: str, label: str) -> Row | None:
+        if table not in self.plan.tables:
+            return None
         if table not in self._tables:
             self._tables[table] = Tabulation(self.plan, self.plan.table(table), partial=True)
         found = {row.label: row for row in self._tables[table].rows}

@@ -19,7 +19,8 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
     """The table for people: percent with 95 % half-widths, costs, flags, what was cut."""
     table, spec = tabulation.table, tabulation.table.spec
     columns = list(table.columns)
-    lines = [f"# {spec['entry']['title']}", "", _about(tabulation), ""]
+    about = " ".join([_about(tabulation), *_best(tabulation, details)])
+    lines = [f"# {spec['entry']['title']}", "", about, ""]
     lines.append("| " + " | ".join(["method", *columns, "vs reference", "flags"]) + " |")
     lines.append("|---" * (len(columns) + 3) + "|")
     for row in tabulation.rows:
@@ -45,7 +46,7 @@ def _about(tabulation: Tabulation) -> str:
     training = entries.recipe_cut(entry["recipe"])
     cuts += [f"training {_cut(training)}"] if training else []
     parts = [
-        f"Scale {entries.scale_name}; {entry['images']} test images; seeds {entry['seeds']}; "
+        f"Scale {entries.scale_name}; {_images(tabulation)}; seeds {entry['seeds']}; "
         f"checkpoint {entry['checkpoint']}; percent with 95 % half-width; "
         f"vs reference: core_worst (last accuracy column without one) minus {entry['reference']} "
         "with as many members, paired.",
@@ -53,6 +54,25 @@ def _about(tabulation: Tabulation) -> str:
         *([f"Cut by the scale: {'; '.join(cuts)}."] if cuts else []),
     ]
     return " ".join(parts)
+
+
+def _images(tabulation: Tabulation) -> str:
+    """How many images of which split; who of several rows is best where they may choose."""
+    records = [r for c in tabulation.table.cells for r in c.records.values()]
+    splits = {record.split: record.images for record in records}
+    if "validation" not in splits:
+        return f"{tabulation.table.spec['entry']['images']} test images"
+    return " and ".join(f"{count} {split} images" for split, count in splits.items())
+
+
+def _best(tabulation: Tabulation, details: dict[str, Any]) -> list[str]:
+    """On validation images, the row with the highest last accuracy: the one to choose."""
+    splits = {r.split for c in tabulation.table.cells for r in c.records.values()}
+    done = [row.label for row in tabulation.rows if row.status == "done"]
+    if splits != {"validation"} or not done:
+        return []
+    top = max(done, key=lambda label: details[label][tabulation.accuracies[-1]]["mean"])
+    return [f"Best on them: {top}."]
 
 
 def _cut(cut: dict[str, Any]) -> str:

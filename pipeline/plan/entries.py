@@ -203,8 +203,8 @@ class Entries(Scale):
         merged = {**entry, **own}
         fields = values.coerce(merged, types, where, eps_factor=Fraction(1))
         checks.recipe(fields, where)
-        before = fields["epochs"]
-        cut = self.recipe_cut(name)
+        before, cut = fields["epochs"], self.recipe_cut(name)
+        self.cut("recipes", name, {"epochs": entry["epochs"]})
         if "epochs" in cut:  # a scale only shrinks
             epochs = int(cut["epochs"])
             if "epochs" in own:  # longer or shorter than its recipe, as before

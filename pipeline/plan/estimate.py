@@ -58,7 +58,7 @@ def run_flops(plan: Plan, run: Run) -> int | None:
         once = images * _pass_cost(run.spec["average"]["fields"]["bn_data"], crafting) * 2 * macs
         if not run.spec.get("best"):
             return once
-        judged = run.dataset.fields["validation"] * passes(spec["validation_attack"]["fields"])
+        judged = int(run.dataset.fields["validation"]) * passes(spec["validation_attack"]["fields"])
         return snapshots(plan.graph, run) * (once + judged * 2 * macs)
     assistants = _assistants(plan, run)
     if assistants is None:

@@ -46,8 +46,9 @@ def spec(entries: Entries, method: str) -> tuple[Entry, str | None]:
 
 def lacks(entries: Entries, kinds: dict[str, str], row: str) -> bool:
     """Whether a row rests on weights that nobody has given."""
-    kind = kinds.get(row)
-    if kind in ("victims", "averages"):
-        return lacks(entries, kinds, str(entries.entry(kind, row)[1].get("of")))
-    name = entries.entry("methods", row)[1].get("weights") if kind == "methods" else None
+    for kind in ("victims", "averages"):  # a victim of an average of a method
+        if kinds.get(row) == kind:
+            row = str(entries.entry(kind, row)[1].get("of"))
+    is_method = kinds.get(row) == "methods"
+    name = entries.entry("methods", row)[1].get("weights") if is_method else None
     return name is not None and check(entries, name, row)["sha256"] == "none"
