@@ -11,6 +11,8 @@ rule tabulate:
         metrics="results/{folder}metrics/{table}.json",
     log:
         "logs/tabulate/{folder}{table}.log",
+    wildcard_constraints:
+        table=r"(?!claims\.)[a-z0-9_]+",
     conda:
         ENVIRONMENT
     shell:
