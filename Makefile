@@ -14,9 +14,9 @@ table1: setup  ## every stage, from data to results/table1.csv, at the scale of 
 
 test: setup  ## what CI runs
 	$(MAKE) lint typecheck
-	python -m pytest tests -m "not cluster"
+	python -m pytest tests
 
-cluster: setup  ## on a private SLURM (root; .ci/slurm installs it): 4 minutes, and still timing-sensitive
+cluster: setup  ## on a private SLURM alone (needs root; .ci/slurm installs it)
 	./.ci/slurm
 	python -m pytest tests/test_cluster.py
 

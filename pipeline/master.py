@@ -10,10 +10,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.files import write_atomic
 from pipeline.joblog import ended_well
 from pipeline.lease import hold
 from pipeline.plan import frozen
 
+WRITTEN = ("results", "data", "logs", "work")
 JOB_PREFIX = "robust_"  # slurm-jobname-prefix in slurm/config.yaml
 TAIL = 12  # lines of a failed job's log
 PATIENCE = 300  # seconds for cancelled jobs to save and end
@@ -25,8 +27,12 @@ _STARTED: list[int] = []  # as the file system tells time
 def begin(fingerprint: str) -> None:
     """Become the one master of this folder, end a dead master's jobs, freeze plan and code.
 
-    The lease ends with the process. Raises UserError when another master lives.
+    The lease ends with the process. Raises UserError when another master lives, or when a folder
+    cannot be written.
     """
+    for folder in WRITTEN:  # Snakemake itself ends in a trace
+        write_atomic(Path(folder) / ".writable", b"")
+        (Path(folder) / ".writable").unlink()
     _HELD.enter_context(hold("master", patient=False))
     cancel_orphans()
     _STARTED.append(frozen.freeze(fingerprint).stat().st_mtime_ns)

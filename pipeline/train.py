@@ -1,4 +1,4 @@
-"""Train one run: `python -m pipeline.train RUN [--snapshots-from EPOCH]`.
+"""Train one run: `python -m pipeline.train RUN [--snapshots-from EPOCH | --to-state]`.
 
 Killed at any moment, the same command resumes to the same weights. SIGTERM and SIGUSR1 save the
 state after the current batch and exit with code 75.
@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from pipeline import checkpoint, device, models
+from pipeline import checkpoint, device, models, pack
 from pipeline.errors import UserError, report
 from pipeline.files import load_safetensors, sha256_of, write_atomic
 from pipeline.lease import check_held, hold
@@ -62,7 +62,8 @@ def train(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> N
         write(trainer)
     if snapshots is not None:
         _index(run, snapshots)
-    frozen.discard(_work(run))
+    if not pack.members():  # else Snakemake takes the outputs when the group fails or is requeued
+        frozen.discard(run.work)
 
 
 def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
@@ -77,7 +78,7 @@ def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
     trial.unlink()
     if not same:
         shutil.rmtree(run.snapshots)  # of another trajectory: nobody may take them for this one's
-        shutil.rmtree(_work(run))
+        shutil.rmtree(run.work)
         raise UserError(
             f"{run.folder}: training again on this machine gave other weights than the recorded "
             "ones, so their trajectory cannot be re-derived here; pull the snapshots, or delete "
@@ -100,11 +101,6 @@ def _is_whole(path: Path) -> bool:
     return True
 
 
-def _work(run: Run) -> Path:
-    """Where the resume state lies."""
-    return Path("work/runs") / run.id
-
-
 def _index(run: Run, first: int) -> None:
     """Say which snapshots exist, as the workflow's one output."""
     sums = {path.name: sha256_of(path) for path in _snapshots(run, first)}
@@ -115,7 +111,9 @@ def main(argv: list[str] | None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.train", description=__doc__)
     parser.add_argument("run", help="id of a run, as `python -m pipeline.plan TARGET` lists them")
-    parser.add_argument("--snapshots-from", type=int, metavar="EPOCH", help="keep epochs from here")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--snapshots-from", type=int, metavar="EPOCH", help="keep epochs from here")
+    other.add_argument("--to-state", action="store_true", help="to the last epoch, no outputs yet")
     args = parser.parse_args(argv)
     plan = load_plan()
     run = plan.run(Path(args.run).name)
@@ -125,6 +123,12 @@ def main(argv: list[str] | None) -> None:
     if snapshots is not None and not 1 <= snapshots <= epochs:
         raise UserError(f"--snapshots-from {snapshots}: {run.id} has the epochs 1 to {epochs}")
     where = device.select(plan.entries.device, plan.entries.threads)
+    if args.to_state:
+        with hold(f"runs/{run.id}"):
+            Trainer(plan, run, where, plan.snapshots_from(run.id)).fit()
+        return
+    if snapshots is None:
+        pack.train(plan, run)
     with hold(f"runs/{run.id}"):
         _train_once(plan, run, where, snapshots)
 

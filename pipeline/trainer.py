@@ -6,7 +6,6 @@ Every draw is a function of (seed, epoch, image), so a resumed training ends in 
 import math
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -56,7 +55,6 @@ class Trainer:
         self.training.assistants = models.build_assistants(spec, self.split, where)
         self.training.optimisers = self.method.setup(self.training)
         self.ema = Ema(members, self.recipe) if self.recipe.ema_decay else None
-        self.state_path = Path("work/runs") / run.id / "state.pt"
         self.history: list[dict[str, Any]] = []
         self.best: tuple[float, Weights] | None = None
         self.flops, self.seconds, self.loss = 0, 0.0, [0.0, 0]
@@ -175,7 +173,7 @@ class Trainer:
 
     def _save_state(self, done: int) -> None:
         checkpoint.save_state(
-            self.state_path,
+            self.run.state,
             {
                 "digest": self.run.id,
                 "epoch": self.training.epoch,
@@ -194,7 +192,7 @@ class Trainer:
 
     def _resume(self) -> None:
         self.done = 0
-        state = checkpoint.load_state(self.state_path, self.run.id)
+        state = checkpoint.load_state(self.run.state, self.run.id)
         if state is None:
             return
         if not self._kept_enough(state):

@@ -46,6 +46,7 @@ def tiny(rows, members=1, suites=("unified",), device="cpu", **recipe):
     found["tables"] = {"table1": table}
     for stage in ("train", "average", "evaluate"):
         found["resources"][stage] |= {"cpus": 1, "mem_mb": 500, "minutes": 10}
+    found["resources"]["tiny"] = {"macs": 1000000, "runs_per_gpu": 1}
     return found
 
 

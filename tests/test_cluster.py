@@ -6,13 +6,15 @@ Bytes are the judge: whatever happened on the way, the results are an undisturbe
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from project import Project, tiny
+from project import ROOT, Project, tiny
 from slurm.lab import Slurm, unavailable
 
 pytestmark = [
@@ -83,7 +85,12 @@ def test_every_way_to_lose_a_job_costs_nothing(slurm, undisturbed, tmp_path):
         node = {id: where for id, _, _, where in slurm.jobs()}
         os.kill(holder(project, runs[0])["pid"], signal.SIGKILL)  # as the OOM killer does
         slurm.call("scancel", job[runs[1]])
-        slurm.call("scancel", "--signal=USR1", job[runs[2]])  # as before a time limit
+        warned = holder(project, runs[2])["pid"]
+        os.kill(warned, signal.SIGSTOP)  # not done before SLURM warns it
+        slurm.call("scontrol", "update", f"jobid={job[runs[2]]}", "TimeLimit=1")
+        wait(lambda: is_pending(warned, signal.SIGUSR1), what="SLURM's warning")
+        os.kill(warned, signal.SIGCONT)
+        os.kill(holder(project, runs[3])["pid"], signal.SIGSTOP)  # not done before its node is lost
         struck = {job[r] for r in runs[:3]}
         wait(lambda: struck.isdisjoint(id for id, *_ in slurm.jobs()), what="three jobs' ends")
         down = f"nodename={node[job[runs[3]]]}"
@@ -107,8 +114,7 @@ def test_every_way_to_lose_a_job_costs_nothing(slurm, undisturbed, tmp_path):
     for run in runs:
         log = (project.folder / "logs" / "train" / f"{run}.log").read_text()
         first = re.search(rf"^{run}: (\d+)/16 loss", log, re.MULTILINE)
-        # no line at all: the run ended just before its node did, and was not done again
-        assert not first or int(first[1]) > 2, f"{run} began again instead of going on\n{log}"
+        assert first and int(first[1]) > 2, f"{run} began again instead of going on\n{log}"
         assert re.search(r"# SLURM job \d+, node node[12], GPU [0-2]$", log, re.MULTILINE)
 
 
@@ -127,6 +133,8 @@ def test_a_killed_master_is_followed_without_two_jobs_on_one_run(slurm, tmp_path
         most = watch(
             project, run, second, lambda: holder(project, run)["job"] not in (None, before)
         )
+        frozen = holder(project, run)["pid"]
+        os.kill(frozen, signal.SIGSTOP)  # not done before SLURM takes its node away
         # a third master leaves; an edit is for the next call, even one that breaks everything
         third = project.run(*LITERAL)
         (project.folder / "params.yaml").write_text("scale: [")
@@ -135,6 +143,9 @@ def test_a_killed_master_is_followed_without_two_jobs_on_one_run(slurm, tmp_path
         (job,) = [(id, node) for id, _, comment, node in slurm.jobs() if run in comment]
         urgent = ("sbatch", "-p", "urgent", "-w", job[1], "-N1", "--gres=gpu:3", "-o", "/dev/null")
         slurm.call(*urgent, "--wrap", "sleep 1")
+        wait(lambda: state(slurm, job[0]) != "RUNNING", what="the preemption")
+        with suppress(ProcessLookupError):
+            os.kill(frozen, signal.SIGCONT)
         most = max(most, watch(project, run, second, lambda: False, slurm.start_requeued))
     text = (tmp_path / "screen").read_text()
     assert second.returncode == 0, text[-3000:]
@@ -146,6 +157,19 @@ def test_a_killed_master_is_followed_without_two_jobs_on_one_run(slurm, tmp_path
     assert most == 1 or (most == 2 and "works on it; waiting" in log), "two trained one run"
     done = project.folder / "results" / "records" / f"{record}.npz"
     assert done.exists() and (project.folder / "results" / "table1.csv").exists()
+
+
+def is_pending(pid, number):
+    """Whether a signal waits for a process that is stopped."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = re.findall(r"^(?:SigPnd|ShdPnd):\s*(\w+)", status, re.MULTILINE)
+    return any(int(mask, 16) >> (number - 1) & 1 for mask in masks)
+
+
+def state(slurm, job):
+    """What SLURM says of one job."""
+    found = re.search(r"JobState=(\w+)", slurm.call("scontrol", "show", "job", job, "--oneliner"))
+    return found[1] if found else ""
 
 
 def watch(project, run, master, until, meanwhile=lambda: None, seconds=150):
@@ -162,3 +186,52 @@ def watch(project, run, master, until, meanwhile=lambda: None, seconds=150):
             meanwhile()
         time.sleep(0.1)
     return most
+
+
+def test_runs_of_a_small_net_share_a_gpu_side_by_side(slurm, undisturbed, tmp_path):
+    params = tiny(["pgd_at"], 2, **PLAN)
+    params["resources"]["tiny"]["runs_per_gpu"] = 2
+    project = Project(tmp_path, params, slurm.env)
+    runs, _ = project.plan()
+    with (tmp_path / "screen").open("w") as screen:
+        master = project.start(*LITERAL, *FAST, stdout=screen)
+        wait(lambda: all(workers(r) for r in runs), what="all of a pack at once")
+        (job,) = {id for id, *_ in slurm.jobs()}
+        asked = slurm.call("scontrol", "show", "job", job, "--oneliner")
+        wait(lambda: all((project.folder / "work/runs" / r / "state.pt").exists() for r in runs))
+        slurm.call("scancel", "--signal=USR1", job)  # the group is tried again as one
+        master.wait(300)
+    screen = (tmp_path / "screen").read_text()
+    assert master.returncode == 0, screen[-3000:]
+    assert re.search(rf"NumCPUs={2} .*gres:gpu:1 ", asked), asked
+    made = {path: sum for path, sum in project.results().items() if "/runs/" in path}
+    assert len(made) == 8 and made.items() <= undisturbed.items()
+    for run in runs:  # each still has its own log, whole
+        log = (project.folder / "logs" / "train" / f"{run}.log").read_text()
+        assert log.count(f"{run}: 16/16 loss") == 1 and log.count(f"{run}: 1/16 loss") <= 1
+        assert not list((project.folder / "logs").rglob("*.pack"))
+
+
+def test_what_fails_is_explained_and_dvc_goes_the_same_way(slurm, tmp_path):
+    params = tiny(["pgd_at_single"], device="auto")
+    project = Project(tmp_path, params, slurm.env)
+    (run,), _ = project.plan()
+    images = next(project.folder.glob("data/digits/*/train.safetensors"))
+    whole = images.read_bytes()
+    images.write_bytes(whole[:-100])
+    failed = project.run(*LITERAL, *FAST, "--retries", "0")
+    assert failed.returncode == 1
+    tail = failed.stdout.partition(f"failed; the end of logs/train/{run}.log:")[2]
+    assert "error: data/digits/" in tail and "Traceback" not in tail, failed.stdout[-3000:]
+    assert f"by hand, in this folder: python -m pipeline.train {run}\n" in tail
+    images.write_bytes(whole)
+    shutil.copy(ROOT / "dvc.yaml", project.folder)
+    for command in (("git", "init", "-q"), ("dvc", "init", "-q")):
+        project.run(*command, check=True)
+    project.env["SNAKEMAKE_PROFILE"] = "slurm"
+    done = project.run("dvc", "repro", "paper@unified")
+    assert done.returncode == 0, done.stdout[-3000:]
+    log = (project.folder / "logs" / "train" / f"{run}.log").read_text()
+    assert re.search(r"# SLURM job \d+, node node[12], GPU [0-2]$", log, re.MULTILINE)
+    again = project.run("dvc", "repro", "paper@unified")
+    assert "didn't change" in again.stdout and "Running stage" not in again.stdout

@@ -32,6 +32,16 @@ class Run:
         """Where a trajectory's epochs lie."""
         return Path("results/snapshots") / self.id
 
+    @property
+    def work(self) -> Path:
+        """Where its resume state lies, until it is finished."""
+        return Path("work/runs") / self.id
+
+    @property
+    def state(self) -> Path:
+        """What an interrupted training goes on from."""
+        return self.work / "state.pt"
+
 
 @dataclass(frozen=True)
 class Element:

@@ -32,6 +32,7 @@ def audit(graph: Graph) -> None:
 
 
 STAGES = ("train", "average", "transfer", "evaluate")  # those whose jobs a cluster runs
+ARCH_KEYS = ("macs", "runs_per_gpu")
 STAGE_KEYS = ("gpus", "cpus", "mem_mb", "minutes", "slack")
 
 
@@ -89,4 +90,4 @@ def _resource_keys(entries: Entries, name: str) -> tuple[str, ...]:
     if name in entries.section("datasets"):
         return ("images",)
     values.find(entries.section("archs"), "resources", name)
-    return ("macs",)
+    return ARCH_KEYS

@@ -1,5 +1,6 @@
 """What a table's missing jobs would ask of a cluster, stage by stage, before any is submitted."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from pipeline.plan import Plan, Record, Run, TransferSet
@@ -27,17 +28,31 @@ def report(plan: Plan, found: Iterable[State]) -> Rows:
     for stage, asking in ASKING.items():
         artifacts = [_artifact(plan, s) for s in needed if s.stage == stage]
         if artifacts:
-            rows.append([stage, *_row(plan, resources, asking, artifacts)])
+            packs = _packs(resources, artifacts) if stage == "train" else {1: len(artifacts)}
+            rows.append([stage, *_row(plan, resources, asking, artifacts, packs)])
     return rows
 
 
-def _row(plan: Plan, resources: Resources, stage: str, artifacts: list[Artifact]) -> list[str]:
-    gpus, memory = resources.gpus(stage), resources.stage(stage)["mem_mb"]
+def _packs(resources: Resources, runs: Iterable[Artifact]) -> dict[int, int]:
+    """How many SLURM jobs of how many trainings each; the last of a size may hold fewer."""
+    sizes = Counter(resources.runs_per_gpu(run) for run in runs if isinstance(run, Run))
+    return {size: -(-count // size) for size, count in sizes.items()}
+
+
+def _row(
+    plan: Plan,
+    resources: Resources,
+    stage: str,
+    artifacts: list[Artifact],
+    packs: dict[int, int],
+) -> list[str]:
+    gpus, memory = resources.gpus(stage), resources.stage(stage)["mem_mb"] * max(packs)
     minutes = max(resources.minutes(stage, a) for a in artifacts)
     total = describe(seconds(plan, artifacts))
     unit = "of GPUs" if gpus else "of CPUs"
     longest = f"{minutes // 60} h {minutes % 60:02d} min"
-    return [str(len(artifacts)), str(gpus), f"{memory} MB", longest, f"{total} {unit}"]
+    jobs = str(sum(packs.values())) + (f" ({len(artifacts)} runs)" if max(packs) > 1 else "")
+    return [jobs, str(gpus), f"{memory} MB", longest, f"{total} {unit}"]
 
 
 def _artifact(plan: Plan, state: State) -> Artifact:

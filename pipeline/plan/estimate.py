@@ -114,6 +114,14 @@ def passes(fields: dict[str, Any]) -> int:
     return int(restarts * (2 * steps * looks + queries))
 
 
+def arch_resources(plan: Plan, name: str) -> dict[str, int] | None:
+    """What `resources:` states of an arch, or of the next one that it is based on."""
+    stated, archs = plan.entries.section("resources"), plan.entries.section("archs")
+    while name not in stated and "base" in archs[name]:
+        name = archs[name]["base"]
+    return stated.get(name)
+
+
 def forward_macs(plan: Plan, run: Run) -> int | None:
     """Multiply-adds of one image through every member of a run, scaled by its area."""
     macs = _image_macs(plan, run.arch, run.dataset)
@@ -121,13 +129,9 @@ def forward_macs(plan: Plan, run: Run) -> int | None:
 
 
 def _image_macs(plan: Plan, name: str, dataset: Dataset) -> int | None:
-    resources, archs = plan.entries.section("resources"), plan.entries.section("archs")
-    while name not in resources and "base" in archs[name]:
-        name = archs[name]["base"]
-    if name not in resources:
-        return None
-    macs, size = int(resources[name]["macs"]), int(dataset.fields["size"])
-    return macs * size**2 // NATIVE**2
+    stated = arch_resources(plan, name)
+    size = int(dataset.fields["size"])
+    return None if stated is None else int(stated["macs"]) * size**2 // NATIVE**2
 
 
 def _training_images(entries: Entries, dataset: Dataset) -> int | None:

@@ -49,7 +49,6 @@ Manifest = Mapping[str, Line]
 def parse(text: str, where: Path = MANIFEST) -> list[Line]:
     """All lines of a manifest; raises UserError on what is none."""
     lines = []
-    names = {f.name for f in fields(Line)}
     for number, raw in enumerate(text.splitlines(), start=1):
         if raw.startswith(("<<<<<<<", "=======", ">>>>>>>")):
             raise UserError(
@@ -60,10 +59,26 @@ def parse(text: str, where: Path = MANIFEST) -> list[Line]:
             entry = json.loads(raw)
         except ValueError:
             entry = None
-        if not isinstance(entry, dict) or set(entry) != names:
+        if not _is_line(entry):
             raise UserError(f"{where}:{number}: is no line of a manifest; git checkout {where}")
         lines.append(Line(**entry))
     return lines
+
+
+def _is_line(entry: Any) -> bool:
+    """Whether JSON has a line's keys, each with a value of its type."""
+    return (
+        isinstance(entry, dict)
+        and set(entry) == {f.name for f in fields(Line)}
+        and all(_fits(entry[f.name], f.type) for f in fields(Line))
+    )
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if kind == dict[str, str]:
+        return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+    kinds = (int, float) if kind is float else (kind,)
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def winners(lines: Iterable[Line]) -> dict[str, Line]:
@@ -100,7 +115,11 @@ def read() -> dict[str, Line]:
 
 @cache
 def _read(path: str, _mtime: int, _size: int) -> dict[str, Line]:
-    return without_orphans(winners(parse(Path(path).read_text(encoding="utf-8"))))
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{MANIFEST}: holds bytes that are no text; git checkout it") from None
+    return without_orphans(winners(parse(text)))
 
 
 def verify(path: Path) -> None:

@@ -3,15 +3,17 @@
 import math
 import os
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.plan import Plan, Record, Run, TransferSet
 from pipeline.plan.audit import STAGE_KEYS
-from pipeline.plan.estimate import seconds
+from pipeline.plan.estimate import arch_resources, seconds
 
 SYNTAX = re.compile(r"(gpu|gres)(?::([A-Za-z0-9_.]+))?")
 # sbatch's own variables, which the executor's options would otherwise hide
+PACK = "ROBUST_PACK"  # ids of runs, in the environment of jobs that share an allocation
 SITE = {
     "slurm_account": "SBATCH_ACCOUNT",
     "slurm_partition": "SBATCH_PARTITION",
@@ -23,6 +25,17 @@ def gpu_syntax(defaults: Any) -> str:
     """How the profile's default resources say that GPUs are asked for; `gpu` without a profile."""
     found = dict(defaults or {}).get("gpu_syntax", "gpu")
     return str(getattr(found, "raw", found))
+
+
+def pack_environment(arguments: Iterable[str]) -> dict[str, str]:
+    """What tells the runs of a pack of each other, from Snakemake's command line in their job.
+
+    There it is called with `--target-jobs train:run=A train:run=B`, and says so nowhere else
+    before the rules are read.
+    """
+    target = "train:run="
+    runs = sorted(a.removeprefix(target) for a in arguments if a.startswith(target))
+    return {PACK: " ".join(runs)} if len(runs) > 1 else {}
 
 
 class Resources:
@@ -37,7 +50,7 @@ class Resources:
             )
         self.plan, self.kind, self.model = plan, match[1], match[2]
 
-    def asked(self, stage: str) -> dict[str, Any]:
+    def of(self, stage: str) -> dict[str, Any]:
         """The `resources` of a rule, as Snakemake and its SLURM executor name them."""
         return {
             "mem_mb": lambda wildcards, attempt: self.stage(stage)["mem_mb"] * attempt,
@@ -45,7 +58,7 @@ class Resources:
                 self.minutes(stage, self._artifact(wildcards)) * attempt
             ),
             "cpus_per_task": self.stage(stage)["cpus"],
-            **self._gpus(self.gpus(stage)),
+            **self._gpus(stage),
             **{k: os.environ[v] for k, v in SITE.items() if os.environ.get(v)},
         }
 
@@ -63,9 +76,28 @@ class Resources:
         return 0 if self.plan.entries.device == "cpu" else self.stage(stage)["gpus"]
 
     def minutes(self, stage: str, artifact: Run | Record | TransferSet) -> int:
-        """Minutes of a first attempt: some for the start, and `slack` times the estimate."""
-        asked, estimate = self.stage(stage), seconds(self.plan, [artifact])
-        return asked["minutes"] + math.ceil(asked["slack"] * (estimate or 0) / 60)
+        """Minutes of a first attempt: some for the start, and `slack` times the estimate.
+
+        Runs that share a GPU are given the time to do so one after the other.
+        """
+        asked, estimate = self.stage(stage), seconds(self.plan, [artifact]) or 0
+        side_by_side = self.runs_per_gpu(artifact) if isinstance(artifact, Run) else 1
+        return asked["minutes"] + math.ceil(asked["slack"] * estimate * side_by_side / 60)
+
+    def pack(self, wildcards: Any) -> str | None:
+        """The group of a run whose arch leaves a GPU room for more; None where it has its own."""
+        run = self.plan.run(wildcards.run)
+        return f"pack_{self.runs_per_gpu(run)}" if self.runs_per_gpu(run) > 1 else None
+
+    def packs(self) -> dict[str, int]:
+        """How many runs go into one job of each group."""
+        counts = {self.runs_per_gpu(run) for run in self.plan.graph.runs.values()}
+        return {f"pack_{count}": count for count in sorted(counts) if count > 1}
+
+    def runs_per_gpu(self, run: Run) -> int:
+        """How many trainings of this arch share a GPU; 1 where there is none."""
+        stated = arch_resources(self.plan, run.arch)
+        return stated["runs_per_gpu"] if stated and self.gpus("train") else 1
 
     def _artifact(self, wildcards: Any) -> Run | Record | TransferSet:
         if hasattr(wildcards, "run"):
@@ -74,9 +106,11 @@ class Resources:
             return self.plan.set(wildcards.set)
         return self.plan.record(f"{wildcards.victim}/{wildcards.suite}")
 
-    def _gpus(self, count: int) -> dict[str, Any]:
+    def _gpus(self, stage: str) -> dict[str, Any]:
+        """As `gres` where jobs may be packed: Snakemake adds up a group's numbers."""
+        count = self.gpus(stage)
         if not count:
             return {}
-        if self.kind == "gres":
+        if self.kind == "gres" or (stage == "train" and self.packs()):
             return {"gres": f"gpu:{self.model}:{count}" if self.model else f"gpu:{count}"}
         return {"gpu": count, **({"gpu_model": self.model} if self.model else {})}

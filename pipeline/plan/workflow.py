@@ -151,13 +151,13 @@ def _mark(table: Table) -> Path:
 
 
 def stages(plan: Plan) -> dict[str, list[str]]:
-    """Tables by DVC's stage: unified, paper_aute, ...; full versions of cut tables stand apart."""
+    """Tables by DVC's stage: paper_unified, paper_aute, ...; uncut versions stand apart."""
     found: dict[str, list[str]] = {}
     for table in plan.tables.values():
         if not table.path.stem.endswith("_all"):
             folder = table.path.parent.name
-            name = "unified" if folder == "results" else f"paper_{folder}"
-            found.setdefault(name, []).append(str(table.path))
+            name = "unified" if folder == "results" else folder
+            found.setdefault(f"paper_{name}", []).append(str(table.path))
     return found
 
 
@@ -179,7 +179,7 @@ def sweep(plan: Plan) -> None:
     """Remove resume states of what is finished: see `frozen.discard`."""
     for run in plan.graph.runs.values():
         if (run.folder / "weights.safetensors").exists():
-            shutil.rmtree(Path("work/runs") / run.id, ignore_errors=True)
+            shutil.rmtree(run.work, ignore_errors=True)
     for record in plan.graph.records.values():
         if record.path.exists():
             shutil.rmtree(Path("work/records") / record.id, ignore_errors=True)

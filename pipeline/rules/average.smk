@@ -13,6 +13,6 @@ rule average:
     conda:
         ENVIRONMENT
     resources:
-        **ASKED("average"),
+        **ASKED.of("average"),
     shell:
         "exec python -m pipeline.average {wildcards.run} > {log} 2>&1"

@@ -12,6 +12,6 @@ rule evaluate:
     conda:
         ENVIRONMENT
     resources:
-        **ASKED("evaluate"),
+        **ASKED.of("evaluate"),
     shell:
         "exec python -m pipeline.evaluate {wildcards.victim}/{wildcards.suite} > {log} 2>&1"

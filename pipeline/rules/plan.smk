@@ -1,4 +1,5 @@
 # What the rules ask the plan: paths and inputs. Everything is named by what determines it.
+import os
 import sys
 from pathlib import Path
 
@@ -21,7 +22,7 @@ SYNTAX = requested.gpu_syntax(workflow.resource_settings.default_resources)
 try:
     PLAN = load_plan()
     FINGERPRINT = frozen.fingerprint()
-    ASKED = requested.Resources(PLAN, SYNTAX).asked
+    ASKED = requested.Resources(PLAN, SYNTAX)
     jobs.check_config(PLAN, config)
     jobs.mark_tables(PLAN)
 except UserError as error:

@@ -1,4 +1,14 @@
 # Train a run; derive a trajectory's snapshots where an average needs them.
+os.environ |= requested.pack_environment(sys.argv)
+
+
+def group(wildcards):
+    # The settings come from the command line, after the rules are read and before groups are made
+    settings = workflow.group_settings
+    settings.group_components = {**ASKED.packs(), **settings.group_components}
+    return ASKED.pack(wildcards)
+
+
 rule train:
     input:
         data=ancient(lambda wc: jobs.data(PLAN.run(wc.run))),
@@ -12,10 +22,12 @@ rule train:
         "logs/train/{run}.log",
     wildcard_constraints:
         run=jobs.train_pattern(PLAN),
+    group:
+        group
     conda:
         ENVIRONMENT
     resources:
-        **ASKED("train"),
+        **ASKED.of("train"),
     shell:
         "exec python -m pipeline.train {wildcards.run} > {log} 2>&1"
 
@@ -30,7 +42,7 @@ rule trajectory:
     conda:
         ENVIRONMENT
     resources:
-        **ASKED("train"),
+        **ASKED.of("train"),
     shell:
         "exec python -m pipeline.train {wildcards.run} --snapshots-from {wildcards.epoch}"
         " > {log} 2>&1"

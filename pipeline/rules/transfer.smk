@@ -12,6 +12,6 @@ rule transfer:
     conda:
         ENVIRONMENT
     resources:
-        **ASKED("transfer"),
+        **ASKED.of("transfer"),
     shell:
         "exec python -m pipeline.transfer {wildcards.set} > {log} 2>&1"
