@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline import cost, device, models, transfer
+from pipeline import cost, device, latency, models, transfer
 from pipeline.ensemble import Combination, Scaled
 from pipeline.errors import Interrupted, report
 from pipeline.evaluation import Evaluation
@@ -54,6 +54,7 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     }
     arrays["meta"] = np.array(json.dumps(meta, sort_keys=True))
     times = {"seconds": round(time.monotonic() - started, 1), "attacks": seconds}
+    times |= {"latency_ms": round(latency.milliseconds(victim, evaluation.images), 4)}
     times |= device.describe(where)
     write_atomic(record.path.with_suffix(".time.json"), (json.dumps(times) + "\n").encode())
     check_held()

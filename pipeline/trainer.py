@@ -6,6 +6,7 @@ Every draw is a function of (seed, epoch, image), so a resumed training ends in 
 import math
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
