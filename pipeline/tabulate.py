@@ -12,6 +12,7 @@ from pipeline.errors import report
 from pipeline.figures import dots
 from pipeline.files import write_atomic
 from pipeline.plan import Plan, Table, load_plan
+from pipeline.plan.tables import points
 from pipeline.tabulation import CORE, Tabulation
 
 
@@ -39,7 +40,8 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
 def _about(tabulation: Tabulation) -> str:
     entries, entry = tabulation.plan.entries, tabulation.table.spec["entry"]
     named = {d: entries.stand_in(d)[0] for d in entry["datasets"]}
-    named |= {a: entries.arch(a).name for a in entry["archs"]}
+    archs = [a for d in entry["datasets"] for a in points(entry, "archs", d)]
+    named |= {a: entries.arch(a).name for a in archs}
     stand_ins = [f"{used} standing in for {name}" for name, used in named.items() if used != name]
     shown = {a for s in tabulation.table.suites.values() for a in s}
     cuts = [f"{a} {_cut(c)}" for a, c in entries.part("attacks").items() if a in shown]
