@@ -221,6 +221,9 @@ def test_an_autoattack_weaker_than_its_part_fails_the_build() -> None:
         arrays |= {f"{name}/{k}": v for k, v in {**base, "right": right}.items()}
     (found,) = [f for f in flags(Evidence([(arrays, both)])) if f.check == "C8"]
     assert found.fails and "autoattack leaves" in found.text
+    about = {**json.loads(str(arrays["meta"])), "random": True}
+    drawn = {**arrays, "meta": np.array(json.dumps(about))}
+    assert "C8" not in fired(Evidence([(drawn, both)]))
 
 
 def test_unbounded_attacks_that_leave_images_are_seen() -> None:
