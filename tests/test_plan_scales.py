@@ -2,11 +2,12 @@
 
 import functools
 import json
+from pathlib import Path
 
 import pytest
 from projects import published
 
-from pipeline.plan import Plan, schema
+from pipeline.plan import Plan, schema, workflow
 from pipeline.plan.entries import Setting
 from pipeline.plan.schema import component
 from pipeline.plan.values import fraction
@@ -174,6 +175,27 @@ def test_a_number_of_epochs_of_ones_own_is_cut_in_proportion():
     for scale, wanted in (("paper", 60), ("demo", 5)):
         entries = Plan(params | {"scale": scale}).entries
         assert entries.method("half", setting)[1]["epochs"] == wanted
+
+
+def test_a_scales_cut_of_one_recipe_is_nearer_than_that_of_all():
+    params = published() | {"scale": "demo"}
+    demo = params["scales"]["demo"]
+    demo["recipe"], demo["recipes"] = {"epochs": 10, "batch_size": 64}, {"aute": {"epochs": 4}}
+    entries = Plan(params).entries
+    found = {
+        name: entries.method("pgd_at", Setting("cifar10", "resnet20", name, 1, 0))[1]
+        for name in ("unified", "aute", "aute_deep")
+    }
+    assert [found[n]["epochs"] for n in found] == [10, 4, 10]  # a recipe's base hands nothing on
+    assert {r["batch_size"] for r in found.values()} == {64}
+    assert found["aute"]["milestones"] == [3, 3]  # 80 and 100 of 120
+
+
+def test_tables_made_apart_are_not_among_all_tables():
+    plan = plan_of("demo")
+    names = {Path(t).stem for t in workflow.uncut_tables(plan)}
+    assert "strength" in plan.tables and not {n for n in names if n.startswith("strength")}
+    assert "table1_all" in names and len(names) >= 20
 
 
 def test_resources_are_no_part_of_any_name():
