@@ -160,7 +160,7 @@ CASES = [
     ("resources.resnet20", {"mac": 3}, "resources.resnet20.mac: no such key (nearest: macs)"),
     ("resources.resnet19", {"macs": 3}, "resources: no entry 'resnet19' (nearest: resnet"),
     ("resources.digits", {"macs": 3}, "resources.digits.macs: no such key"),
-    ("resources.resnet20", {"macs": 0}, "resources.resnet20.macs: 0 is not between 1"),
+    ("resources.resnet20.macs", 0, "resources.resnet20.macs: 0 is not between 1"),
 ]
 
 
