@@ -167,6 +167,20 @@ def test_no_scale_asks_for_more_than_the_paper(scale):
         assert set(small.columns) <= set(large.columns)
 
 
+@pytest.mark.parametrize("scale, factor", [("paper", 1), ("demo", 6.375)])
+def test_an_axis_of_radii_reaches_methods_that_craft_by_themselves(scale, factor):
+    params = published() | {"scale": scale}
+    params["scales"]["paper"] = {}
+    table = params["tables"]["soe_table1"]
+    params["tables"] = {"table1": {**table, "rows": ["at_aka", "soe_100"], "train_eps": [0.04]}}
+    for entry in params["scales"].values():
+        entry.pop("tables", None)
+    runs = Plan(params).graph.runs.values()
+    (own,) = {r.spec["method"]["fields"]["eps"] for r in runs if r.entry == "at_aka"}
+    (crafted,) = {r.spec["attack"]["fields"]["eps"] for r in runs if r.entry == "soe_100"}
+    assert own == crafted == pytest.approx(0.04 * factor)
+
+
 def test_a_number_of_epochs_of_ones_own_is_cut_in_proportion():
     """A method that trains half as long as its recipe does so at every scale."""
     params = published()
