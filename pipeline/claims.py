@@ -62,7 +62,7 @@ class Ours:
         texts = (claim["better"], claim["worse"])
         sides = list(zip(_sides(claim["table"]), _sides(claim["column"]), texts, strict=True))
         rows = [self._row(table, part) for table, _, text in sides for part in text.split(" - ")]
-        if None in rows:
+        if None in rows or not all(self._shows(table, column) for table, column, _ in sides):
             return "not in the table at this scale", ""
         unfinished = [row.status for row in rows if row and row.status != "done"]
         if unfinished:
@@ -80,6 +80,9 @@ class Ours:
         rows = [self._row(table, part) for part in text.split(" - ")]
         found = [row.verdicts[column] for row in rows if row]
         return found[0] if len(found) == 1 else [a - b for a, b in zip(*found, strict=True)]
+
+    def _shows(self, table: str, column: str) -> bool:
+        return column in self._tabulation(table).accuracies
 
     def _tabulation(self, table: str) -> Tabulation:
         if table not in self._tables:

@@ -141,6 +141,7 @@ def test_verdicts_are_those_of_the_records(tmp_path, monkeypatch):
     assert ask("standard", "to_come") == ("planned", "")
     assert ask("standard", "pgd_at x8") == ("not in the table at this scale", "")
     assert ask("standard", "pgd_at", table="no_such") == ("not in the table at this scale", "")
+    assert ask("standard", "pgd_at", "mim50") == ("not in the table at this scale", "")
     with pytest.raises(UserError, match="'cifar10' fits several rows of table1: say more"):
         ask("standard", "cifar10")
     with pytest.raises(UserError, match="no relation 'is'"):
