@@ -62,8 +62,8 @@ strength: setup  ## attacks at full strength whatever the scale: results/strengt
 lint-records: setup  ## red flags of every record on disk, and of the published numbers
 	python -m pipeline.lint
 
-demo-all: setup  ## every row of every table but those apart, and results/claims.md
-	snakemake -q rules -c $(CORES) tables
+demo-all: setup  ## every row of every table but those apart, results/claims.md, every figure
+	snakemake -q rules -c $(CORES) tables figures
 
 claims: setup  ## the papers' sentences against our tables and their own: results/claims.md
 	snakemake -q rules -c $(CORES) results/claims.md

@@ -20,15 +20,18 @@ include: f"{HERE}/pipeline/rules/adopt.smk"
 include: f"{HERE}/pipeline/rules/transfer.smk"
 include: f"{HERE}/pipeline/rules/evaluate.smk"
 include: f"{HERE}/pipeline/rules/tabulate.smk"
+include: f"{HERE}/pipeline/rules/figure.smk"
 
 
 localrules:
     all,
     tables,
+    figures,
     adopt,
     download,
     prepare,
     tabulate,
+    plot,
     claims,
 
 
@@ -52,3 +55,8 @@ rule tables:
     input:
         jobs.uncut_tables(PLAN),
         "results/claims.md",
+
+
+rule figures:
+    input:
+        jobs.figures(PLAN),

@@ -40,14 +40,14 @@ def write_params(seeds: int) -> None:
 
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     demo, table = params["scales"]["demo"], params["tables"]["table1"]
-    demo |= {"images": 20, "tables": {}, "seeds": list(range(seeds))}
+    demo |= {"images": 20, "tables": {}, "figures": {}, "seeds": list(range(seeds))}
     demo["recipe"] = {"epochs": 1, "batch_size": 32, "validate_every": 0, "train_images": 32}
     demo["attacks"] = {"pgd10": {"steps": 1}}
     table |= {"rows": ["standard"], "members": [1], "suites": ["bench"], "reference": "none"}
     table |= {"columns": ["clean", "pgd10"], "seeds": list(range(seeds)), "reported": "none"}
     table["means"] = {}
     params["suites"]["bench"] = {"attacks": ["pgd10"]}
-    params |= {"tables": {"table1": table}, "scale": "demo"}
+    params |= {"tables": {"table1": table}, "figures": {}, "scale": "demo"}
     params["scales"] = {"paper": {}, "demo": demo}
     Path("params.yaml").write_text(writer.text(params))
 

@@ -36,13 +36,26 @@ class Combination(nn.Module):
         half = logits_KBC.dtype in (torch.float16, torch.bfloat16)
         return logits_KBC.float() if half else logits_KBC
 
+    def heard(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores [B, classes] and every member's logits [members, B, classes], from one pass."""
+        logits_KBC = self.logits(images)
+        return self.scores(logits_KBC), logits_KBC
+
+    def scores(self, logits_KBC: Tensor) -> Tensor:
+        """The rule."""
+        raise NotImplementedError
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores [B, classes]."""
+        return self.heard(images)[0]
+
 
 class Single(Combination):
     """One network, its raw logits."""
 
-    def forward(self, images: Tensor) -> Tensor:
+    def scores(self, logits_KBC: Tensor) -> Tensor:
         """Logits [B, classes]."""
-        return self.logits(images)[0]
+        return logits_KBC[0]
 
 
 class MeanProb(Combination):
@@ -52,17 +65,17 @@ class MeanProb(Combination):
     float32 and has no gradient below it, which hides over-confident members from attacks.
     """
 
-    def forward(self, images: Tensor) -> Tensor:
+    def scores(self, logits_KBC: Tensor) -> Tensor:
         """Log-probabilities [B, classes]."""
-        return mean_log_prob(self.logits(images))
+        return mean_log_prob(logits_KBC)
 
 
 class MeanLogit(Combination):
     """Mean of the members' logits (margin boosting)."""
 
-    def forward(self, images: Tensor) -> Tensor:
+    def scores(self, logits_KBC: Tensor) -> Tensor:
         """Logits [B, classes]."""
-        return self.logits(images).mean(0)
+        return logits_KBC.mean(0)
 
 
 class Vote(Combination):
@@ -72,9 +85,8 @@ class Vote(Combination):
     gradient attacks have something to climb.
     """
 
-    def forward(self, images: Tensor) -> Tensor:
+    def scores(self, logits_KBC: Tensor) -> Tensor:
         """Votes [B, classes], plus half the mean softmax."""
-        logits_KBC = self.logits(images)
         soft = logits_KBC.softmax(-1).mean(0)
         votes = F.one_hot(logits_KBC.argmax(-1), soft.shape[-1]).to(soft).sum(0)
         return votes.detach() + soft / 2
@@ -101,11 +113,12 @@ class MaxConf(Combination):
         half = logits_KBC.dtype in (torch.float16, torch.bfloat16)
         return logits_KBC.float() if half else logits_KBC, torch.stack(confidences)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits [B, classes] of the chosen member; no gradient through the choice."""
+    def heard(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of the chosen member, no gradient through the choice, and of every member."""
         logits_KBC, confidences_KB = self.answers(images)
         chosen = confidences_KB.detach().argmax(0)
-        return logits_KBC[chosen, torch.arange(len(images), device=images.device)]
+        everyone = torch.arange(len(images), device=images.device)
+        return logits_KBC[chosen, everyone], logits_KBC
 
 
 class RandomOne(Combination):
@@ -120,6 +133,10 @@ class RandomOne(Combination):
     def reseed(self, seed: int) -> None:
         """Start the draws anew."""
         self._generator.manual_seed(seed)
+
+    def scores(self, logits_KBC: Tensor) -> Tensor:
+        """Mean logits: what all members say together, without a draw."""
+        return logits_KBC.mean(0)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, classes] of one member."""
@@ -159,33 +176,6 @@ class Scaled(nn.Module):
         return logits * self.factor, confidence
 
 
-class Normalised(nn.Module):
-    """A member with logits of unit spread on every image: confidence cannot hide gradients."""
-
-    def __init__(self, member: nn.Module) -> None:
-        super().__init__()
-        self.member = member
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits [B, classes], each row divided by its own (constant) standard deviation."""
-        logits: Tensor = self.member(images)
-        spread = logits.detach().std(-1, keepdim=True).clamp_min(1e-12)
-        return logits / spread
-
-
-class Answers(nn.Module):
-    """Every member's logits and confidence: what attacks on a choice or a draw among them need."""
-
-    def __init__(self, members: Iterable[nn.Module]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(members)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """[B, members, classes + 1], the confidence last."""
-        answers = [answer(member, images) for member in self.members]
-        return torch.stack([torch.cat([z, trust[:, None]], 1) for z, trust in answers], 1)
-
-
 RULES: dict[str, type[Combination]] = {
     "single": Single,
     "mean_prob": MeanProb,
@@ -197,9 +187,6 @@ RULES: dict[str, type[Combination]] = {
 }
 
 
-SCALINGS = {"cooled": 0.1, "heated": 10.0}
-
-
 def combine(rule: str, members: Iterable[nn.Module]) -> Combination:
     """Members under a named rule; one member is always `single`."""
     members = list(members)
@@ -209,31 +196,3 @@ def combine(rule: str, members: Iterable[nn.Module]) -> Combination:
 def mean_log_prob(logits_KBC: Tensor) -> Tensor:
     """log((1/n) sum_i softmax(z_i)), [B, classes]."""
     return logits_KBC.log_softmax(-1).logsumexp(0) - math.log(len(logits_KBC))
-
-
-def surrogates(victim: Combination, kind: str) -> list[nn.Module]:
-    """The models an attack differentiates to fool `victim` (attacks.md 4.2).
-
-    self: the victim. averaged: the victim, or the mean probability of the members of a random
-    one, whose gradient is then exact. mean_logit: the members' mean logits. members: each alone,
-    in turn. normalised: mean logits of temperature-normalised members. answers: what each member
-    says (members_pgd). cooled, heated: the victim with all logits divided or multiplied by 10,
-    whose decisions are the same: attacks that find more there met masked gradients.
-    """
-    members = list(victim.members)
-    if kind in SCALINGS:
-        rule = MeanProb if victim.random else type(victim)
-        return [rule([Scaled(member, SCALINGS[kind]) for member in members])]
-    if kind == "answers":
-        return [Answers(members)]
-    if kind == "averaged" and victim.random:
-        return [combine("mean_prob", members)]
-    if kind in ("self", "averaged"):
-        return [victim]
-    if kind == "mean_logit":
-        return [combine("mean_logit", members)]
-    if kind == "normalised":
-        return [combine("mean_logit", [Normalised(m) for m in members])]
-    if kind == "members":
-        return [combine("single", [m]) for m in members]
-    raise ValueError(f"no surrogate {kind!r}")

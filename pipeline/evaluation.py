@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from pipeline import registry
 from pipeline.ascent import gradient_in
 from pipeline.draws import Draws, derive
-from pipeline.ensemble import Combination, surrogates
+from pipeline.ensemble import Combination
 from pipeline.images import Split
 from pipeline.losses import cross_entropy, margin
 from pipeline.records import Arrays
+from pipeline.surrogates import surrogates
 
 BATCH = 500  # images; only a random victim, which draws once a batch, sees it in its verdicts
 OTHER_BATCH = 64  # in which the clean images are judged once more, to see whether it matters
@@ -29,18 +30,18 @@ class Counted(nn.Module):
         super().__init__()
         self.model = model
         self.random = getattr(model, "random", False)
-        self.forwards = self.backwards = 0
+        self.work = {"forwards": 0, "backwards": 0}  # shared with a copy that an attack folds
 
     def forward(self, images: Tensor) -> Tensor:
         """The model's scores."""
-        self.forwards += len(images)
+        self.work["forwards"] += len(images)
         scores: Tensor = self.model(images)
         if scores.requires_grad:
             scores.register_hook(self._backward)  # type: ignore[no-untyped-call]
         return scores
 
     def _backward(self, gradient: Tensor) -> None:
-        self.backwards += len(gradient)
+        self.work["backwards"] += len(gradient)
 
 
 class Evaluation:
@@ -66,13 +67,11 @@ class Evaluation:
         """
         labels = self.labels[rows]
         with torch.no_grad():
-            logits_KBC = self.victim.logits(images)
+            scores, logits_KBC = self.victim.heard(images)
             said_KB = logits_KBC.argmax(-1)
+            right = (scores.argmax(-1) == labels).float()
             if self.victim.random:
-                right, scores = (said_KB == labels).float().mean(0), logits_KBC.mean(0)
-            else:
-                scores = self.victim(images)
-                right = (scores.argmax(-1) == labels).float()
+                right = (said_KB == labels).float().mean(0)
         found = {
             "right": right,
             "margin": -margin(scores, labels),
@@ -148,7 +147,7 @@ class Evaluation:
                 found = attack(model, self.images[rows], self.labels[rows], draws)
                 self.take(found, rows, adversarial, kept)
                 asked[rows] = True
-        work = np.array([[m.forwards, m.backwards] for m in models]).sum(0)
+        work = np.array([list(m.work.values()) for m in models]).sum(0)
         return adversarial, kept, asked, work
 
     def stored(self, adversarial: Tensor) -> Arrays:

@@ -1,5 +1,6 @@
 """What the records of one victim say together: the evidence that the red flags judge."""
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,10 +9,21 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.metrics import Z95, Verdicts
+from pipeline.plan import Record, manifest
 from pipeline.plan.values import Entry
-from pipeline.records import Arrays, meta
+from pipeline.records import Arrays, meta, read_arrays
 
 TOLERANCE = 1e-6  # C1: rounding of x + delta in float32
+
+
+def read(record: Record) -> Arrays:
+    """A record's arrays; raises UserError unless it is this plan's and its attacks kept C1."""
+    arrays = read_arrays(record.path)
+    if "meta" not in arrays or meta(arrays)["spec"] != json.loads(json.dumps(record.spec)):
+        raise UserError(f"{record.path}: is of another plan; delete it and evaluate again")
+    manifest.check_rests_on(record.path, meta(arrays)["weights"])
+    check_budget(arrays, record.attacks, str(record.path))
+    return arrays
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +63,7 @@ class Evidence:
     def __init__(self, records: list[tuple[Arrays, list[tuple[str, Entry]]]]) -> None:
         self.clean = records[0][0]
         self.metas = [meta(arrays) for arrays, _ in records]
+        self.ids = [arrays["ids"] for arrays, _ in records]
         self.classes = int(self.clean["labels"].max(initial=1)) + 1
         self.attacks: list[Attack] = []
         self.left: list[Attack] = []  # in suites that leave: verdicts of what was left

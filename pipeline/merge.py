@@ -132,12 +132,12 @@ def _settle_derived() -> list[str]:
 
 
 def _drop_tables(gone: set[Path]) -> None:
-    """Remove tables that rest on what no longer counts: their receipts name ids, not bytes."""
+    """Remove targets that rest on what no longer counts: their receipts name ids, not bytes."""
     plan = load_plan()
-    for table in plan.tables.values():
+    for table in plan.targets.values():
         records, runs = plan.needs(table)
         if gone & {*(r.path for r in records), *(r.folder for r in runs)}:
-            files = [*table.path.parent.glob(f"{table.path.stem}.*"), table.metrics]
+            files = [*table.path.parent.glob(f"{table.path.stem}.*"), *table.elsewhere]
             names = [str(f) for f in files if f.exists()]
             git(["rm", "--quiet", "--force", "--ignore-unmatch", "--", *names])
 

@@ -1,7 +1,8 @@
 """Remember what was computed: `python -m pipeline.record` (`make record`), after or during a run.
 
 Adds finished, verified artifacts to their pools and to the manifest, and stages what belongs in
-git. The first recorded content of a name wins; a table is staged only when its receipt is today's.
+git. The first recorded content of a name wins; a table or figure is staged only when its receipt
+is today's.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from pipeline import finished, pools
 from pipeline.errors import UserError, report
 from pipeline.files import locked
 from pipeline.finished import Finished, Sums
-from pipeline.plan import Plan, Table, load_plan, manifest
+from pipeline.plan import Plan, Target, load_plan, manifest
 from pipeline.plan.manifest import MANIFEST, Line
 from pipeline.plan.schema import digest
 from pipeline.plan.state import is_current
@@ -93,26 +94,26 @@ def check_pools(listed: manifest.Manifest) -> None:
                 )
 
 
-def stage_tables(plan: Plan) -> tuple[list[Path], list[str]]:
-    """Files of today's tables, and the names of those on disk that are not today's."""
+def stage_targets(plan: Plan) -> tuple[list[Path], list[str]]:
+    """Files of today's tables and figures, and those on disk that are not today's."""
     files: list[Path] = []
     stale = []
-    for table in plan.tables.values():
-        if is_current(table):
-            files += sorted(table.path.parent.glob(f"{table.path.stem}.*"))
-            files.append(table.metrics)
-        elif table.path.exists():
-            stale.append(str(table.path))
+    for target in plan.targets.values():
+        if is_current(target):
+            files += sorted(target.path.parent.glob(f"{target.path.stem}.*"))
+            files += target.elsewhere
+        elif target.path.exists():
+            stale.append(str(target.path))
     return [f for f in files if f.exists()], stale
 
 
-def lock_stages(tables: Sequence[Table]) -> None:
-    """Tell DVC that the stages of today's tables are done, whoever ran Snakemake."""
+def lock_stages(targets: Sequence[Target]) -> None:
+    """Tell DVC that the stages of today's targets are done, whoever ran Snakemake."""
     folders: dict[Path, bool] = {}
-    for table in tables:
-        done = is_current(table) or not table.path.exists()
-        folders[table.path.parent] = folders.get(table.path.parent, True) and done
-    made = {t.path.parent for t in tables if t.path.exists()}
+    for target in targets:
+        done = is_current(target) or not target.path.exists()
+        folders[target.path.parent] = folders.get(target.path.parent, True) and done
+    made = {t.path.parent for t in targets if t.path.exists()}
     names = [stage_of(folder) for folder in sorted(made) if folders[folder]]
     if names and Path("dvc.yaml").exists():
         pools.dvc(["commit", "--force", *names])
@@ -132,8 +133,8 @@ def record(plan: Plan) -> list[str]:
         recorder.look(artifact)
     recorder.remember()
     recorder.sums.save()
-    lock_stages(list(plan.tables.values()))
-    files, stale = stage_tables(plan)
+    lock_stages(list(plan.targets.values()))
+    files, stale = stage_targets(plan)
     files += [*RESULTS.glob("*.dvc"), *Path("data").glob("*.dvc")]
     files += [f for f in (MANIFEST, Path("dvc.lock")) if f.exists()]
     if files:

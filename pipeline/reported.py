@@ -1,5 +1,7 @@
 """Published numbers, typed once: printed beside ours only where everything matches."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from pipeline.errors import UserError
@@ -22,6 +24,27 @@ COLUMNS = (
 )
 
 
+def _path(paper: str) -> Path:
+    return frozen.base() / "data/reported" / f"{paper}.csv"
+
+
+def rows_of(paper: str) -> pd.DataFrame:
+    """All published numbers of a paper, as text; raises UserError when they cannot be read."""
+    path = _path(paper)
+    try:
+        rows = pd.read_csv(path, keep_default_na=False, dtype=str)
+    except (
+        FileNotFoundError,
+        UnicodeDecodeError,
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+    ) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    if tuple(rows.columns) != COLUMNS:
+        raise UserError(f"{path}: columns must be {', '.join(COLUMNS)}")
+    return rows
+
+
 class Reported:
     """The numbers of one paper; `entry` names the params entry that a printed row is."""
 
@@ -30,18 +53,8 @@ class Reported:
         self.rows = pd.DataFrame(columns=list(COLUMNS))
         if paper == "none":
             return
-        self.path = frozen.base() / "data/reported" / f"{paper}.csv"
-        try:
-            self.rows = pd.read_csv(self.path, keep_default_na=False, dtype=str)
-        except (
-            FileNotFoundError,
-            UnicodeDecodeError,
-            pd.errors.ParserError,
-            pd.errors.EmptyDataError,
-        ) as error:
-            raise UserError(f"{self.path}: cannot be read ({error})") from error
-        if tuple(self.rows.columns) != COLUMNS:
-            raise UserError(f"{self.path}: columns must be {', '.join(COLUMNS)}")
+        self.path = _path(paper)
+        self.rows = rows_of(paper)
 
     def value(self, cell: Cell, column: str) -> float | None:
         """The published accuracy (a fraction) of exactly this cell, or None."""

@@ -31,6 +31,7 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
         if row.status != "done":
             texts, tail = [row.status] + [""] * (len(columns) - 1), ["", ""]
         lines.append("| " + " | ".join([row.label, *texts, *tail]) + " |")
+    lines += _spent(columns, details)
     fired = [f"- {r.label}: {f.check}: {f.text}" for r in tabulation.rows for f in r.flags]
     if fired:
         lines += ["", "Red flags:", "", *fired]
@@ -75,6 +76,18 @@ def _best(tabulation: Tabulation, details: dict[str, Any]) -> list[str]:
         return []
     top = max(done, key=lambda label: details[label][tabulation.accuracies[-1]]["mean"])
     return [f"Best on them: {top}."]
+
+
+def _spent(columns: list[str], details: dict[str, Any]) -> list[str]:
+    """Gradient evaluations an image behind each worst case, row by row."""
+    lines = []
+    for column in (c for c in columns if c.endswith("_worst")):
+        spent = {
+            row: found[column]["backwards"] for row, found in details.items() if column in found
+        }
+        rows = ", ".join(f"{row} {value:.0f}" for row, value in spent.items())
+        lines += ["", f"Gradient evaluations an image behind {column}: {rows}."] if rows else []
+    return lines
 
 
 def _cut(cut: dict[str, Any]) -> str:

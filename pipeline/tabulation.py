@@ -1,8 +1,6 @@
 """The rows of a table, read from records and checked."""
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,15 +8,17 @@ import pandas as pd
 
 from pipeline import metrics
 from pipeline.errors import UserError
-from pipeline.evidence import Evidence, check_budget
+from pipeline.evidence import Evidence, read
 from pipeline.flags import Flag, flags
 from pipeline.metrics import Verdicts
-from pipeline.plan import Plan, Table, manifest
+from pipeline.plan import Plan, Table
 from pipeline.plan.artifacts import Cell, Record
 from pipeline.plan.averaged import snapshots
+from pipeline.plan.labels import label as label_of
 from pipeline.plan.tables import COSTS, DISK, MEMBERS, PEERS, VIEWS
-from pipeline.records import Arrays, meta, read_arrays
+from pipeline.records import Arrays, meta
 from pipeline.reported import Reported
+from pipeline.status import status_of
 
 CORE, ADAPTIVE = "core", "adaptive"
 
@@ -58,22 +58,6 @@ class Tabulation:
 
     # ---- reading
 
-    def _label(self, cell: Cell) -> str:
-        """The row's name, and whatever else tells it from the table's other rows."""
-        setting = cell.setting
-        parts = [cell.row]
-        parts += [f"x{cell.members}"] if self._varies("members") else []
-        parts += [setting.dataset] if len({c.setting.dataset for c in self.table.cells}) > 1 else []
-        parts += [setting.arch] if self._varies("arch") else []
-        parts += [f"{k}={v}" for k, v in setting.overrides]
-        return " ".join(parts)
-
-    def _varies(self, key: str) -> bool:
-        """Whether rows of one data set differ in this part of their settings."""
-        settings = [c.setting for c in self.table.cells]
-        pairs = {(s.dataset, getattr(s, key)) for s in settings}
-        return len(pairs) > len({s.dataset for s in settings})
-
     def _keys(self, cell: Cell) -> dict[str, Any]:
         """What a row is, for the .csv and the .json."""
         entries, setting = self.plan.entries, cell.setting
@@ -87,9 +71,9 @@ class Tabulation:
 
     def _row(self, cells: tuple[Cell, ...]) -> Row:
         first = cells[0]
-        label, keys = self._label(first), self._keys(first)
+        label, keys = label_of(first, self.table.cells), self._keys(first)
         missing = [r for c in cells for r in c.records.values() if not r.path.exists()]
-        status = _status(self.plan, missing) if missing else "done"
+        status = status_of(self.plan, missing) if missing else "done"
         if missing and not self.partial:
             raise UserError(f"{missing[0].path}: is missing; run snakemake, or add --partial")
         if first.victim is None:
@@ -114,12 +98,7 @@ class Tabulation:
 
     def _read(self, record: Record) -> Arrays:
         if record.id not in self._arrays:
-            arrays = read_arrays(record.path)
-            if "meta" not in arrays or meta(arrays)["spec"] != json.loads(json.dumps(record.spec)):
-                raise UserError(f"{record.path}: is of another plan; delete it and evaluate again")
-            manifest.check_rests_on(record.path, meta(arrays)["weights"])
-            check_budget(arrays, record.attacks, str(record.path))
-            self._arrays[record.id] = arrays
+            self._arrays[record.id] = read(record)
         return self._arrays[record.id]
 
     def _check_weights(self, cell: Cell) -> None:
@@ -146,16 +125,23 @@ class Tabulation:
         if column == "clean":
             right: Verdicts = self._read(next(iter(cell.records.values())))["clean/right"]
             return right
+        found = self._behind(cell, column, "right")
+        if not found:
+            raise UserError(
+                f"params.yaml: tables: column {column} is in none of the table's suites"
+            )
+        return metrics.worst(found)
+
+    def _behind(self, cell: Cell, column: str, key: str) -> list[Any]:
+        """Arrays `key` of the attacks whose worst case a column is; none if it is of others."""
         for suite, record in cell.records.items():
-            if column == suite:
-                return metrics.worst(self._suite(cell, suite))
-            if column == f"{suite}_worst":
-                suites = self._joined(cell, suite)
-                return metrics.worst([v for s in suites for v in self._suite(cell, s)])
+            joined = self._joined(cell, suite) if column == f"{suite}_worst" else [suite]
+            if column in (suite, f"{suite}_worst"):
+                records = [cell.records[s] for s in joined]
+                return [self._read(r)[f"{name}/{key}"] for r in records for name, _ in r.attacks]
             if column in dict(record.attacks):
-                verdicts: Verdicts = self._read(record)[f"{column}/right"]
-                return verdicts
-        raise UserError(f"params.yaml: tables: column {column} is in none of the table's suites")
+                return [self._read(record)[f"{column}/{key}"]]
+        return []
 
     def _joined(self, cell: Cell, suite: str) -> list[str]:
         """The suites of a worst case: adaptive ones add to the core and to each other."""
@@ -176,10 +162,6 @@ class Tabulation:
                 right, said = arrays[f"{attack}/right"], arrays[f"{attack}/members"]
                 return metrics.of_members(rule, right, said, arrays["labels"])
         raise UserError(f"params.yaml: tables: {attack} is in none of the table's suites")
-
-    def _suite(self, cell: Cell, suite: str) -> list[Verdicts]:
-        record = cell.records[suite]
-        return [self._read(record)[f"{name}/right"] for name, _ in record.attacks]
 
     def _flags(self, cell: Cell) -> list[Flag]:
         records = [(self._read(r), list(r.attacks)) for r in cell.records.values()]
@@ -219,12 +201,21 @@ class Tabulation:
             "low": low,
             "high": high,
             "published": self.reported.value(row.cells[0], column),
+            **self._spent(row, column),
         }
         reference = self._by_victim.get(_digest(row.cells[0].reference or ""))
         if reference is not None and reference is not row and reference.status == "done":
             against = reference.verdicts[column]
             cell["against"] = {"row": reference.label, **metrics.paired(vectors, against)}
         return cell
+
+    def _spent(self, row: Row, column: str) -> dict[str, float]:
+        """Mean forwards and backwards an image of the attacks behind a column."""
+        work = [sum(self._behind(cell, column, "work")) for cell in row.cells]
+        if not any(np.size(w) > 1 for w in work):  # clean, or made of other columns
+            return {}
+        forwards, backwards = np.mean(work, 0) / len(row.verdicts[column][0])
+        return {"forwards": round(float(forwards), 2), "backwards": round(float(backwards), 2)}
 
     def frame(self, details: dict[str, Any]) -> pd.DataFrame:
         """The .csv: fractions, one line a row; std only with several seeds."""
@@ -249,18 +240,3 @@ class Tabulation:
 def _digest(victim: str) -> str:
     """What a victim is, whatever its row is called."""
     return victim.rsplit("-", 1)[-1]
-
-
-def _status(plan: Plan, missing: list[Record]) -> str:
-    """failed, running or not built, from the logs of what a row still needs."""
-    logs = []
-    for record in missing:
-        logs.append(Path("logs/evaluate") / f"{record.id}.log")
-        for element in record.victim.elements:
-            run = plan.run(element.run)
-            if not (run.folder / "weights.safetensors").exists():
-                logs.append(Path("logs") / run.stage / f"{run.id}.log")
-    texts = [log.read_text(errors="replace") for log in logs if log.exists()]
-    if any("\nerror: " in f"\n{t}" or "Traceback" in t for t in texts):
-        return "failed"
-    return "running" if texts else "not built"

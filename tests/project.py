@@ -43,7 +43,7 @@ def tiny(rows, members=1, suites=("unified",), device="cpu", **recipe):
     table |= {"rows": list(rows), "suites": list(suites), "reported": "none", "members": [members]}
     table["columns"] = ["clean", "pgd10"]
     table["reference"] = "none"
-    found["tables"] = {"table1": table}
+    found["tables"], found["figures"] = {"table1": table}, {}
     for stage in ("train", "average", "evaluate"):
         found["resources"][stage] |= {"cpus": 1, "mem_mb": 500, "minutes": 10}
     found["resources"]["tiny"] = {"macs": 1000000, "runs_per_gpu": 1}

@@ -20,6 +20,7 @@ TINY = {  # the keys of the demo that a tiny project shrinks further
     "images": 20,
     "tables": {},
     "recipes": {},
+    "figures": {},
 }
 
 
@@ -44,7 +45,7 @@ def tiny_params() -> dict[str, Any]:
     found["scales"]["demo"] |= TINY
     found["suites"] = {"unified": {"attacks": ["fgsm"]}}
     table = found["tables"]["table1"]
-    found["tables"] = {"table1": table}
+    found["tables"], found["figures"] = {"table1": table}, {}
     table |= {"members": [1], "rows": ["trades", "wa"], "suites": ["unified"]}
     table |= {"columns": ["clean", "fgsm"], "reference": "trades", "reported": "none"}
     return found

@@ -25,7 +25,7 @@ def shrink(folder):
     demo["recipe"] = {"epochs": 2, "batch_size": 32, "validate_every": 0, "train_images": 64}
     demo["images"] = 20
     demo["attacks"] = {"pgd10": {"steps": 1}, "mim50": {"steps": 2}, "train_pgd10": {"steps": 1}}
-    demo["tables"] = {}
+    demo["tables"], demo["figures"], params["figures"] = {}, {}, {}
     params["scales"] = {"paper": {}, "demo": demo}
     table |= {"rows": ["standard", "pgd_at", "wa"], "members": [1], "suites": ["unified"]}
     table |= {"columns": ["clean", "mim50", "pgd10", "members"]}

@@ -133,3 +133,15 @@ def test_an_entry_names_a_class_and_its_arguments() -> None:
     assert arguments["steps"] == 3 and arguments["random_start"] is False
     with pytest.raises(UserError, match="key class is missing"):
         found.attack("torchattacks", fraction(1, ""))
+
+
+def test_autoattacks_parts_take_the_budgets_given() -> None:
+    model, (images, labels, draws) = trained(0.0), held_out(2)
+    attack = foreign("AutoAttack", eps=EPS, seed=0, steps=7, n_queries=9)
+    parts = attack._build(torchattacks.AutoAttack, model)._autoattack.attacks
+    assert [getattr(part, "steps", None) for part in parts] == [7, 7, 7, None]
+    assert parts[3].n_queries == 9 and parts[3].eps == EPS
+    plain = foreign("AutoAttack", eps=EPS, seed=0)
+    assert plain._build(torchattacks.AutoAttack, model)._autoattack.attacks[0].steps == 10
+    with pytest.raises(UserError, match="no argument 'n_queries'"):
+        foreign("APGD", n_queries=3)(model, images, labels, draws)

@@ -199,7 +199,6 @@ def test_budgets_are_what_the_settings_say_for_samples_that_resist() -> None:
         "apgd": (apgd(steps=20), 21, 21),
         "apgd_t": (apgd(steps=20, loss="dlr_targeted", targets=9), 9 * 22 + 1, 9 * 21),
         "fab_t": (fab(steps=20, targets=9), 9 * 41 + 2, 9 * 20),
-        "square": (square(queries=50), 50, 0),
     }
     for name, (attack, forwards, backwards) in expected.items():
         counting = Counting(model)

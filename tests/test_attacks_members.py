@@ -12,10 +12,11 @@ from pipeline.attacks.noise import Noise
 from pipeline.attacks.pgd_l1 import PGDL1, soften
 from pipeline.attacks.svgd import SVGD
 from pipeline.draws import Draws
-from pipeline.ensemble import Answers, MaxConf, MeanProb, RandomOne, surrogates
+from pipeline.ensemble import MaxConf, MeanProb, RandomOne
 from pipeline.errors import UserError
 from pipeline.losses import cross_entropy
 from pipeline.norms import lengths
+from pipeline.surrogates import Answers, surrogates
 
 GOALS = ("mean_ce", "mean_prob", "worst_margin", "chosen", "lower", "mismatch", "gate", "force")
 

@@ -192,13 +192,13 @@ def test_rows_without_records_are_not_judged(monkeypatch, tmp_path):
     assert "contradicted" in page(plan) and "not built" in page(plan)
 
 
-def test_every_stale_table_has_its_mark_before_the_graph_is_built(monkeypatch, tmp_path):
+def test_every_stale_target_has_its_mark_before_the_graph_is_built(monkeypatch, tmp_path):
     """Snakemake lists a folder once: a mark made for the second stale table came too late."""
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
     monkeypatch.chdir(tmp_path)
     plan = load_plan()
-    workflow.mark_tables(plan)
+    workflow.mark_targets(plan)
     marks = {p.name for p in Path("work/plans").iterdir()}
-    assert marks == {f"{t.name}-{t.digest}" for t in plan.tables.values()}
-    for name, table in plan.tables.items():
-        assert workflow.table_input(plan, name, str) == f"work/plans/{name}-{table.digest}"
+    assert marks == {f"{t.name}-{t.digest}" for t in plan.targets.values()}
+    for name, target in plan.targets.items():
+        assert workflow.target_input(plan, name, str) == f"work/plans/{name}-{target.digest}"

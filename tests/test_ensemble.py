@@ -10,13 +10,12 @@ from torch import Tensor, nn
 
 from pipeline.ensemble import (
     RULES,
-    Normalised,
     Scaled,
     combine,
     mean_log_prob,
-    surrogates,
 )
 from pipeline.losses import cross_entropy
+from pipeline.surrogates import Normalised, surrogates
 
 PIXELS, CLASSES = 6, 4
 JOINT_RULES = [name for name in RULES if name != "single"]

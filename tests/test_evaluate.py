@@ -11,13 +11,14 @@ from victims import Exact
 
 from pipeline import registry
 from pipeline.draws import Draws, derive
-from pipeline.ensemble import Combination, combine, surrogates
+from pipeline.ensemble import Combination, combine
 from pipeline.errors import UserError
 from pipeline.evaluation import Counted, Evaluation
 from pipeline.images import Split
 from pipeline.losses import cross_entropy, margin
 from pipeline.records import pack
 from pipeline.subset import subset
+from pipeline.surrogates import surrogates
 
 EPS = 0.1
 
@@ -168,10 +169,10 @@ def test_counted_counts_images_forwards_and_backwards():
     images = torch.rand(6, 1, 8, 8, requires_grad=True)
     with torch.no_grad():
         model(images)
-    assert (model.forwards, model.backwards) == (6, 0)
+    assert model.work == {"forwards": 6, "backwards": 0}
     torch.autograd.grad(cross_entropy(model(images), torch.zeros(6, dtype=int)).sum(), images)
     model(images[:2])
-    assert (model.forwards, model.backwards) == (14, 6)
+    assert model.work == {"forwards": 14, "backwards": 6}
     assert not model.random and Counted(exact(2, "random_one")).random
 
 
@@ -185,6 +186,30 @@ def test_a_record_says_how_many_gradients_an_attack_spent():
     assert lazy["work"][1] < 5 * right
     each = evaluation(victim, split).attack("name", spec(surrogate="members", steps=5), 0)
     assert 5 * right < each["work"][1] < 3 * 5 * right  # who is fooled leaves
+
+
+@pytest.mark.parametrize("rule", ["single", "mean_prob", "vote", "max_conf", "random_one"])
+def test_a_verdict_asks_every_member_once(rule):
+    victim = exact(1 if rule == "single" else 3, rule)
+    asked = dict.fromkeys(range(len(victim.members)), 0)
+    for number, member in enumerate(victim.members):
+        member.register_forward_hook(
+            lambda _, images, __, number=number: asked.update(
+                {number: asked[number] + len(images[0])}
+            )
+        )
+    evaluation(victim, split_of(40))
+    assert set(asked.values()) == {40}
+
+
+def test_the_work_of_folded_networks_is_counted():
+    layers = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)
+    victim = combine("single", [nn.Sequential(*layers).eval().requires_grad_(False)]).eval()
+    split = labelled(victim, split_of())
+    right = int(evaluation(victim, split).clean["right"].sum())
+    fields = dict(norm="linf", eps=0.0, steps=7, restarts=1, loss="ce", targets=0, rho=0.75, eot=1)
+    asked = {"component": "apgd", "fields": fields, "surrogate": "self"}
+    assert evaluation(victim, split).attack("name", asked, 0)["work"].tolist() == [8 * right] * 2
 
 
 # ---- which images

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from victims import EPS, digits, trained
 
-from pipeline import flags as checks
+from pipeline import symptoms
 from pipeline.ensemble import Combination, MeanProb, RandomOne, Scaled, Single
 from pipeline.errors import UserError
 from pipeline.evaluation import Evaluation
@@ -127,19 +127,19 @@ def test_an_overconfident_net_is_seen() -> None:
     assert {"C10", "C13", "C20"} <= found
 
 
-class Moody(Single):
+class Moody(nn.Module):
     """A net whose answers change from call to call, without saying so."""
 
-    def __init__(self, members: list[nn.Module]) -> None:
-        super().__init__(members)
-        self.generator = torch.Generator().manual_seed(0)
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.generator = trained(EPS), torch.Generator().manual_seed(0)
 
     def forward(self, images: Tensor) -> Tensor:
-        return super().forward(images + 0.3 * torch.randn(images.shape, generator=self.generator))
+        return self.net(images + 0.3 * torch.randn(images.shape, generator=self.generator))
 
 
 def test_hidden_randomness_is_seen_and_fails_the_build() -> None:
-    found = [f for f in flags(evidence(Moody([trained(EPS)]), core=False)) if f.check == "C12"]
+    found = [f for f in flags(evidence(Single([Moody()]), core=False)) if f.check == "C12"]
     assert found and found[0].fails
 
 
@@ -150,8 +150,8 @@ def test_a_declared_random_victim_is_judged_in_expectation() -> None:
 
 def test_probabilities_as_outputs_are_seen() -> None:
     class Probable(Single):
-        def forward(self, images: Tensor) -> Tensor:
-            return super().forward(images).softmax(1)
+        def scores(self, logits_KBC: Tensor) -> Tensor:
+            return super().scores(logits_KBC).softmax(1)
 
     assert "C16" in fired(evidence(Probable([trained(EPS)]), {"pgd10": SUITE["pgd10"]}, False))
 
@@ -162,7 +162,7 @@ def test_a_loss_whose_rival_is_a_masked_zero_is_seen() -> None:
     agreement = float(found.clean["clean/agreement"].mean())
     assert 0.5 < agreement < 0.98
     arrays = {**found.clean, "clean/agreement": np.ones(IMAGES, np.float32)}
-    assert list(checks._surrogate_loss(changed(found, clean=arrays)))
+    assert list(symptoms.surrogate_loss(changed(found, clean=arrays)))
 
 
 # ---- single checks, on altered records
@@ -241,6 +241,19 @@ def test_side_effects_fail_the_build() -> None:
     arrays["meta"] = np.array(json.dumps(about))
     (found,) = [f for f in flags(changed(honest(), clean=arrays)) if f.check == "C18"]
     assert found.fails
+
+
+def test_records_of_other_images_or_of_few_are_seen() -> None:
+    def texts(*ids: np.ndarray) -> list[str]:
+        right = honest().right[: len(ids[0])]
+        arrays = [{**honest().clean, "clean/right": right, "ids": own} for own in ids]
+        return list(symptoms.images(Evidence([(each, []) for each in arrays])))
+
+    ids = np.arange(IMAGES)
+    assert texts(ids, ids) == []
+    assert "other images" in texts(ids, ids + 1)[0]
+    assert "more than once" in texts(ids // 2)[0]
+    assert "±9.8 points" in texts(ids[:100])[0]
 
 
 def test_images_outside_their_ball_or_the_box_are_refused() -> None:

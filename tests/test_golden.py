@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from golden.run import GOLDEN, host_class, micro_run
 
-STAGES = ("prepare", "train", "average", "evaluate", "tabulate")
+STAGES = ("prepare", "train", "average", "evaluate", "tabulate", "figure")
 
 
 @pytest.fixture(scope="module")

@@ -88,7 +88,16 @@ def test_no_module_imports_itself_by_way_of_others():
 
 def test_every_layer_has_modules_and_every_stage_is_a_command():
     assert {layer(module) for module in MODULES} == set(HEIGHT)
-    for stage in ("download", "prepare", "train", "average", "transfer", "evaluate", "tabulate"):
+    for stage in (
+        "download",
+        "prepare",
+        "train",
+        "average",
+        "transfer",
+        "evaluate",
+        "tabulate",
+        "figure",
+    ):
         assert layer(f"pipeline.{stage}") == "commands"
 
 

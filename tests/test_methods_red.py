@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.cost import count_macs, count_parameters
-from pipeline.ensemble import RandomEach, RandomOne, combine, surrogates
+from pipeline.ensemble import RandomEach, RandomOne, combine
 from pipeline.gradients import loss_and_gradient, similarity, steepness
 from pipeline.hypernet import Generated
+from pipeline.surrogates import surrogates
 
 
 class Linear(nn.Module):

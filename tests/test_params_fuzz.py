@@ -36,6 +36,10 @@ def cut():
     for section in (tree, *tree["scales"].values()):
         known = section.get("tables", {})
         section["tables"] = {name: known[name] for name in KEPT if name in known}
+    kept = {name for name, entry in tree["figures"].items() if entry.get("table") in KEPT}
+    for section in (tree, *tree["scales"].values()):
+        known = section.get("figures", {})
+        section["figures"] = {name: known[name] for name in known if name in kept}
     tree["scales"]["paper"] = {}
     return tree
 

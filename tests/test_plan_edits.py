@@ -45,9 +45,10 @@ def base():
     params["suites"] = {k: params["suites"][k] for k in ("core", "meat")}
     attacks = ["fgsm", "members_margin_pgd", "chosen_gate", "pgd100"]
     params["suites"]["own"] = {"attacks": attacks}
-    params["tables"] = {"table1": table}
+    params["tables"], params["figures"] = {"table1": table}, {}
     for scale in params["scales"].values():
         scale.pop("tables", None)
+        scale.pop("figures", None)
     return params
 
 

@@ -17,8 +17,10 @@ def small():
     """The file with its first table alone, at demo scale."""
     params = published() | {"scale": "demo"}
     params["tables"] = {"table1": params["tables"]["table1"]}
+    params["figures"] = {}
     for scale in params["scales"].values():
         known = scale.get("tables", {})
+        scale.pop("figures", None)
         if known:
             scale["tables"] = {"table1": known["table1"]}
     params["parents"] = {"teacher": {"method": "pgd_at", "seed": 9}}
@@ -160,7 +162,12 @@ CASES = [
     ("resources.resnet20", {"mac": 3}, "resources.resnet20.mac: no such key (nearest: macs)"),
     ("resources.resnet19", {"macs": 3}, "resources: no entry 'resnet19' (nearest: resnet"),
     ("resources.digits", {"macs": 3}, "resources.digits.macs: no such key"),
-    ("resources.resnet20.macs", 0, "resources.resnet20.macs: 0 is not between 1"),
+    (
+        "resources.resnet20",
+        {"macs": 0, "runs_per_gpu": 1},
+        "resources.resnet20.macs: 0 is not between 1",
+    ),
+    ("resources.resnet20", {"macs": 3}, "resources.resnet20: key runs_per_gpu is missing"),
 ]
 
 

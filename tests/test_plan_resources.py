@@ -89,9 +89,12 @@ def test_small_nets_share_a_gpu_and_are_given_the_time_for_it():
     few, many = changed(resnet20={"runs_per_gpu": 1}), changed(resnet20={"runs_per_gpu": 5})
     small, large = runs(many, "resnet20")[0], runs(many, "resnet18")[0]
     wildcards = SimpleNamespace(run=small.id)
-    assert Resources(few).pack(wildcards) is None and Resources(many).pack(wildcards) == "pack_5"
-    assert Resources(many).packs()["pack_5"] == 5
-    assert Resources(many).pack(SimpleNamespace(run=large.id)) is None
+    settings = SimpleNamespace(group_components={"other": 2})
+    assert Resources(few).pack(wildcards, settings) is None
+    assert Resources(many).pack(wildcards, settings) == "pack_5"
+    assert settings.group_components == Resources(many).packs() | {"other": 2}
+    assert settings.group_components["pack_5"] == 5
+    assert Resources(many).pack(SimpleNamespace(run=large.id), settings) is None
     start = PARAMS["resources"]["train"]["minutes"]
     alone, shared = (Resources(p).minutes("train", small) - start for p in (few, many))
     assert 5 * (alone - 1) < shared <= 5 * alone
@@ -106,6 +109,7 @@ def test_nothing_is_packed_where_there_is_no_gpu():
 def test_an_arch_without_an_entry_is_packed_as_the_one_it_is_based_on():
     params = {**PARAMS, "archs": {**PARAMS["archs"], "thin": {"base": "resnet20", "width": 16}}}
     params["tables"] = {"table1": {**PARAMS["tables"]["table1"], "archs": ["thin"]}}
+    params["figures"] = {}
     plan = Plan(params)
     (count,) = {Resources(plan).runs_per_gpu(run) for run in runs(plan, "thin")}
     assert count == PARAMS["resources"]["resnet20"]["runs_per_gpu"]

@@ -126,7 +126,7 @@ def test_without_a_target_the_command_lists_the_tables(plan, capsys):
     main([])
     head, _, columns, row = capsys.readouterr().out.splitlines()
     assert head == "scale demo: digits for cifar10 (eps x 6.375)"
-    assert re.split("  +", columns)[:5] == ["table", "rows", "runs", "records", "state"]
+    assert re.split("  +", columns)[:5] == ["target", "rows", "runs", "records", "state"]
     assert re.split("  +", row)[:5] == [TARGET, "2", "3", "2", "to be made"]
     make_table(plan, plan.table(TARGET).digest)
     main([])
@@ -152,7 +152,7 @@ def test_with_a_target_it_lists_runs_and_records_in_columns(plan, capsys):
 
 
 def test_an_unknown_target_is_one_line(plan):
-    with pytest.raises(UserError, match="no table 'tabel1' \\(nearest: table1\\)"):
+    with pytest.raises(UserError, match="no table or figure 'tabel1' \\(nearest: table1\\)"):
         main(["results/tabel1.csv"])
 
 
@@ -176,11 +176,11 @@ def test_the_patterns_tell_averages_from_trainings(plan):
 def test_a_stale_table_gets_an_old_time_and_a_new_input(plan):
     asked = []
     table = plan.table(TARGET)
-    first = workflow.table_input(plan, "table1", asked.append)
+    first = workflow.target_input(plan, "table1", asked.append)
     assert first.endswith(table.digest) and not table.path.exists() and not asked
     make_table(plan, "0123456789")
-    assert workflow.table_input(plan, "table1", asked.append) == first
+    assert workflow.target_input(plan, "table1", asked.append) == first
     assert table.path.stat().st_mtime == 1 and not asked
     make_table(plan, table.digest)
-    workflow.table_input(plan, "table1", asked.append)
+    workflow.target_input(plan, "table1", asked.append)
     assert asked == ["params.yaml"] and table.path.stat().st_mtime > 1

@@ -133,8 +133,10 @@ ROWS = ["standard", "pgd_at_single", "aute", "at_aka", "meat", "overconfident"]
 def one_table(params):
     """The same file with one table of a few rows: a plan for every leaf takes time."""
     params["tables"] = {"table1": {**params["tables"]["table1"], "rows": ROWS, "members": [2]}}
+    params["figures"] = {}
     for scale in params["scales"].values():
         scale.pop("tables", None)
+        scale.pop("figures", None)
     return params
 
 

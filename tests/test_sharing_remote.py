@@ -98,13 +98,13 @@ def test_another_split_is_another_data_set_and_the_old_results_come_back():
     assert [p.name for p in (clone / "data/digits").iterdir()] == [before.dataset("digits").digest]
 
 
-def test_stages_name_every_table_of_params():
+def test_stages_name_every_table_and_figure_of_params():
     stages = yaml.safe_load((lab.ROOT / "dvc.yaml").read_text())
     plan = load_plan(lab.ROOT / "params.yaml")
-    folders = {t.path.parent.name for t in plan.tables.values()} - {"results"}
+    folders = {t.path.parent.name for t in plan.targets.values()} - {"results"}
     assert set(stages["stages"]["paper"]["foreach"]) == folders
     shown = {p for p in stages["plots"]}
-    figures = {str(t.path.with_suffix(".png")) for t in plan.tables.values()}
+    figures = {str(t.path.with_suffix(".png")) for t in plan.targets.values()}
     assert shown == {f for f in figures if not f.endswith("_all.png")}
 
 

@@ -76,6 +76,21 @@ def test_a_table_says_what_its_records_say(full):
     assert "normalised_margin_pgd steps 3; training epochs 2, " in text
 
 
+def test_a_table_says_what_its_attacks_spent(full):
+    _, details, text = tiny.tabulated(full)
+    cell = next(c for c in full.table("table1").cells if c.row == "wa")
+    arrays = {s: read_arrays(r.path) for s, r in cell.records.items()}
+    core = arrays["core"]["fgsm/work"]
+    both = core + arrays["adaptive"]["normalised_margin_pgd/work"]
+    found = details["rows"]["wa"]
+    for column, work in (("core_worst", core), ("adaptive_worst", both)):
+        spent = [found[column][key] for key in ("forwards", "backwards")]
+        assert spent == pytest.approx(work / 30, abs=0.01) and min(spent) > 0
+    assert "backwards" not in found["clean"]
+    behind = text.split("Gradient evaluations an image behind adaptive_worst: ")[1]
+    assert f"wa {both[1] / 30:.0f}" in behind.split(".\n")[0].split(", ")
+
+
 def runs_of(plan: Plan) -> list[tuple[str, str]]:
     cells = plan.table("table1").cells
     return [(c.row, c.victim.elements[0].run) for c in cells if c.victim]

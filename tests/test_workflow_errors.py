@@ -86,7 +86,7 @@ def test_a_file_that_is_no_yaml_is_refused_with_its_line(project):
     ids=" ".join,
 )
 def test_an_unknown_table_is_named_with_the_nearest(words, project):
-    assert "no table 'tabel1' (nearest: table1)" in refusal(project, *words)
+    assert "'tabel1' (nearest: table1)" in refusal(project, *words)
 
 
 @pytest.mark.parametrize("stage", ["train", "average", "evaluate"])

@@ -109,17 +109,26 @@ class Counting(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.forwards, self.backwards = model, 0, 0
+        self.model = model
+        self.work = {"forwards": 0, "backwards": 0}  # shared with a folded copy
 
     def forward(self, images: Tensor) -> Tensor:
-        self.forwards += len(images)
+        self.work["forwards"] += len(images)
         logits: Tensor = self.model(images)
         if logits.requires_grad:
             logits.register_hook(self._count)
         return logits
 
     def _count(self, gradient: Tensor) -> None:
-        self.backwards += len(gradient)
+        self.work["backwards"] += len(gradient)
+
+    @property
+    def forwards(self) -> int:
+        return self.work["forwards"]
+
+    @property
+    def backwards(self) -> int:
+        return self.work["backwards"]
 
 
 @cache

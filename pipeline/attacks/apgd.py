@@ -20,6 +20,7 @@ from pipeline.ascent import (
 from pipeline.draws import Draws
 from pipeline.errors import UserError
 from pipeline.fields import Radius
+from pipeline.folding import folded
 from pipeline.losses import cross_entropy, dlr, dlr_targeted
 from pipeline.norms import per_image, project, steepest, surface_start
 
@@ -56,14 +57,15 @@ class APGD:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """Perturbed images [B, C, H, W] in ball and box, detached."""
-        objectives = self._objectives(model, images, labels)
+        fast = folded(model)
+        objectives = self._objectives(fast, images, labels)
 
         def run(number: int, rows: Tensor) -> Tensor:
             objective = restrict(objectives[number % len(objectives)], rows)
             start = surface_start(
                 self.norm, images[rows], self.eps, draws.fork(number).select(rows)
             )
-            return self._climb(model, objective, images[rows], labels[rows], start)
+            return self._climb(fast, objective, images[rows], labels[rows], start)
 
         runs = [partial(run, number) for number in range(self.restarts * len(objectives))]
         return keep_worst(runs, model, images, labels, votes=self.eot)

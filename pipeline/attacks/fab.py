@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pipeline.ascent import Attempt, gradient_in, keep_worst, rank_rivals, refuse_random
 from pipeline.draws import Draws
 from pipeline.fields import Radius
+from pipeline.folding import folded
 from pipeline.losses import gap
 from pipeline.norms import lengths, per_image, project, room, surface_start, water_level
 
@@ -35,8 +36,9 @@ class FAB:
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """Perturbed images [B, C, H, W] in ball and box, detached."""
         refuse_random(model, "fab")
+        fast = folded(model)
         with torch.no_grad():
-            logits = model(images)
+            logits = fast(images)
         rivals = rank_rivals(logits, labels, self.targets or logits.shape[1])
         groups = list(rivals.unsqueeze(2).unbind(1)) if self.targets else [rivals]
 
@@ -46,7 +48,7 @@ class FAB:
                 own = draws.fork(number).select(rows)
                 start = surface_start("linf", start, self.eps / 2, own)
             candidates = groups[number % len(groups)][rows]
-            return self._search(model, images[rows], labels[rows], candidates, start)
+            return self._search(fast, images[rows], labels[rows], candidates, start)
 
         runs: list[Attempt] = [lambda rows: images[rows]]  # who is wrong there needs no search
         runs += [partial(run, number) for number in range(self.restarts * len(groups))]

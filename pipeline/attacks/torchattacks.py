@@ -19,12 +19,15 @@ from pipeline.fields import Arguments
 # What returns its last iterate needs no draw of a random model to count as a success.
 LAST_ITERATE = {"FGSM", "BIM", "PGD", "PGDL2", "MIFGSM", "NIFGSM", "TIFGSM", "DIFGSM", "EOTPGD"}
 LAST_ITERATE |= {"TPGD", "RFGSM", "FFGSM", "VMIFGSM", "VNIFGSM", "SINIFGSM", "UPGD", "PGDRS"}
+# Budgets of AutoAttack's parts, which its constructor does not take
+PARTS = {"AutoAttack": ("steps", "n_queries")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Torchattacks:
     """`class` with its constructor's `arguments`; others are torchattacks' defaults.
 
+    AutoAttack also takes `steps` (of APGD, APGD-T and FAB) and `n_queries` (of Square).
     `norm` says in which ball of its `eps` the result must lie (none: unbounded). Combinations
     known to say nothing are refused unless `as_published`: CW on log-probabilities, and searches
     that take one draw of a random model for a success.
@@ -44,7 +47,7 @@ class Torchattacks:
             self._refuse_inert(model, images)
         seed = int(draws.integers(2**31, 1)[0, 0])
         with _untouched(model), _seeded(seed):
-            attack = attack_class(_Frozen(model, images.device), **self.arguments)
+            attack = self._build(attack_class, _Frozen(model, images.device))
             with torch.enable_grad():
                 found = attack(images.clone(), labels.clone())
         moved: Tensor = found.detach().to(images)
@@ -57,7 +60,7 @@ class Torchattacks:
         found = getattr(torchattacks, self.class_, None)
         if not inspect.isclass(found):
             raise UserError(f"params.yaml: attacks: torchattacks has no class {self.class_!r}")
-        known = list(inspect.signature(found).parameters)[1:]
+        known = [*list(inspect.signature(found).parameters)[1:], *PARTS.get(self.class_, ())]
         for name in self.arguments:
             if name not in known:
                 raise UserError(
@@ -65,6 +68,16 @@ class Torchattacks:
                     f"it has {', '.join(known)}"
                 )
         return found
+
+    def _build(self, attack_class: Any, model: nn.Module) -> Any:
+        """The attack, its parts' budgets set on those parts that have them."""
+        names = PARTS.get(self.class_, ())
+        own = {name: value for name, value in self.arguments.items() if name not in names}
+        attack = attack_class(model, **own)
+        for name in self.arguments.keys() - own.keys():
+            for part in (p for p in attack._autoattack.attacks if hasattr(p, name)):
+                setattr(part, name, self.arguments[name])
+        return attack
 
     def _refuse_inert(self, model: nn.Module, images: Tensor) -> None:
         problem = None

@@ -1,4 +1,4 @@
-"""The plan: params.yaml -> tables -> victims -> runs -> jobs, with ids and paths.
+"""The plan: params.yaml -> tables, figures -> victims -> runs -> jobs, with ids and paths.
 
 Standard library and PyYAML only, so that the workflow's graph parses fast; torch is never
 imported here.
@@ -8,8 +8,17 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import frozen, schema, tables, values
-from pipeline.plan.artifacts import Element, Record, Run, Table, TransferSet, Victim
+from pipeline.plan import figures, frozen, schema, tables, values
+from pipeline.plan.artifacts import (
+    Element,
+    Figure,
+    Record,
+    Run,
+    Table,
+    Target,
+    TransferSet,
+    Victim,
+)
 from pipeline.plan.audit import audit
 from pipeline.plan.entries import Dataset, Entries
 from pipeline.plan.graph import Graph
@@ -19,10 +28,12 @@ T = TypeVar("T")
 __all__ = [
     "Dataset",
     "Element",
+    "Figure",
     "Plan",
     "Record",
     "Run",
     "Table",
+    "Target",
     "TransferSet",
     "Victim",
     "load_plan",
@@ -41,6 +52,11 @@ class Plan:
             self._add(tables.build(self.graph, name))
             if tables.is_cut(self.entries, name):
                 self._add(tables.build(self.graph, name, all_rows=True))
+        self.figures: dict[str, Figure] = {}
+        for name in self.entries.section("figures"):
+            if name in self.tables:
+                raise UserError(f"params.yaml: figures.{name}: is a table too; rename one")
+            self.figures[name] = figures.build(self.graph, name)
 
     def _add(self, table: Table) -> None:
         if table.name in self.tables:
@@ -75,9 +91,20 @@ class Plan:
 
     def table(self, target: str) -> Table:
         """A table by its file or name: results/table1.csv, table1, aute_table2."""
-        name = target.removesuffix(".csv").removeprefix("./").removeprefix("results/")
-        name = name.replace("/", "_")
-        return self._find(self.tables, name, "table")
+        return self._find(self.tables, _name_of(target), "table")
+
+    def figure(self, target: str) -> Figure:
+        """A figure by one of its files or its name: results/aute/fig4.png, aute_fig4."""
+        return self._find(self.figures, _name_of(target), "figure")
+
+    def target(self, name: str) -> Target:
+        """A table or a figure by its file or name."""
+        return self._find(self.targets, _name_of(name), "table or figure")
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """Tables and figures by name."""
+        return {**self.tables, **self.figures}
 
     def _find(self, known: dict[str, T], name: str, what: str) -> T:
         if name not in known:
@@ -99,9 +126,9 @@ class Plan:
         ]
         return min(firsts, default=None)
 
-    def needs(self, table: Table) -> tuple[list[Record], list[Run]]:
-        """Records and runs that a table rests on, parents first."""
-        records = {r.id: r for c in table.cells for r in c.records.values()}
+    def needs(self, target: Target) -> tuple[list[Record], list[Run]]:
+        """Records and runs that a table or figure rests on, parents first."""
+        records = {r.id: r for c in target.cells for r in c.records.values()}
         runs: dict[str, Run] = {}
 
         def visit(id: str) -> None:
@@ -114,7 +141,22 @@ class Plan:
             sources = [self.graph.sets[id].surrogate for id in record.sets]
             for element in [e for v in (record.victim, *sources) for e in v.elements]:
                 visit(element.run)
+        for victim in self.shown(target):
+            for element in victim.elements:
+                visit(element.run)
         return list(records.values()), list(runs.values())
+
+    def shown(self, target: Target) -> list[Victim]:
+        """Victims whose weights are read to draw a target; none for a table."""
+        if not isinstance(target, Figure) or not target.reads_weights:
+            return []
+        return list({c.victim.id: c.victim for c in target.cells if c.victim}.values())
+
+
+def _name_of(target: str) -> str:
+    """The name of a target's file; of a name, itself."""
+    path = target.removeprefix("./").removeprefix("results/")
+    return path.removesuffix(".csv").removesuffix(".png").replace("/", "_")
 
 
 def load_plan(path: str | Path | None = None) -> Plan:

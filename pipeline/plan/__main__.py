@@ -1,13 +1,13 @@
-"""What a table needs, what exists, what the rest would cost: `python -m pipeline.plan [TARGET]`.
+"""What a target needs, what exists, what the rest would cost: `python -m pipeline.plan [TARGET]`.
 
-Without a target: the tables of the scale. `need` will be made, `have` is there, `spare` is absent
-but nothing asks for it.
+Without a target: the tables and figures of the scale. `need` will be made, `have` is there, `spare`
+is absent but nothing asks for it.
 """
 
 import argparse
 
 from pipeline.errors import report
-from pipeline.plan import Plan, Table, guard, load_plan
+from pipeline.plan import Plan, Target, guard, load_plan
 from pipeline.plan.cluster import report as report_cluster
 from pipeline.plan.equal import prove
 from pipeline.plan.estimate import describe
@@ -19,7 +19,7 @@ from pipeline.plan.unused import unused
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.plan", description=__doc__)
-    parser.add_argument("target", nargs="?", help="file of a table, such as results/table1.csv")
+    parser.add_argument("target", nargs="?", help="file of a table or figure: results/table1.csv")
     parser.add_argument("--pull", action="store_true", help="fetch just what the target needs")
     parser.add_argument("--unused", action="store_true", help="list what no table needs")
     parser.add_argument("--equal", metavar="COMPONENT", help="prove a refactoring: methods/trades")
@@ -32,35 +32,35 @@ def main(argv: list[str] | None = None) -> None:
         print(prove(args.equal))
         return
     plan = load_plan()
-    tables = list(plan.tables.values()) if args.target is None else [plan.table(args.target)]
+    targets = list(plan.targets.values()) if args.target is None else [plan.target(args.target)]
     if args.cluster:
         print(_cluster(plan, args.target))
         return
     if args.pull:
-        print(pull(plan, tables))
+        print(pull(plan, targets))
     elif args.target is None:
-        print(_tables(plan))
+        print(_targets(plan))
     else:
-        print(_target(plan, tables[0]))
-    guard.warn(plan, tables)
+        print(_target(plan, targets[0]))
+    guard.warn(plan, targets)
 
 
 def _cluster(plan: Plan, target: str | None) -> str:
-    """The one-line summary, then the jobs by stage; of every table of the scale by default."""
-    names = plan.entries.section("tables")
-    tables = [plan.tables[name] for name in names] if target is None else [plan.table(target)]
-    found = states(plan, tables)
-    line = headline(plan, tables, [s for s in found if s.status == NEED])
+    """The one-line summary, then the jobs by stage; of everything at the scale by default."""
+    names = [*plan.entries.section("tables"), *plan.figures]
+    targets = [plan.targets[n] for n in names] if target is None else [plan.target(target)]
+    found = states(plan, targets)
+    line = headline(plan, targets, [s for s in found if s.status == NEED])
     return "\n".join([line, "", *_aligned(report_cluster(plan, found))])
 
 
-def _target(plan: Plan, table: Table) -> str:
+def _target(plan: Plan, target: Target) -> str:
     """The one-line summary, then runs and records, one a line."""
-    found = states(plan, [table])
-    line = headline(plan, [table], [s for s in found if s.status == NEED])
+    found = states(plan, [target])
+    line = headline(plan, [target], [s for s in found if s.status == NEED])
     rows = [[s.status, s.stage, s.id, _cost(s)] for s in found]
-    state = "is up to date" if is_current(table) else "is to be made"
-    return "\n".join([f"{table.path} {state}", line, "", *_aligned(rows)])
+    state = "is up to date" if is_current(target) else "is to be made"
+    return "\n".join([f"{target.path} {state}", line, "", *_aligned(rows)])
 
 
 def _cost(state: State) -> str:
@@ -68,19 +68,19 @@ def _cost(state: State) -> str:
     return f"estimate {describe(state.seconds)}" if is_costly else ""
 
 
-def _tables(plan: Plan) -> str:
-    """One line a table: file, rows, runs and records, state."""
-    rows = [["table", "rows", "runs", "records", "state", "estimate of what is missing"]]
-    for table in plan.tables.values():
-        records, runs = plan.needs(table)
-        needed = [s for s in states(plan, [table]) if s.status == NEED]
+def _targets(plan: Plan) -> str:
+    """One line a table or figure: file, rows, runs and records, state."""
+    rows = [["target", "rows", "runs", "records", "state", "estimate of what is missing"]]
+    for target in plan.targets.values():
+        records, runs = plan.needs(target)
+        needed = [s for s in states(plan, [target]) if s.status == NEED]
         costs = [s.seconds for s in needed]
         total = None if None in costs else sum(c for c in costs if c is not None)
-        counts = [len({c.row for c in table.cells}), len(runs), len(records)]
-        state = "up to date" if is_current(table) else "to be made"
-        cells = [str(table.path), *map(str, counts), state, describe(total)]
+        counts = [len({c.row for c in target.cells}), len(runs), len(records)]
+        state = "up to date" if is_current(target) else "to be made"
+        cells = [str(target.path), *map(str, counts), state, describe(total)]
         rows.append(cells)
-    line = headline(plan, list(plan.tables.values()), [])
+    line = headline(plan, list(plan.targets.values()), [])
     return "\n".join([line.partition("; to make")[0], "", *_aligned(rows)])
 
 

@@ -1,4 +1,4 @@
-"""What the plan names: runs, victims, records, and the tables made of them."""
+"""What the plan names: runs, victims, records, and the tables and figures made of them."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -120,22 +120,53 @@ class Cell:
     lacks: str = ""  # planned: the method; needs weights: the user's own file
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table as this plan builds it; `digest` is what its receipt must hold."""
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What is made of records and weights and has a human name; its receipt holds `digest`."""
 
     name: str
     path: Path
-    columns: tuple[str, ...]
-    suites: dict[str, tuple[str, ...]]
     cells: tuple[Cell, ...]
     spec: Entry
     digest: str
 
     @property
+    def elsewhere(self) -> tuple[Path, ...]:
+        """Its files beside those that share the path's stem."""
+        return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(Target):
+    """A table as this plan builds it."""
+
+    columns: tuple[str, ...]
+    suites: dict[str, tuple[str, ...]]
+
+    @property
     def metrics(self) -> Path:
         """Its numbers alone, for DVC."""
         return self.path.parent / "metrics" / f"{self.path.stem}.json"
+
+    @property
+    def elsewhere(self) -> tuple[Path, ...]:
+        """The metrics."""
+        return (self.metrics,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure(Target):
+    """A picture as this plan draws it; `attacks` are the specs of its own, for each cell."""
+
+    kind: Entry  # component, fields, code
+    attacks: tuple[Entry, ...]
+    pool: int  # test images it may take, its table's
+    reads_weights: bool
+
+    @property
+    def stem(self) -> str:
+        """Its files without results/ and suffix, as the rules name it."""
+        return self.path.with_suffix("").relative_to("results").as_posix()
 
 
 def tail(id: str) -> str:

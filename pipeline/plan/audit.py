@@ -31,7 +31,7 @@ def audit(graph: Graph) -> None:
     _check_resources(entries)
 
 
-STAGES = ("train", "average", "transfer", "evaluate")  # those whose jobs a cluster runs
+STAGES = ("train", "average", "transfer", "evaluate", "figure")  # those whose jobs a cluster runs
 ARCH_KEYS = ("macs", "runs_per_gpu")
 STAGE_KEYS = ("gpus", "cpus", "mem_mb", "minutes", "slack")
 

@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from pipeline.plan import Plan, Record, Run, TransferSet
+from pipeline.plan import Figure, Plan, Record, Run, TransferSet
 from pipeline.plan.estimate import describe, seconds
 from pipeline.plan.resources import Resources
 from pipeline.plan.state import NEED, State
 
 Rows = list[list[str]]
-Artifact = Run | Record | TransferSet
+Artifact = Run | Record | TransferSet | Figure
 # stage -> the stage whose entry of `resources:` it asks by
 ASKING = {
     "train": "train",
@@ -17,6 +17,7 @@ ASKING = {
     "average": "average",
     "transfer": "transfer",
     "evaluate": "evaluate",
+    "figure": "figure",
 }
 HEAD = ["stage", "jobs", "GPUs a job", "memory a job", "longest time asked", "estimate in all"]
 
@@ -58,4 +59,6 @@ def _row(
 def _artifact(plan: Plan, state: State) -> Artifact:
     if state.stage == "evaluate":
         return plan.record(state.id)
+    if state.stage == "figure":
+        return plan.figure(state.id)
     return plan.set(state.id) if state.stage == "transfer" else plan.run(state.id)

@@ -12,7 +12,7 @@ from pipeline.plan.scale import Scale
 from pipeline.plan.schema import digest
 from pipeline.plan.values import Entry
 
-STAGES = ("prepare", "train", "average", "transfer", "evaluate", "tabulate")
+STAGES = ("prepare", "train", "average", "transfer", "evaluate", "tabulate", "figure")
 SECTIONS = (
     "scale",
     "mirror",
@@ -29,6 +29,7 @@ SECTIONS = (
     "victims",
     "suites",
     "tables",
+    "figures",
     "planned",
     "resources",
 )
@@ -184,7 +185,7 @@ class Entries(Scale):
         return self.once((kind, name, factor, str(eps)), find)
 
     def surrogate(self, name: str) -> str:
-        """What an attack differentiates instead of the victim: see pipeline/ensemble.py."""
+        """What an attack differentiates instead of the victim: see pipeline/surrogates.py."""
         surrogate = self.entry("attacks", name)[1].get("surrogate", "self")
         return checks.one_of(surrogate, checks.SURROGATES, f"attacks.{name}.surrogate")
 

@@ -8,7 +8,7 @@ fooled images, so an evaluation is an upper bound.
 from collections.abc import Iterable
 from typing import Any
 
-from pipeline.plan import Plan, Record, Run, TransferSet
+from pipeline.plan import Figure, Plan, Record, Run, TransferSet
 from pipeline.plan.averaged import snapshots
 from pipeline.plan.entries import Dataset, Entries
 from pipeline.plan.values import Entry
@@ -17,7 +17,7 @@ NATIVE = 32  # pixels of a side at which `macs` are stated
 PROCESS = 3  # seconds in which a job's process loads torch and its data
 
 
-def seconds(plan: Plan, artifacts: Iterable[Run | Record | TransferSet]) -> float | None:
+def seconds(plan: Plan, artifacts: Iterable[Run | Record | TransferSet | Figure]) -> float | None:
     """Seconds on one machine of the scale's `gflops`; None when an arch's MACs are not stated."""
     total = 0.0
     for artifact in artifacts:
@@ -25,6 +25,8 @@ def seconds(plan: Plan, artifacts: Iterable[Run | Record | TransferSet]) -> floa
             flops = run_flops(plan, artifact)
         elif isinstance(artifact, TransferSet):
             flops = set_flops(plan, artifact)
+        elif isinstance(artifact, Figure):
+            flops = figure_flops(plan, artifact)
         else:
             flops = record_flops(plan, artifact)
         if flops is None:
@@ -102,6 +104,24 @@ def set_flops(plan: Plan, made: TransferSet) -> int | None:
     macs = [forward_macs(plan, plan.run(e.run)) for e in made.surrogate.elements]
     work = passes(made.attack["fields"])
     return None if None in macs else made.images * work * 2 * sum(m for m in macs if m)
+
+
+def figure_flops(plan: Plan, figure: Figure) -> int | None:
+    """FLOPs of every point of a figure's grid on its images: one look each, and its attacks.
+
+    `half` is the number of points on each side of a grid's centre, `images` how many it looks at.
+    """
+    fields, total = figure.kind["fields"], 0
+    points = (2 * fields.get("half", 0) + 1) ** 2
+    for cell, attacks in zip(figure.cells, figure.attacks, strict=True):
+        elements = cell.victim.elements if cell.victim and figure.reads_weights else ()
+        macs = [forward_macs(plan, plan.run(e.run)) for e in elements]
+        if None in macs:
+            return None
+        crafting = (passes(a["fields"]) * a["fields"].get("particles", 1) for a in attacks.values())
+        work = points * (1 + sum(crafting)) * int(fields.get("images", 1))
+        total += work * 2 * sum(m for m in macs if m)
+    return total
 
 
 def passes(fields: dict[str, Any]) -> int:

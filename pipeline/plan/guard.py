@@ -29,6 +29,8 @@ def artifact_of(plan: Plan, rule: str, wildcards: Mapping[str, str]) -> Artifact
         return plan.record(f"{wildcards['victim']}/{wildcards['suite']}")
     if rule == "tabulate":
         return plan.table((wildcards["folder"] + wildcards["table"]).replace("/", "_"))
+    if rule in ("plot", "figure"):
+        return plan.figure(wildcards["figure"])
     if rule == "prepare":
         return plan.dataset(wildcards["dataset"])
     return None

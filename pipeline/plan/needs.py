@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.plan import Dataset, Plan, Record, Run, Table, TransferSet, Victim
+from pipeline.plan import Dataset, Plan, Record, Run, Target, TransferSet, Victim
 from pipeline.plan.manifest import Manifest
 from pipeline.plan.state import is_built, is_current
 
 SPLITS = ("train", "validation", "test")
-Artifact = Table | Record | TransferSet | Run | Dataset
+Artifact = Target | Record | TransferSet | Run | Dataset
 
 
 @dataclass
@@ -22,14 +22,14 @@ class Needs:
 
 def path_of(artifact: Artifact) -> Path:
     """The name under which an artifact is recorded."""
-    if isinstance(artifact, Table | Record | TransferSet):
+    if isinstance(artifact, Target | Record | TransferSet):
         return artifact.path
     return artifact.folder
 
 
 def is_here(artifact: Artifact) -> bool:
-    """Whether it lies complete on disk; a table must be today's."""
-    if isinstance(artifact, Table):
+    """Whether it lies complete on disk; a table or figure must be today's."""
+    if isinstance(artifact, Target):
         return is_current(artifact)
     if isinstance(artifact, Run):
         return is_built(artifact)
@@ -40,8 +40,10 @@ def is_here(artifact: Artifact) -> bool:
 
 def inputs(plan: Plan, artifact: Artifact) -> list[Artifact]:
     """What computing it reads."""
-    if isinstance(artifact, Table):
-        return list(plan.needs(artifact)[0])
+    if isinstance(artifact, Target):
+        shown = plan.shown(artifact)
+        data = {v.dataset.name: v.dataset for v in shown}.values()
+        return [*plan.needs(artifact)[0], *data, *(r for v in shown for r in _runs(plan, v))]
     if isinstance(artifact, Record):
         sets = [plan.set(id) for id in artifact.sets]
         return [artifact.victim.dataset, *sets, *_runs(plan, artifact.victim)]

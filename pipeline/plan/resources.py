@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan, Record, Run, TransferSet
+from pipeline.plan import Figure, Plan, Record, Run, TransferSet
 from pipeline.plan.audit import STAGE_KEYS
 from pipeline.plan.estimate import arch_resources, seconds
 
@@ -75,7 +75,7 @@ class Resources:
         """GPUs of one job: none where the scale computes on the CPU."""
         return 0 if self.plan.entries.device == "cpu" else self.stage(stage)["gpus"]
 
-    def minutes(self, stage: str, artifact: Run | Record | TransferSet) -> int:
+    def minutes(self, stage: str, artifact: Run | Record | TransferSet | Figure) -> int:
         """Minutes of a first attempt: some for the start, and `slack` times the estimate.
 
         Runs that share a GPU are given the time to do so one after the other.
@@ -84,8 +84,13 @@ class Resources:
         side_by_side = self.runs_per_gpu(artifact) if isinstance(artifact, Run) else 1
         return asked["minutes"] + math.ceil(asked["slack"] * estimate * side_by_side / 60)
 
-    def pack(self, wildcards: Any) -> str | None:
-        """The group of a run whose arch leaves a GPU room for more; None where it has its own."""
+    def pack(self, wildcards: Any, settings: Any) -> str | None:
+        """The group of a run whose arch leaves a GPU room for more; None where it has its own.
+
+        Snakemake's group settings come from the command line, after the rules are read and before
+        groups are made of their jobs: here is the moment to say how large ours are.
+        """
+        settings.group_components = {**self.packs(), **settings.group_components}
         run = self.plan.run(wildcards.run)
         return f"pack_{self.runs_per_gpu(run)}" if self.runs_per_gpu(run) > 1 else None
 
@@ -99,9 +104,11 @@ class Resources:
         stated = arch_resources(self.plan, run.arch)
         return stated["runs_per_gpu"] if stated and self.gpus("train") else 1
 
-    def _artifact(self, wildcards: Any) -> Run | Record | TransferSet:
+    def _artifact(self, wildcards: Any) -> Run | Record | TransferSet | Figure:
         if hasattr(wildcards, "run"):
             return self.plan.run(wildcards.run)
+        if hasattr(wildcards, "figure"):
+            return self.plan.figure(wildcards.figure)
         if hasattr(wildcards, "set"):
             return self.plan.set(wildcards.set)
         return self.plan.record(f"{wildcards.victim}/{wildcards.suite}")

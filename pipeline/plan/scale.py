@@ -23,10 +23,11 @@ KEYS = (
     "images",
     "seeds",
     "tables",
+    "figures",
     "gflops",
 )
-NAMES = {"stand_ins": "datasets", "archs": "archs", "recipes": "recipes"}
-NAMES |= {"attacks": "attacks", "tables": "tables"}
+NAMES = {"stand_ins": "datasets", "archs": "archs", "recipes": "recipes", "attacks": "attacks"}
+NAMES |= {"tables": "tables", "figures": "figures"}
 DEVICES = ("cpu", "cuda", "auto")
 GFLOPS = 20000  # what one GPU sustains, where a scale says nothing
 

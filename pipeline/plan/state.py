@@ -1,12 +1,12 @@
-"""What tables rest on, what of it exists, and what making the rest would take."""
+"""What targets rest on, what of it exists, and what making the rest would take."""
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.plan import Plan, Record, Run, Table, Victim
+from pipeline.plan import Figure, Plan, Record, Run, Target, Victim
 from pipeline.plan.estimate import describe, seconds
 
 HAVE, NEED, SPARE = "have", "need", "spare"  # spare: neither there nor asked for
@@ -18,6 +18,7 @@ STAGES = {
     "average": "average",
     "transfer": "transfer set",
     "evaluate": "evaluation",
+    "figure": "figure",
 }
 
 
@@ -32,13 +33,14 @@ class State:
     seconds: float | None
 
 
-def is_current(table: Table) -> bool:
-    """Whether the table on disk was made from exactly this plan."""
+def is_current(target: Target) -> bool:
+    """Whether the table or figure on disk was made from exactly this plan."""
     try:
-        made_from = json.loads(table.path.with_suffix(".json").read_text())["receipt"]["plan"]
+        made_from = json.loads(target.path.with_suffix(".json").read_text())["receipt"]["plan"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return table.path.exists() and bool(made_from == table.digest)
+    here = target.path.exists() and target.path.with_suffix(".csv").exists()
+    return here and bool(made_from == target.digest)
 
 
 def is_built(run: Run) -> bool:
@@ -46,19 +48,26 @@ def is_built(run: Run) -> bool:
     return all((run.folder / name).exists() for name in ("weights.safetensors", "run.json"))
 
 
-def states(plan: Plan, tables: Iterable[Table]) -> list[State]:
-    """Everything that tables rest on, parents first, each once."""
+def states(plan: Plan, targets: Iterable[Target]) -> list[State]:
+    """Everything that tables and figures rest on, parents first, each once; figures last."""
     records: dict[str, Record] = {}
     runs: dict[str, Run] = {}
     stale: set[str] = set()
-    for table in tables:
-        needed, behind = plan.needs(table)
+    asked: list[Victim] = []
+    drawn = []
+    for target in targets:
+        needed, behind = plan.needs(target)
         records |= {r.id: r for r in needed}
         runs |= {r.id: r for r in behind}
-        stale |= set() if is_current(table) else {r.id for r in needed if not r.path.exists()}
+        current = is_current(target)
+        stale |= set() if current else {r.id for r in needed if not r.path.exists()}
+        asked += [] if current else plan.shown(target)
+        if isinstance(target, Figure) and target.reads_weights:
+            status, cost = HAVE if current else NEED, seconds(plan, [target])
+            drawn.append(State("figure", target.name, target.path, status, cost))
     sets = {id: plan.set(id) for record in records.values() for id in record.sets}
     crafted = {s for id in stale for s in records[id].sets if not sets[s].path.exists()}
-    asked = [*(records[id].victim for id in stale), *(sets[id].surrogate for id in crafted)]
+    asked += [*(records[id].victim for id in stale), *(sets[id].surrogate for id in crafted)]
     made, lost = _to_make(runs, {e.run for victim in asked for e in victim.elements})
     used: list[Run | Victim] = [*(runs[id] for id in made | lost), *asked]
     found = _data(plan, {r.dataset.name for r in runs.values()}, {u.dataset.name for u in used})
@@ -75,7 +84,7 @@ def states(plan: Plan, tables: Iterable[Table]) -> list[State]:
         status = NEED if record.id in stale else HAVE if record.path.exists() else SPARE
         cost = seconds(plan, [record])
         found.append(State("evaluate", record.id, record.path, status, cost))
-    return found
+    return found + drawn
 
 
 def _to_make(runs: dict[str, Run], wanted: set[str]) -> tuple[set[str], set[str]]:
@@ -103,7 +112,7 @@ def _data(plan: Plan, names: set[str], used: set[str]) -> list[State]:
     return found
 
 
-def headline(plan: Plan, tables: list[Table], needed: list[State]) -> str:
+def headline(plan: Plan, targets: Sequence[Target], needed: list[State]) -> str:
     """One line: scale, data sets with what they stand in for, what is to make at what cost."""
     counts = Counter(state.stage for state in needed)
     jobs = ", ".join(
@@ -114,13 +123,13 @@ def headline(plan: Plan, tables: list[Table], needed: list[State]) -> str:
     known = [s.seconds for s in needed if s.seconds is not None]
     cost = describe(sum(known) if len(known) == len(needed) else None)
     return (
-        f"scale {plan.scale}: {', '.join(_data_sets(plan, tables))}; to make: {jobs or 'nothing'}"
+        f"scale {plan.scale}: {', '.join(_data_sets(plan, targets))}; to make: {jobs or 'nothing'}"
         + (f"; estimate {cost} at {plan.entries.gflops:g} GFLOP/s" if needed else "")
     )
 
 
-def _data_sets(plan: Plan, tables: list[Table]) -> list[str]:
-    names = dict.fromkeys(c.setting.dataset for table in tables for c in table.cells)
+def _data_sets(plan: Plan, targets: Sequence[Target]) -> list[str]:
+    names = dict.fromkeys(c.setting.dataset for target in targets for c in target.cells)
     found = {name: plan.entries.stand_in(name) for name in names}
     return [
         name if of == name else f"{of} for {name} (eps x {float(factor):.4g})"

@@ -40,26 +40,34 @@ DISK = "trajectory_bytes"  # of the snapshots an average takes, their parameters
 POOLS = ("runs", "records", "snapshots", "transfer", "metrics")  # folders of results/
 
 
-def target_path(name: str) -> Path:
+def target_path(name: str, kind: str = "tables") -> Path:
     """results/table1.csv for `table1`, results/aute/table2.csv for `aute_table2`."""
     paper, _, table = name.rpartition("_")
     if paper in POOLS:
-        raise UserError(f"params.yaml: tables.{name}: results/{paper} is taken; rename it")
+        raise UserError(f"params.yaml: {kind}.{name}: results/{paper} is taken; rename it")
     return Path("results") / paper / f"{table}.csv" if paper else Path("results") / f"{name}.csv"
 
 
 def build(graph: Graph, name: str, *, all_rows: bool = False) -> Table:
     """Table `name` at the plan's scale; `all_rows` ignores the scale's cut of its rows."""
     entries = graph.entries
-    entry = _entry(graph, name, all_rows)
-    cells = tuple(_cells(graph, entry))
+    entry = entry_of(graph, name, all_rows)
+    cells = tuple(cells_of(graph, entry))
     spec = _spec(entries, entry, cells, f"tables.{name}")
     path = target_path(name)
     if all_rows:
         path = path.with_name(f"{path.stem}_all.csv")
     named = {s: suites.names(entries, s) for s in entry["suites"]}
     shown = path.with_suffix("").relative_to("results").as_posix().replace("/", "_")
-    return Table(shown, path, tuple(entry["columns"]), named, cells, spec, digest(spec))
+    return Table(
+        name=shown,
+        path=path,
+        cells=cells,
+        spec=spec,
+        digest=digest(spec),
+        columns=tuple(entry["columns"]),
+        suites=named,
+    )
 
 
 def is_cut(entries: Entries, name: str) -> bool:
@@ -67,7 +75,7 @@ def is_cut(entries: Entries, name: str) -> bool:
     return "rows" in entries.part("tables").get(name, {})
 
 
-def _entry(graph: Graph, name: str, all_rows: bool) -> Entry:
+def entry_of(graph: Graph, name: str, all_rows: bool) -> Entry:
     """The keys of a table, cut by the scale and checked."""
     entries = graph.entries
     _, whole = entries.entry("tables", name)
@@ -195,7 +203,7 @@ def _frozen(value: Any) -> Any:
     return tuple(_frozen(v) for v in value) if isinstance(value, list) else value
 
 
-def _cells(graph: Graph, entry: Entry) -> list[Cell]:
+def cells_of(graph: Graph, entry: Entry) -> list[Cell]:
     """Cells, each with the row to compare it with where the table has that row."""
     cells: dict[Any, Cell] = {}
     to_come = planned(graph)
@@ -231,12 +239,6 @@ def _cell(graph: Graph, row: str, setting: Setting, entry: Entry) -> Cell:
 
 def _spec(entries: Entries, entry: Entry, cells: tuple[Cell, ...], where: str) -> Entry:
     """What a table's receipt is a digest of."""
-    reported = ROOT / "data" / "reported" / f"{entry['reported']}.csv"
-    if entry["reported"] != "none" and not reported.is_file():
-        raise UserError(
-            f"params.yaml: {where}.reported: no file data/reported/{entry['reported']}.csv"
-        )
-    figures = sorted((ROOT / "pipeline" / "figures").glob("[a-z]*.py"))
     return {
         "core": entries.core["tabulate"],
         "scale": entries.scale_name,
@@ -244,10 +246,16 @@ def _spec(entries: Entries, entry: Entry, cells: tuple[Cell, ...], where: str) -
         "cells": [
             [c.row, c.members, c.seed, sorted(r.id for r in c.records.values())] for c in cells
         ],
-        "reported": _sha256(reported) if reported.is_file() else None,
-        "figures": [schema.code_of(p) for p in figures],
+        "reported": reported_sum(entry["reported"], where),
+        "figures": [schema.code_of(ROOT / "pipeline" / "figures" / "dots.py")],
     }
 
 
-def _sha256(path: Path) -> str:
+def reported_sum(paper: str, where: str) -> str | None:
+    """sha256 of a paper's published numbers; None for `none`."""
+    path = ROOT / "data" / "reported" / f"{paper}.csv"
+    if paper == "none":
+        return None
+    if not path.is_file():
+        raise UserError(f"params.yaml: {where}.reported: no file data/reported/{paper}.csv")
     return hashlib.sha256(path.read_bytes()).hexdigest()

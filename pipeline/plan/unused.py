@@ -1,4 +1,4 @@
-"""Artifacts that no table needs at any scale. Listing is all this does: removal is a person's."""
+"""Artifacts that nothing asked for needs at any scale. Only listed: removal is a person's."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ FOLDERS = ("results/runs/*", "results/snapshots/*", "data/*/*")
 
 
 def needed(params: Entry) -> set[str]:
-    """Paths of everything some table needs at some scale."""
+    """Paths of everything some table or figure needs at some scale."""
     found: set[str] = set()
     for scale in params["scales"]:
         plan = Plan({**params, "scale": scale})
-        for table in plan.tables.values():
-            records, runs = plan.needs(table)
+        for target in plan.targets.values():
+            records, runs = plan.needs(target)
             found |= {r.path.as_posix() for r in records}
             found |= {plan.set(id).path.as_posix() for r in records for id in r.sets}
             found |= {f.as_posix() for r in runs for f in (r.folder, r.snapshots)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan, Run, Table, Victim, tables
+from pipeline.plan import Plan, Run, Target, Victim, tables
 from pipeline.plan.state import NEED, headline, is_current, states
 
 P = ParamSpec("P")
@@ -91,9 +91,15 @@ def adopted(plan: Plan, run: str) -> str:
 
 
 @_one_line
-def records(plan: Plan, table: str) -> list[str]:
-    """The records of a table."""
-    return [str(r.path) for r in plan.needs(plan.table(table))[0]]
+def records(plan: Plan, target: str) -> list[str]:
+    """The records of a table or figure."""
+    return [str(r.path) for r in plan.needs(plan.target(target))[0]]
+
+
+@_one_line
+def shown(plan: Plan, figure: str) -> list[str]:
+    """Data and weights that drawing a figure reads, beside its records."""
+    return [f for v in plan.shown(plan.figure(figure)) for f in [*data(v), *files(plan, v)]]
 
 
 def average_pattern(plan: Plan) -> str:
@@ -119,45 +125,65 @@ def uncut_tables(plan: Plan) -> list[str]:
     return [str(plan.tables.get(f"{n}_all", plan.tables[n]).path) for n in names]
 
 
+def figures(plan: Plan) -> list[str]:
+    """Every figure."""
+    return [str(figure.path) for figure in plan.figures.values()]
+
+
+def figure_pattern(plan: Plan, reads_weights: bool | None = None) -> str:
+    """Regular expression of figures' stems: those that read weights, those that do not, or all."""
+    found = [
+        figure.stem
+        for figure in plan.figures.values()
+        if reads_weights in (None, figure.reads_weights)
+    ]
+    return "|".join(found) or "(?!)"
+
+
+def table_folder(plan: Plan) -> str:
+    """Regular expression of the folder in a table's path; the paths of figures have none."""
+    return rf"(?!(?:{figure_pattern(plan)})\.)([a-z0-9_]+/)?"
+
+
 @_one_line
-def table_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
+def target_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
     """params.yaml as an old input while the receipt is today's; else the table is marked stale.
 
     The mark is a time of 1 s: Snakemake reads 0 as unknown. It sees the mark without metadata.
     The input is then a file named by today's digest: params.yaml itself, when only code or a
     reported number changed, still has the checksum Snakemake remembers, and would be no reason.
     """
-    table = plan.table(name)
-    if is_current(table):
+    target = plan.target(name)
+    if is_current(target):
         return ancient("params.yaml")
-    if table.path.exists():
-        os.utime(table.path, (1, 1))
-    return str(_mark(table))
+    if target.path.exists():
+        os.utime(target.path, (1, 1))
+    return str(_mark(target))
 
 
-def mark_tables(plan: Plan) -> None:
-    """Make the inputs of all tables that are not today's, before Snakemake lists their folder.
+def mark_targets(plan: Plan) -> None:
+    """Make the inputs of all targets that are not today's, before Snakemake lists their folder.
 
     A mark made later is missing to it: it lists a folder once.
     """
-    for table in plan.tables.values():
-        if not is_current(table):
-            _mark(table).parent.mkdir(parents=True, exist_ok=True)
-            _mark(table).touch()
+    for target in plan.targets.values():
+        if not is_current(target):
+            _mark(target).parent.mkdir(parents=True, exist_ok=True)
+            _mark(target).touch()
 
 
-def _mark(table: Table) -> Path:
-    return Path("work/plans") / f"{table.name}-{table.digest}"
+def _mark(target: Target) -> Path:
+    return Path("work/plans") / f"{target.name}-{target.digest}"
 
 
 def stages(plan: Plan) -> dict[str, list[str]]:
-    """Tables by DVC's stage: paper_unified, paper_aute, ...; uncut versions stand apart."""
+    """Targets by DVC's stage: paper_unified, paper_aute, ...; uncut tables stand apart."""
     found: dict[str, list[str]] = {}
-    for table in plan.tables.values():
-        if not table.path.stem.endswith("_all"):
-            folder = table.path.parent.name
+    for target in plan.targets.values():
+        if not target.path.stem.endswith("_all"):
+            folder = target.path.parent.name
             name = "unified" if folder == "results" else folder
-            found.setdefault(f"paper_{name}", []).append(str(table.path))
+            found.setdefault(f"paper_{name}", []).append(str(target.path))
     return found
 
 
@@ -167,12 +193,14 @@ def summary(plan: Plan, made: Iterable[str] | None = None) -> str:
     `made` are the files of the jobs to run; without them it is what the tables still need.
     """
     names = plan.entries.section("tables")
-    tables = list(plan.tables.values()) if made is not None else [plan.tables[n] for n in names]
+    targets: list[Target] = [plan.tables[n] for n in names]
+    if made is not None:
+        targets = list(plan.targets.values())
     files = None if made is None else set(made)
-    needed = [s for s in states(plan, tables) if s.status == NEED]
+    needed = [s for s in states(plan, targets) if s.status == NEED]
     if files is not None:
         needed = [s for s in needed if str(s.path) in files or s.stage == "trajectory"]
-    return headline(plan, tables, needed)
+    return headline(plan, targets, needed)
 
 
 def sweep(plan: Plan) -> None:

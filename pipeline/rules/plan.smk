@@ -24,7 +24,7 @@ try:
     FINGERPRINT = frozen.fingerprint()
     ASKED = requested.Resources(PLAN, SYNTAX)
     jobs.check_config(PLAN, config)
-    jobs.mark_tables(PLAN)
+    jobs.mark_targets(PLAN)
 except UserError as error:
     raise WorkflowError(f"error: {error}") from None
 

@@ -1,7 +1,7 @@
 # Build a table from records. Its receipt says whether it is today's.
 rule tabulate:
     input:
-        plan=lambda wc: jobs.table_input(PLAN, wc.folder + wc.table, ancient),
+        plan=lambda wc: jobs.target_input(PLAN, wc.folder + wc.table, ancient),
         records=ancient(lambda wc: jobs.records(PLAN, wc.folder + wc.table)),
     output:
         csv=report("results/{folder}{table}.csv", category="tables"),
@@ -13,6 +13,7 @@ rule tabulate:
         "logs/tabulate/{folder}{table}.log",
     wildcard_constraints:
         table=r"(?!claims\.)[a-z0-9_]+",
+        folder=jobs.table_folder(PLAN),
     conda:
         ENVIRONMENT
     shell:

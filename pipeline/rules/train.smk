@@ -2,13 +2,6 @@
 os.environ |= requested.pack_environment(sys.argv)
 
 
-def group(wildcards):
-    # The settings come from the command line, after the rules are read and before groups are made
-    settings = workflow.group_settings
-    settings.group_components = {**ASKED.packs(), **settings.group_components}
-    return ASKED.pack(wildcards)
-
-
 rule train:
     input:
         data=ancient(lambda wc: jobs.data(PLAN.run(wc.run))),
@@ -23,7 +16,7 @@ rule train:
     wildcard_constraints:
         run=jobs.train_pattern(PLAN),
     group:
-        group
+        lambda wc: ASKED.pack(wc, workflow.group_settings)
     conda:
         ENVIRONMENT
     resources:

@@ -4,6 +4,7 @@ For each stage: its `core` number in params.yaml, the code of the components it 
 its bytes for this kind of machine, and a few numbers that any machine must come near.
 """
 
+import copy
 import hashlib
 import io
 import json
@@ -13,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import yaml
 
@@ -21,12 +23,29 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import plain  # noqa: E402
 
-from pipeline import average, device, evaluate, prepare, registry, tabulate, train  # noqa: E402
+from pipeline import (  # noqa: E402
+    average,
+    device,
+    evaluate,
+    figure,
+    prepare,
+    registry,
+    tabulate,
+    train,
+)
 from pipeline.download import main as download  # noqa: E402
 from pipeline.files import load_safetensors  # noqa: E402
 from pipeline.plan import Plan  # noqa: E402
 from pipeline.records import read_arrays  # noqa: E402
 
+SHOWN = {"table": "table1", "rows": ["pgd_at_single", "meat"], "where": {}, "title": "golden"}
+GRID = {**SHOWN, "suites": [], "half": 1, "images": 20, "members": 0, "seed": 0}
+FIGURES = {
+    "margins": {**SHOWN, "kind": "histogram", "suites": ["unified"]},
+    "images": {**GRID, "kind": "image_landscape", "radius": "8/255"},
+    "weights": {**GRID, "kind": "weight_landscape", "attack": "pgd10", "span": 0.5},
+}
+FIGURES["margins"] |= {"columns": ["clean", "pgd10"], "bins": 4}
 GOLDEN = Path(__file__).with_name("stages.json")
 
 
@@ -51,11 +70,12 @@ def micro_params() -> dict:
         "core": {"attacks": ["apgd_ce"]},
     }
     params["averages"] = {"meat": {**params["averages"]["meat"], "start": 80}}
-    demo["tables"] = {}
+    demo["tables"], demo["figures"] = {}, {}
     table = params["tables"]["table1"]
     table |= {"rows": ["pgd_at_single", "meat"], "suites": ["unified", "core"], "reported": "none"}
     table["columns"] = ["clean", "pgd10", "core_worst", "parameters", "train_flops"]
     params["tables"] = {"table1": table}
+    params["figures"] = {name: copy.deepcopy(entry) for name, entry in FIGURES.items()}
     params["scale"] = "demo"
     return params
 
@@ -81,12 +101,15 @@ def micro_run() -> dict:
     for record in records:
         evaluate.evaluate(plan, record, where)
     tabulate.tabulate(plan, table, False)
+    for shown in plan.figures.values():
+        figure.draw(plan, shown)
     return {
         "prepare": _prepared(params, data.folder / "test.safetensors", plan),
         "train": _weights(params, "train", runs, plan),
         "average": _weights(params, "average", runs, plan),
         "evaluate": _verdicts(params, records),
         "tabulate": _numbers(params, table.path),
+        "figure": _drawn(params, plan),
     }
 
 
@@ -137,6 +160,17 @@ def _numbers(params: dict, path: Path) -> dict:
     table = json.loads(path.with_suffix(".json").read_text())["rows"]
     numbers = [row["core_worst"]["mean"] for row in table.values()]
     return _entry(params, "tabulate", [], frame.encode(), numbers)
+
+
+def _drawn(params: dict, plan: Plan) -> dict:
+    content, numbers = b"", []
+    for shown in plan.figures.values():
+        path = shown.path.with_suffix(".csv")
+        content += path.read_bytes()
+        frame = pd.read_csv(path)
+        numbers += frame["loss" if "loss" in frame else "share"].tolist()
+    codes = _codes([shown.kind for shown in plan.figures.values()])
+    return _entry(params, "figure", codes, content, numbers)
 
 
 def main() -> None:

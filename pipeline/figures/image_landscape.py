@@ -1,0 +1,50 @@
+"""Loss over the images (RED, Figs. 1 and 2): each member's surface, and all members'."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pipeline import surface
+from pipeline.exhibit import Loaded
+from pipeline.fields import Radius
+from pipeline.plane import directions, losses
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageLandscape:
+    """Mean cross-entropy of the first `images` test images at x + a s + b r.
+
+    s is the sign of the gradient of the victim's loss in x, r a random sign vector, a and b up to
+    `radius` on both sides, beyond the box of pixels too. RED does not print its directions; these
+    are SoE's. members: how many of the members get a surface beside that of all.
+    """
+
+    radius: Radius
+    half: int
+    images: int
+    members: int
+    seed: int
+
+    reads_weights: ClassVar[bool] = True
+
+    def numbers(self, shown: list[Loaded]) -> pd.DataFrame:
+        """Losses by row, member and point."""
+        lines = [line for item in shown for line in self._surface(item)]
+        return pd.DataFrame(lines, columns=list(surface.COLUMNS))
+
+    def _surface(self, item: Loaded) -> list[tuple[str, str, float, float, float]]:
+        steepest, random = directions(item.victim, item.images, item.labels, item.ids, self.seed)
+
+        @torch.no_grad()
+        def at(along: float, across: float) -> tuple[Tensor, Tensor]:
+            moved = item.images + along * steepest + across * random
+            return losses(item.victim, moved, item.labels)
+
+        return surface.surface(item.label, self.half, self.radius, at, self.members)
+
+    def draw(self, frame: pd.DataFrame, title: str) -> bytes:
+        """PNG of the surfaces."""
+        return surface.draw(frame, title, ("along the gradient's sign", "along random signs"))
