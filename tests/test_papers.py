@@ -43,7 +43,7 @@ def small() -> dict:
     demo["archs"] = dict.fromkeys(("resnet20", "resnet18", "resnet18_red", "wrn34_10"), "tiny")
     demo["attacks"] = {name: {"steps": 1} for name in STEPS}
     found["methods"]["at_aka"] |= {"steps": 1, "teachers": 2}
-    found["suites"] = SUITES
+    found["suites"], found["figures"] = SUITES, {}
     for name, cut in PAPERS.items():
         whole = found["tables"][name]
         base = found["tables"].get(whole.pop("base", ""), {})

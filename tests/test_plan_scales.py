@@ -173,8 +173,10 @@ def test_an_axis_of_radii_reaches_methods_that_craft_by_themselves(scale, factor
     params["scales"]["paper"] = {}
     table = params["tables"]["soe_table1"]
     params["tables"] = {"table1": {**table, "rows": ["at_aka", "soe_100"], "train_eps": [0.04]}}
+    params["figures"] = {}
     for entry in params["scales"].values():
         entry.pop("tables", None)
+        entry.pop("figures", None)
     runs = Plan(params).graph.runs.values()
     (own,) = {r.spec["method"]["fields"]["eps"] for r in runs if r.entry == "at_aka"}
     (crafted,) = {r.spec["attack"]["fields"]["eps"] for r in runs if r.entry == "soe_100"}
