@@ -129,7 +129,7 @@ class _Front:
             low=(images - eps).clamp_min(0),
             high=(images + eps).clamp_max(1),
             best=images,
-            margins=torch.full((len(images),), -torch.inf, device=images.device),
+            margins=torch.full_like(images[:, 0, 0, 0], -torch.inf),
         )
 
     def keep(self, which: Tensor) -> Self:
