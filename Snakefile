@@ -54,6 +54,7 @@ for stage, targets in jobs.stages(PLAN).items():
 rule tables:
     input:
         jobs.uncut_tables(PLAN),
+        "results/claims.md",
 
 
 rule figures:

@@ -40,7 +40,7 @@ def params_for(params: Entry, kind: str, name: str) -> Entry:
     """The micro-run's params.yaml: demo scale, one table for each number of members."""
     cut = copy.deepcopy(params)
     demo = cut["scales"]["demo"]
-    demo["recipe"], demo["images"], demo["tables"] = dict(CUT), 40, {}
+    demo["recipe"], demo["images"], demo["tables"], demo["recipes"] = dict(CUT), 40, {}, {}
     demo["figures"], cut["figures"] = {}, {}
     names = entries_of(cut, kind, name)
     cut["suites"]["micro"] = {"attacks": ["pgd10"]}
