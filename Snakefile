@@ -41,13 +41,13 @@ rule all:
         "results/table1.csv",
 
 
-for stage, targets in jobs.stages(PLAN).items():
+for stage, made in jobs.stages(PLAN).items():
 
     rule:
         name:
             stage
         input:
-            targets,
+            [str(table.path) for table in made],
         localrule: True
 
 

@@ -5,6 +5,7 @@ A .safetensors file, or a .pt file read without running code from it, becomes a 
 
 import argparse
 import json
+import time
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ def rename(weights: Weights, renames: list[list[str]]) -> Weights:
 
 def adopt(plan: Plan, run: Run) -> None:
     """Write the folder of one adopted run, weights last."""
-    path = Path(run.file or "")
+    started, path = time.monotonic(), Path(run.file or "")
     weights = foreign.verified(path, run.spec["sha256"])
     split = load_split(run.dataset, "test", torch.device("cpu"))
     members = models.build_members(run.spec, split, torch.device("cpu"))
@@ -43,6 +44,8 @@ def adopt(plan: Plan, run: Run) -> None:
     details = {"id": run.id, "spec": run.spec, "flops": 0, "inherited": {}}
     text = json.dumps(details, indent=1, sort_keys=True) + "\n"
     write_atomic(run.folder / "run.json", text.encode())
+    cpu = torch.device("cpu")
+    device.write_times(run.folder / "run.time.json", time.monotonic() - started, cpu)
     checkpoint.save(run.folder / "weights.safetensors", checkpoint.collect(members))
 
 

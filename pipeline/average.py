@@ -6,6 +6,7 @@ Snapshots are read tensor by tensor, so memory is that of one tensor over all ep
 import argparse
 import copy
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from pipeline import batchnorm, best_epoch, checkpoint, device, models, registry
 from pipeline.checkpoint import Weights
+from pipeline.draws import derive
 from pipeline.ensemble import combine
 from pipeline.errors import UserError, report
 from pipeline.files import load_safetensors, sha256_of, write_atomic
@@ -85,6 +87,7 @@ class BatchNormPass:
         """Re-estimate running statistics of every member, jointly crafted where they train so."""
         if self.average.bn_data == "kept":
             return
+        torch.manual_seed(derive(self.spec["seed"], "layers"))  # dropout's stream
         adversarial = self.average.bn_data == "adversarial"
         examples = self._examples(members) if adversarial else self._images()
         is_mean = self.average.bn_statistic == "cumulative"
@@ -112,6 +115,7 @@ class BatchNormPass:
 
 def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     """Write the folder of one average, weights last."""
+    started = time.monotonic()
     average: Average = registry.build("averages", run.spec["average"])
     spec = models.training_spec(plan, run)
     split = load_split(run.dataset, "train", where)
@@ -139,6 +143,7 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     check_held()
     text = json.dumps({**details, "flops": counter.total}, indent=1, sort_keys=True) + "\n"
     write_atomic(run.folder / "run.json", text.encode())
+    device.write_times(run.folder / "run.time.json", time.monotonic() - started, where)
     checkpoint.save(run.folder / "weights.safetensors", checkpoint.collect(members))
     frozen.discard(work)
 

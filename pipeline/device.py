@@ -1,11 +1,14 @@
 """The device, its threads, and arithmetic that repeats."""
 
+import json
 import os
 import platform
+from pathlib import Path
 
 import torch
 
 from pipeline.errors import UserError
+from pipeline.files import write_atomic
 
 
 def select(name: str, threads: int) -> torch.device:
@@ -39,3 +42,9 @@ def describe(device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
         "host": platform.node(),
     }
+
+
+def write_times(path: Path, seconds: float, device: torch.device) -> None:
+    """Say beside an artifact what making it took, and where."""
+    times = {"seconds": round(seconds, 1), **describe(device)}
+    write_atomic(path, (json.dumps(times, indent=1, sort_keys=True) + "\n").encode())

@@ -31,7 +31,8 @@ class Finished:
     @property
     def times(self) -> dict[str, Any]:
         """Seconds, host and versions, from the file beside it; empty where none was written."""
-        path = self.path / "run.time.json" if self.kind == "run" else self._beside
+        within = {"run": "run.time.json", "data": "prepare.time.json"}
+        path = self.path / within[self.kind] if self.kind in within else self._beside
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
     @property

@@ -15,9 +15,7 @@ from pipeline.errors import UserError, report
 from pipeline.files import locked
 from pipeline.plan import load_plan, manifest
 from pipeline.plan.manifest import MANIFEST, Line
-from pipeline.pools import Trees, git
-
-Entries = dict[tuple[str, ...], str]
+from pipeline.pools import Entries, Trees, git
 
 
 @dataclass(frozen=True)
@@ -82,27 +80,31 @@ def discard(paths: Iterable[Path]) -> None:
 
 
 def merge(branch: str) -> str:
-    """Merge and commit; returns what happened. Leaves conflicts of other files to the user."""
-    if git(["status", "--porcelain", "--untracked-files=no"]).strip():
+    """Merge and commit; returns what happened. Leaves conflicts of other files to the user.
+
+    Called again after these were mended, it goes on from there.
+    """
+    going_on = _is_under_way(branch)
+    if not going_on and git(["status", "--porcelain", "--untracked-files=no"]).strip():
         raise UserError("the working tree has changes: `make record`, `git commit`, then merge")
     trees = Trees()
     ours, theirs = side("HEAD", trees), side(branch, trees)
     kept, listings = union(ours, theirs)
-    _merge_by_git(branch)
+    if not going_on:
+        _merge_by_git(branch)
     for pool, entries in listings.items():
         trees.store(pool, entries)
     pools.write_manifest(list(kept.values()))
     git(["add", "--", str(MANIFEST), *(str(pools.pool_file(p)) for p in listings)])
     left = _settle_derived()
-    gone = lost(ours, kept)
-    discard(gone)
-    if not left:
-        _drop_tables({*gone, *lost(theirs, kept)})
     if left:
         raise UserError(
-            f"{', '.join(left)}: in conflict; mend by hand, then `git add` and `git commit` "
+            f"{', '.join(left)}: in conflict; mend by hand, `git add`, then the same command again "
             "(pools and manifest are merged already)"
         )
+    gone = lost(ours, kept)
+    discard(gone)
+    _drop_tables({*gone, *lost(theirs, kept)})
     git(["commit", "--no-edit", "--quiet"])
     dropped = len({*ours.lines, *theirs.lines} - set(kept))
     return (
@@ -112,12 +114,26 @@ def merge(branch: str) -> str:
     )
 
 
+def _under_way() -> str | None:
+    """The commit that git is merging at present."""
+    file = Path(git(["rev-parse", "--git-path", "MERGE_HEAD"]).strip())
+    return file.read_text().strip() if file.exists() else None
+
+
+def _is_under_way(branch: str) -> bool:
+    """Whether a merge of this branch waits to be finished; raises UserError for another one's."""
+    found = _under_way()
+    if found is not None and found != git(["rev-parse", f"{branch}^{{commit}}"]).strip():
+        raise UserError(f"git is merging {found[:10]}, not {branch}: finish or `git merge --abort`")
+    return found is not None
+
+
 def _merge_by_git(branch: str) -> None:
     """Let git merge all else; conflicts are looked at afterwards."""
     try:
         git(["merge", "--no-commit", "--no-ff", branch])
     except UserError:
-        if not Path(git(["rev-parse", "--git-path", "MERGE_HEAD"]).strip()).exists():
+        if _under_way() is None:
             raise
 
 

@@ -16,11 +16,12 @@ from pipeline.errors import UserError
 from pipeline.files import write_atomic
 from pipeline.plan.manifest import MANIFEST, Line
 
+Entries = dict[tuple[str, ...], str]  # md5 by path below a pool
+
 HEADER = (
     "# A pool. Conflict here: git merge --abort; make setup; make merge BRANCH=<the other>.\n"
     "# Never `dvc repro -P` or a bare `dvc commit`: they forget what is not pulled.\n"
 )
-BATCH = 200  # paths a call: an argument list has its limits
 
 
 def pool_of(path: Path) -> Path:
@@ -52,19 +53,14 @@ def git(arguments: Sequence[str]) -> str:
     return done.stdout
 
 
-def grow(paths: Iterable[Path]) -> list[Path]:
-    """Remember paths in their pools (or forget those that are gone); returns the `.dvc` files."""
+def grow(paths: Iterable[Path]) -> None:
+    """Remember paths in their pools, beside what these list already."""
     by_pool: dict[Path, list[Path]] = defaultdict(list)
     for path in paths:
         by_pool[pool_of(path)].append(path)
+    trees = Trees()
     for pool, members in by_pool.items():
-        if not pool_file(pool).exists():
-            entry = f"outs:\n- path: {pool.name}\n  hash: md5\n"
-            pool_file(pool).write_text(HEADER + entry)
-        for start in range(0, len(members), BATCH):
-            part = [str(p) for p in members[start : start + BATCH]]
-            dvc(["add", "--no-relink", *part])
-    return [pool_file(pool) for pool in by_pool]
+        trees.add(pool, members)
 
 
 def tree_hash(text: str, where: Path) -> str | None:
@@ -96,11 +92,11 @@ class Trees:
         from dvc.repo import Repo
 
         try:
-            self._repo = Repo()
+            self._repo = Repo(_wait_for_lock=True)
         except DvcException as error:
             raise UserError(f"{error}; run it in the repository's folder") from None
 
-    def load(self, pool: Path, hash: str | None) -> dict[tuple[str, ...], str]:
+    def load(self, pool: Path, hash: str | None) -> Entries:
         """md5 by path below the pool; fetches the listing alone where the cache lacks it."""
         from dvc.exceptions import DvcException
         from dvc_data.hashfile.hash_info import HashInfo
@@ -120,7 +116,37 @@ class Trees:
             ) from error
         return {key: oid.value for key, _, oid in tree}
 
-    def store(self, pool: Path, entries: dict[tuple[str, ...], str]) -> None:
+    def add(self, pool: Path, paths: Sequence[Path]) -> None:
+        """Copy artifacts into the cache, then list them; what DVC ignores is left out.
+
+        `dvc add` does this path by path and writes the whole listing for each (3.67.1).
+        """
+        from dvc.fs import localfs
+        from dvc.repo import lock_repo
+        from dvc_data.hashfile.hash import hash_file
+
+        with lock_repo(self._repo):
+            file = pool_file(pool)
+            hash = tree_hash(file.read_text(), file) if file.exists() else None
+            replaced = {p.relative_to(pool).parts for p in paths}
+            listed = self.load(pool, hash)
+            kept = {k: v for k, v in listed.items() if not replaced & {k[:1], k[:2]}}
+            files = [f for path in paths for f in self._files(path)]
+            cache, state = self._repo.cache.local, self._repo.state
+            sums = [str(hash_file(f, localfs, "md5", state)[1].value) for f in files]
+            cache.add(files, localfs, sums)
+            names = [Path(f).relative_to(pool.absolute()).parts for f in files]
+            self.store(pool, kept | dict(zip(names, sums, strict=True)))
+
+    def _files(self, path: Path) -> list[str]:
+        """Absolute names of what an artifact's pool tracks."""
+        from dvc.fs import localfs
+
+        if not path.is_dir():
+            return [str(path.absolute())]
+        return sorted(self._repo.dvcignore.find(localfs, str(path.absolute())))
+
+    def store(self, pool: Path, entries: Entries) -> None:
         """Make the pool's `.dvc` file list exactly these entries."""
         from dvc_data.hashfile.hash_info import HashInfo
         from dvc_data.hashfile.meta import Meta
@@ -133,4 +159,4 @@ class Trees:
         cache = self._repo.cache.local
         cache.add(tree.path, tree.fs, tree.oid)
         out = f"- md5: {tree.oid}\n  nfiles: {len(tree)}\n  hash: md5\n  path: {pool.name}\n"
-        pool_file(pool).write_text(f"{HEADER}outs:\n{out}")
+        write_atomic(pool_file(pool), f"{HEADER}outs:\n{out}".encode())

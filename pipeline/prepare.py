@@ -3,19 +3,22 @@
 import argparse
 import json
 import math
+import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from pipeline.arrays import Images, ImageSet, Labels, stratified
+from pipeline.device import write_times
 from pipeline.errors import report
 from pipeline.files import save_safetensors
 from pipeline.plan import load_plan
-from pipeline.receipt import check_receipt
+from pipeline.receipt import check_receipt, check_stated
 from pipeline.registry import component_class
 
 SPLITS = ("train", "validation", "test")
+TIMES = "prepare.time.json"
 
 
 def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
@@ -29,6 +32,7 @@ def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
     if all(path.is_file() for path in paths.values()):
         return False
     check_receipt(raw)
+    check_stated(raw, data.sha256)
     arrays = data.load(raw)
     data.check(arrays, raw)
     kept, held = stratified(arrays.train_labels, data.validation, data.split_seed)
@@ -76,7 +80,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("dataset", help="name of an entry of `datasets:` in params.yaml")
     entry = load_plan().dataset(parser.parse_args(argv).dataset)
     data = component_class("datasets", entry.component)(**entry.fields)
+    started = time.monotonic()
     written = prepare(data, entry.raw, entry.folder)
+    if written:
+        write_times(entry.folder / TIMES, time.monotonic() - started, torch.device("cpu"))
     print(f"{entry.folder}: {'written' if written else 'is there already, nothing to do'}")
 
 

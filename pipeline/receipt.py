@@ -1,7 +1,7 @@
 """verified.json: which raw files were verified, for the stage that reads them to look again."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,21 @@ def write_receipt(raw: Path, rows: list[dict[str, Any]]) -> None:
     content = json.dumps(rows, indent=1, sort_keys=True).encode() + b"\n"
     if not path.is_file() or path.read_bytes() != content:
         write_atomic(path, content)
+
+
+def check_stated(raw: Path, sha256: Collection[str]) -> None:
+    """Raise UserError when files were verified against other sums than these of params.yaml."""
+    if not summed(raw) <= set(sha256):
+        raise UserError(
+            f"{raw / NAME}: is of other files than datasets.{raw.name}.sha256 of params.yaml "
+            f"names; run python -m pipeline.download {raw.name}"
+        )
+
+
+def summed(raw: Path) -> set[str]:
+    """The sha256 sums that a checked receipt holds; none where only unpacked files are kept."""
+    rows = json.loads((raw / NAME).read_bytes())
+    return {row["sha256"] for row in rows if "sha256" in row}
 
 
 def check_receipt(raw: Path) -> None:

@@ -8,19 +8,21 @@ is today's.
 import argparse
 import datetime
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline import finished, pools
 from pipeline.errors import UserError, report
 from pipeline.files import locked
 from pipeline.finished import Finished, Sums
-from pipeline.plan import Plan, Target, load_plan, manifest
+from pipeline.plan import Plan, load_plan, manifest
 from pipeline.plan.manifest import MANIFEST, Line
 from pipeline.plan.schema import digest
 from pipeline.plan.state import is_current
+from pipeline.plan.workflow import stages
+from pipeline.receipt import summed
 
 RESULTS = Path("results")
+UNIFIED, SHORT = "paper@unified", "unified"  # two names of one stage
 
 
 class Recorder:
@@ -28,6 +30,8 @@ class Recorder:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = digest(plan.entries.params)
+        datasets = [plan.dataset(name) for name in plan.entries.section("datasets")]
+        self.stated = {sum for dataset in datasets for sum in dataset.fields["sha256"]}
         self.listed = manifest.read()
         self.sums = Sums()
         self.added: list[tuple[Finished, Line]] = []
@@ -37,7 +41,7 @@ class Recorder:
         """Take a new artifact; compare a known one with what was recorded."""
         try:
             known = self.listed.get(artifact.path.as_posix())
-            if known is not None:
+            if known is not None and not self._is_corrected(artifact, known):
                 self._compare(artifact, known)
             else:
                 self.added.append((artifact, self._line(artifact)))
@@ -69,12 +73,20 @@ class Recorder:
                 f"rm -r {name} && dvc pull {name}"
             )
 
+    def _is_corrected(self, artifact: Finished, known: Line) -> bool:
+        """Whether these are other raw files than the recorded ones, and today's plan names them."""
+        if artifact.kind != "raw" or self.sums.of(artifact) == known.sha256:
+            return False
+        sums = summed(artifact.path)
+        return bool(sums) and sums <= self.stated
+
     def remember(self) -> None:
         """Pools first, manifest last: what it lists is certainly there."""
         if not self.added:
             return
         pools.grow([path for artifact, _ in self.added for path in artifact.members])
-        pools.write_manifest([*self.listed.values(), *(line for _, line in self.added)])
+        lines = self.listed | {line.artifact: line for _, line in self.added}
+        pools.write_manifest(lines.values())
 
 
 def check_pools(listed: manifest.Manifest) -> None:
@@ -107,21 +119,14 @@ def stage_targets(plan: Plan) -> tuple[list[Path], list[str]]:
     return [f for f in files if f.exists()], stale
 
 
-def lock_stages(targets: Sequence[Target]) -> None:
-    """Tell DVC that the stages of today's targets are done, whoever ran Snakemake."""
-    folders: dict[Path, bool] = {}
-    for target in targets:
-        done = is_current(target) or not target.path.exists()
-        folders[target.path.parent] = folders.get(target.path.parent, True) and done
-    made = {t.path.parent for t in targets if t.path.exists()}
-    names = [stage_of(folder) for folder in sorted(made) if folders[folder]]
-    if names and Path("dvc.yaml").exists():
+def lock_stages(plan: Plan) -> None:
+    """Tell DVC that stages are done whose every target is today's, whoever ran Snakemake."""
+    done = [name for name, made in stages(plan).items() if all(map(is_current, made))]
+    names = [name.replace("_", "@", 1) for name in done]
+    if UNIFIED in names:
+        names.append(SHORT)
+    if names:
         pools.dvc(["commit", "--force", *names])
-
-
-def stage_of(folder: Path) -> str:
-    """The stage of dvc.yaml that makes the tables of a folder."""
-    return "unified" if folder == RESULTS else f"paper@{folder.name}"
 
 
 def record(plan: Plan) -> list[str]:
@@ -133,7 +138,10 @@ def record(plan: Plan) -> list[str]:
         recorder.look(artifact)
     recorder.remember()
     recorder.sums.save()
-    lock_stages(list(plan.targets.values()))
+    try:
+        lock_stages(plan)
+    except UserError as error:  # a `dvc repro` of the same stage runs: it writes the lock itself
+        recorder.problems.append(f"{error}; record again when it has ended")
     files, stale = stage_targets(plan)
     files += [*RESULTS.glob("*.dvc"), *Path("data").glob("*.dvc")]
     files += [f for f in (MANIFEST, Path("dvc.lock")) if f.exists()]
@@ -143,7 +151,8 @@ def record(plan: Plan) -> list[str]:
         print(f"{name}: not of today's params.yaml, so not staged; run snakemake {name}")
     count, size = len(recorder.added), sum(line.bytes for _, line in recorder.added)
     print(f"{count} new artifacts ({size / 1e6:.1f} MB), {len(recorder.listed)} known; ", end="")
-    print("now `git commit`, then `dvc push`")
+    changed = pools.git(["diff", "--name-only"]).split()  # params.yaml, that tables were made from
+    print(f"now `git commit{' --all' if changed else ''}`, then `dvc push`")
     return recorder.problems
 
 

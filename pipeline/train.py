@@ -45,8 +45,7 @@ def write(trainer: Trainer) -> None:
     inherited = models.inherited_flops([Path("results/runs") / parent for parent in run.parents])
     details = {"id": run.id, "spec": run.spec, "flops": trainer.flops, "inherited": inherited}
     write_atomic(folder / "run.json", _json(details))
-    times = {"seconds": round(trainer.seconds, 1), **device.describe(trainer.device)}
-    write_atomic(folder / "run.time.json", _json(times))
+    device.write_times(folder / "run.time.json", trainer.seconds, trainer.device)
     best = trainer.best[1] if trainer.best else last
     checkpoint.save(folder / "best.safetensors", best)
     checkpoint.save(folder / "weights.safetensors", last)

@@ -13,6 +13,7 @@ import torch
 
 from pipeline import checkpoint, foreign, models, registry
 from pipeline.checkpoint import Weights
+from pipeline.draws import derive
 from pipeline.ema import Ema
 from pipeline.ensemble import combine
 from pipeline.errors import Interrupted, UserError
@@ -106,6 +107,8 @@ class Trainer:
             enabled=self.recipe.precision == "bf16",
             cache_enabled=False,  # a cached weight would outlive its update within the step
         )
+        # dropout draws from torch's own stream: the same at the same batch, whatever was resumed
+        torch.manual_seed(derive(self.run.spec["seed"], "layers", self.training.epoch, self.done))
         with autocast, counter if self.done == 0 else nullcontext():
             loss = self.method.step(self.training, batch)
         self.flops += round(counter.total * len(self.split) / len(batch.labels))

@@ -15,10 +15,10 @@ from pipeline import device, models
 from pipeline.draws import Draws, derive
 from pipeline.errors import UserError, report
 from pipeline.evaluation import BATCH
-from pipeline.files import load_safetensors, save_safetensors, sha256_of, write_atomic
+from pipeline.files import load_safetensors, save_safetensors, sha256_of
 from pipeline.images import Split, load_split
 from pipeline.lease import check_held, hold
-from pipeline.plan import Plan, TransferSet, Victim, load_plan
+from pipeline.plan import Plan, TransferSet, Victim, load_plan, manifest
 from pipeline.registry import build
 from pipeline.subset import subset
 
@@ -52,15 +52,14 @@ def craft(plan: Plan, made: TransferSet, where: torch.device) -> None:
         "weights": json.dumps(weights_of(plan, made.surrogate), sort_keys=True),
         "fooled": json.dumps(fooled / len(rows)),
     }
-    times = {"seconds": round(time.monotonic() - started, 1), **device.describe(where)}
-    beside = made.path.with_suffix(".time.json")
-    write_atomic(beside, (json.dumps(times) + "\n").encode())
+    device.write_times(made.path.with_suffix(".time.json"), time.monotonic() - started, where)
     check_held()
     save_safetensors(made.path, tensors, about)
 
 
 def read(made: TransferSet, split: Split, rows: Tensor) -> Tensor:
     """The set's images of some rows, on the split's device; raises UserError when it has others."""
+    manifest.verify(made.path)
     remedy = f"pull it again (dvc pull {made.path}) or run python -m pipeline.transfer {made.id}"
     tensors, about = load_safetensors(made.path, remedy)
     same = json.loads(about.get("spec", "null")) == json.loads(json.dumps(made.spec))

@@ -71,9 +71,11 @@ COMMANDS = {
     "record": _module("pipeline.record"),
     "merge": _module("pipeline.merge"),
     "plan": _module("pipeline.plan.__main__"),
+    "download": _module("pipeline.download"),
     "prepare": _module("pipeline.prepare"),
     "train": _module("pipeline.train"),
     "average": _module("pipeline.average"),
+    "transfer": _module("pipeline.transfer"),
     "evaluate": _module("pipeline.evaluate"),
     "tabulate": _module("pipeline.tabulate"),
 }

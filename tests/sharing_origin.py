@@ -11,30 +11,31 @@ from pathlib import Path
 import sharing_lab as lab
 import yaml
 
-from pipeline.plan import Record, Run, Table, load_plan
+from pipeline.plan import Record, Run, Table, TransferSet, load_plan
 from pipeline.plan.manifest import MANIFEST, parse, winners, without_orphans
 from pipeline.plan.needs import closure
 
 PAPER = "results/aute/table2.csv"
 
 
-def shrink(folder):
+def shrink(folder, rows=("standard", "pgd_at", "wa")):
     """Two tables, three rows, seconds of training; stages for both."""
     params = lab.read_params(folder)
     demo, table = params["scales"]["demo"], params["tables"]["table1"]
     demo["recipe"] = {"epochs": 2, "batch_size": 32, "validate_every": 0, "train_images": 64}
     demo["images"] = 20
-    demo["attacks"] = {"pgd10": {"steps": 1}, "mim50": {"steps": 2}, "train_pgd10": {"steps": 1}}
+    demo["attacks"] = {"pgd10": {"steps": 1}, "mim50": {"steps": 10}, "train_pgd10": {"steps": 1}}
     demo["tables"], demo["figures"], params["figures"] = {}, {}, {}
     params["scales"] = {"paper": {}, "demo": demo}
-    table |= {"rows": ["standard", "pgd_at", "wa"], "members": [1], "suites": ["unified"]}
+    table |= {"rows": list(rows), "reference": "none", "members": [1], "suites": ["unified"]}
     table |= {"columns": ["clean", "mim50", "pgd10", "members"]}
     params["suites"]["unified"] = {"attacks": ["mim50", "pgd10"]}
     params["tables"] = {"table1": table, "aute_table2": {**table, "rows": ["standard"]}}
-    params["tables"]["aute_table2"]["reference"] = "none"
     lab.write_params(folder, params)
     stages = yaml.safe_load((folder / "dvc.yaml").read_text())
-    stages["stages"]["paper"]["foreach"] = ["aute"]
+    papers = stages["stages"]["paper"]["foreach"]
+    stages["stages"]["paper"]["foreach"] = {name: papers[name] for name in ("unified", "aute")}
+    del stages["stages"]["beyond"], stages["stages"]["picture"]
     (folder / "dvc.yaml").write_text(yaml.safe_dump(stages, sort_keys=False, width=1000))
 
 
@@ -48,15 +49,36 @@ def world():
     return folder
 
 
+def copied(name, change):
+    """A repository with this checkout's files after a change, and nothing computed."""
+    folder = world() / name
+    folder.mkdir()
+    lab.copy_repository(folder)
+    change(folder)
+    lab.git(folder, "add", "-A")
+    lab.commit(folder, "start")
+    return folder
+
+
 @cache
 def bare():
     """The tiny repository with nothing computed."""
-    folder = world() / "bare"
-    folder.mkdir()
-    lab.copy_repository(folder)
-    shrink(folder)
-    lab.git(folder, "add", "-A")
-    lab.commit(folder, "start")
+    return copied("bare", shrink)
+
+
+def empty(name):
+    """A clone of the tiny repository with nothing computed."""
+    folder = world() / name
+    lab.git(world(), "clone", "-q", str(bare()), str(folder))
+    lab.identify(folder)
+    return folder
+
+
+@cache
+def paper_alone():
+    """A repository where `dvc repro` built one paper, and nothing else."""
+    folder = empty("paper")
+    lab.run(folder, "dvc", "repro", "paper@aute").ok()
     return folder
 
 
@@ -64,8 +86,7 @@ def bare():
 def origin():
     """Everything computed by `dvc repro`, recorded, committed and pushed to a local remote."""
     folder = world() / "origin"
-    lab.git(world(), "clone", "-q", str(bare()), str(folder))
-    lab.identify(folder)
+    shutil.copytree(paper_alone(), folder, symlinks=True)
     lab.run(folder, "dvc", "repro").ok()
     lab.run(folder, "record").ok()
     lab.run(folder, "dvc", "remote", "add", "--default", "share", str(world() / "share")).ok()
@@ -99,6 +120,8 @@ def _command(plan, artifact):
         return "tabulate", str(artifact.path)
     if isinstance(artifact, Record):
         return "evaluate", artifact.id
+    if isinstance(artifact, TransferSet):
+        return "transfer", artifact.id
     if isinstance(artifact, Run):
         if artifact.stage == "average":
             trajectory = artifact.parents[0]

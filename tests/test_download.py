@@ -207,7 +207,8 @@ def test_download_and_prepare_work_by_hand(clone, capsys):
     import_module("pipeline.download").main(["digits"])
     import_module("pipeline.prepare").main(["digits"])
     (folder,) = (clone / "data" / "digits").iterdir()
-    files = ["test.safetensors", "train.safetensors", "validation.safetensors"]
+    files = ["prepare.time.json", "test.safetensors", "train.safetensors"]
+    files.append("validation.safetensors")
     assert sorted(tree(folder)) == files
     import_module("pipeline.prepare").main(["digits"])
     assert "nothing to do" in capsys.readouterr().out

@@ -25,9 +25,10 @@ from pipeline.download import download
 from pipeline.files import load_safetensors
 from pipeline.prepare import SPLITS, channel_statistics, prepare
 
-DIGITS = digits.Digits(classes=10, channels=1, size=8, test=720, validation=180, **COMMON)
-CIFAR10 = cifar10.Cifar10(classes=10, channels=3, size=32, validation=20, **COMMON)
 DIGITS_SHA256 = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
+NAMED = {**COMMON, "sha256": [DIGITS_SHA256]}
+DIGITS = digits.Digits(classes=10, channels=1, size=8, test=720, validation=180, **NAMED)
+CIFAR10 = cifar10.Cifar10(classes=10, channels=3, size=32, validation=20, **COMMON)
 PREPARED_DIGITS = {  # first digits of sha256; another value needs `core: prepare:` bumped
     "train": "d9dfcc42ee2c66a5",
     "validation": "ca9ae5796add0212",

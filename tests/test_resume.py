@@ -50,6 +50,19 @@ def test_an_interrupted_training_ends_in_the_same_bytes(
     assert found[0] == found[1]
 
 
+def test_dropout_repeats_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    found = []
+    for name, stops in (("whole", ()), ("again", ()), ("parts", (1, 2))):
+        asked = tiny.changed(epochs=2)
+        asked["scales"]["demo"]["archs"] = {"resnet20": "small_cnn"}
+        plan = tiny.place(tmp_path / name, monkeypatch, asked)
+        torch.manual_seed(len(found))  # whatever the process drew before
+        run = tiny.one_run(plan, "standard")
+        fit(plan, run, *stops)
+        found.append(tiny.sums(run))
+    assert found[0] == found[1] == found[2]
+
+
 def start(run: Run) -> "subprocess.Popen[str]":
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(tiny.command(run), **pipes, env=tiny.environment())

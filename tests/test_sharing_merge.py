@@ -1,6 +1,7 @@
 """Two branches that each trained something become one: the union, nothing retrained."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,10 @@ def add_first(params):
 
 
 def add_last(params):
+    params["tables"]["aute_table2"]["rows"].append("swa")
+
+
+def add_both(params):
     params["tables"]["table1"]["rows"].append("swa")
 
 
@@ -58,6 +63,8 @@ def check_union(clone, branches):
     assert home.listing(clone) == branches[0]
     assert home.manifest(clone) == branches[1]
     lab.run(clone, "dvc", "pull").ok()
+    assert lab.jobs(clone, *TARGETS) == {}
+    lab.edit(clone, add_both)  # what either trained is there for every table
     assert lab.jobs(clone, *TARGETS) == {"tabulate": 1}
     home.build(clone)
     text = (clone / lab.TABLE).read_text()
@@ -76,8 +83,7 @@ def test_git_alone_unites_them_with_dvcs_merge_driver(branches):
     clone = merger("driven")
     virtual = Path(lab.PYTHON).parents[1]  # the settings are those that `make setup` makes
     lab.shell(clone, "make", "-s", "drivers", f"VENV={os.path.relpath(virtual, clone)}")
-    # tables are made again, so ours do
-    lab.git(clone, "merge", "-q", "--no-edit", "-X", "ours", "origin/left")
+    lab.git(clone, "merge", "-q", "--no-edit", "origin/left")
     check_union(clone, branches)
 
 
@@ -88,6 +94,24 @@ def test_without_the_driver_the_conflict_says_what_to_do(branches):
     assert "<<<<<<<" in text and "make merge" in text
     refusal = lab.run(clone, "record").fails()
     assert ".dvc: has a merge conflict" in refusal and "make merge" in refusal
+
+
+def test_a_conflict_of_numbers_is_mended_by_hand_and_the_merge_goes_on():
+    clone = home.fresh("numbers")
+    for branch, images in (("more", 30), ("fewer", 10)):
+        lab.git(clone, "checkout", "-q", "-B", branch, "origin/main")
+        lab.edit(clone, lambda p, n=images: p["scales"]["demo"].update(images=n))
+        lab.git(clone, "commit", "-qam", branch)
+    said = lab.run(clone, "merge", "more").fails()
+    assert "params.yaml: in conflict; mend by hand, `git add`, then the same" in said
+    assert "git is merging" in lab.run(clone, "merge", "origin/main").fails()
+    assert "params.yaml: in conflict" in lab.run(clone, "merge", "more").fails()
+    lab.git(clone, "checkout", "-q", "--theirs", "params.yaml")
+    lab.git(clone, "add", "params.yaml")
+    lab.run(clone, "merge", "more").ok()
+    assert lab.read_params(clone)["scales"]["demo"]["images"] == 30
+    assert len(lab.git(clone, "rev-list", "--parents", "-1", "HEAD").text.split()) == 3
+    assert home.manifest(clone) == home.manifest(home.origin())
 
 
 def perturb(folder):
@@ -106,24 +130,21 @@ def in_folder(clone, function):
         os.chdir(here)
 
 
-def test_of_a_run_trained_twice_the_first_stays_and_the_losers_record_is_planned_again():
-    first, second = home.fresh("first"), home.fresh("second")
-    for clone in (first, second):
-        lab.run(clone, "dvc", "pull").ok()
-        lab.edit(clone, add_first)
+def test_of_a_run_trained_twice_the_first_stays_and_the_losers_record_is_planned_again(branches):
+    first, second = home.world() / "left", home.fresh("second")
+    lab.run(second, "dvc", "pull").ok()
+    lab.edit(second, add_first)
     plan = load_plan(first / "params.yaml")
     (run,) = [r for r in plan.graph.runs.values() if r.entry == "trades"]
-    lab.run(first, "train", run.id).ok()
-    remember(first, "first")
-    lab.run(second, "train", run.id).ok()
-    perturb(second / run.folder)  # as another machine might
+    shutil.copytree(first / run.folder, second / run.folder)
+    perturb(second / run.folder)  # as another machine might have trained it
     home.build(second)
     remember(second, "second")
     (record,) = [r for r in plan.graph.records.values() if r.victim.entry == "trades"]
     assert home.manifest(second)[str(record.path)].rests_on
 
     lab.git(second, "fetch", "-q")
-    said = lab.run(second, "merge", "origin/first").ok()
+    said = lab.run(second, "merge", "origin/left").ok()
     assert "2 of ours gave way" in said
     assert home.manifest(second)[str(run.folder)] == home.manifest(first)[str(run.folder)]
     assert str(record.path) not in home.manifest(second)

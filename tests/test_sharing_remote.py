@@ -1,5 +1,7 @@
 """Remotes, what DVC shows between commits, and data of two versions."""
 
+import gzip
+import hashlib
 import os
 import subprocess
 
@@ -73,7 +75,8 @@ def test_metrics_params_and_plots_of_two_commits_are_told_apart():
     folder = home.world() / "plots"
     lab.run(clone, "dvc", "plots", "diff", "HEAD~1", "HEAD", "-o", str(folder)).ok()
     page = (folder / "index.html").read_text()
-    assert "table1" in page and "http" not in page  # opens without the internet
+    assert "table1" in page
+    assert "http" not in page and "<script" not in page  # opens without the internet
     assert len(list((folder / "static").glob("*.png"))) >= 2
 
 
@@ -98,11 +101,69 @@ def test_another_split_is_another_data_set_and_the_old_results_come_back():
     assert [p.name for p in (clone / "data/digits").iterdir()] == [before.dataset("digits").digest]
 
 
+def correct(clone):
+    """One label of the raw digits is another; its sum in params.yaml as well."""
+    path = clone / "data/raw/digits/digits.csv.gz"
+    rows = gzip.decompress(path.read_bytes()).decode().split("\n")
+    pixels, _, label = rows[0].rpartition(",")
+    rows[0] = f"{pixels},{(int(float(label)) + 1) % 10}"
+    path.unlink()
+    path.write_bytes(gzip.compress("\n".join(rows).encode(), mtime=0))
+    sums = [hashlib.sha256(path.read_bytes()).hexdigest()]
+    lab.edit(clone, lambda p: p["datasets"]["digits"].update(sha256=sums))
+
+
+def test_a_corrected_label_file_is_other_data_and_the_old_results_come_back():
+    clone = home.fresh("corrected", link="symlink")
+    lab.run(clone, "dvc", "pull").ok()
+    official = (clone / "data/raw/digits/digits.csv.gz").read_bytes()
+    before = load_plan(clone / "params.yaml")
+    correct(clone)
+    after = load_plan(clone / "params.yaml")
+    assert not set(before.graph.runs) & set(after.graph.runs)
+    refusal = lab.run(clone, "prepare", "digits").fails()
+    assert "data/raw/digits" in refusal and "run python -m pipeline.download digits" in refusal
+    lab.run(clone, "download", "digits").ok()
+    lab.run(clone, "prepare", "digits").ok()
+    lab.run(clone, "record").ok()
+    lab.git(clone, "commit", "-qam", "a corrected label")
+    lab.run(clone, "dvc", "push").ok()
+    assert len(list((clone / "data/digits").iterdir())) == 2
+
+    lab.git(clone, "checkout", "-q", "HEAD~1")
+    lab.run(clone, "dvc", "checkout").ok()
+    assert (clone / "data/raw/digits/digits.csv.gz").read_bytes() == official
+    assert lab.jobs(clone, *TARGETS) == {}
+    assert "up to date" in lab.run(clone, "dvc", "status").ok()
+    lab.git(clone, "checkout", "-q", "main")
+    # without `dvc checkout` the old file lies there: it is no correction of the correction
+    refusal = lab.run(clone, "record").fails()
+    assert "data/raw/digits: another content was recorded first" in refusal
+    lab.run(clone, "dvc", "checkout").ok()
+    lab.run(clone, "record").ok()
+    assert "nothing to do" in lab.run(clone, "prepare", "digits").ok()
+
+
+def test_raw_files_that_params_does_not_name_are_not_prepared():
+    clone = home.fresh("unnamed")
+    lab.run(clone, "dvc", "pull", "data/raw").ok()
+    lab.edit(clone, lambda p: p["datasets"]["digits"].update(sha256=["0" * 64]))
+    refusal = lab.run(clone, "prepare", "digits").fails()
+    assert "data/raw/digits/verified.json: is of other files than" in refusal
+
+
 def test_stages_name_every_table_and_figure_of_params():
     stages = yaml.safe_load((lab.ROOT / "dvc.yaml").read_text())
     plan = load_plan(lab.ROOT / "params.yaml")
+    papers = stages["stages"]["paper"]["foreach"]
     folders = {t.path.parent.name for t in plan.targets.values()} - {"results"}
-    assert set(stages["stages"]["paper"]["foreach"]) == folders
+    assert papers.pop("unified") == str(plan.tables["table1"].metrics)
+    assert papers == {name: f"results/{name}/metrics" for name in folders}
+    beyond = {t.path.stem for t in plan.tables.values() if t.path.parent.name == "results"}
+    made = {"table1", *stages["stages"]["beyond"]["foreach"]}
+    assert made == {name for name in beyond if not name.endswith("_all")}
+    pictures = {f.path.stem for f in plan.figures.values() if f.path.parent.name == "results"}
+    assert set(stages["stages"]["picture"]["foreach"]) == pictures
     shown = {p for p in stages["plots"]}
     figures = {str(t.path.with_suffix(".png")) for t in plan.targets.values()}
     assert shown == {f for f in figures if not f.endswith("_all.png")}

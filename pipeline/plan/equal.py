@@ -22,16 +22,27 @@ from pipeline.plan import load_plan, schema, writer
 from pipeline.plan.micro import params_for
 
 FILE = schema.ROOT / schema.EQUAL
-TARGETS = """
-import json
+RUN = """
+import json, sys
+from importlib import import_module
 from pipeline.plan import load_plan
+
+def make(stage, name):
+    import_module("pipeline." + stage).main([name])
+
 plan = load_plan()
 kind = {kind!r}
+for name in dict.fromkeys(r.dataset.name for r in plan.graph.runs.values()):
+    make("download", name)
+    make("prepare", name)
+for run in plan.graph.runs.values() if kind != "datasets" else ():
+    make(run.stage, run.id)
+for record in plan.graph.records.values() if kind == "attacks" else ():
+    make("evaluate", record.id)
 runs = [str(r.folder / "weights.safetensors") for r in plan.graph.runs.values()]
 records = [str(r.path) for r in plan.graph.records.values()]
-data = [str(r.dataset.folder / "test.safetensors") for r in plan.graph.runs.values()]
-chosen = {{"attacks": records, "datasets": sorted(set(data))}}.get(kind, runs)
-print(json.dumps(chosen))
+data = sorted({{str(r.dataset.folder / "test.safetensors") for r in plan.graph.runs.values()}})
+print(json.dumps({{"attacks": records, "datasets": data}}.get(kind, runs)))
 """
 
 
@@ -42,7 +53,8 @@ def prove(component: str) -> str:
         kinds = ", ".join(schema.KINDS)
         raise UserError(f"--equal {component}: say <kind>/<name>, kind one of {kinds}")
     new = schema.raw_code(kind, name)
-    params = params_for(load_plan().entries.params, kind, name)
+    has_cifar10 = Path("data/raw/cifar10/verified.json").exists()
+    params = params_for(load_plan().entries.params, kind, name, has_cifar10)
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "old", Path(folder) / "new"
         commit = _extract(before)
@@ -96,9 +108,7 @@ def _results(tree: Path, params: dict[str, Any], kind: str) -> dict[str, list[st
     raw.parent.mkdir(exist_ok=True)
     if Path("data/raw").is_dir():
         raw.symlink_to(Path("data/raw").resolve())
-    listed = _run(tree, [sys.executable, "-c", TARGETS.format(kind=kind)])
-    targets = json.loads(listed.splitlines()[-1])
-    _run(tree, [sys.executable, "-m", "snakemake", "-q", "rules", "-c", "1", *targets])
+    targets = json.loads(_run(tree, [sys.executable, "-c", RUN.format(kind=kind)]).splitlines()[-1])
     found: dict[str, list[str]] = {}
     for target in targets:
         for path in _files(tree / target, kind):
@@ -110,8 +120,7 @@ def _run(tree: Path, command: list[str]) -> str:
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
     if done.returncode:
-        logs = [p.read_text() for p in tree.glob("logs/**/*.log")]
-        words = "\n".join([done.stderr, *logs]).strip().splitlines()
+        words = done.stderr.strip().splitlines()
         raise UserError(f"--equal: the micro-run failed in the {tree.name} tree: {words[-1]}")
     return done.stdout
 

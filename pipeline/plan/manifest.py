@@ -38,6 +38,11 @@ class Line:
         """Order among lines of one artifact: the first recorded wins."""
         return self.date, json.dumps(self.sha256, sort_keys=True)
 
+    @property
+    def is_raw(self) -> bool:
+        """Whether it lists a data set's files as fetched."""
+        return self.artifact.startswith("data/raw/")
+
     def text(self) -> str:
         """The line, without its end."""
         return json.dumps(asdict(self), sort_keys=True)
@@ -82,10 +87,13 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def winners(lines: Iterable[Line]) -> dict[str, Line]:
-    """The line that counts of each artifact."""
-    won: dict[str, Line] = {}
-    for line in sorted(lines, key=lambda entry: entry.rank, reverse=True):
-        won[line.artifact] = line
+    """The line that counts of each artifact: the first, of raw files the last.
+
+    Raw files have no digest in their name: a corrected file of labels replaces the old one there.
+    """
+    ordered = sorted(lines, key=lambda entry: entry.rank)
+    won = {line.artifact: line for line in reversed(ordered)}
+    won |= {line.artifact: line for line in ordered if line.is_raw}
     return dict(sorted(won.items()))
 
 

@@ -36,8 +36,11 @@ def entries_of(params: Entry, kind: str, name: str) -> list[str]:
     return found
 
 
-def params_for(params: Entry, kind: str, name: str) -> Entry:
-    """The micro-run's params.yaml: demo scale, one table for each number of members."""
+def params_for(params: Entry, kind: str, name: str, has_cifar10: bool) -> Entry:
+    """The micro-run's params.yaml: demo scale, one table for each number of members.
+
+    Archs run on CIFAR-10 where it was fetched: VGG-16 has no use for the digits' 8x8 pixels.
+    """
     cut = copy.deepcopy(params)
     demo = cut["scales"]["demo"]
     demo["recipe"], demo["images"], demo["tables"], demo["recipes"] = dict(CUT), 40, {}, {}
@@ -49,6 +52,8 @@ def params_for(params: Entry, kind: str, name: str) -> Entry:
     if kind == "archs":
         demo["archs"] = {}
         demo["recipe"] = {**CUT, "epochs": 1, "train_images": 32}
+        if has_cifar10:
+            del demo["stand_ins"]["cifar10"]
     if kind == "datasets":
         demo["stand_ins"] = {}
     cut["scale"] = "demo"

@@ -34,5 +34,5 @@ def _dvc_pull(paths: Sequence[str], needs: Needs) -> None:
     else:
         words = [n for n in done.stderr.splitlines() if n.startswith("ERROR")]
         raise UserError(
-            f"{words[-1] if words else done.stderr.strip()}; the line was: {pull_line(needs)}"
+            f"{words[-1] if words else done.stderr.strip()}; the line was: {pull_line(needs.pull)}"
         )

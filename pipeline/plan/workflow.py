@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan, Run, Target, Victim, tables
+from pipeline.plan import Figure, Plan, Record, Run, Target, TransferSet, Victim, tables
+from pipeline.plan.inputs import outputs, paths_of, wanted
 from pipeline.plan.state import NEED, headline, is_current, states
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-SPLITS = ("train", "validation", "test")
 
 
 def check_config(plan: Plan, config: Mapping[str, Any]) -> None:
@@ -38,9 +37,20 @@ def _one_line(question: Callable[P, T]) -> Callable[P, T]:
     return answer
 
 
-def data(artifact: Run | Victim) -> list[str]:
-    """The prepared arrays of a run's or victim's data set."""
-    return [str(artifact.dataset.folder / f"{s}.safetensors") for s in SPLITS]
+def raw(plan: Plan, dataset: str) -> list[str]:
+    """The receipt of a data set's raw files."""
+    found = plan.dataset(dataset)
+    return wanted(found, [found.raw / "verified.json"])
+
+
+def data(artifact: Run | Record | TransferSet) -> list[str]:
+    """The prepared arrays that an artifact is made from."""
+    if isinstance(artifact, Run):
+        dataset = artifact.dataset
+    else:
+        victim = artifact.victim if isinstance(artifact, Record) else artifact.surrogate
+        dataset = victim.dataset
+    return wanted(artifact, outputs(dataset))
 
 
 def files(plan: Plan, victim: Victim) -> list[str]:
@@ -56,7 +66,8 @@ def files(plan: Plan, victim: Victim) -> list[str]:
 @_one_line
 def parents(plan: Plan, run: str) -> list[str]:
     """What a training needs of other runs."""
-    return [f for victim in plan.run(run).edges.values() for f in files(plan, victim)]
+    child = plan.run(run)
+    return wanted(child, [f for victim in child.edges.values() for f in files(plan, victim)])
 
 
 @_one_line
@@ -68,38 +79,46 @@ def trajectory(plan: Plan, run: str) -> list[str]:
     first = average.spec["average"]["fields"].get("start")
     if first is not None:
         found.append(str(source.snapshots / f"from{first}.json"))
-    return found
+    return wanted(average, found)
 
 
 @_one_line
 def weights(plan: Plan, record: str) -> list[str]:
     """What an evaluation needs: its victim, and the transfer sets it judges."""
-    wanted = plan.record(record)
-    return files(plan, wanted.victim) + [str(plan.set(id).path) for id in wanted.sets]
+    found = plan.record(record)
+    sets = [str(plan.set(id).path) for id in found.sets]
+    return wanted(found, files(plan, found.victim) + sets)
 
 
 @_one_line
 def surrogate(plan: Plan, set: str) -> list[str]:
     """What crafting a transfer set needs."""
-    return files(plan, plan.set(set).surrogate)
+    found = plan.set(set)
+    return wanted(found, files(plan, found.surrogate))
 
 
 @_one_line
-def adopted(plan: Plan, run: str) -> str:
+def adopted(plan: Plan, run: str) -> list[str]:
     """The file whose weights a run takes in."""
-    return str(plan.run(run).file)
+    found = plan.run(run)
+    return wanted(found, [found.file or ""])
 
 
 @_one_line
 def records(plan: Plan, target: str) -> list[str]:
-    """The records of a table or figure."""
-    return [str(r.path) for r in plan.needs(plan.target(target))[0]]
+    """The records of a table or figure; of one that is today's, those that are here."""
+    found = plan.target(target)
+    paths = [r.path for r in plan.needs(found)[0]]
+    return paths_of(found, paths)
 
 
 @_one_line
 def shown(plan: Plan, figure: str) -> list[str]:
     """Data and weights that drawing a figure reads, beside its records."""
-    return [f for v in plan.shown(plan.figure(figure)) for f in [*data(v), *files(plan, v)]]
+    found = plan.figure(figure)
+    victims = plan.shown(found)
+    read = [f for v in victims for f in [*map(str, outputs(v.dataset)), *files(plan, v)]]
+    return paths_of(found, read)
 
 
 def average_pattern(plan: Plan) -> str:
@@ -176,14 +195,22 @@ def _mark(target: Target) -> Path:
     return Path("work/plans") / f"{target.name}-{target.digest}"
 
 
-def stages(plan: Plan) -> dict[str, list[str]]:
-    """Targets by DVC's stage: paper_unified, paper_aute, ...; uncut tables stand apart."""
-    found: dict[str, list[str]] = {}
+def stages(plan: Plan) -> dict[str, list[Target]]:
+    """Targets by DVC's stage, its @ as _: paper_unified, paper_aute, beyond_sweep, picture_radii.
+
+    Uncut tables belong to no stage.
+    """
+    found: dict[str, list[Target]] = {}
     for target in plan.targets.values():
-        if not target.path.stem.endswith("_all"):
-            folder = target.path.parent.name
-            name = "unified" if folder == "results" else folder
-            found.setdefault(f"paper_{name}", []).append(str(target.path))
+        folder, name = target.path.parent.name, target.path.stem
+        if name.endswith("_all"):
+            continue
+        if folder != "results":
+            found.setdefault(f"paper_{folder}", []).append(target)
+        elif name == "table1":
+            found["paper_unified"] = [target]
+        else:
+            found[f"{'picture' if isinstance(target, Figure) else 'beyond'}_{name}"] = [target]
     return found
 
 
@@ -199,7 +226,10 @@ def summary(plan: Plan, made: Iterable[str] | None = None) -> str:
     files = None if made is None else set(made)
     needed = [s for s in states(plan, targets) if s.status == NEED]
     if files is not None:
-        needed = [s for s in needed if str(s.path) in files or s.stage == "trajectory"]
+        folders = {str(Path(f).parent) for f in files}  # a trajectory's file names its first epoch
+        needed = [
+            s for s in needed if str(s.path) in (folders if s.stage == "trajectory" else files)
+        ]
     return headline(plan, targets, needed)
 
 

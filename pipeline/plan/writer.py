@@ -6,6 +6,8 @@ import yaml
 
 from pipeline.plan.values import Entry
 
+LINE = 1_000_000  # characters: no entry is broken
+
 
 class _Plain(yaml.SafeDumper):
     """No exponents and no aliases."""
@@ -24,4 +26,4 @@ _Plain.add_representer(float, _fixed)
 
 def text(params: Entry) -> str:
     """The file's text."""
-    return yaml.dump(params, Dumper=_Plain, sort_keys=False)
+    return yaml.dump(params, Dumper=_Plain, sort_keys=False, default_flow_style=None, width=LINE)

@@ -14,7 +14,7 @@ rule download:
 
 rule prepare:
     input:
-        raw=ancient(lambda wc: PLAN.dataset(wc.dataset).raw / "verified.json"),
+        raw=ancient(lambda wc: jobs.raw(PLAN, wc.dataset)),
     output:
         train="data/{dataset}/{digest}/train.safetensors",
         validation="data/{dataset}/{digest}/validation.safetensors",

@@ -1,9 +1,7 @@
 # Attack one victim with one suite.
 rule evaluate:
     input:
-        data=ancient(
-            lambda wc: jobs.data(PLAN.record(f"{wc.victim}/{wc.suite}").victim)
-        ),
+        data=ancient(lambda wc: jobs.data(PLAN.record(f"{wc.victim}/{wc.suite}"))),
         weights=ancient(lambda wc: jobs.weights(PLAN, f"{wc.victim}/{wc.suite}")),
     output:
         "results/records/{victim}/{suite}.npz",

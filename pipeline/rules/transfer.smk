@@ -1,8 +1,8 @@
 # Craft the adversarial images of one surrogate and one attack, for every victim.
 rule transfer:
     input:
-        data=ancient(lambda wc: jobs.data(PLAN.set(wc.set).surrogate)),
-        weights=ancient(lambda wc: jobs.files(PLAN, PLAN.set(wc.set).surrogate)),
+        data=ancient(lambda wc: jobs.data(PLAN.set(wc.set))),
+        weights=ancient(lambda wc: jobs.surrogate(PLAN, wc.set)),
     output:
         "results/transfer/{set}.safetensors",
     log:
