@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= 2
 STAMP := $(VENV)/.installed
 
-.PHONY: table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all golden strength lint-records
+.PHONY: table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims golden strength lint-records
 
 table1: setup  ## every stage, from data to results/table1.csv, at the scale of params.yaml
 	snakemake -q rules -c $(CORES) results/table1.csv
@@ -62,8 +62,12 @@ strength: setup  ## attacks at full strength whatever the scale: results/strengt
 lint-records: setup  ## red flags of every record on disk, and of the published numbers
 	python -m pipeline.lint
 
-demo-all: setup  ## every row of every table, every figure, at the scale of params.yaml
+demo-all: setup  ## every row of every table but those apart, results/claims.md, every figure
 	snakemake -q rules -c $(CORES) tables figures
+
+claims: setup  ## the papers' sentences against our tables and their own: results/claims.md
+	snakemake -q rules -c $(CORES) results/claims.md
+	@cat results/claims.md
 
 golden: setup  ## after a change of results: new golden bytes for this kind of machine
 	python tests/golden/run.py

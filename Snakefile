@@ -54,6 +54,7 @@ for stage, made in jobs.stages(PLAN).items():
 rule tables:
     input:
         jobs.uncut_tables(PLAN),
+        "results/claims.md",
 
 
 rule figures:

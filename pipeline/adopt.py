@@ -5,45 +5,18 @@ A .safetensors file, or a .pt file read without running code from it, becomes a 
 
 import argparse
 import json
-import pickle
 import time
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from pipeline import checkpoint, device, models
+from pipeline import checkpoint, device, foreign, models
 from pipeline.checkpoint import Weights
 from pipeline.errors import UserError, report
-from pipeline.files import sha256_of, write_atomic
+from pipeline.files import write_atomic
 from pipeline.images import load_split
 from pipeline.lease import hold
 from pipeline.plan import Plan, Run, load_plan
-
-NESTED = ("state_dict", "model_state_dict", "model", "net")  # where files keep their weights
-
-
-def read(path: Path) -> Weights:
-    """The tensors of a file by name."""
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: is missing; mend `file` of the victim in params.yaml") from None
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: cannot be read as plain weights ({reason})") from error
-    for key in NESTED:
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-    is_flat = isinstance(loaded, dict) and all(
-        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in loaded.items()
-    )
-    if not is_flat or not loaded:
-        raise UserError(f"{path}: holds no mapping from names to tensors")
-    return dict(loaded)
 
 
 def rename(weights: Weights, renames: list[list[str]]) -> Weights:
@@ -61,10 +34,7 @@ def rename(weights: Weights, renames: list[list[str]]) -> Weights:
 def adopt(plan: Plan, run: Run) -> None:
     """Write the folder of one adopted run, weights last."""
     started, path = time.monotonic(), Path(run.file or "")
-    weights = read(path)
-    found = sha256_of(path)
-    if found != run.spec["sha256"]:
-        raise UserError(f"{path}: its sha256 is {found}, params.yaml says {run.spec['sha256']}")
+    weights = foreign.verified(path, run.spec["sha256"])
     split = load_split(run.dataset, "test", torch.device("cpu"))
     members = models.build_members(run.spec, split, torch.device("cpu"))
     named = rename(weights, run.spec["keys"])

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from pipeline import batchnorm, checkpoint, device, models, registry
+from pipeline import batchnorm, best_epoch, checkpoint, device, models, registry
 from pipeline.checkpoint import Weights
 from pipeline.draws import derive
 from pipeline.ensemble import combine
@@ -24,7 +24,7 @@ from pipeline.files import load_safetensors, sha256_of, write_atomic
 from pipeline.flops import FlopCount
 from pipeline.images import Split, batches, cut, load_split
 from pipeline.lease import check_held, hold
-from pipeline.plan import Plan, Run, load_plan, manifest
+from pipeline.plan import Plan, Run, frozen, load_plan, manifest
 from pipeline.training import Attack, Batch, Training
 from pipeline.trajectory import Average
 
@@ -120,19 +120,32 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     spec = models.training_spec(plan, run)
     split = load_split(run.dataset, "train", where)
     split = cut(split, spec["recipe"]["train_images"], run.dataset.fields["split_seed"])
-    members = models.build_members(spec, split, where)
-    weights = averaged(snapshot_paths(plan, run, average), average)
-    checkpoint.distribute(weights, members, plan.run(run.parents[0]).folder)
+    source = plan.run(run.parents[0]).folder
     counter = FlopCount()
-    with counter:
+
+    def made(paths: list[Path]) -> list[nn.Module]:
+        members = models.build_members(spec, split, where)
+        checkpoint.distribute(averaged(paths, average), members, source)
         BatchNormPass(spec, run, split, average).apply(members)
+        return members
+
+    paths, work = snapshot_paths(plan, run, average), Path("work/runs") / run.id
+    details = {"id": run.id, "spec": run.spec, "inherited": models.inherited_flops([source])}
+    if run.spec.get("best"):
+        judge = best_epoch.Judge(spec, run, where)
+        found = best_epoch.scores(paths, made, judge, work / "scores.json")
+        chosen = best_epoch.best(found)
+        paths = [path for path in paths if path.stem <= chosen]
+        details |= {"best": chosen, "epochs": found}
+        counter.total = sum(score["flops"] for score in found.values())
+    with counter:
+        members = made(paths)
     check_held()
-    inherited = models.inherited_flops([plan.run(run.parents[0]).folder])
-    details = {"id": run.id, "spec": run.spec, "flops": counter.total, "inherited": inherited}
-    text = json.dumps(details, indent=1, sort_keys=True) + "\n"
+    text = json.dumps({**details, "flops": counter.total}, indent=1, sort_keys=True) + "\n"
     write_atomic(run.folder / "run.json", text.encode())
     device.write_times(run.folder / "run.time.json", time.monotonic() - started, where)
     checkpoint.save(run.folder / "weights.safetensors", checkpoint.collect(members))
+    frozen.discard(work)
 
 
 def main(argv: list[str] | None) -> None:

@@ -1,8 +1,8 @@
 """What the papers say against numbers: `python -m pipeline.claims` writes results/claims.md.
 
-First our records: each sentence of data/claims/ours.csv says that one row of a table beats another;
-the paired difference decides. Then the papers' own tables: each sentence of data/claims/printed.csv
-is computed again from data/reported/, and so is every printed average.
+First our records: each sentence of data/claims/ours.csv says how one row of a table stands to
+another; the paired difference decides. Then the papers' own tables: each sentence of
+data/claims/printed.csv is computed again from data/reported/, and so is every printed average.
 """
 
 import argparse
@@ -13,11 +13,14 @@ import pandas as pd
 from pipeline import metrics
 from pipeline.errors import UserError, report
 from pipeline.files import write_atomic
+from pipeline.metrics import Verdicts
 from pipeline.plan import Plan, load_plan, values
 from pipeline.tabulation import Row, Tabulation
 
 TARGET = Path("results/claims.md")
-OURS = ("paper", "sentence", "table", "column", "better", "worse")
+OURS_FILE = Path("data/claims/ours.csv")
+OURS = ("paper", "sentence", "table", "column", "better", "worse", "relation", "points")
+RELATIONS = ("above", "at_least", "within")
 PRINTED = ("paper", "where", "sentence", "relation", "stated", "left", "right")
 ABOUT = 0.5  # points: what `about` a number of up to 10 allows, a twentieth of larger ones
 PAPERS = ("aute", "soe", "at_aka", "red", "meat")
@@ -41,7 +44,12 @@ def _lines(frame: pd.DataFrame) -> list[dict[str, str]]:
 
 
 class Ours:
-    """Sentences about our tables, decided by paired differences."""
+    """Sentences about our tables, decided by paired differences.
+
+    A side is a row, or one row minus another (`a - b`); table and column may differ by side
+    (`x | y`). A row is named by words: its entry, and x5, data set, arch or axis where these are
+    needed to tell it from others.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -49,29 +57,72 @@ class Ours:
 
     def verdict(self, claim: dict[str, str]) -> tuple[str, str]:
         """agrees, does not, cannot tell at this scale, or what is missing; and the difference."""
-        better, worse = (self._row(claim["table"], claim[side]) for side in ("better", "worse"))
-        if better is None or worse is None:
+        if claim["relation"] not in RELATIONS:
+            raise UserError(f"{OURS_FILE}: no relation {claim['relation']!r}")
+        texts = (claim["better"], claim["worse"])
+        sides = list(zip(_sides(claim["table"]), _sides(claim["column"]), texts, strict=True))
+        rows = [self._row(table, part) for table, _, text in sides for part in text.split(" - ")]
+        if None in rows or not all(self._shows(table, column) for table, column, _ in sides):
             return "not in the table at this scale", ""
-        unfinished = [row.status for row in (better, worse) if row.status != "done"]
+        unfinished = [row.status for row in rows if row and row.status != "done"]
         if unfinished:
             return unfinished[0], ""
-        column = claim["column"]
-        found = metrics.paired(better.verdicts[column], worse.verdicts[column])
+        better, worse = (self._verdicts(*side) for side in sides)
+        if len(better[0]) != len(worse[0]):
+            return "judged on other images", ""
+        found = metrics.paired(better, worse)
         low, high = 100 * found["low"], 100 * found["high"]
         text = f"{100 * found['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
-        if low > 0:
-            return "agrees", text
-        return ("does not" if high < 0 else "cannot tell at this scale"), text
+        return _decide(claim["relation"], float(claim["points"]), low, high), text
 
-    def _row(self, table: str, label: str) -> Row | None:
+    def _verdicts(self, table: str, column: str, text: str) -> list[Verdicts]:
+        """Of a row, or of one minus another, one vector a seed."""
+        rows = [self._row(table, part) for part in text.split(" - ")]
+        found = [row.verdicts[column] for row in rows if row]
+        return found[0] if len(found) == 1 else [a - b for a, b in zip(*found, strict=True)]
+
+    def _shows(self, table: str, column: str) -> bool:
+        return column in self._tabulation(table).accuracies
+
+    def _tabulation(self, table: str) -> Tabulation:
         if table not in self._tables:
             self._tables[table] = Tabulation(self.plan, self.plan.table(table), partial=True)
-        found = {row.label: row for row in self._tables[table].rows}
-        if label in found:
-            return found[label]
-        name, _, members = label.rpartition(" x")  # a scale may keep one number of members
-        row = found.get(name)
-        return row if row and str(row.keys["members"]) == members else None
+        return self._tables[table]
+
+    def _row(self, table: str, words: str) -> Row | None:
+        """The one row of a table that all the words fit."""
+        if table not in self.plan.tables:
+            return None
+        rows = [r for r in self._tabulation(table).rows if set(words.split()) <= _words(r)]
+        if len(rows) > 1:
+            raise UserError(f"{OURS_FILE}: {words!r} fits several rows of {table}: say more")
+        return rows[0] if rows else None
+
+
+def _sides(text: str) -> list[str]:
+    """What stands for the better and for the worse side."""
+    parts = text.split(" | ")
+    return parts if len(parts) == 2 else parts * 2
+
+
+def _words(row: Row) -> set[str]:
+    """All that may be said of a row, as the papers' names have it."""
+    cell = row.cells[0]
+    axes = {f"{k}={v}" for k, v in cell.setting.overrides}
+    return {cell.row, f"x{cell.members}", cell.setting.dataset, cell.setting.arch, *axes}
+
+
+def _decide(relation: str, points: float, low: float, high: float) -> str:
+    """What the interval of a difference, in points, says.
+
+    above: more than `points`; at_least: no less; within: no further from 0 than `points`.
+    """
+    if relation == "within":
+        agrees, contradicts = -points <= low and high <= points, low > points or high < -points
+    else:
+        agrees = low >= points if relation == "at_least" else low > points
+        contradicts = high < points
+    return "agrees" if agrees else "does not" if contradicts else "cannot tell at this scale"
 
 
 # ---- the papers' own tables
@@ -93,9 +144,9 @@ class Printed:
 
     def verdict(self, claim: dict[str, str]) -> tuple[str, str]:
         """Whether a printed sentence holds in the printed cells, and what they give."""
-        given = self._cell(claim["paper"], claim["left"])
+        given = self._value(claim["paper"], claim["left"])
         if claim["right"]:
-            given -= self._cell(claim["paper"], claim["right"])
+            given -= self._value(claim["paper"], claim["right"])
         stated = float(claim["stated"])
         digits = len(claim["stated"].partition(".")[2])
         holds = {
@@ -107,6 +158,14 @@ class Printed:
         if claim["relation"] not in holds:
             raise UserError(f"data/claims/printed.csv: no relation {claim['relation']!r}")
         return ("holds" if holds[claim["relation"]] else "contradicted"), f"{given:.2f}"
+
+    def _value(self, paper: str, text: str) -> float:
+        """A cell, one minus another, or the max or min of several: `max a; b; c`."""
+        for word, pick in (("max ", max), ("min ", min)):
+            if text.startswith(word):
+                return pick(self._cell(paper, key) for key in text.removeprefix(word).split("; "))
+        first, _, second = text.partition(" minus ")
+        return self._cell(paper, first) - (self._cell(paper, second) if second else 0.0)
 
     def _cell(self, paper: str, key: str) -> float:
         if (paper, key) not in self._cells:
@@ -144,7 +203,7 @@ def page(plan: Plan) -> str:
         "| paper | sentence | verdict | difference |",
         "|---|---|---|---|",
     ]
-    for claim in _read(Path("data/claims/ours.csv"), OURS):
+    for claim in _read(OURS_FILE, OURS):
         verdict, text = ours.verdict(claim)
         lines.append(f"| {claim['paper']} | {claim['sentence']} | {verdict} | {text} |")
     lines += ["", "# The papers' sentences in their own tables", ""]

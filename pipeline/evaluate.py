@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline import cost, device, models, transfer
+from pipeline import cost, device, latency, models, transfer
 from pipeline.ensemble import Combination, Scaled
 from pipeline.errors import Interrupted, report
 from pipeline.evaluation import Evaluation
@@ -32,9 +32,10 @@ from pipeline.subset import subset
 def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     """Write one record."""
     started = time.monotonic()
-    split = load_split(record.victim.dataset, "test", where)
+    split = load_split(record.victim.dataset, record.split, where)
     victim = models.load_victim(plan, record.victim, split, where)
-    evaluation = Evaluation(victim, split, subset(record.images, len(split)))
+    rows = subset(record.images, len(split))
+    evaluation = Evaluation(victim, split, rows, bool(record.spec.get("peers")))
     weights = transfer.weights_of(plan, record.victim)
     work = Path("work/records") / record.id / digest(weights)
     before = fingerprint(victim)
@@ -53,6 +54,7 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     }
     arrays["meta"] = np.array(json.dumps(meta, sort_keys=True))
     times = {"seconds": round(time.monotonic() - started, 1), "attacks": seconds}
+    times |= {"latency_ms": round(latency.milliseconds(victim, evaluation.images), 4)}
     times |= device.describe(where)
     write_atomic(record.path.with_suffix(".time.json"), (json.dumps(times) + "\n").encode())
     check_held()

@@ -51,8 +51,10 @@ class Evaluation:
     those that no earlier attack has fooled.
     """
 
-    def __init__(self, victim: Combination, split: Split, rows: list[int]) -> None:
-        self.victim = victim
+    def __init__(
+        self, victim: Combination, split: Split, rows: list[int], peers: bool = False
+    ) -> None:
+        self.victim, self.peers = victim, peers
         index = torch.tensor(rows, device=split.labels.device)
         self.ids, self.labels, self.images = index, split.labels[index], split.floats(index)
         self.clean = self._over(self._judge, self.images, BATCH)
@@ -70,12 +72,13 @@ class Evaluation:
             right = (scores.argmax(-1) == labels).float()
             if self.victim.random:
                 right = (said_KB == labels).float().mean(0)
-        return {
+        found = {
             "right": right,
             "margin": -margin(scores, labels),
             "loss": cross_entropy(scores, labels),
             "members": said_KB.T.to(torch.int16),
         }
+        return found | (_peers(logits_KBC.softmax(-1), labels) if self.peers else {})
 
     def _over(
         self, function: Callable[[Tensor, Tensor], Verdicts], images: Tensor, size: int
@@ -183,3 +186,15 @@ class Evaluation:
             "outside": beyond.abs().amax(1),
             "unchanged": (change == 0).all(1),
         }
+
+
+def _peers(probs_KBC: Tensor, labels: Tensor) -> Verdicts:
+    """Of AUTE's motivation: what the mean probability of all other members answers, [B, members];
+    probability margins p_y - max p_k of the mean (gap, [B]) and of every member ([B, members])."""
+    others_KBC = probs_KBC.sum(0) - probs_KBC
+    gaps_KB = [-margin(probs, labels) for probs in probs_KBC]
+    return {
+        "peers": others_KBC.argmax(-1).T.to(torch.int16),
+        "gap": -margin(probs_KBC.mean(0), labels),
+        "gaps": torch.stack(gaps_KB, 1),
+    }

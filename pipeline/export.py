@@ -30,7 +30,7 @@ def images(plan: Plan, record: Record, name: str, where: torch.device) -> tuple[
     arrays = read_arrays(record.path)
     if meta(arrays)["weights"] != transfer.weights_of(plan, record.victim):
         raise UserError(f"{record.path}: saw other weights than those here; pull or evaluate again")
-    split = load_split(record.victim.dataset, "test", where)
+    split = load_split(record.victim.dataset, record.split, where)
     victim = models.load_victim(plan, record.victim, split, where)
     evaluation = Evaluation(victim, split, subset(record.images, len(split)))
     if record.leave:

@@ -44,10 +44,10 @@ def judge(records: list[Record]) -> list[Flag]:
 def lines(plan: Plan, tables: list[str]) -> Iterator[tuple[Flag, str]]:
     """Every flag with the line that says it."""
     for victim, records in by_victim(plan, tables).items():
-        for images in sorted({record.images for record in records}):
-            group = [record for record in records if record.images == images]
+        for images, split in sorted({(record.images, record.split) for record in records}):
+            group = [r for r in records if (r.images, r.split) == (images, split)]
             for flag in judge(group):
-                yield flag, f"{victim}, {images} images: {flag.check}: {flag.text}"
+                yield flag, f"{victim}, {images} {split} images: {flag.check}: {flag.text}"
 
 
 def main(argv: list[str] | None) -> None:

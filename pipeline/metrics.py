@@ -5,6 +5,8 @@ victim is random. Accuracies are fractions.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +52,8 @@ def of_members(
 ) -> Verdicts:
     """Verdicts that the members' predictions alone allow.
 
-    oracle: some member is right. vote: the most frequent prediction is, ties to the lowest class.
+    oracle: some member is right; none: no member is, so that no rule could be. vote: the most
+    frequent prediction is, ties to the lowest class.
     alone: share of members that are right. regret: oracle minus the victim itself, so 1 where its
     rule chose wrongly among members one of which was right.
     """
@@ -63,7 +66,30 @@ def of_members(
         alone: Verdicts = right_NK.mean(1, dtype=np.float32)
         return alone
     oracle: Verdicts = right_NK.any(1).astype(np.float32)
+    if rule == "none":
+        return 1 - oracle
     return oracle if rule == "oracle" else oracle - right
+
+
+def of_peers(rule: str, arrays: Mapping[str, NDArray[Any]], labels: NDArray[np.int64]) -> Verdicts:
+    """Members against their peers, the mean probability of all others; means over members.
+
+    peers: share of peers that are right. ahead: share of members that are right where their peers
+    are not; behind: the reverse. gap: the ensemble's probability margin p_y - max p_k, in [-1, 1];
+    gaps: its members' mean.
+    """
+    if rule in ("gap", "gaps"):
+        margins = arrays[rule].reshape(len(labels), -1)
+        mean: Verdicts = margins.mean(1, dtype=np.float32)
+        return mean
+    member_NK, peers_NK = (arrays[k] == labels[:, None] for k in ("members", "peers"))
+    found = {
+        "peers": peers_NK,
+        "ahead": member_NK & ~peers_NK,
+        "behind": peers_NK & ~member_NK,
+    }
+    share: Verdicts = found[rule].mean(1, dtype=np.float32)
+    return share
 
 
 def interval(verdicts: list[Verdicts], seed: int = 0) -> tuple[float, float]:

@@ -80,7 +80,8 @@ class Reported:
         entries = self.plan.entries
         stood_in = entries.stand_in(setting.dataset)[0] != setting.dataset
         cut = setting.arch in entries.part("archs") or column in entries.part("attacks")
-        return stood_in or cut or bool(entries.part("recipe")) or setting != setting.bare()
+        cut |= bool(entries.recipe_cut(setting.recipe))
+        return stood_in or cut or setting != setting.bare()
 
     def _same_eps(self, cell: Cell, column: str, eps: str) -> bool:
         """Whether the attack has this radius; for clean images, whether training had it."""

@@ -12,6 +12,7 @@ from pipeline.errors import report
 from pipeline.figures import dots
 from pipeline.files import write_atomic
 from pipeline.plan import Plan, Table, load_plan
+from pipeline.plan.tables import points
 from pipeline.tabulation import CORE, Tabulation
 
 
@@ -19,7 +20,8 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
     """The table for people: percent with 95 % half-widths, costs, flags, what was cut."""
     table, spec = tabulation.table, tabulation.table.spec
     columns = list(table.columns)
-    lines = [f"# {spec['entry']['title']}", "", _about(tabulation), ""]
+    about = " ".join([_about(tabulation), *_best(tabulation, details)])
+    lines = [f"# {spec['entry']['title']}", "", about, ""]
     lines.append("| " + " | ".join(["method", *columns, "vs reference", "flags"]) + " |")
     lines.append("|---" * (len(columns) + 3) + "|")
     for row in tabulation.rows:
@@ -39,14 +41,15 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
 def _about(tabulation: Tabulation) -> str:
     entries, entry = tabulation.plan.entries, tabulation.table.spec["entry"]
     named = {d: entries.stand_in(d)[0] for d in entry["datasets"]}
-    named |= {a: entries.arch(a).name for a in entry["archs"]}
+    archs = [a for d in entry["datasets"] for a in points(entry, "archs", d)]
+    named |= {a: entries.arch(a).name for a in archs}
     stand_ins = [f"{used} standing in for {name}" for name, used in named.items() if used != name]
     shown = {a for s in tabulation.table.suites.values() for a in s}
     cuts = [f"{a} {_cut(c)}" for a, c in entries.part("attacks").items() if a in shown]
-    training = entries.part("recipe")
+    training = entries.recipe_cut(entry["recipe"])
     cuts += [f"training {_cut(training)}"] if training else []
     parts = [
-        f"Scale {entries.scale_name}; {entry['images']} test images; seeds {entry['seeds']}; "
+        f"Scale {entries.scale_name}; {_images(tabulation)}; seeds {entry['seeds']}; "
         f"checkpoint {entry['checkpoint']}; percent with 95 % half-width; "
         f"vs reference: core_worst (last accuracy column without one) minus {entry['reference']} "
         "with as many members, paired.",
@@ -54,6 +57,25 @@ def _about(tabulation: Tabulation) -> str:
         *([f"Cut by the scale: {'; '.join(cuts)}."] if cuts else []),
     ]
     return " ".join(parts)
+
+
+def _images(tabulation: Tabulation) -> str:
+    """How many images of which split; who of several rows is best where they may choose."""
+    records = [r for c in tabulation.table.cells for r in c.records.values()]
+    splits = {record.split: record.images for record in records}
+    if "validation" not in splits:
+        return f"{tabulation.table.spec['entry']['images']} test images"
+    return " and ".join(f"{count} {split} images" for split, count in splits.items())
+
+
+def _best(tabulation: Tabulation, details: dict[str, Any]) -> list[str]:
+    """On validation images, the row with the highest last accuracy: the one to choose."""
+    splits = {r.split for c in tabulation.table.cells for r in c.records.values()}
+    done = [row.label for row in tabulation.rows if row.status == "done"]
+    if splits != {"validation"} or not done:
+        return []
+    top = max(done, key=lambda label: details[label][tabulation.accuracies[-1]]["mean"])
+    return [f"Best on them: {top}."]
 
 
 def _spent(columns: list[str], details: dict[str, Any]) -> list[str]:

@@ -13,8 +13,9 @@ from pipeline.flags import Flag, flags
 from pipeline.metrics import Verdicts
 from pipeline.plan import Plan, Table
 from pipeline.plan.artifacts import Cell, Record
+from pipeline.plan.averaged import snapshots
 from pipeline.plan.labels import label as label_of
-from pipeline.plan.tables import COSTS, MEMBERS, VIEWS
+from pipeline.plan.tables import COSTS, DISK, MEMBERS, PEERS, VIEWS
 from pipeline.records import Arrays, meta
 from pipeline.reported import Reported
 from pipeline.status import status_of
@@ -72,12 +73,11 @@ class Tabulation:
         first = cells[0]
         label, keys = label_of(first, self.table.cells), self._keys(first)
         missing = [r for c in cells for r in c.records.values() if not r.path.exists()]
-        if first.victim is None:
-            status = "planned"
-        else:
-            status = status_of(self.plan, missing) if missing else "done"
+        status = status_of(self.plan, missing) if missing else "done"
         if missing and not self.partial:
             raise UserError(f"{missing[0].path}: is missing; run snakemake, or add --partial")
+        if first.victim is None:
+            return Row(label, keys, cells, first.lacks, {}, {}, ())
         if status != "done":
             return Row(label, keys, cells, status, {}, {}, ())
         for cell in cells:
@@ -85,13 +85,16 @@ class Tabulation:
         verdicts = {c: [self.verdict(cell, c) for cell in cells] for c in self.accuracies}
         found = {f.check: f for cell in cells for f in self._flags(cell)}
         costs = meta(self._read(next(iter(first.records.values()))))["cost"]
+        if DISK in self.table.columns:
+            run = self.plan.run(first.victim.elements[0].run)
+            costs[DISK] = 4 * costs["parameters"] * snapshots(self.plan.graph, run)
         return Row(label, keys, cells, status, verdicts, costs, tuple(found.values()))
 
     @property
     def accuracies(self) -> list[str]:
         """Columns that are accuracies."""
         later = self.plan.entries.params.get("planned") or []
-        return [c for c in self.table.columns if c not in COSTS and c not in later]
+        return [c for c in self.table.columns if c not in (*COSTS, DISK, *later)]
 
     def _read(self, record: Record) -> Arrays:
         if record.id not in self._arrays:
@@ -112,7 +115,7 @@ class Tabulation:
         attack, _, rule = column.rpartition("_")
         if rule in VIEWS:
             return metrics.view(rule, self.verdict(cell, attack))
-        if rule in MEMBERS:
+        if rule in (*MEMBERS, *PEERS):
             return self._of_members(cell, attack, rule)
         means = self.table.spec["entry"]["means"]
         if column in means:  # an accuracy averaged over attacks, as some papers print it
@@ -150,6 +153,12 @@ class Tabulation:
         for record in cell.records.values():
             if attack == "clean" or attack in dict(record.attacks):
                 arrays = self._read(record)
+                if rule in PEERS and f"{attack}/peers" not in arrays:
+                    continue
+                if rule in PEERS:
+                    keys = ("members", "peers", "gap", "gaps")
+                    own = {key: arrays[f"{attack}/{key}"] for key in keys}
+                    return metrics.of_peers(rule, own, arrays["labels"])
                 right, said = arrays[f"{attack}/right"], arrays[f"{attack}/members"]
                 return metrics.of_members(rule, right, said, arrays["labels"])
         raise UserError(f"params.yaml: tables: {attack} is in none of the table's suites")
@@ -175,7 +184,7 @@ class Tabulation:
         found: dict[str, Any] = {**row.keys, "status": "done"}
         for column in self.accuracies:
             found[column] = self._cell(row, column)
-        found |= {c: row.costs[c] for c in COSTS}
+        found |= {c: row.costs[c] for c in (*COSTS, DISK) if c in row.costs}
         found |= {c: "planned" for c in self.table.columns if c not in found}
         found["flags"] = {f.check: f.text for f in row.flags}
         return found

@@ -6,11 +6,12 @@ Every draw is a function of (seed, epoch, image), so a resumed training ends in 
 import math
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipeline import checkpoint, models, registry
+from pipeline import checkpoint, foreign, models, registry
 from pipeline.checkpoint import Weights
 from pipeline.draws import derive
 from pipeline.ema import Ema
@@ -39,6 +40,8 @@ class Trainer:
         self.held_out: Split = load_split(run.dataset, name, where)
         self.method = models.method_of(spec)
         members = models.build_members(spec, self.split, where)
+        if "init" in spec:
+            foreign.start(members, Path(run.file or ""), spec["init"])
         self.training = Training(
             members=members,
             ensemble=combine(spec["method"]["fields"]["combine"], members),

@@ -72,7 +72,7 @@ def main(argv: list[str] | None) -> None:
         hint = schema.nearest(args.attack, attacks)
         raise UserError(f"{record.id}: has no attack {args.attack!r} to make{hint}")
     where = device.select(plan.entries.device, plan.entries.threads)
-    split = load_split(record.victim.dataset, "test", where)
+    split = load_split(record.victim.dataset, record.split, where)
     members = list(models.load_victim(plan, record.victim, split, where).members)
     rows = torch.tensor(subset(record.images, len(split)), device=where)
     attack: Attack = registry.build("attacks", attacks[args.attack])

@@ -19,6 +19,7 @@ TINY = {  # the keys of the demo that a tiny project shrinks further
     "attacks": {"train_pgd10": {"steps": 1}, "train_trades10": {"steps": 1}},
     "images": 20,
     "tables": {},
+    "recipes": {},
     "figures": {},
 }
 

@@ -3,12 +3,15 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny
+from projects import published
 
-from pipeline.claims import OURS, PAPERS, PRINTED, Ours, Printed, page
+from pipeline.claims import OURS, PAPERS, PRINTED, RELATIONS, Ours, Printed, _decide, page
 from pipeline.claims import _read as read
 from pipeline.errors import UserError
-from pipeline.plan import load_plan, workflow
+from pipeline.plan import Plan, load_plan, workflow
 
 ROOT = Path(__file__).resolve().parents[1]
 CELLS = {  # tables of each paper: printed rows x columns, counted by eye
@@ -89,6 +92,62 @@ def test_relations_mean_what_they_say(relation, stated, holds, monkeypatch):
     assert (Printed().verdict(claim)[0] == "holds") == holds
 
 
+def test_a_side_may_be_a_difference_or_the_best_of_several(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    value = Printed()._value
+    assert value("aute", "1|AUTE|3 members Avg") == 54.6
+    gain = value("aute", "2|AUTE|VggNet-16 Avg minus 1|AUTE|3 members Avg")
+    assert gain == pytest.approx(58.8 - 54.6)
+    both = "1|AUTE|3 members Avg; 1|AROW|3 members Avg"
+    assert (value("aute", f"max {both}"), value("aute", f"min {both}")) == (54.6, 51.6)
+
+
+@pytest.mark.parametrize(
+    "relation, points, low, high, verdict",
+    [
+        ("above", 0, 0.1, 2, "agrees"),
+        ("above", 0, -1, 2, "cannot tell at this scale"),
+        ("above", 0, 0, 0, "cannot tell at this scale"),
+        ("above", 0, -2, -0.1, "does not"),
+        ("above", 3, 1, 2, "does not"),
+        ("at_least", 0, 0, 1, "agrees"),
+        ("at_least", 0, -1, 1, "cannot tell at this scale"),
+        ("within", 2, -2, 1, "agrees"),
+        ("within", 2, -3, 1, "cannot tell at this scale"),
+        ("within", 2, 2.1, 5, "does not"),
+        ("within", 2, -9, -3, "does not"),
+    ],
+)
+def test_an_interval_decides_or_does_not(relation, points, low, high, verdict):
+    assert _decide(relation, points, low, high) == verdict
+
+
+def test_verdicts_are_those_of_the_records(tmp_path, monkeypatch):
+    """Rows by their words, another column of the same row, a difference of two rows."""
+    found = tiny.table_of(["standard", "pgd_at", "pgd_at_single", "to_come"])
+    plan = tiny.place(tmp_path, monkeypatch, found)
+    tiny.made(plan, ["standard", "pgd_at", "pgd_at_single"])
+    ours = Ours(plan)
+    rows = {row.label: row.verdicts for row in ours._tabulation("table1").rows}
+
+    def ask(better, worse, column="pgd10", relation="above", points="0", table="table1"):
+        claim = {"table": table, "column": column, "better": better, "worse": worse}
+        return ours.verdict({**claim, "relation": relation, "points": points})
+
+    difference = 100 * float(np.mean(rows["pgd_at"]["pgd10"][0] - rows["standard"]["pgd10"][0]))
+    assert ask("pgd_at", "standard cifar10 x1")[1].startswith(f"{difference:+.1f} [")
+    assert ask("pgd_at", "pgd_at", "clean | pgd10", "at_least")[0] == "agrees"
+    assert ask("pgd_at", "pgd_at - pgd_at", "clean")[0] == "agrees"
+    assert ask("standard", "to_come") == ("planned", "")
+    assert ask("standard", "pgd_at x8") == ("not in the table at this scale", "")
+    assert ask("standard", "pgd_at", table="no_such") == ("not in the table at this scale", "")
+    assert ask("standard", "pgd_at", "mim50") == ("not in the table at this scale", "")
+    with pytest.raises(UserError, match="'cifar10' fits several rows of table1: say more"):
+        ask("standard", "cifar10")
+    with pytest.raises(UserError, match="no relation 'is'"):
+        ask("standard", "pgd_at", relation="is")
+
+
 def test_an_unknown_cell_or_relation_is_refused_by_name(monkeypatch):
     monkeypatch.chdir(ROOT)
     claim = {"paper": "aute", "relation": "is", "stated": "1", "left": "1|NONE|Clean", "right": ""}
@@ -99,12 +158,19 @@ def test_an_unknown_cell_or_relation_is_refused_by_name(monkeypatch):
         Printed().verdict(claim)
 
 
-def test_every_claim_names_a_table_and_a_column_that_exist(monkeypatch):
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_every_claim_names_tables_columns_and_at_paper_scale_rows_that_exist(monkeypatch, scale):
     monkeypatch.chdir(ROOT)
-    plan = load_plan()
+    plan = Plan(published() | {"scale": scale})
+    ours = Ours(plan)
     for claim in read(Path("data/claims/ours.csv"), OURS):
-        table = plan.table(claim["table"])
-        assert claim["column"] in table.columns, claim
+        tables, columns = (claim[k].split(" | ") for k in ("table", "column"))
+        for table in tables:
+            assert set(columns) & set(plan.table(table).columns), claim
+        assert set(columns) <= {c for t in tables for c in plan.table(t).columns}, claim
+        assert claim["relation"] in RELATIONS and float(claim["points"]) >= 0
+        if scale == "paper":
+            assert ours.verdict(claim)[0] in ("planned", "not built"), claim
 
 
 def test_rows_without_records_are_not_judged(monkeypatch, tmp_path):
@@ -117,6 +183,7 @@ def test_rows_without_records_are_not_judged(monkeypatch, tmp_path):
     plan = load_plan()
     ours = Ours(plan)
     claim = {"table": "table1", "column": "core_worst", "better": "aute", "worse": "pgd_at"}
+    claim |= {"relation": "above", "points": "0"}
     assert ours.verdict(claim) == ("not built", "")
     assert ours.verdict({**claim, "better": "no such row"}) == (
         "not in the table at this scale",

@@ -221,6 +221,9 @@ def test_an_autoattack_weaker_than_its_part_fails_the_build() -> None:
         arrays |= {f"{name}/{k}": v for k, v in {**base, "right": right}.items()}
     (found,) = [f for f in flags(Evidence([(arrays, both)])) if f.check == "C8"]
     assert found.fails and "autoattack leaves" in found.text
+    about = {**json.loads(str(arrays["meta"])), "random": True}
+    drawn = {**arrays, "meta": np.array(json.dumps(about))}
+    assert "C8" not in fired(Evidence([(drawn, both)]))
 
 
 def test_unbounded_attacks_that_leave_images_are_seen() -> None:
@@ -277,3 +280,21 @@ def test_bounds_of_paired_differences_cover_and_small_samples_do_not_fire() -> N
     few = np.array([1, 1, 0, 0, 0, 0, 0, 0], np.float32)
     assert not exceeds(few, 0 * few, 0.01)
     assert exceeds(np.tile(few, 100), 0 * np.tile(few, 100), 0.01)
+
+
+def test_an_attack_with_its_librarys_own_number_of_steps_is_judged_as_many() -> None:
+    """RED's tables as printed name no steps: the flag compared nothing with a number."""
+    arrays = dict(honest().clean)
+    plain = {"norm": "linf", "as_published": True, "arguments": {"eps": EPS}}
+    both = [
+        (
+            name,
+            {"component": "torchattacks", "surrogate": "self", "fields": {**plain, "class": name}},
+        )
+        for name in ("FGSM", "PGD")
+    ]
+    base = honest().attacks[3].arrays
+    none = np.zeros(IMAGES, np.float32)
+    for name, right in (("FGSM", none), ("PGD", honest().right)):
+        arrays |= {f"{name}/{k}": v for k, v in {**base, "right": right}.items()}
+    assert "C3" in fired(Evidence([(arrays, both)]))

@@ -75,6 +75,34 @@ def test_a_trainings_flops_are_counted_as_by_hand():
     assert run_flops(plan, of(runs, "standard")) == 64 * 2 * 3 * image
 
 
+def test_networks_that_train_along_and_particles_are_counted():
+    """Three teachers craft 20 steps on their own particle; the student learns clean images."""
+    plan = tiny_plan(rows=["at_aka", "at_aka_literal", "at_aka_own_input", "cat_aka"])
+    runs = plan.graph.runs.values()
+    image = 2 * 12501632 * 8**2 // 32**2
+    teacher = 2 * plan.entries.section("resources")["wrn34_10"]["macs"] * 8**2 // 32**2
+    steps = of(runs, "at_aka").spec["method"]["fields"]["steps"]
+    epochs = 64 * 2
+    clean = run_flops(plan, of(runs, "at_aka"))
+    assert clean == epochs * (3 * image + 3 * (2 * steps + 3) * teacher)
+    every = run_flops(plan, of(runs, "at_aka_literal"))  # each at every particle
+    assert every == epochs * (3 * image + 3 * (3 * 2 * steps + 3) * teacher)
+    assert run_flops(plan, of(runs, "at_aka_own_input")) - clean == epochs * 2 * steps * image
+    assert run_flops(plan, of(runs, "cat_aka")) == epochs * 3 * (2 * steps + 3) * image
+
+
+def test_an_average_that_chooses_its_epoch_makes_and_judges_every_one():
+    params = copy.deepcopy(tiny_params())
+    params["tables"]["table1"]["rows"] = ["trades", "wa", "wa_best"]
+    params["averages"]["wa_best"]["start"] = 1
+    plan = Plan(params)
+    runs = plan.graph.runs.values()
+    once, forward = run_flops(plan, of(runs, "wa")), forward_macs(plan, of(runs, "wa"))
+    steps = of(runs, "trades").spec["validation_attack"]["fields"]["steps"]
+    judged = 180 * 2 * steps * 2 * forward
+    assert run_flops(plan, of(runs, "wa_best")) == 2 * (once + judged)
+
+
 def test_training_images_are_those_left_after_the_held_out_ones():
     params = copy.deepcopy(tiny_params())
     params["scales"]["demo"]["recipe"]["train_images"] = 0

@@ -2,11 +2,12 @@
 
 import functools
 import json
+from pathlib import Path
 
 import pytest
 from projects import published
 
-from pipeline.plan import Plan, schema
+from pipeline.plan import Plan, schema, workflow
 from pipeline.plan.entries import Setting
 from pipeline.plan.schema import component
 from pipeline.plan.values import fraction
@@ -166,6 +167,22 @@ def test_no_scale_asks_for_more_than_the_paper(scale):
         assert set(small.columns) <= set(large.columns)
 
 
+@pytest.mark.parametrize("scale, factor", [("paper", 1), ("demo", 6.375)])
+def test_an_axis_of_radii_reaches_methods_that_craft_by_themselves(scale, factor):
+    params = published() | {"scale": scale}
+    params["scales"]["paper"] = {}
+    table = params["tables"]["soe_table1"]
+    params["tables"] = {"table1": {**table, "rows": ["at_aka", "soe_100"], "train_eps": [0.04]}}
+    params["figures"] = {}
+    for entry in params["scales"].values():
+        entry.pop("tables", None)
+        entry.pop("figures", None)
+    runs = Plan(params).graph.runs.values()
+    (own,) = {r.spec["method"]["fields"]["eps"] for r in runs if r.entry == "at_aka"}
+    (crafted,) = {r.spec["attack"]["fields"]["eps"] for r in runs if r.entry == "soe_100"}
+    assert own == crafted == pytest.approx(0.04 * factor)
+
+
 def test_a_number_of_epochs_of_ones_own_is_cut_in_proportion():
     """A method that trains half as long as its recipe does so at every scale."""
     params = published()
@@ -174,6 +191,27 @@ def test_a_number_of_epochs_of_ones_own_is_cut_in_proportion():
     for scale, wanted in (("paper", 60), ("demo", 5)):
         entries = Plan(params | {"scale": scale}).entries
         assert entries.method("half", setting)[1]["epochs"] == wanted
+
+
+def test_a_scales_cut_of_one_recipe_is_nearer_than_that_of_all():
+    params = published() | {"scale": "demo"}
+    demo = params["scales"]["demo"]
+    demo["recipe"], demo["recipes"] = {"epochs": 10, "batch_size": 64}, {"aute": {"epochs": 4}}
+    entries = Plan(params).entries
+    found = {
+        name: entries.method("pgd_at", Setting("cifar10", "resnet20", name, 1, 0))[1]
+        for name in ("unified", "aute", "aute_deep")
+    }
+    assert [found[n]["epochs"] for n in found] == [10, 4, 10]  # a recipe's base hands nothing on
+    assert {r["batch_size"] for r in found.values()} == {64}
+    assert found["aute"]["milestones"] == [3, 3]  # 80 and 100 of 120
+
+
+def test_tables_made_apart_are_not_among_all_tables():
+    plan = plan_of("demo")
+    names = {Path(t).stem for t in workflow.uncut_tables(plan)}
+    assert "strength" in plan.tables and not {n for n in names if n.startswith("strength")}
+    assert "table1_all" in names and len(names) >= 20
 
 
 def test_resources_are_no_part_of_any_name():

@@ -131,12 +131,14 @@ def in_folder(clone, function):
 
 
 def test_of_a_run_trained_twice_the_first_stays_and_the_losers_record_is_planned_again(branches):
-    first, second = home.world() / "left", home.fresh("second")
-    lab.run(second, "dvc", "pull").ok()
-    lab.edit(second, add_first)
-    plan = load_plan(first / "params.yaml")
-    (run,) = [r for r in plan.graph.runs.values() if r.entry == "trades"]
-    shutil.copytree(first / run.folder, second / run.folder)
+    first, second = home.fresh("first"), home.fresh("second")
+    for clone in (first, second):
+        lab.run(clone, "dvc", "pull").ok()
+        lab.edit(clone, add_first)
+        plan = load_plan(clone / "params.yaml")
+        (run,) = [r for r in plan.graph.runs.values() if r.entry == "trades"]
+        shutil.copytree(home.world() / "left" / run.folder, clone / run.folder)
+    remember(first, "first")  # the run alone, not yet attacked
     perturb(second / run.folder)  # as another machine might have trained it
     home.build(second)
     remember(second, "second")
@@ -144,7 +146,7 @@ def test_of_a_run_trained_twice_the_first_stays_and_the_losers_record_is_planned
     assert home.manifest(second)[str(record.path)].rests_on
 
     lab.git(second, "fetch", "-q")
-    said = lab.run(second, "merge", "origin/left").ok()
+    said = lab.run(second, "merge", "origin/first").ok()
     assert "2 of ours gave way" in said
     assert home.manifest(second)[str(run.folder)] == home.manifest(first)[str(run.folder)]
     assert str(record.path) not in home.manifest(second)

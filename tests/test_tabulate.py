@@ -182,6 +182,16 @@ def test_a_table_with_missing_records_is_refused_unless_partial(gappy):
     assert Path("results/table1.csv").is_file()
 
 
+def test_archs_that_differ_by_data_set_are_named_with_what_stands_for_them(tmp_path, monkeypatch):
+    """A mapping by data set was read as a list of archs: AUTE Table 3 and RED Table 1 failed."""
+    found = tiny.table_of(["pgd_at"], datasets=["cifar10", "mnist"])
+    found["tables"]["table1"]["archs"] = {"cifar10": ["resnet20"], "mnist": ["resnet8"]}
+    plan = tiny.place(tmp_path, monkeypatch, found)
+    _, details, shown = tiny.tabulated(plan, partial=True)
+    assert "tiny standing in for resnet20" in shown and "digits standing in for mnist" in shown
+    assert list(details["rows"]) == ["pgd_at cifar10", "pgd_at mnist"]
+
+
 def test_a_table_that_does_not_exist_is_refused(full):
     with pytest.raises(UserError, match=r"no table 'table9' \(nearest: table1\)"):
         tabulate.main(["results/table9.csv"])

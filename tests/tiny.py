@@ -43,6 +43,7 @@ def params(**recipe: Any) -> dict[str, Any]:
     found["archs"]["tiny"] = {"base": "resnet20", "blocks": 1, "width": 4}
     demo = found["scales"]["demo"]
     demo |= {"archs": {"resnet20": "tiny"}, "images": 30, "recipe": {**RECIPE, **recipe}}
+    demo["recipes"] = {}
     demo["attacks"] = {"train_pgd10": {"steps": 2}, "train_trades10": {"steps": 2}}
     demo["attacks"] |= {"train_aute6": {"steps": 2}, "validation_margin_pgd": {"steps": 2}}
     found |= {"scale": "demo", "suites": {"unified": {"attacks": ["fgsm", "pgd10"]}}}

@@ -20,7 +20,7 @@ class Run:
     members: int
     parents: tuple[str, ...] = ()
     edges: dict[str, "Victim"] = field(default_factory=dict)  # parents by method field
-    file: str | None = None  # where an adopted run's weights come from
+    file: str | None = None  # where its weights, or those it starts from, come from
 
     @property
     def folder(self) -> Path:
@@ -79,6 +79,11 @@ class Record:
     sets: tuple[str, ...] = ()  # transfer sets it judges
 
     @property
+    def split(self) -> str:
+        """The images it judges: of the test or the validation split."""
+        return str(self.spec.get("split", "test"))
+
+    @property
     def path(self) -> Path:
         """Where the verdicts lie."""
         return Path("results/records") / f"{self.id}.npz"
@@ -103,7 +108,7 @@ class TransferSet:
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of a table at one seed; victim and records are None for a planned method."""
+    """One row of a table at one seed; no victim and no records where it `lacks` something."""
 
     row: str
     setting: Setting
@@ -112,6 +117,7 @@ class Cell:
     victim: Victim | None
     records: dict[str, Record]
     reference: str | None  # id of the victim to compare with
+    lacks: str = ""  # planned: the method; needs weights: the user's own file
 
 
 @dataclass(frozen=True, kw_only=True)

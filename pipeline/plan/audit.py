@@ -2,8 +2,8 @@
 
 from fractions import Fraction
 
-from pipeline.plan import checks, suites, values
-from pipeline.plan.entries import Entries
+from pipeline.plan import averaged, checks, suites, values, warm
+from pipeline.plan.entries import OWN, Entries
 from pipeline.plan.graph import PARENT_KEYS, SPECIAL, VICTIM_KEYS, Graph
 from pipeline.plan.values import Entry
 
@@ -45,17 +45,19 @@ def _check_method(entries: Entries, name: str) -> None:
     root, entry = entries.entry("methods", name)
     known: Entry = entries.recipe_types
     own = {k: v for k, v in entry.items() if k in known}
-    rest = {k: v for k, v in entry.items() if k not in known and k != "members"}
+    rest = {k: v for k, v in entry.items() if k not in known and k not in OWN}
     entries.resolve("methods", name, rest)
     values.coerce(own, {k: known[k] for k in own}, f"methods.{name}", eps_factor=Fraction(1))
     checks.members(entry.get("members", 1), f"methods.{name}.members")
+    if "weights" in entry:
+        warm.check(entries, entry["weights"], f"methods.{name}.weights")
 
 
 def _check_average(graph: Graph, name: str) -> None:
     """Types of an average's own keys, and that its trajectory is some method's."""
     where, (root, entry) = f"averages.{name}", graph.entries.entry("averages", name)
     types = graph.entries.component("averages", root).types
-    values.only(entry, (*types, "of", "members"), where, must=("of",))
+    averaged.check(types, entry, where)
     rest = {k: v for k, v in entry.items() if k in types}
     graph.entries.resolve("averages", name, rest)
     graph.kind(entry["of"], f"{where}.of")

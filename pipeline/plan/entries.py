@@ -24,6 +24,7 @@ SECTIONS = (
     "attacks",
     "methods",
     "averages",
+    "weights",
     "parents",
     "victims",
     "suites",
@@ -32,6 +33,7 @@ SECTIONS = (
     "planned",
     "resources",
 )
+OWN = ("members", "weights")  # keys of a method that are no fields
 ROWS = ("victims", "averages", "methods")  # sections that a table's row may name
 
 
@@ -202,11 +204,9 @@ class Entries(Scale):
         merged = {**entry, **own}
         fields = values.coerce(merged, types, where, eps_factor=Fraction(1))
         checks.recipe(fields, where)
-        before = fields["epochs"]
-        cut = dict(self.part("recipe"))
-        if "epochs" in cut:  # a scale only shrinks
-            where_cut = f"params.yaml: {self._where('recipe')}.epochs"
-            epochs = values.as_int(cut["epochs"], where_cut, 1)
+        before, cut = fields["epochs"], self.recipe_cut(name)
+        self.cut("recipes", name, {"epochs": entry["epochs"]})
+        if epochs := int(cut.get("epochs", 0)):  # a scale only shrinks
             if "epochs" in own:  # longer or shorter than its recipe, as before
                 epochs = max(1, round(epochs * before / entry["epochs"]))
             cut["epochs"] = min(before, epochs)
@@ -219,10 +219,9 @@ class Entries(Scale):
     def training(self, name: str, setting: Setting) -> tuple[Entry, int]:
         """The recipe that method `name` trains by, and its epochs before the scale."""
         root, entry = self.entry("methods", name)
-        entry = {**entry, **self.overrides(setting, self.component("methods", root).types)}
-        return self.recipe(
-            setting.recipe, {k: v for k, v in entry.items() if k in self.recipe_types}
-        )
+        entry |= self.overrides(setting, self.component("methods", root).types)
+        own = {k: v for k, v in entry.items() if k in self.recipe_types}
+        return self.recipe(setting.recipe, own)
 
     def method(self, name: str, setting: Setting) -> tuple[Resolved, Entry]:
         """A method's own fields, epochs rescaled, and the recipe it trains by."""
@@ -232,8 +231,10 @@ class Entries(Scale):
     def _method(self, name: str, setting: Setting) -> tuple[Resolved, Entry]:
         root, entry = self.entry("methods", name)
         types = self.component("methods", root).types
-        entry = {**entry, **self.overrides(setting, types)}
-        entry = {k: v for k, v in entry.items() if k not in self.recipe_types and k != "members"}
+        entry |= self.overrides(setting, types)
+        entry = {k: v for k, v in entry.items() if k not in {*self.recipe_types, *OWN}}
+        if setting.eps is not None and types.get("eps") == "Radius":
+            entry["eps"] = setting.eps  # of a method that crafts by itself
         recipe, before = self.training(name, setting)
         factor = self.stand_in(setting.dataset)[1]
         found = self.resolve("methods", name, entry, factor)

@@ -9,7 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline.plan import Figure, Plan, Record, Run, TransferSet
+from pipeline.plan.averaged import snapshots
 from pipeline.plan.entries import Dataset, Entries
+from pipeline.plan.values import Entry
 
 NATIVE = 32  # pixels of a side at which `macs` are stated
 PROCESS = 3  # seconds in which a job's process loads torch and its data
@@ -55,9 +57,39 @@ def run_flops(plan: Plan, run: Run) -> int | None:
     images = min(images, spec["recipe"]["train_images"] or images)
     crafting = passes(spec["attack"]["fields"]) if spec["attack"] else 0
     if run.stage == "average":
-        return images * _pass_cost(run.spec["average"]["fields"]["bn_data"], crafting) * 2 * macs
+        once = images * _pass_cost(run.spec["average"]["fields"]["bn_data"], crafting) * 2 * macs
+        if not run.spec.get("best"):
+            return once
+        judged = int(run.dataset.fields["validation"]) * passes(spec["validation_attack"]["fields"])
+        return snapshots(plan.graph, run) * (once + judged * 2 * macs)
+    assistants = _assistants(plan, run)
+    if assistants is None:
+        return None
+    if not assistants or spec["method"]["fields"].get("student_input") == "own":
+        crafting += _particle_passes(spec, run.members)
+    own = (crafting + 3) * macs
+    along = sum((_particle_passes(spec, len(assistants)) + 3) * m for m in assistants)
     epochs: int = spec["recipe"]["epochs"]
-    return images * epochs * (crafting + 3) * 2 * macs
+    return images * epochs * 2 * (own + along)
+
+
+def _assistants(plan: Plan, run: Run) -> list[int] | None:
+    """Multiply-adds of each network that trains along: an Arch field `teacher_arch` and the
+    number in `teachers` say which and how many."""
+    fields = run.spec["method"]["fields"]
+    found: list[int | None] = []
+    for name in run.spec.get("archs", {}):
+        arch = run.arch if fields[name] == "same" else plan.entries.arch(fields[name]).name
+        macs = _image_macs(plan, arch, run.dataset)
+        found += [macs] * int(fields.get(f"{name.removesuffix('_arch')}s", 1))
+    return None if None in found else [m for m in found if m is not None]
+
+
+def _particle_passes(spec: Entry, models: int) -> int:
+    """Passes of one network in crafting by the method itself, one particle for each network."""
+    fields = spec["method"]["fields"]
+    others = models if fields.get("gradients") == "every" and fields["kernel"] != "none" else 1
+    return passes(fields) * others if "steps" in fields else 0
 
 
 def record_flops(plan: Plan, record: Record) -> int | None:
@@ -102,10 +134,9 @@ def passes(fields: dict[str, Any]) -> int:
     return int(restarts * (2 * steps * looks + queries))
 
 
-def arch_resources(plan: Plan, run: Run) -> dict[str, int] | None:
-    """What `resources:` states of a run's arch, or of the next one that it is based on."""
+def arch_resources(plan: Plan, name: str) -> dict[str, int] | None:
+    """What `resources:` states of an arch, or of the next one that it is based on."""
     stated, archs = plan.entries.section("resources"), plan.entries.section("archs")
-    name = run.arch
     while name not in stated and "base" in archs[name]:
         name = archs[name]["base"]
     return stated.get(name)
@@ -113,11 +144,14 @@ def arch_resources(plan: Plan, run: Run) -> dict[str, int] | None:
 
 def forward_macs(plan: Plan, run: Run) -> int | None:
     """Multiply-adds of one image through every member of a run, scaled by its area."""
-    stated = arch_resources(plan, run)
-    if stated is None:
-        return None
-    macs, size = int(stated["macs"]), int(run.dataset.fields["size"])
-    return macs * run.members * size**2 // NATIVE**2
+    macs = _image_macs(plan, run.arch, run.dataset)
+    return None if macs is None else macs * run.members
+
+
+def _image_macs(plan: Plan, name: str, dataset: Dataset) -> int | None:
+    stated = arch_resources(plan, name)
+    size = int(dataset.fields["size"])
+    return None if stated is None else int(stated["macs"]) * size**2 // NATIVE**2
 
 
 def _training_images(entries: Entries, dataset: Dataset) -> int | None:

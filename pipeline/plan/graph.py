@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan import adopted, averaged, checks, schema, suites, values
+from pipeline.plan import adopted, averaged, checks, schema, suites, values, warm
 from pipeline.plan.artifacts import (
     Cell,
     Element,
@@ -166,6 +166,7 @@ class Graph:
             if t == "Parent" and fields[k] != "none"
         }
         archs = self._archs(method, setting)
+        start, file = warm.spec(entries, method.name)
         own = {
             k: self._crafting(fields[k], factor, setting.eps)
             for k, t in types.items()
@@ -185,10 +186,11 @@ class Graph:
             "parents": {k: tail(v.id) for k, v in edges.items()},
             **({"attacks": own} if own else {}),  # of the method itself
             **({"archs": archs} if archs else {}),
+            **start,
         }
         id = f"{dataset.name}-{arch.name}-{method.name}-s{seed}-{digest(spec)}"
         parents = tuple(e.run for v in edges.values() for e in v.elements)
-        run = Run(id, "train", method.name, dataset, arch.name, spec, members, parents, edges)
+        run = Run(id, "train", method.name, dataset, arch.name, spec, members, parents, edges, file)
         return self.runs.setdefault(id, run)
 
     def _crafting(self, name: str, factor: Fraction, eps: Any) -> Entry | None:

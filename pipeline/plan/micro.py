@@ -43,7 +43,7 @@ def params_for(params: Entry, kind: str, name: str, has_cifar10: bool) -> Entry:
     """
     cut = copy.deepcopy(params)
     demo = cut["scales"]["demo"]
-    demo["recipe"], demo["images"], demo["tables"] = dict(CUT), 40, {}
+    demo["recipe"], demo["images"], demo["tables"], demo["recipes"] = dict(CUT), 40, {}, {}
     demo["figures"], cut["figures"] = {}, {}
     names = entries_of(cut, kind, name)
     cut["suites"]["micro"] = {"attacks": ["pgd10"]}

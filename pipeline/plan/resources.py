@@ -101,7 +101,7 @@ class Resources:
 
     def runs_per_gpu(self, run: Run) -> int:
         """How many trainings of this arch share a GPU; 1 where there is none."""
-        stated = arch_resources(self.plan, run)
+        stated = arch_resources(self.plan, run.arch)
         return stated["runs_per_gpu"] if stated and self.gpus("train") else 1
 
     def _artifact(self, wildcards: Any) -> Run | Record | TransferSet | Figure:

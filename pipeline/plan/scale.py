@@ -17,6 +17,7 @@ KEYS = (
     "stand_ins",
     "archs",
     "recipe",
+    "recipes",
     "attacks",
     "members",
     "images",
@@ -25,7 +26,7 @@ KEYS = (
     "figures",
     "gflops",
 )
-NAMES = {"stand_ins": "datasets", "archs": "archs", "attacks": "attacks"}
+NAMES = {"stand_ins": "datasets", "archs": "archs", "recipes": "recipes", "attacks": "attacks"}
 NAMES |= {"tables": "tables", "figures": "figures"}
 DEVICES = ("cpu", "cuda", "auto")
 GFLOPS = 20000  # what one GPU sustains, where a scale says nothing
@@ -44,13 +45,15 @@ class Scale:
         _, self.scale = values.inherit(scales, "scales", self.scale_name)
         values.only(self.scale, KEYS, f"scales.{self.scale_name}")
         self.recipe_types = class_fields(ROOT / "pipeline" / "recipe.py", "Recipe")
-        values.only(self.part("recipe"), self.recipe_types, self._where("recipe"))
+        self._check_recipe(self.part("recipe"), self._where("recipe"))
         for key, section in NAMES.items():
             for name, cut in self.part(key).items():
                 where = f"{self._where(key)}.{name}"
                 values.find(self.section(section), where, name)
                 if key != "archs" and not isinstance(cut, dict):
                     raise UserError(f"params.yaml: {where}: must be a mapping, found {cut!r}")
+                if key == "recipes":
+                    self._check_recipe(cut, where)
         self.threads = values.as_int(self.scale.get("threads", 1), self._named("threads"), 1)
         # `auto` is cuda where there is one
         self.device = checks.one_of(
@@ -81,6 +84,14 @@ class Scale:
         if not isinstance(part, dict):
             raise UserError(f"{self._named(key)}: must be a mapping, found {part!r}")
         return part
+
+    def _check_recipe(self, cut: Entry, where: str) -> None:
+        values.only(cut, self.recipe_types, where)
+        values.as_int(cut.get("epochs", 1), f"params.yaml: {where}.epochs", 1)
+
+    def recipe_cut(self, name: str) -> Entry:
+        """What the scale changes of a recipe: of every one, and nearer, of this one by name."""
+        return {**self.part("recipe"), **self.part("recipes").get(name, {})}
 
     def _gflops(self) -> float:
         """What the machine sustains, for estimates."""

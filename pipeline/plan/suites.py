@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pipeline.plan.graph import Graph
 
 STORED = "set"  # component of an attack whose images are a transfer set's
-KEYS = ("attacks", "leave", "eps", "surrogates")
+KEYS = ("attacks", "leave", "eps", "surrogates", "peers", "split")
+SPLITS = ("test", "validation")
 SAME = "same"  # `of: same` in a surrogate's entry: the method of the row that is attacked
 
 
@@ -44,11 +45,25 @@ def check(entries: Entries, suite: str) -> Entry:
         checks.names(entry["surrogates"], entries.section("victims"), f"{where}.surrogates")
     if "eps" in entry and not (isinstance(entry["eps"], list) and entry["eps"]):
         raise UserError(f"params.yaml: {where}.eps: needs a list of radii")
-    if not isinstance(entry.get("leave", False), bool):
-        raise UserError(f"params.yaml: {where}.leave: {entry['leave']!r} is not true or false")
+    for key in ("leave", "peers"):
+        if not isinstance(entry.get(key, False), bool):
+            raise UserError(f"params.yaml: {where}.{key}: {entry[key]!r} is not true or false")
+    split = checks.one_of(entry.get("split", "test"), SPLITS, f"{where}.split")
+    if split != "test" and "surrogates" in entry:
+        raise UserError(f"params.yaml: {where}.split: transfer sets are of test images")
     if entry.get("leave") and ("eps" in entry or "surrogates" in entry):
         raise UserError(f"params.yaml: {where}.leave: a sweep or transfer suite judges every image")
     return entry
+
+
+def has_peers(entries: Entries, suite: str) -> bool:
+    """Whether its records say what every member's peers answer."""
+    return bool(check(entries, suite).get("peers", False))
+
+
+def split(entries: Entries, suite: str) -> str:
+    """The images a suite attacks: test, or validation, on which choices may be made."""
+    return str(check(entries, suite).get("split", "test"))
 
 
 def _attacks(entry: Entry) -> Iterator[tuple[str, str, Any]]:
@@ -78,6 +93,11 @@ def record(graph: "Graph", victim: Victim, suite: str, setting: Setting, images:
         found = [(n, {**spec, "surrogate": entries.surrogate(a)}) for n, a, spec in suited]
     if not found:
         raise UserError(f"params.yaml: suites.{suite}: has no attack for {victim.entry}")
+    asked = {k: entry[k] for k in ("leave", "peers") if entry.get(k)}
+    if split(entries, suite) == "validation":
+        asked["split"], images = "validation", int(victim.dataset.fields["validation"])
+    if has_peers(entries, suite) and victim.members == 1:
+        raise UserError(f"params.yaml: suites.{suite}.peers: {victim.entry} has one member")
     spec = {
         "core": entries.core["evaluate"],
         "victim": tail(victim.id),
@@ -85,7 +105,7 @@ def record(graph: "Graph", victim: Victim, suite: str, setting: Setting, images:
         "attacks": found,
         "images": images,
         "threads": entries.threads,
-        **({"leave": True} if leave else {}),
+        **asked,
     }
     id = f"{victim.id}/{suite}-{digest(spec)}"
     made_record = Record(id, victim, suite, tuple(found), images, spec, leave, tuple(sets))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan import checks, schema, suites, values
+from pipeline.plan import checks, schema, suites, values, warm
 from pipeline.plan.artifacts import Cell, Table, tail
 from pipeline.plan.entries import Entries, Setting
 from pipeline.plan.graph import Graph
@@ -31,9 +31,12 @@ KEYS = (
     "reference",
     "reported",
 )
-MEMBERS = ("oracle", "vote", "regret", "alone")  # what the members say without the victim's rule
+# What the members say without the victim's rule; and against their peers, where a suite asks them
+MEMBERS = ("oracle", "none", "vote", "regret", "alone")
+PEERS = ("peers", "ahead", "behind", "gap", "gaps")
 VIEWS = ("all", "k10")  # all members right, and right in 10 queries: random victims only
 COSTS = ("members", "parameters", "train_flops", "inference_macs")
+DISK = "trajectory_bytes"  # of the snapshots an average takes, their parameters in float32
 POOLS = ("runs", "records", "snapshots", "transfer", "metrics")  # folders of results/
 
 
@@ -77,6 +80,8 @@ def entry_of(graph: Graph, name: str, all_rows: bool) -> Entry:
     entries = graph.entries
     _, whole = entries.entry("tables", name)
     values.only(whole, whole, f"tables.{name}", must=KEYS)
+    is_apart(entries, name)
+    whole.pop("apart", None)
     entry = entries.cut("tables", name, _shrunk(entries, whole, f"tables.{name}"))
     if all_rows:
         entry["rows"] = whole["rows"]
@@ -113,11 +118,14 @@ def _check_columns(graph: Graph, entry: Entry, where: str) -> None:
     known = {*attacks, *entry["suites"], *(f"{s}_worst" for s in entry["suites"])}
     known |= {f"{c}_{view}" for c in known for view in VIEWS}
     known |= {f"{a}_{rule}" for a in attacks for rule in MEMBERS}
+    asked = [s for s in whole if suites.has_peers(graph.entries, s)]
+    told = ["clean", *(a for s in asked for a in suites.names(graph.entries, s))] if asked else []
+    known |= {f"{a}_{rule}" for a in told for rule in PEERS}
     if not isinstance(entry["means"], dict):
         raise UserError(f"params.yaml: {where}.means: needs a mapping from a name to columns")
     for name, parts in entry["means"].items():
         checks.names(parts, known, f"{where}.means.{name}")
-    known |= {*COSTS, *entry["means"], *planned(graph)}
+    known |= {*COSTS, DISK, *entry["means"], *planned(graph)}
     checks.names(entry["columns"], known, f"{where}.columns")
 
 
@@ -130,6 +138,14 @@ def planned(graph: Graph) -> list[str]:
         if values.as_word(name, "params.yaml: planned") in graph.kinds:
             raise UserError(f"params.yaml: planned: {name} exists; take it off the list")
     return names
+
+
+def is_apart(entries: Entries, name: str) -> bool:
+    """Whether a table is made when asked for by its name, and not with all others."""
+    apart = entries.entry("tables", name)[1].get("apart", False)
+    if not isinstance(apart, bool):
+        raise UserError(f"params.yaml: tables.{name}.apart: {apart!r} is not true or false")
+    return apart
 
 
 def _shrunk(entries: Entries, entry: Entry, where: str) -> Entry:
@@ -192,7 +208,10 @@ def cells_of(graph: Graph, entry: Entry) -> list[Cell]:
     cells: dict[Any, Cell] = {}
     to_come = planned(graph)
     for row, setting in _settings(entry):
-        cell = _planned_cell(row, setting) if row in to_come else _cell(graph, row, setting, entry)
+        lacks = "planned" if row in to_come else ""
+        if warm.lacks(graph.entries, graph.kinds, row):
+            lacks = warm.LACKS
+        cell = _empty(row, setting, lacks) if lacks else _cell(graph, row, setting, entry)
         # a single network stands once beside 3, 5 and 8 members
         same = cell.victim.id if cell.victim else setting.members
         s = setting
@@ -204,8 +223,8 @@ def cells_of(graph: Graph, entry: Entry) -> list[Cell]:
     ]
 
 
-def _planned_cell(row: str, setting: Setting) -> Cell:
-    return Cell(row, setting, setting.members, setting.seed, None, {}, None)
+def _empty(row: str, setting: Setting, lacks: str) -> Cell:
+    return Cell(row, setting, setting.members, setting.seed, None, {}, None, lacks)
 
 
 def _cell(graph: Graph, row: str, setting: Setting, entry: Entry) -> Cell:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import Figure, Plan, Record, Run, Target, TransferSet, Victim
+from pipeline.plan import Figure, Plan, Record, Run, Target, TransferSet, Victim, tables
 from pipeline.plan.inputs import outputs, paths_of, wanted
 from pipeline.plan.state import NEED, headline, is_current, states
 
@@ -139,8 +139,8 @@ def train_pattern(plan: Plan) -> str:
 
 
 def uncut_tables(plan: Plan) -> list[str]:
-    """Every table with every row, whatever the scale shows by default."""
-    names = plan.entries.section("tables")
+    """Every table with every row, whatever the scale shows; but those that are made `apart`."""
+    names = [n for n in plan.entries.section("tables") if not tables.is_apart(plan.entries, n)]
     return [str(plan.tables.get(f"{n}_all", plan.tables[n]).path) for n in names]
 
 

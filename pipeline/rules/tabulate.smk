@@ -12,6 +12,7 @@ rule tabulate:
     log:
         "logs/tabulate/{folder}{table}.log",
     wildcard_constraints:
+        table=r"(?!claims\.)[a-z0-9_]+",
         folder=jobs.table_folder(PLAN),
     conda:
         ENVIRONMENT
