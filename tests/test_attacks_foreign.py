@@ -13,7 +13,7 @@ from victims import EPS, Exact, held_out, right, trained
 from pipeline import registry
 from pipeline.attacks.torchattacks import Torchattacks
 from pipeline.errors import UserError
-from pipeline.plan.entries import Entries
+from pipeline.plan.entries import STAGES, Entries
 from pipeline.plan.values import fraction
 
 
@@ -114,7 +114,7 @@ def test_unknown_classes_and_arguments_are_named(name: str, arguments: dict) -> 
 
 
 def entries(attacks: dict) -> Entries:
-    core = {s: 1 for s in ("prepare", "train", "average", "transfer", "evaluate", "tabulate")}
+    core = dict.fromkeys(STAGES, 1)
     return Entries({"core": core, "scales": {"paper": {}}, "scale": "paper", "attacks": attacks})
 
 
