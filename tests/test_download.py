@@ -36,7 +36,7 @@ BATCHES = cifar_files([f"data_batch_{i}" for i in range(1, 6)])
 PARAMS = f"""
 scale: paper
 scales: {{paper: {{}}}}
-core: {{prepare: 1, train: 1, average: 1, transfer: 1, evaluate: 1, tabulate: 1}}
+core: {{prepare: 1, train: 1, average: 1, transfer: 1, evaluate: 1, tabulate: 1, figure: 1}}
 mirror: params_mirror
 datasets:
   digits: {{classes: 10, channels: 1, size: 8, test: 720, validation: 180, split_seed: 0,

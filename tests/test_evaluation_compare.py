@@ -112,7 +112,7 @@ def test_lint_passes_what_is_sound_and_names_what_is_not(here, capsys, monkeypat
         lint.main([])
     out = capsys.readouterr().out
     assert stop.value.code == 1
-    assert f"FAIL {record.victim.id}, 30 images: C9: fgsm is right where" in out
+    assert f"FAIL {record.victim.id}, 30 test images: C9: fgsm is right where" in out
     assert "note a note" in out
     record.path.write_bytes(pack({**arrays, "fgsm/linf": np.full(30, 0.5, np.float32)}))
     with pytest.raises(SystemExit):
