@@ -14,7 +14,7 @@ table1: setup  ## every stage, from data to results/table1.csv, at the scale of 
 
 test: setup  ## what CI runs
 	$(MAKE) lint typecheck
-	python -m pytest tests
+	python -m pytest tests --numprocesses $(CORES) --dist loadfile
 
 cluster: setup  ## on a private SLURM alone (needs root; .ci/slurm installs it)
 	./.ci/slurm
