@@ -71,7 +71,7 @@ class Project:
         self.env["OMP_NUM_THREADS"] = "1"
         self.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.env['PATH']}"
         ignore = shutil.ignore_patterns("__pycache__")
-        for name in ("pipeline", "profiles", "slurm", "envs", "data/reported"):
+        for name in ("pipeline", "profiles", "slurm", "envs", "data/reported", "data/claims"):
             shutil.copytree(ROOT / name, self.folder / name, ignore=ignore)
         shutil.copy(ROOT / "Snakefile", self.folder)
         self.write(params)

@@ -62,7 +62,8 @@ def copy_project(folder: Path, params: dict[str, Any]) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("pipeline", "profiles", "envs"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    shutil.copytree(ROOT / "data" / "reported", folder / "data" / "reported")
+    for name in ("reported", "claims"):
+        shutil.copytree(ROOT / "data" / name, folder / "data" / name)
     shutil.copy(ROOT / "Snakefile", folder)
     write_params(folder, params)
     return folder
