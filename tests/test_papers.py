@@ -2,11 +2,10 @@
 
 import copy
 import json
-import shutil
 
 import pandas as pd
 import pytest
-from projects import ROOT, TINY, copy_project, jobs, published, run
+from projects import TINY, copy_project, jobs, published, run
 
 pytestmark = pytest.mark.workflow
 
@@ -59,7 +58,6 @@ def small() -> dict:
 
 def test_a_small_table_of_each_paper_and_its_claims_are_built_by_one_command(tmp_path):
     folder = copy_project(tmp_path / "project", small())
-    shutil.copytree(ROOT / "data" / "claims", folder / "data" / "claims")
     run(folder, "tables")
     rows = {}
     for name in PAPERS:
