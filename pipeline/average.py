@@ -129,7 +129,7 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
         BatchNormPass(spec, run, split, average).apply(members)
         return members
 
-    paths, work = snapshot_paths(plan, run, average), Path("work/runs") / run.id
+    paths, work = snapshot_paths(plan, run, average), run.work
     details = {"id": run.id, "spec": run.spec, "inherited": models.inherited_flops([source])}
     if run.spec.get("best"):
         judge = best_epoch.Judge(spec, run, where)

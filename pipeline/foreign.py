@@ -27,10 +27,6 @@ def read(path: Path) -> Weights:
         if path.suffix == ".safetensors":
             return load_file(path)
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: is missing; put it there, or mend `file` in params.yaml"
-        ) from None
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: cannot be read as plain weights ({reason})") from error
@@ -46,12 +42,13 @@ def read(path: Path) -> Weights:
 
 
 def verified(path: Path, expected: str) -> Weights:
-    """The tensors of the file with exactly this sha256."""
-    weights = read(path)
+    """The tensors of the file with exactly this sha256, which is checked before it is opened."""
+    if not path.exists():
+        raise UserError(f"{path}: is missing; put it there, or mend `file` in params.yaml")
     found = sha256_of(path)
     if found != expected:
         raise UserError(f"{path}: its sha256 is {found}, params.yaml says {expected}")
-    return weights
+    return read(path)
 
 
 def start(members: list[nn.Module], path: Path, spec: Entry) -> None:

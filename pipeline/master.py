@@ -32,7 +32,7 @@ def begin(fingerprint: str) -> None:
     """
     for folder in WRITTEN:  # Snakemake itself ends in a trace
         write_atomic(Path(folder) / ".writable", b"")
-        (Path(folder) / ".writable").unlink()
+        (Path(folder) / ".writable").unlink(missing_ok=True)  # another master begins too
     _HELD.enter_context(hold("master", patient=False))
     cancel_orphans()
     _STARTED.append(frozen.freeze(fingerprint).stat().st_mtime_ns)

@@ -1,6 +1,7 @@
 """Loss surfaces over two directions: their numbers and their picture."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from pipeline.plane import offsets
 
 WHOLE, ALONE = "all members", "one network"
 LEVELS, LEAST = 25, 1e-6  # of losses, which are drawn logarithmically
+Line = tuple[str, str, float, float, float]
 COLUMNS = ("row", "of", "along", "across", "loss")
 
 
@@ -24,7 +26,7 @@ def surface(
     length: float,
     losses: Callable[[float, float], tuple[Tensor, Tensor]],
     members: int,
-) -> list[tuple[str, str, float, float, float]]:
+) -> list[Line]:
     """Lines of COLUMNS: mean loss of the first `members` members and of all of them, at every
     point (along, across) of a grid of +-length."""
     lines = []
@@ -38,6 +40,11 @@ def surface(
             found[whole] = float(whole_B.mean())
             lines += [(label, of, along, across, loss) for of, loss in found.items()]
     return lines
+
+
+def frame(surfaces: Iterable[list[Line]]) -> pd.DataFrame:
+    """The numbers of all rows' surfaces."""
+    return pd.DataFrame(chain.from_iterable(surfaces), columns=list(COLUMNS))
 
 
 def draw(frame: pd.DataFrame, title: str, names: tuple[str, str]) -> bytes:

@@ -57,7 +57,7 @@ def test_without_packs_training_follows_the_syntax_too():
     alone = {name: {"runs_per_gpu": 1} for name in PARAMS["resources"] if name in PARAMS["archs"]}
     resources = Resources(changed(**alone), "gpu:a100")
     assert resources.of("train")["gpu"] == 1 and "gres" not in resources.of("train")
-    assert resources.packs() == {}
+    assert resources.packs == {}
 
 
 def test_an_unknown_syntax_is_refused(plan):
@@ -92,7 +92,7 @@ def test_small_nets_share_a_gpu_and_are_given_the_time_for_it():
     settings = SimpleNamespace(group_components={"other": 2})
     assert Resources(few).pack(wildcards, settings) is None
     assert Resources(many).pack(wildcards, settings) == "pack_5"
-    assert settings.group_components == Resources(many).packs() | {"other": 2}
+    assert settings.group_components == Resources(many).packs | {"other": 2}
     assert settings.group_components["pack_5"] == 5
     assert Resources(many).pack(SimpleNamespace(run=large.id), settings) is None
     start = PARAMS["resources"]["train"]["minutes"]
@@ -103,7 +103,7 @@ def test_small_nets_share_a_gpu_and_are_given_the_time_for_it():
 
 def test_nothing_is_packed_where_there_is_no_gpu():
     resources = Resources(Plan(published() | {"scale": "demo"}))
-    assert resources.packs() == {} and not {"gpu", "gres"} & set(resources.of("train"))
+    assert resources.packs == {} and not {"gpu", "gres"} & set(resources.of("train"))
 
 
 def test_an_arch_without_an_entry_is_packed_as_the_one_it_is_based_on():

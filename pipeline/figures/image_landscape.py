@@ -32,10 +32,9 @@ class ImageLandscape:
 
     def numbers(self, shown: list[Loaded]) -> pd.DataFrame:
         """Losses by row, member and point."""
-        lines = [line for item in shown for line in self._surface(item)]
-        return pd.DataFrame(lines, columns=list(surface.COLUMNS))
+        return surface.frame(self._surface(item) for item in shown)
 
-    def _surface(self, item: Loaded) -> list[tuple[str, str, float, float, float]]:
+    def _surface(self, item: Loaded) -> list[surface.Line]:
         steepest, random = directions(item.victim, item.images, item.labels, item.ids, self.seed)
 
         @torch.no_grad()

@@ -1,7 +1,7 @@
 """Each member against its peers, all other members (AUTE, Appendix B): counts and margins."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
@@ -73,13 +73,13 @@ class Peers:
         return drawn((4.6 * len(groups), 5.6), title, paint)
 
 
-def _bars(panel: object, values: pd.DataFrame, names: list[str]) -> None:
+def _bars(panel: Any, values: pd.DataFrame, names: list[str]) -> None:
     for shift, column, name in zip((-0.2, 0.2), values, names, strict=True):
         places = [place + shift for place in range(len(values))]
-        panel.bar(places, values[column], width=0.4, label=name)  # type: ignore[attr-defined]
-    panel.legend(fontsize=SMALL - 1)  # type: ignore[attr-defined]
-    panel.margins(y=0.3)  # type: ignore[attr-defined]
-    panel.grid(axis="y", alpha=0.3)  # type: ignore[attr-defined]
+        panel.bar(places, values[column], width=0.4, label=name)
+    panel.legend(fontsize=SMALL - 1)
+    panel.margins(y=0.3)
+    panel.grid(axis="y", alpha=0.3)
 
 
 def compare(member: Tensor, peers: Tensor, labels: Tensor) -> tuple[float, ...]:

@@ -35,10 +35,9 @@ class WeightLandscape:
 
     def numbers(self, shown: list[Loaded]) -> pd.DataFrame:
         """Losses by row, member and point."""
-        lines = [line for item in shown for line in self._surface(item)]
-        return pd.DataFrame(lines, columns=list(surface.COLUMNS))
+        return surface.frame(self._surface(item) for item in shown)
 
-    def _surface(self, item: Loaded) -> list[tuple[str, str, float, float, float]]:
+    def _surface(self, item: Loaded) -> list[surface.Line]:
         first, second = (directions(item.victim, self.seed, axis) for axis in (0, 1))
 
         def at(along: float, across: float) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import math
 import os
 import re
 from collections.abc import Iterable
+from functools import cached_property
 from typing import Any
 
 from pipeline.errors import UserError
@@ -12,8 +13,8 @@ from pipeline.plan.audit import STAGE_KEYS
 from pipeline.plan.estimate import arch_resources, seconds
 
 SYNTAX = re.compile(r"(gpu|gres)(?::([A-Za-z0-9_.]+))?")
-# sbatch's own variables, which the executor's options would otherwise hide
 PACK = "ROBUST_PACK"  # ids of runs, in the environment of jobs that share an allocation
+# sbatch's own variables, which the executor's options would otherwise hide
 SITE = {
     "slurm_account": "SBATCH_ACCOUNT",
     "slurm_partition": "SBATCH_PARTITION",
@@ -90,10 +91,11 @@ class Resources:
         Snakemake's group settings come from the command line, after the rules are read and before
         groups are made of their jobs: here is the moment to say how large ours are.
         """
-        settings.group_components = {**self.packs(), **settings.group_components}
-        run = self.plan.run(wildcards.run)
-        return f"pack_{self.runs_per_gpu(run)}" if self.runs_per_gpu(run) > 1 else None
+        settings.group_components = {**self.packs, **settings.group_components}
+        count = self.runs_per_gpu(self.plan.run(wildcards.run))
+        return f"pack_{count}" if count > 1 else None
 
+    @cached_property
     def packs(self) -> dict[str, int]:
         """How many runs go into one job of each group."""
         counts = {self.runs_per_gpu(run) for run in self.plan.graph.runs.values()}
@@ -118,6 +120,6 @@ class Resources:
         count = self.gpus(stage)
         if not count:
             return {}
-        if self.kind == "gres" or (stage == "train" and self.packs()):
+        if self.kind == "gres" or (stage == "train" and self.packs):
             return {"gres": f"gpu:{self.model}:{count}" if self.model else f"gpu:{count}"}
         return {"gpu": count, **({"gpu_model": self.model} if self.model else {})}
