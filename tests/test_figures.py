@@ -27,6 +27,7 @@ from pipeline.figures.peers import BOTH, MEMBER, PEERS, Peers, compare
 from pipeline.figures.peers import NONE as NEITHER
 from pipeline.figures.regions import CHOSEN, VICTIM, Regions, predictions
 from pipeline.figures.weight_landscape import WeightLandscape
+from pipeline.figures.weights import Weights, last_convolution
 from pipeline.images import Split
 from pipeline.losses import cross_entropy
 from pipeline.perturb import directions, moved
@@ -456,6 +457,41 @@ def test_an_attack_without_particles_is_refused():
         kind.numbers([loaded(members=1)])
 
 
+# ---- weights
+
+
+def test_weights_are_those_of_the_last_spatial_convolution_over_members_and_seeds():
+    frame = Weights(bins=8).numbers([loaded(members=2), loaded(members=1)])  # two seeds
+    net = loaded(members=1).victim.members[0]
+    layers = [(n, m) for n, m in net.named_modules() if isinstance(m, nn.Conv2d)]
+    name, layer = [(n, m) for n, m in layers if m.kernel_size == (3, 3)][-1]
+    assert name.startswith("body.2.rest") and layers[-1][1].kernel_size == (1, 1), layers
+    assert frame["count"].sum() == 3 * layer.weight.numel()
+    own = layer.weight.double().flatten().numpy()
+    assert np.array_equal(last_convolution(net), own)
+    alone = Weights(bins=8).numbers([loaded(members=1)])
+    assert alone["deviation"].iloc[0] == pytest.approx(own.std(), rel=1e-12)
+    assert alone["count"].tolist() == np.histogram(own, bins=8)[0].tolist()
+    assert (alone["low"].iloc[0], alone["high"].iloc[-1]) == (own.min(), own.max())
+
+
+def test_rows_share_bins_over_all_their_weights():
+    wide, narrow = loaded(members=1, label="wide"), loaded(members=1, label="narrow")
+    for net in narrow.victim.members:
+        for value in net.parameters():
+            value.mul_(0.1)
+    frame = Weights(bins=10).numbers([wide, narrow])
+    rows = {row: own.reset_index(drop=True) for row, own in frame.groupby("row")}
+    assert rows["wide"]["low"].equals(rows["narrow"]["low"])
+    assert rows["narrow"]["deviation"].iloc[0] < 0.2 * rows["wide"]["deviation"].iloc[0]
+    assert (rows["narrow"]["count"] > 0).sum() < (rows["wide"]["count"] > 0).sum()
+
+
+def test_a_net_without_a_spatial_convolution_is_refused():
+    with pytest.raises(UserError, match="Linear stores no weights of a convolution"):
+        last_convolution(nn.Linear(2, 2))
+
+
 # ---- pictures
 
 
@@ -484,6 +520,7 @@ KINDS = {
     "peers": (Peers(attack="pgd10", images=IMAGES), two),
     "regions": (Regions(radius=0.1, half=2, shown=1, seed=0), two),
     "particles": (PARTICLES, lambda: [loaded(members=1)]),
+    "weights": (Weights(bins=8), two),
 }
 
 
