@@ -1,6 +1,7 @@
 """Published numbers, typed once: printed beside ours only where everything matches."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -46,15 +47,20 @@ def rows_of(paper: str) -> pd.DataFrame:
 
 
 class Reported:
-    """The numbers of one paper; `entry` names the params entry that a printed row is."""
+    """The numbers of one paper, or of one of its tables (`printed`: its number, or `any`); `entry`
+    names the params entry that a printed row is."""
 
-    def __init__(self, plan: Plan, paper: str, means: dict[str, list[str]]) -> None:
+    def __init__(
+        self, plan: Plan, paper: str, means: dict[str, list[str]], printed: str | int = "any"
+    ) -> None:
         self.plan, self.means = plan, means
         self.rows = pd.DataFrame(columns=list(COLUMNS))
         if paper == "none":
             return
         self.path = _path(paper)
         self.rows = rows_of(paper)
+        if printed != "any":
+            self.rows = self.rows[self.rows["table"] == str(printed)]
 
     def value(self, cell: Cell, column: str) -> float | None:
         """The published accuracy (a fraction) of exactly this cell, or None."""
@@ -95,4 +101,9 @@ class Reported:
         parts = self.means.get(column, [column])
         if column in cell.records:  # the worst case of a suite
             parts = [name for name, _ in cell.records[column].attacks]
-        return all(p in specs and abs(specs[p]["fields"]["eps"] - radius) < 1e-9 for p in parts)
+        return all(p in specs and abs(_radius(specs[p]["fields"]) - radius) < 1e-9 for p in parts)
+
+
+def _radius(fields: dict[str, Any]) -> float:
+    """eps of an attack; nan of one that has none, which equals no printed radius."""
+    return float(fields.get("eps", fields.get("arguments", {}).get("eps", "nan")))

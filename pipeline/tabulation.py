@@ -41,9 +41,8 @@ class Tabulation:
 
     def __init__(self, plan: Plan, table: Table, partial: bool) -> None:
         self.plan, self.table, self.partial = plan, table, partial
-        self.reported = Reported(
-            plan, table.spec["entry"]["reported"], table.spec["entry"]["means"]
-        )
+        entry = table.spec["entry"]
+        self.reported = Reported(plan, entry["reported"], entry["means"], entry["printed"])
         self._arrays: dict[str, Arrays] = {}
         groups: dict[tuple[Any, ...], list[Cell]] = {}
         for cell in table.cells:

@@ -66,6 +66,7 @@ def last_convolution(net: nn.Module) -> NDArray[np.float64]:
     convolutions = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
     found = [c for c in convolutions if max(c.kernel_size) > 1]
     if not found:
-        raise UserError(f"params.yaml: figures: {type(net).__name__} stores no weights of a convolution")  # fmt: skip
+        kind = type(net).__name__
+        raise UserError(f"params.yaml: figures: {kind} stores no weights of a convolution")
     flat: NDArray[np.float64] = found[-1].weight.detach().double().flatten().cpu().numpy()
     return flat

@@ -22,6 +22,7 @@ TABLE: Entry = {
     "checkpoint": "last",
     "reference": "none",
     "reported": "none",
+    "printed": "any",
     "means": {},
 }
 

@@ -30,6 +30,7 @@ KEYS = (
     "checkpoint",
     "reference",
     "reported",
+    "printed",
 )
 # What the members say without the victim's rule; and against their peers, where a suite asks them
 MEMBERS = ("oracle", "none", "vote", "regret", "alone")
@@ -101,6 +102,8 @@ def entry_of(graph: Graph, name: str, all_rows: bool) -> Entry:
     if entry["reference"] != "none":
         graph.kind(entry["reference"], f"{where}.reference")
     values.as_word(entry["reported"], f"params.yaml: {where}.reported")
+    if entry["printed"] != "any":
+        values.as_int(entry["printed"], f"params.yaml: {where}.printed", 1)
     if not isinstance(entry["title"], str):
         raise UserError(f"params.yaml: {where}.title: {entry['title']!r} is no text")
     return entry | {k: _axis(graph, entry, k, where) for k in entry if k not in KEYS}
