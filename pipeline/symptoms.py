@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline.evidence import Evidence, exceeds, points
+from pipeline.evidence import Attack, Evidence, exceeds, points
 from pipeline.metrics import Z95, wilson, worst
+from pipeline.surrogates import SCALINGS
 
 MASKING = 0.08  # C10: accuracy under PGD may exceed the worst case by this much
 INCOMPLETE = 0.003  # C10: and must exceed it by this much, or the worst case is none
@@ -17,7 +18,7 @@ FLIPS = 0.001  # C12: verdicts that may depend on the size of the batch
 ZERO_GRADIENTS = 0.01  # C13: share of images without a gradient
 SAME_SIGNS = 0.999  # C15: agreement of the gradients of cross-entropy and margin
 RISES = 0.99  # C17: share of images whose loss an attack raises
-SCALING = 0.01  # C20: what scaling the logits may hide
+SCALING = 0.01  # C20: what scaling the logits may hide from a whole suite
 HALF_WIDTH = 0.06  # C19: of the 95 % interval where it is widest, at 50 %
 
 LINF = {"fgsm", "bim", "mim", "pgd", "eot_pgd", "di2"}  # gradient attacks on cross-entropy
@@ -99,14 +100,19 @@ def outputs(e: Evidence) -> Iterator[str]:
 def loss(e: Evidence) -> Iterator[str]:
     """An attack on cross-entropy raises it."""
     for attack in e.attacks:
-        ascends = attack.kind in LINF | {"PGD", "BIM"} and attack.field("loss", "ce") == "ce"
-        if not (ascends and attack.is_exact and attack.field("eps") and attack.field("steps", 1)):
+        if not (_ascends(attack) and attack.field("eps") and attack.field("steps", 1)):
             continue
         asked = attack.arrays["asked"]
         rises = attack.arrays["loss"][asked] > e.clean["clean/loss"][asked]
         share = float(rises.mean()) if len(rises) else 1.0
         if wilson(share, len(rises))[1] < RISES:
             yield f"{attack.name} raises the loss on {100 * share:.0f} % of images only"
+
+
+def _ascends(attack: Attack) -> bool:
+    """Whether it climbs the victim's own cross-entropy."""
+    kinds = LINF | {"PGD", "BIM"}
+    return attack.is_exact and attack.kind in kinds and attack.field("loss", "ce") == "ce"
 
 
 def side_effects(e: Evidence) -> Iterator[str]:
@@ -129,14 +135,17 @@ def images(e: Evidence) -> Iterator[str]:
 
 
 def scaling(e: Evidence) -> Iterator[str]:
-    """Logits divided or multiplied by 10 hide nothing."""
-    own = [a for a in e.attacks if a.is_exact]
-    for attack in e.attacks:
-        if attack.spec["surrogate"] not in ("cooled", "heated"):
-            continue
-        for same in own:
-            if same.spec["fields"] == attack.spec["fields"] and exceeds(
-                same.right, worst([same.right, attack.right]), SCALING
-            ):
-                gain = points(same.right, worst([same.right, attack.right]))
-                yield f"with {attack.spec['surrogate']} logits {same.name} finds {gain} more"
+    """Logits divided or multiplied by 10 hide nothing from all climbers of cross-entropy together.
+
+    Together, for a longer or luckier climb on the same logits may find as much; and those alone,
+    for attacks on the margin are blind to no scale: C10 compares with them.
+    """
+    scaled = [a for a in e.attacks if a.spec["surrogate"] in SCALINGS]
+    own = [a.right for a in e.attacks if _ascends(a)]
+    if not scaled or not own:
+        return
+    before = worst(own)
+    after = worst([before, *(a.right for a in scaled)])
+    if exceeds(before, after, SCALING):
+        names = ", ".join(a.name for a in scaled)
+        yield f"{names} find {points(before, after)} more than all climbs of its own loss"

@@ -46,6 +46,9 @@ onstart:
     try:
         guard.check_jobs(PLAN, workflow.dag.needrun_jobs())
         master.begin(FINGERPRINT)
+        master.look_once_a_job(
+            workflow.scheduler, workflow.scheduling_settings.max_jobs_per_timespan
+        )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)  # -q would swallow it
         raise WorkflowError("refused: see above") from None
