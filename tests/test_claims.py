@@ -123,7 +123,7 @@ def test_an_interval_decides_or_does_not(relation, points, low, high, verdict):
 
 
 def test_verdicts_are_those_of_the_records(tmp_path, monkeypatch):
-    """Rows by their words, another column of the same row, a difference of two rows."""
+    """Rows by their words, another column of the same row, a difference of two rows, a cost."""
     found = tiny.table_of(["standard", "pgd_at", "pgd_at_single", "to_come"])
     plan = tiny.place(tmp_path, monkeypatch, found)
     tiny.made(plan, ["standard", "pgd_at", "pgd_at_single"])
@@ -138,6 +138,11 @@ def test_verdicts_are_those_of_the_records(tmp_path, monkeypatch):
     assert ask("pgd_at", "standard cifar10 x1")[1].startswith(f"{difference:+.1f} [")
     assert ask("pgd_at", "pgd_at", "clean | pgd10", "at_least")[0] == "agrees"
     assert ask("pgd_at", "pgd_at - pgd_at", "clean")[0] == "agrees"
+    costs = {row.label: row.costs.get("train_flops") for row in ours._tabulation("table1").rows}
+    saved = 100 * (1 - costs["standard"] / costs["pgd_at"])
+    assert ask("standard", "pgd_at", "train_flops") == ("agrees", f"{saved:.1f} % saved")
+    assert ask("pgd_at", "standard", "train_flops")[0] == "does not"
+    assert ask("standard", "pgd_at", "parameters") == ("not in the table at this scale", "")
     assert ask("standard", "to_come") == ("planned", "")
     assert ask("standard", "pgd_at x8") == ("not in the table at this scale", "")
     assert ask("standard", "pgd_at", table="no_such") == ("not in the table at this scale", "")
