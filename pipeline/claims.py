@@ -15,6 +15,7 @@ from pipeline.errors import UserError, report
 from pipeline.files import write_atomic
 from pipeline.metrics import Verdicts
 from pipeline.plan import Plan, load_plan, values
+from pipeline.plan.tables import COSTS
 from pipeline.tabulation import Row, Tabulation
 
 TARGET = Path("results/claims.md")
@@ -48,7 +49,7 @@ class Ours:
 
     A side is a row, or one row minus another (`a - b`); table and column may differ by side
     (`x | y`). A row is named by words: its entry, and x5, data set, arch or axis where these are
-    needed to tell it from others.
+    needed to tell it from others. Of a cost, what counts is the share the better side saves.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -67,13 +68,18 @@ class Ours:
         unfinished = [row.status for row in rows if row and row.status != "done"]
         if unfinished:
             return unfinished[0], ""
+        points = float(claim["points"])
+        if claim["column"] in COSTS:
+            less, more = (row.costs[claim["column"]] for row in rows if row)
+            saved = 100 * (1 - less / more)
+            return _decide(claim["relation"], points, saved, saved), f"{saved:.1f} % saved"
         better, worse = (self._verdicts(*side) for side in sides)
         if len(better[0]) != len(worse[0]):
             return "judged on other images", ""
         found = metrics.paired(better, worse)
         low, high = 100 * found["low"], 100 * found["high"]
         text = f"{100 * found['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
-        return _decide(claim["relation"], float(claim["points"]), low, high), text
+        return _decide(claim["relation"], points, low, high), text
 
     def _verdicts(self, table: str, column: str, text: str) -> list[Verdicts]:
         """Of a row, or of one minus another, one vector a seed."""
@@ -82,7 +88,8 @@ class Ours:
         return found[0] if len(found) == 1 else [a - b for a, b in zip(*found, strict=True)]
 
     def _shows(self, table: str, column: str) -> bool:
-        return column in self._tabulation(table).accuracies
+        found = self._tabulation(table)
+        return column in found.accuracies or column in COSTS and column in found.table.columns
 
     def _tabulation(self, table: str) -> Tabulation:
         if table not in self._tables:

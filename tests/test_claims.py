@@ -73,6 +73,16 @@ def test_prose_that_its_own_table_contradicts_is_said_so(monkeypatch):
     assert found["CIFAR-100: the last gains 12.86"] == ("holds", "12.86")
     assert found["RED gains more than 25 under AutoAttack"] == ("contradicted", "14.35")
     assert found["CIFAR-10: MEAT has the best PGD-20: against IDBH with WA"][0] == "contradicted"
+    similar = "similar results (SoE is the best from 0.01 on)"
+    assert found[f"{similar}: ADP at 0.01"] == ("contradicted", "-1.10")
+    assert found[f"{similar}: MoRE at 0.01"] == ("contradicted", "-0.60")
+    superior = "for all others but OnePixel our methods are more robust"
+    assert found[f"{superior}: RED under Square"] == ("holds", "1.93")
+    assert found[f"{superior}: PS-RED under Square"] == ("contradicted", "-5.91")
+    assert found["HAT has the best clean accuracy of the baselines (3 members)"] == (
+        "holds",
+        "0.60",
+    )
 
 
 @pytest.mark.parametrize(
@@ -123,7 +133,7 @@ def test_an_interval_decides_or_does_not(relation, points, low, high, verdict):
 
 
 def test_verdicts_are_those_of_the_records(tmp_path, monkeypatch):
-    """Rows by their words, another column of the same row, a difference of two rows."""
+    """Rows by their words, another column of the same row, a difference of two rows, a cost."""
     found = tiny.table_of(["standard", "pgd_at", "pgd_at_single", "to_come"])
     plan = tiny.place(tmp_path, monkeypatch, found)
     tiny.made(plan, ["standard", "pgd_at", "pgd_at_single"])
@@ -138,6 +148,11 @@ def test_verdicts_are_those_of_the_records(tmp_path, monkeypatch):
     assert ask("pgd_at", "standard cifar10 x1")[1].startswith(f"{difference:+.1f} [")
     assert ask("pgd_at", "pgd_at", "clean | pgd10", "at_least")[0] == "agrees"
     assert ask("pgd_at", "pgd_at - pgd_at", "clean")[0] == "agrees"
+    costs = {row.label: row.costs.get("train_flops") for row in ours._tabulation("table1").rows}
+    saved = 100 * (1 - costs["standard"] / costs["pgd_at"])
+    assert ask("standard", "pgd_at", "train_flops") == ("agrees", f"{saved:.1f} % saved")
+    assert ask("pgd_at", "standard", "train_flops")[0] == "does not"
+    assert ask("standard", "pgd_at", "parameters") == ("not in the table at this scale", "")
     assert ask("standard", "to_come") == ("planned", "")
     assert ask("standard", "pgd_at x8") == ("not in the table at this scale", "")
     assert ask("standard", "pgd_at", table="no_such") == ("not in the table at this scale", "")
@@ -171,6 +186,12 @@ def test_every_claim_names_tables_columns_and_at_paper_scale_rows_that_exist(mon
         assert claim["relation"] in RELATIONS and float(claim["points"]) >= 0
         if scale == "paper":
             assert ours.verdict(claim)[0] in ("planned", "not built"), claim
+
+
+@pytest.mark.parametrize("name, columns", [("ours", OURS), ("printed", PRINTED)])
+def test_no_sentence_stands_twice(name, columns):
+    found = [(c["paper"], c["sentence"]) for c in read(ROOT / f"data/claims/{name}.csv", columns)]
+    assert len(found) == len(set(found))
 
 
 def test_rows_without_records_are_not_judged(monkeypatch, tmp_path):
