@@ -114,7 +114,7 @@ def built(tmp_path_factory):
     asked["scales"]["demo"]["attacks"] |= cuts
     table = asked["tables"]["table1"]
     table |= {"rows": ["standard", "pgd_at_single"], "members": [2], "means": {"avg": MEAN}}
-    table["suites"] = ["unified", "core", "adaptive", "adaptive_more"]
+    table["suites"] = ["core", "unified", "adaptive", "adaptive_more"]
     table["columns"] = COLUMNS
     other = {"rows": ["trades_single"], "suites": ["unified"], "columns": ["clean"], "means": {}}
     asked["tables"]["other"] = copy.deepcopy({**table, **other})
@@ -164,12 +164,24 @@ def test_a_comparison_says_what_the_table_says_of_every_accuracy(here, capsys) -
         assert [found[row] for row in rows] == means, column
 
 
+def rewrite(plan: Plan, suite: str, name: str) -> None:
+    """Have an attack of a suite fool pgd_at_single everywhere."""
+    cell = next(c for c in plan.table("table1").cells if c.row == "pgd_at_single")
+    path = cell.records[suite].path
+    path.write_bytes(pack({**read_arrays(path), name: np.zeros(30, np.float32)}))
+
+
+def test_an_attack_is_read_where_every_image_met_it(here, capsys) -> None:
+    rewrite(here, "core", "fgsm/right")  # core's images leave
+    compare.main(["standard", "pgd_at_single", "--attack", "fgsm", "--json"])
+    assert json.loads(capsys.readouterr().out)["pgd_at_single"] > 0
+    compare.main(["standard", "pgd_at_single", "--attack", "core", "--json"])
+    assert json.loads(capsys.readouterr().out)["pgd_at_single"] == 0
+
+
 def test_a_worst_case_is_the_tables_join_of_suites(here, capsys) -> None:
     """`adaptive_worst` was that of one suite, without the core and the other adaptive ones."""
-    cell = next(c for c in here.table("table1").cells if c.row == "pgd_at_single")
-    path = cell.records["adaptive_more"].path
-    arrays = read_arrays(path)
-    path.write_bytes(pack({**arrays, "mim50/right": np.zeros(30, np.float32)}))
+    rewrite(here, "adaptive_more", "mim50/right")
     compare.main(["standard", "pgd_at_single", "--attack", "adaptive_worst", "--json"])
     assert json.loads(capsys.readouterr().out)["pgd_at_single"] == 0
 
