@@ -15,7 +15,7 @@ from pipeline.errors import UserError, report
 from pipeline.files import write_atomic
 from pipeline.metrics import Verdicts
 from pipeline.plan import Plan, load_plan, values
-from pipeline.plan.tables import COSTS
+from pipeline.plan.columns import COSTS
 from pipeline.tabulation import Row, Tabulation
 
 TARGET = Path("results/claims.md")

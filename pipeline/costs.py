@@ -17,7 +17,7 @@ from pipeline.errors import UserError, report
 from pipeline.files import write_atomic
 from pipeline.plan import Plan, Run, Table, load_plan
 from pipeline.plan.artifacts import Cell
-from pipeline.plan.tables import COSTS
+from pipeline.plan.columns import COSTS
 from pipeline.records import meta, read_arrays
 
 

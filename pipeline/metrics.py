@@ -47,6 +47,13 @@ def view(rule: str, shares: Verdicts) -> Verdicts:
     return chance
 
 
+def size(rule: str, sizes: NDArray[Any]) -> float | None:
+    """Of images that an attack fooled: the median l2 distance, or the mean number of pixels."""
+    if not len(sizes):
+        return None
+    return float(np.median(sizes) if rule == "l2" else np.mean(sizes))
+
+
 def of_members(
     rule: str, right: Verdicts, said_NK: NDArray[np.int16], labels: NDArray[np.int64]
 ) -> Verdicts:

@@ -8,18 +8,19 @@ import argparse
 import json
 from typing import Any
 
+from pipeline.columns import CORE
 from pipeline.errors import report
 from pipeline.figures import dots
 from pipeline.files import write_atomic
 from pipeline.plan import Plan, Table, load_plan
 from pipeline.plan.tables import points
-from pipeline.tabulation import CORE, Tabulation
+from pipeline.tabulation import Tabulation
 
 
 def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
     """The table for people: percent with 95 % half-widths, costs, flags, what was cut."""
-    table, spec = tabulation.table, tabulation.table.spec
-    columns = list(table.columns)
+    spec = tabulation.table.spec
+    columns = list(tabulation.shown.values())
     about = " ".join([_about(tabulation), *_best(tabulation, details)])
     lines = [f"# {spec['entry']['title']}", "", about, ""]
     lines.append("| " + " | ".join(["method", *columns, "vs reference", "flags"]) + " |")
@@ -44,8 +45,7 @@ def _about(tabulation: Tabulation) -> str:
     archs = [a for d in entry["datasets"] for a in points(entry, "archs", d)]
     named |= {a: entries.arch(a).name for a in archs}
     stand_ins = [f"{used} standing in for {name}" for name, used in named.items() if used != name]
-    shown = {a for s in tabulation.table.suites.values() for a in s}
-    cuts = [f"{a} {_cut(c)}" for a, c in entries.part("attacks").items() if a in shown]
+    cuts = [f"{a} {_cut(c)}" for a, c in tabulation.cuts.items()]
     training = entries.recipe_cut(entry["recipe"])
     cuts += [f"training {_cut(training)}"] if training else []
     parts = [
@@ -55,8 +55,23 @@ def _about(tabulation: Tabulation) -> str:
         "with as many members, paired.",
         *([f"Stand-ins: {', '.join(stand_ins)}."] if stand_ins else []),
         *([f"Cut by the scale: {'; '.join(cuts)}."] if cuts else []),
+        *_names(tabulation),
     ]
     return " ".join(parts)
+
+
+def _names(tabulation: Tabulation) -> list[str]:
+    """What the names of some columns mean."""
+    shown, distances = tabulation.shown, tabulation.columns.distances
+    found = []
+    if any(name != column for column, name in shown.items()):
+        found.append("_lite: AutoAttack cut by the scale, so not AutoAttack.")
+    if distances:
+        of = "of the images right when clean and fooled; -: none, or a random victim"
+        what = {"l2": "median l2 (pixels in [0, 1])", "pixels": "mean number of pixels changed"}
+        said = [f"{shown[c]} {what[c.rpartition('_')[2]]}" for c in distances]
+        found.append(f"No percent, {of}: {'; '.join(said)}.")
+    return found
 
 
 def _images(tabulation: Tabulation) -> str:
@@ -74,7 +89,8 @@ def _best(tabulation: Tabulation, details: dict[str, Any]) -> list[str]:
     done = [row.label for row in tabulation.rows if row.status == "done"]
     if splits != {"validation"} or not done:
         return []
-    top = max(done, key=lambda label: details[label][tabulation.accuracies[-1]]["mean"])
+    last = tabulation.shown[tabulation.accuracies[-1]]
+    top = max(done, key=lambda label: details[label][last]["mean"])
     return [f"Best on them: {top}."]
 
 
@@ -103,6 +119,10 @@ def _text(found: dict[str, Any], column: str) -> str:
         return text if published is None else f"{text} ({100 * published:.1f})"
     if isinstance(value, int) and value >= 100_000:
         return f"{value:.2e}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if value is None:
+        return "-"
     return str(value)
 
 

@@ -7,20 +7,19 @@ import numpy as np
 import pandas as pd
 
 from pipeline import metrics
+from pipeline.columns import Columns
 from pipeline.errors import UserError
-from pipeline.evidence import Evidence, read
+from pipeline.evidence import Evidence
 from pipeline.flags import Flag, flags
 from pipeline.metrics import Verdicts
 from pipeline.plan import Plan, Table
-from pipeline.plan.artifacts import Cell, Record
+from pipeline.plan.artifacts import Cell
 from pipeline.plan.averaged import snapshots
+from pipeline.plan.columns import CLEAN, COSTS, DISK, cuts, split
 from pipeline.plan.labels import label as label_of
-from pipeline.plan.tables import COSTS, DISK, MEMBERS, PEERS, VIEWS
-from pipeline.records import Arrays, meta
+from pipeline.records import meta
 from pipeline.reported import Reported
 from pipeline.status import status_of
-
-CORE, ADAPTIVE = "core", "adaptive"
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,8 @@ class Tabulation:
         self.plan, self.table, self.partial = plan, table, partial
         entry = table.spec["entry"]
         self.reported = Reported(plan, entry["reported"], entry["means"], entry["printed"])
-        self._arrays: dict[str, Arrays] = {}
+        self.columns = Columns(plan, table)
+        self.accuracies, self.shown = self.columns.accuracies, self.columns.shown
         groups: dict[tuple[Any, ...], list[Cell]] = {}
         for cell in table.cells:
             s = cell.setting
@@ -80,96 +80,28 @@ class Tabulation:
         if status != "done":
             return Row(label, keys, cells, status, {}, {}, ())
         for cell in cells:
-            self._check_weights(cell)
-        verdicts = {c: [self.verdict(cell, c) for cell in cells] for c in self.accuracies}
+            self.columns.check_weights(list(cell.records.values()))
+        verdicts = {c: [self.columns.verdict(cell, c) for cell in cells] for c in self.accuracies}
         found = {f.check: f for cell in cells for f in self._flags(cell)}
-        costs = meta(self._read(next(iter(first.records.values()))))["cost"]
+        costs = meta(self.columns.read(next(iter(first.records.values()))))["cost"]
         if DISK in self.table.columns:
             run = self.plan.run(first.victim.elements[0].run)
             costs[DISK] = 4 * costs["parameters"] * snapshots(self.plan.graph, run)
         return Row(label, keys, cells, status, verdicts, costs, tuple(found.values()))
 
-    @property
-    def accuracies(self) -> list[str]:
-        """Columns that are accuracies."""
-        later = self.plan.entries.params.get("planned") or []
-        return [c for c in self.table.columns if c not in (*COSTS, DISK, *later)]
-
-    def _read(self, record: Record) -> Arrays:
-        if record.id not in self._arrays:
-            self._arrays[record.id] = read(record)
-        return self._arrays[record.id]
-
-    def _check_weights(self, cell: Cell) -> None:
-        """Raise UserError unless all records of a cell saw the same weights."""
-        seen = [(r.path, meta(self._read(r))["weights"]) for r in cell.records.values()]
-        for path, weights in seen[1:]:
-            if weights != seen[0][1]:
-                raise UserError(
-                    f"{path}: saw other weights than {seen[0][0]}; delete both and evaluate again"
-                )
-
-    def verdict(self, cell: Cell, column: str) -> Verdicts:
-        """Per-image verdicts of one accuracy column at one seed."""
-        attack, _, rule = column.rpartition("_")
-        if rule in VIEWS:
-            return metrics.view(rule, self.verdict(cell, attack))
-        if rule in (*MEMBERS, *PEERS):
-            return self._of_members(cell, attack, rule)
-        means = self.table.spec["entry"]["means"]
-        if column in means:  # an accuracy averaged over attacks, as some papers print it
-            parts = [self.verdict(cell, part) for part in means[column]]
-            averaged: Verdicts = np.mean(parts, 0, dtype=np.float32)
-            return averaged
-        if column == "clean":
-            right: Verdicts = self._read(next(iter(cell.records.values())))["clean/right"]
-            return right
-        found = self._behind(cell, column, "right")
-        if not found:
-            raise UserError(
-                f"params.yaml: tables: column {column} is in none of the table's suites"
-            )
-        return metrics.worst(found)
-
-    def _behind(self, cell: Cell, column: str, key: str) -> list[Any]:
-        """Arrays `key` of the attacks whose worst case a column is; none if it is of others."""
-        for suite, record in cell.records.items():
-            joined = self._joined(cell, suite) if column == f"{suite}_worst" else [suite]
-            if column in (suite, f"{suite}_worst"):
-                records = [cell.records[s] for s in joined]
-                return [self._read(r)[f"{name}/{key}"] for r in records for name, _ in r.attacks]
-            if column in dict(record.attacks):
-                return [self._read(record)[f"{column}/{key}"]]
-        return []
-
-    def _joined(self, cell: Cell, suite: str) -> list[str]:
-        """The suites of a worst case: adaptive ones add to the core and to each other."""
-        joins = [CORE, *(s for s in cell.records if s.startswith(ADAPTIVE))]
-        return [s for s in cell.records if s == suite or (suite == ADAPTIVE and s in joins)]
-
-    def _of_members(self, cell: Cell, attack: str, rule: str) -> Verdicts:
-        """Verdicts of another combination of the members on the images found by an attack."""
-        for record in cell.records.values():
-            if attack == "clean" or attack in dict(record.attacks):
-                arrays = self._read(record)
-                if rule in PEERS and f"{attack}/peers" not in arrays:
-                    continue
-                if rule in PEERS:
-                    keys = ("members", "peers", "gap", "gaps")
-                    own = {key: arrays[f"{attack}/{key}"] for key in keys}
-                    return metrics.of_peers(rule, own, arrays["labels"])
-                right, said = arrays[f"{attack}/right"], arrays[f"{attack}/members"]
-                return metrics.of_members(rule, right, said, arrays["labels"])
-        raise UserError(f"params.yaml: tables: {attack} is in none of the table's suites")
-
     def _flags(self, cell: Cell) -> list[Flag]:
-        records = [(self._read(r), list(r.attacks)) for r in cell.records.values()]
+        records = [(self.columns.read(r), list(r.attacks)) for r in cell.records.values()]
         found = flags(Evidence(records))
         for flag in found:
             if flag.fails:
                 path = next(iter(cell.records.values())).path.parent
                 raise UserError(f"{path}: {flag.check}: {flag.text}; see pipeline/flags.py")
         return found
+
+    @property
+    def cuts(self) -> dict[str, Any]:
+        """What the scale changes of the attacks behind the table, by their entries."""
+        return cuts(self.plan.entries, self.table.suites)
 
     # ---- numbers
 
@@ -182,9 +114,11 @@ class Tabulation:
             return {**row.keys, "status": row.status}
         found: dict[str, Any] = {**row.keys, "status": "done"}
         for column in self.accuracies:
-            found[column] = self._cell(row, column)
+            found[self.shown[column]] = self._cell(row, column)
+        for column in self.columns.distances:
+            found[self.shown[column]] = self._distance(row, column)
         found |= {c: row.costs[c] for c in (*COSTS, DISK) if c in row.costs}
-        found |= {c: "planned" for c in self.table.columns if c not in found}
+        found |= {c: "planned" for c in self.shown.values() if c not in found}
         found["flags"] = {f.check: f.text for f in row.flags}
         return found
 
@@ -208,11 +142,17 @@ class Tabulation:
             cell["against"] = {"row": reference.label, **metrics.paired(vectors, against)}
         return cell
 
+    def _distance(self, row: Row, column: str) -> float | None:
+        """Mean over seeds; None where no image was fooled."""
+        found = [self.columns.distance(cell, column) for cell in row.cells]
+        known = [size for size in found if size is not None]
+        return round(float(np.mean(known)), 4) if known else None
+
     def _spent(self, row: Row, column: str) -> dict[str, float]:
         """Mean forwards and backwards an image of the attacks behind a column."""
-        work = [sum(self._behind(cell, column, "work")) for cell in row.cells]
-        if not any(np.size(w) > 1 for w in work):  # clean, or made of other columns
-            return {}
+        if column in (CLEAN, *self.columns.means) or split(column, self.columns.names)[1]:
+            return {}  # no attack, or made of other columns
+        work = [np.sum(self.columns.arrays(cell, column, "work"), 0) for cell in row.cells]
         forwards, backwards = np.mean(work, 0) / len(row.verdicts[column][0])
         return {"forwards": round(float(forwards), 2), "backwards": round(float(backwards), 2)}
 
@@ -221,17 +161,18 @@ class Tabulation:
         lines = []
         for row in self.rows:
             found, line = details[row.label], dict(row.keys)
-            for column in self.table.columns:
+            for column, name in self.shown.items():
                 if column in self.accuracies and row.status == "done":
-                    line[column] = round(found[column]["mean"], 6)
-                    if found[column]["std"] is not None:
-                        line[f"{column}_std"] = round(found[column]["std"], 6)
-                    if found[column]["published"] is not None:
-                        line[f"{column}_published"] = found[column]["published"]
+                    line[name] = round(found[name]["mean"], 6)
+                    if found[name]["std"] is not None:
+                        line[f"{name}_std"] = round(found[name]["std"], 6)
+                    if found[name]["published"] is not None:
+                        line[f"{name}_published"] = found[name]["published"]
                 elif column != "members":
-                    line[column] = found.get(column, "")
+                    line[name] = found.get(name, "")
             line["flags"] = " ".join(f.check for f in row.flags)
             line["status"] = row.status
+            line |= {"scale": self.plan.scale, "cut": " ".join(self.cuts)}
             lines.append(line)
         return pd.DataFrame(lines)
 

@@ -43,6 +43,7 @@ def tiny_params() -> dict[str, Any]:
     found["archs"]["tiny"] = {"base": "resnet20", "blocks": 1, "width": 4}
     found["scale"] = "demo"
     found["scales"]["demo"] |= TINY
+    found["scales"]["short"]["tables"] = {}
     found["suites"] = {"unified": {"attacks": ["fgsm"]}}
     table = found["tables"]["table1"]
     found["tables"], found["figures"] = {"table1": table}, {}

@@ -1,15 +1,20 @@
 """Two victims on the same images, and the red flags of what is on disk or in print."""
 
+import copy
+import json
+import shutil
+
 import numpy as np
 import pytest
 import tiny
+from pytest import MonkeyPatch
 from scipy.stats import binomtest
 
 from pipeline import compare, evaluate, lint, published
 from pipeline.compare import Side, mcnemar
 from pipeline.errors import UserError
 from pipeline.flags import Flag
-from pipeline.plan import Plan
+from pipeline.plan import Plan, load_plan
 from pipeline.records import meta, pack, read_arrays
 
 
@@ -17,7 +22,7 @@ def side(name: str, *verdicts: list[float], labels: list[int] | None = None) -> 
     arrays = [np.array(v, np.float32) for v in verdicts]
     count = len(arrays[0])
     named = np.array(labels if labels is not None else [0] * count)
-    return Side(name, arrays, np.arange(count) + 100, named)
+    return Side(name, [*range(len(arrays))], arrays, np.arange(count) + 100, named)
 
 
 def test_a_comparison_counts_what_flips_and_for_whom() -> None:
@@ -25,7 +30,8 @@ def test_a_comparison_counts_what_flips_and_for_whom() -> None:
     b = side("b", [1, 0, 0, 1, 0, 1], labels=[0, 0, 0, 1, 1, 1])
     found = compare.compare(a, b)
     assert found["a"] == pytest.approx(4 / 6) and found["b"] == pytest.approx(3 / 6)
-    assert found["flips"] == {"only_a": [101, 102], "only_b": [103]}
+    (seed,) = found["seeds"]
+    assert seed == {"seed": "0", "only_a": [101, 102], "only_b": [103], "mcnemar": 1.0}
     assert found["paired"]["difference"] == pytest.approx(1 / 6)
     assert found["paired"]["low"] < 1 / 6 < found["paired"]["high"]
     assert found["mcnemar"] == 1.0
@@ -39,12 +45,50 @@ def test_mcnemars_test_is_the_exact_binomial_one(pair: tuple[int, int]) -> None:
     assert mcnemar(*pair) == pytest.approx(expected)
 
 
+def test_every_seed_has_its_test_and_the_least_counts_as_often_as_there_are_seeds() -> None:
+    one = [1.0] * 12 + [0.0] * 8
+    found = compare.compare(
+        side("a", one, [1.0] * 20, one), side("b", one, [0.0] * 10 + [1.0] * 10, one)
+    )
+    assert [s["mcnemar"] for s in found["seeds"]] == pytest.approx([1, 2**-9, 1])
+    assert found["mcnemar"] == pytest.approx(3 * 2**-9)
+    assert [s["seed"] for s in found["seeds"]] == ["0", "1", "2"]
+    shown = compare.text(found, "a", "b", "clean")
+    assert "McNemar p = 0.00586 (Bonferroni: 3 times the least of 3 seeds)" in shown
+    assert "seed 1; p = 0.00195\n  right only with a: 10 (100, 101," in shown
+
+
+def test_seeds_that_agree_reject_no_more_often_than_one() -> None:
+    """Their flips were pooled as if of other images: 24 % of equal victims differed at 5 %."""
+    generator, seeds, rejected, pooled = np.random.default_rng(0), 3, 0, 0
+    for _ in range(1000):
+        a, b = (generator.random((2, 200)) < 0.5).astype(np.float32)
+        sides = [
+            Side(n, [*range(seeds)], [v] * seeds, np.arange(200), a)
+            for n, v in zip("ab", (a, b), strict=True)
+        ]
+        flips = compare._by_seed(*sides)
+        rejected += compare.bonferroni([seed["mcnemar"] for seed in flips]) <= 0.05
+        ours, theirs = (sum(len(seed[key]) for seed in flips) for key in ("only_a", "only_b"))
+        pooled += mcnemar(ours, theirs) <= 0.05
+    assert rejected / 1000 <= 0.05
+    assert pooled / 1000 > 0.15  # so this would have failed
+
+
+def test_verdicts_that_are_shares_have_flips_and_no_test() -> None:
+    found = compare.compare(side("a", [1, 2 / 3, 0]), side("b", [1, 1, 1 / 3]))
+    (seed,) = found["seeds"]
+    assert seed["only_b"] == [101, 102] and seed["mcnemar"] is None and found["mcnemar"] is None
+    shown = compare.text(found, "a", "b", "clean")
+    assert "no McNemar test" in shown and "more right with b: 2 (101, 102)" in shown
+
+
 def test_a_victim_does_not_differ_from_itself() -> None:
     a = side("a", [1, 0, 1], [1, 1, 0])
     found = compare.compare(a, side("b", [1, 0, 1], [1, 1, 0]))
     paired = found["paired"]
     assert (paired["difference"], paired["low"], paired["high"]) == (0, 0, 0)
-    assert found["mcnemar"] == 1 and found["seeds"] == 2
+    assert found["mcnemar"] == 1 and len(found["seeds"]) == 2
 
 
 def test_other_images_are_not_compared() -> None:
@@ -52,20 +96,49 @@ def test_other_images_are_not_compared() -> None:
         compare.compare(side("a", [1, 0]), side("b", [1, 0, 0]))
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch) -> Plan:
-    asked = tiny.params(epochs=2)
+def test_other_numbers_of_seeds_are_not_compared() -> None:
+    with pytest.raises(UserError, match="a has 2 and b has 1 seeds: compare two victims by") as e:
+        compare.compare(side("a", [1, 0], [1, 1]), side("b", [1, 0]))
+    tiny.line(e)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A folder with two rows of a table, and a victim of another."""
+    asked = tiny.params(epochs=8)
     asked["suites"]["core"] = {"attacks": ["fgsm", "margin_pgd100"], "leave": True}
-    asked["scales"]["demo"]["attacks"] |= {"margin_pgd100": {"steps": 3}, "pgd10": {"steps": 5}}
+    asked["suites"]["adaptive"] = {"attacks": ["normalised_margin_pgd"]}
+    asked["suites"]["adaptive_more"] = {"attacks": ["mim50"]}
+    steps = {"margin_pgd100": 3, "pgd10": 5, "normalised_margin_pgd": 3, "mim50": 3}
+    cuts = {name: {"steps": count} for name, count in steps.items()}
+    asked["scales"]["demo"]["attacks"] |= cuts
     table = asked["tables"]["table1"]
-    table |= {"rows": ["standard", "pgd_at_single"], "suites": ["unified", "core"], "members": [1]}
-    table["columns"] = ["clean", "pgd10", "core_worst"]
-    plan = tiny.place(tmp_path, monkeypatch, asked)
-    for row in table["rows"]:
-        tiny.trained(plan, row, 1)
-    for record in plan.needs(plan.table("table1"))[0]:
-        evaluate.evaluate(plan, record, tiny.CPU)
-    return plan
+    table |= {"rows": ["standard", "pgd_at_single"], "members": [2], "means": {"avg": MEAN}}
+    table["suites"] = ["core", "unified", "adaptive", "adaptive_more"]
+    table["columns"] = COLUMNS
+    other = {"rows": ["trades_single"], "suites": ["unified"], "columns": ["clean"], "means": {}}
+    asked["tables"]["other"] = copy.deepcopy({**table, **other})
+    folder = tmp_path_factory.mktemp("compare")
+    with MonkeyPatch.context() as patch:
+        plan = tiny.place(folder, patch, asked)
+        for row in table["rows"]:
+            tiny.trained(plan, row, 2)
+        for record in plan.needs(plan.table("table1"))[0]:
+            evaluate.evaluate(plan, record, tiny.CPU)
+    return folder
+
+
+MEAN = ["fgsm", "pgd10", "core_worst"]
+COLUMNS = ["clean", "pgd10", "avg", "unified", "core", "core_worst", "adaptive"]
+COLUMNS += ["adaptive_worst", "adaptive_more_worst", "pgd10_vote", "pgd10_oracle", "clean_alone"]
+COLUMNS += ["pgd10_all", "core_worst_k10", "fgsm_l2_0p5"]
+
+
+@pytest.fixture
+def here(built, tmp_path, monkeypatch) -> Plan:
+    shutil.copytree(built, tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    return load_plan()
 
 
 def test_the_command_compares_rows_of_a_table(here, capsys) -> None:
@@ -80,17 +153,69 @@ def test_the_command_compares_rows_of_a_table(here, capsys) -> None:
     assert capsys.readouterr().out.startswith("clean: ")
 
 
+def test_a_comparison_says_what_the_table_says_of_every_accuracy(here, capsys) -> None:
+    _, details, _ = tiny.tabulated(here)
+    rows = ("standard", "pgd_at_single")
+    assert len({details["rows"]["pgd_at_single"][c]["mean"] for c in COLUMNS}) > 4
+    for column in COLUMNS:
+        compare.main([*rows, "--attack", column, "--json"])
+        found = json.loads(capsys.readouterr().out)
+        means = [details["rows"][row][column]["mean"] for row in rows]
+        assert [found[row] for row in rows] == means, column
+
+
+def rewrite(plan: Plan, suite: str, name: str) -> None:
+    """Have an attack of a suite fool pgd_at_single everywhere."""
+    cell = next(c for c in plan.table("table1").cells if c.row == "pgd_at_single")
+    path = cell.records[suite].path
+    path.write_bytes(pack({**read_arrays(path), name: np.zeros(30, np.float32)}))
+
+
+def test_an_attack_is_read_where_every_image_met_it(here, capsys) -> None:
+    rewrite(here, "core", "fgsm/right")  # core's images leave
+    compare.main(["standard", "pgd_at_single", "--attack", "fgsm", "--json"])
+    assert json.loads(capsys.readouterr().out)["pgd_at_single"] > 0
+    compare.main(["standard", "pgd_at_single", "--attack", "core", "--json"])
+    assert json.loads(capsys.readouterr().out)["pgd_at_single"] == 0
+
+
+def test_a_worst_case_is_the_tables_join_of_suites(here, capsys) -> None:
+    """`adaptive_worst` was that of one suite, without the core and the other adaptive ones."""
+    rewrite(here, "adaptive_more", "mim50/right")
+    compare.main(["standard", "pgd_at_single", "--attack", "adaptive_worst", "--json"])
+    assert json.loads(capsys.readouterr().out)["pgd_at_single"] == 0
+
+
+def test_a_victim_of_another_table_is_judged_by_this_tables_suites(here, capsys) -> None:
+    tiny.trained(here, "trades_single", 2)
+    (cell,) = here.table("other").cells
+    arguments = [cell.victim.id, "standard", "--attack", "pgd10"]
+    with pytest.raises(UserError, match="is missing; pull it or run"):
+        compare.main(arguments)
+    evaluate.evaluate(here, cell.records["unified"], tiny.CPU)
+    compare.main(arguments)
+    assert f"\npgd10: {cell.victim.id} " in capsys.readouterr().out
+    with pytest.raises(UserError, match="core-.*is missing"):
+        compare.main([cell.victim.id, "standard", "--attack", "core_worst"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["standrd", "standard"], "no row 'standrd' .nearest: standard"),
-        (["standard", "pgd_at_single", "--attack", "fgsm_2"], "no record has fgsm_2"),
-        (["standard", "pgd_at_single", "--attack", "margin_pgd100"], "no record has margin_pgd100"),
+        (
+            ["standard", "pgd_at_single", "--attack", "fgsm_2"],
+            "no accuracy 'fgsm_2' .nearest: fgsm",
+        ),
+        (["standard", "pgd_at_single", "--attack", "margin_pgd100"], "no accuracy 'margin_pgd100'"),
+        (["standard", "pgd_at_single", "--attack", "fgsm_l2"], "no accuracy 'fgsm_l2'"),
+        (["standard", "pgd_at_single", "--attack", "parameters"], "no accuracy 'parameters'"),
     ],
 )
 def test_what_cannot_be_compared_is_named(here, arguments, message) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as raised:
         compare.main(arguments)
+    tiny.line(raised)
 
 
 # ---- lint
@@ -124,7 +249,8 @@ def test_records_say_what_the_checks_need(here) -> None:
     for record in here.needs(here.table("table1"))[0]:
         arrays = read_arrays(record.path)
         about = meta(arrays)
-        assert about["flips"] == 0 and about["outputs"] == "logits" and about["untouched"]
+        outputs = "logits" if record.victim.members == 1 else "log_probs"
+        assert about["flips"] == 0 and about["outputs"] == outputs and about["untouched"]
         for name, _ in record.attacks:
             for key in ("right", "margin", "loss", "linf", "l2", "l1", "unchanged", "asked"):
                 assert len(arrays[f"{name}/{key}"]) == 30

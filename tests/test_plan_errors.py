@@ -22,7 +22,7 @@ def small():
         known = scale.get("tables", {})
         scale.pop("figures", None)
         if known:
-            scale["tables"] = {"table1": known["table1"]}
+            scale["tables"] = {name: known[name] for name in known if name == "table1"}
     params["parents"] = {"teacher": {"method": "pgd_at", "seed": 9}}
     return params
 
@@ -136,6 +136,12 @@ CASES = [
     ("suites.core", {"attacks": ["none"]}, "suites.core.attacks: no entry 'none'"),
     ("tables.table1.rows", "trades", "tables.table1.rows: needs a list of names"),
     ("tables.table1.columns", ["cleen"], "tables.table1.columns: no entry 'cleen' (nearest: clean"),
+    ("tables.table1.columns", ["pgd10_l3"], "tables.table1.columns: no entry 'pgd10_l3' (nearest"),
+    ("tables.table1.columns", ["cw_l2_l2"], "tables.table1.columns: no entry 'cw_l2_l2'"),
+    ("tables.table1.columns", ["apgd_ce_l2"], "tables.table1.columns: no entry 'apgd_ce_l2'"),
+    ("tables.table1.columns", ["core_worst_l2_1"], "table1.columns: no entry 'core_worst_l2_1'"),
+    ("tables.table1.columns", ["pgd10_l2_1_0"], "tables.table1.columns: no entry 'pgd10_l2_1_0'"),
+    ("tables.table1.means", {"a": ["pgd10_l2"]}, "tables.table1.means.a: no entry 'pgd10_l2'"),
     ("tables.table1.suites", ["cores"], "tables.table1.suites: no entry 'cores' (nearest: core)"),
     ("tables.table1.members", [0], "tables.table1.members: 0 is not between 1"),
     ("tables.table1.members", [3, 3], "tables.table1.members: a number stands twice"),

@@ -51,6 +51,7 @@ def params(**recipe: Any) -> dict[str, Any]:
     table |= {"rows": ["standard"], "suites": ["unified"], "reported": "none"}
     table["columns"] = ["clean", "pgd10"]
     found["tables"], demo["tables"] = {"table1": table}, {}
+    found["scales"]["short"]["tables"] = {}
     found["figures"], demo["figures"] = {}, {}
     return found
 

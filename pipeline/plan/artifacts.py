@@ -141,7 +141,7 @@ class Table(Target):
     """A table as this plan builds it."""
 
     columns: tuple[str, ...]
-    suites: dict[str, tuple[str, ...]]
+    suites: dict[str, dict[str, str]]  # entries of their attacks, by the name in columns
 
     @property
     def metrics(self) -> Path:

@@ -23,11 +23,16 @@ SAME = "same"  # `of: same` in a surrogate's entry: the method of the row that i
 
 def names(entries: Entries, suite: str) -> tuple[str, ...]:
     """Attacks of a suite as columns name them."""
+    return tuple(sources(entries, suite))
+
+
+def sources(entries: Entries, suite: str) -> dict[str, str]:
+    """The entry of each attack of a suite, by the name that columns have for it."""
     entry = check(entries, suite)
-    found = [name for name, _, _ in _attacks(entry)]
+    found = {name: attack for name, attack, _ in _attacks(entry)}
     if "surrogates" not in entry:
-        return tuple(found)
-    return tuple(f"{s}_{name}" for s in entry["surrogates"] for name in found)
+        return found
+    return {f"{s}_{name}": attack for s in entry["surrogates"] for name, attack in found.items()}
 
 
 def leaves(entries: Entries, suite: str) -> bool:

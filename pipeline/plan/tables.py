@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan import checks, schema, suites, values, warm
+from pipeline.plan import checks, columns, schema, suites, values, warm
 from pipeline.plan.artifacts import Cell, Table, tail
 from pipeline.plan.entries import Entries, Setting
 from pipeline.plan.graph import Graph
@@ -32,12 +32,6 @@ KEYS = (
     "reported",
     "printed",
 )
-# What the members say without the victim's rule; and against their peers, where a suite asks them
-MEMBERS = ("oracle", "none", "vote", "regret", "alone")
-PEERS = ("peers", "ahead", "behind", "gap", "gaps")
-VIEWS = ("all", "k10")  # all members right, and right in 10 queries: random victims only
-COSTS = ("members", "parameters", "train_flops", "inference_macs")
-DISK = "trajectory_bytes"  # of the snapshots an average takes, their parameters in float32
 POOLS = ("runs", "records", "snapshots", "transfer", "metrics")  # folders of results/
 
 
@@ -58,7 +52,7 @@ def build(graph: Graph, name: str, *, all_rows: bool = False) -> Table:
     path = target_path(name)
     if all_rows:
         path = path.with_name(f"{path.stem}_all.csv")
-    named = {s: suites.names(entries, s) for s in entry["suites"]}
+    named = {s: suites.sources(entries, s) for s in entry["suites"]}
     shown = path.with_suffix("").relative_to("results").as_posix().replace("/", "_")
     return Table(
         name=shown,
@@ -116,19 +110,14 @@ def points(entry: Entry, key: str, dataset: str) -> Any:
 
 def _check_columns(graph: Graph, entry: Entry, where: str) -> None:
     """Raise UserError unless every column and part of a mean can be computed, or is planned."""
-    whole = [s for s in entry["suites"] if not suites.leaves(graph.entries, s)]
-    attacks = ["clean", *(a for s in whole for a in suites.names(graph.entries, s))]
-    known = {*attacks, *entry["suites"], *(f"{s}_worst" for s in entry["suites"])}
-    known |= {f"{c}_{view}" for c in known for view in VIEWS}
-    known |= {f"{a}_{rule}" for a in attacks for rule in MEMBERS}
-    asked = [s for s in whole if suites.has_peers(graph.entries, s)]
-    told = ["clean", *(a for s in asked for a in suites.names(graph.entries, s))] if asked else []
-    known |= {f"{a}_{rule}" for a in told for rule in PEERS}
     if not isinstance(entry["means"], dict):
         raise UserError(f"params.yaml: {where}.means: needs a mapping from a name to columns")
     for name, parts in entry["means"].items():
+        known = columns.accuracies(graph.entries, entry, parts)
         checks.names(parts, known, f"{where}.means.{name}")
-    known |= {*COSTS, DISK, *entry["means"], *planned(graph)}
+    known = columns.accuracies(graph.entries, entry, entry["columns"])
+    known |= columns.sizes(graph.entries, entry)
+    known |= {*columns.COSTS, columns.DISK, *entry["means"], *planned(graph)}
     checks.names(entry["columns"], known, f"{where}.columns")
 
 
