@@ -58,6 +58,33 @@ def test_the_best_iterate_is_right_for_no_more_members_than_the_clean_image(goal
     assert float(after.mean()) < 0.8 * float(clean.mean())
 
 
+class Counted(nn.Module):
+    """Counts the images that a model is asked about."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.asked = model, 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.asked += len(images)
+        return self.model(images)
+
+
+@pytest.mark.parametrize(("goal", "heard"), [("mean_ce", "all"), ("chosen", "confident")])
+def test_images_without_a_right_answer_are_not_asked_again(goal: str, heard: str) -> None:
+    images, labels, draws = held_out(80)
+    model = Counted(Answers(pair()))
+    moved = members_pgd(goal, heard, eps=1.0, step_size=0.2, restarts=5)(
+        model, images, labels, draws
+    )
+    assert float(share(pair(), moved, labels).mean()) < 0.05
+    assert model.asked < 80 + 80 * 5 * 9 / 4  # of 5 runs of 8 steps and a last look
+    model.asked = 0
+    lost = labels[:4] + 1  # wrong before it begins
+    members_pgd(goal, heard)(model, images[:4], lost % 10, draws.select(torch.arange(4)))
+    assert model.asked == 4
+
+
 def test_the_exact_expectation_is_no_weaker_than_samples_of_it() -> None:
     """T5: the sum over members against gradients of single draws, in expected accuracy."""
     members = [trained(0.0), trained(EPS)]

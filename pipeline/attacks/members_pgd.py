@@ -17,7 +17,7 @@ from pipeline.draws import Draws
 from pipeline.errors import UserError
 from pipeline.fields import Radius
 from pipeline.losses import TINY, cross_entropy, margin
-from pipeline.norms import per_image, project, steepest, uniform_start
+from pipeline.norms import project, steepest, uniform_start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,7 @@ class MembersPGD:
         for number in range(self.restarts):
             for target in targets:
                 own = draws.fork(number * len(targets) + target)
-                moved = uniform_start("linf", images, self.eps, own)
-                self._climb(model, images, labels, moved, target, best)
+                self._climb(model, images, labels, own, target, best)
         return best.images
 
     def _climb(
@@ -66,23 +65,32 @@ class MembersPGD:
         model: nn.Module,
         images: Tensor,
         labels: Tensor,
-        moved: Tensor,
+        draws: Draws,
         target: int,
         best: "_Best",
     ) -> None:
-        """One run: `steps` steps, every iterate and the last one judged."""
-        rows = torch.arange(len(images), device=images.device)
+        """One run: `steps` steps, every iterate and the last one judged.
+
+        Who has no right answer left leaves: no iterate is worse, whatever is drawn at inference.
+        """
 
         def objective(answers: Tensor, rows: Tensor) -> Tensor:
             return self._goal(answers, labels[rows], target)
 
+        rows = best.standing()
+        moved = uniform_start("linf", images[rows], self.eps, draws.select(rows))
         for _ in range(self.steps):
+            if not len(rows):
+                return
             answers, values, gradient = input_gradient(model, objective, moved, rows)
-            best.take(moved, self._share(answers, labels), values)
-            moved = moved + self.step_size * steepest("linf", gradient)
-            moved = project("linf", moved, images, self.eps)
-        answers = model(moved)
-        best.take(moved, self._share(answers, labels), objective(answers, rows))
+            best.take(rows, moved, self._share(answers, labels[rows]), values)
+            stays = best.shares[rows] > 0
+            rows = rows[stays]
+            moved = moved[stays] + self.step_size * steepest("linf", gradient[stays])
+            moved = project("linf", moved, images[rows], self.eps)
+        if len(rows):
+            answers = model(moved)
+            best.take(rows, moved, self._share(answers, labels[rows]), objective(answers, rows))
 
     def _share(self, answers: Tensor, labels: Tensor) -> Tensor:
         """Share of the answers heard that are right, [B]."""
@@ -122,19 +130,22 @@ class MembersPGD:
         return loss
 
 
-@dataclass
 class _Best:
-    """The best iterate of every image so far."""
+    """The best iterate of every image so far; any perturbed one is preferred to a clean one."""
 
-    images: Tensor
-    shares: Tensor
-    values: Tensor | None = None
+    def __init__(self, images: Tensor, shares: Tensor) -> None:
+        self.images, self.shares = images, shares
+        self.values = torch.full_like(shares, -torch.inf)
 
-    def take(self, moved: Tensor, shares: Tensor, values: Tensor) -> None:
+    def standing(self) -> Tensor:
+        """Indices of the images with a right answer left."""
+        return (self.shares > 0).nonzero()[:, 0]
+
+    def take(self, rows: Tensor, moved: Tensor, shares: Tensor, values: Tensor) -> None:
         """Keep what is right less often, or as often at a larger objective."""
-        if self.values is None:  # clean images: any perturbed one as bad is preferred
-            self.values = torch.full_like(values, -torch.inf)
-        better = (shares < self.shares) | ((shares == self.shares) & (values > self.values))
-        self.images = torch.where(per_image(better, moved), moved, self.images)
-        self.shares = torch.where(better, shares, self.shares)
-        self.values = torch.where(better, values, self.values)
+        own = self.shares[rows]
+        better = (shares < own) | ((shares == own) & (values > self.values[rows]))
+        kept = rows[better]
+        self.images[kept] = moved[better]
+        self.shares[kept] = shares[better]
+        self.values[kept] = values[better]
