@@ -18,6 +18,8 @@ from pipeline.plan.columns import (
     SIZES,
     VIEWS,
     accuracies,
+    is_strongest,
+    made,
     names,
     radius,
     shown,
@@ -33,11 +35,12 @@ class Columns:
 
     def __init__(self, plan: Plan, table: Table) -> None:
         entry = table.spec["entry"]
-        self.means: dict[str, list[str]] = entry["means"]
+        self.made = made(entry)
+        self.strongest = {name for name, how in entry["means"].items() if is_strongest(how)}
         self.names = names(entry, [name for suite in table.suites.values() for name in suite])
         self.shown = shown(plan.entries, entry, table.suites)
         later = plan.entries.params.get("planned") or []
-        known = {*accuracies(plan.entries, entry, entry["columns"]), *self.means} - {*later}
+        known = {*accuracies(plan.entries, entry, entry["columns"]), *self.made} - {*later}
         self.accuracies = [c for c in table.columns if c in known]
         self.distances = [c for c in table.columns if split(c, self.names)[1] in SIZES]
         self._arrays: dict[str, Arrays] = {}
@@ -60,8 +63,8 @@ class Columns:
     def behind(self, cell: Cell, column: str) -> list[tuple[Record, str]]:
         """The attacks that a column is made of, each with the record that holds it."""
         of, rule = split(column, self.names)
-        if of in self.means:
-            return [pair for part in self.means[of] for pair in self.behind(cell, part)]
+        if of in self.made:
+            return [pair for part in self.made[of] for pair in self.behind(cell, part)]
         for suite, record in cell.records.items():
             if rule in PEERS and not record.spec.get("peers"):
                 continue
@@ -83,8 +86,10 @@ class Columns:
             return metrics.view(rule, self.verdict(cell, of))
         if rule:
             return self._by_rule(cell, column, rule)
-        if column in self.means:  # an accuracy averaged over attacks, as some papers print it
-            parts = [self.verdict(cell, part) for part in self.means[column]]
+        if column in self.made:  # as some papers print it
+            parts = [self.verdict(cell, part) for part in self.made[column]]
+            if column in self.strongest:
+                return min(parts, key=lambda part: float(part.mean()))
             averaged: Verdicts = np.mean(parts, 0, dtype=np.float32)
             return averaged
         return metrics.worst(self.arrays(cell, column, "right"))

@@ -111,7 +111,7 @@ def _column(plan: Plan, table: Table, name: str) -> str:
     """The accuracy of that name, in params.yaml or as the table shows it."""
     columns, entry = Columns(plan, table), table.spec["entry"]
     plain = {shown: column for column, shown in columns.shown.items()}.get(name, name)
-    known = {*accuracies(plan.entries, entry, [plain]), *columns.means}
+    known = {*accuracies(plan.entries, entry, [plain]), *columns.made}
     if plain not in known:
         raise UserError(f"{table.path} has no accuracy {name!r}{schema.nearest(name, known)}")
     return plain

@@ -41,8 +41,8 @@ class Tabulation:
     def __init__(self, plan: Plan, table: Table, partial: bool) -> None:
         self.plan, self.table, self.partial = plan, table, partial
         entry = table.spec["entry"]
-        self.reported = Reported(plan, entry["reported"], entry["means"], entry["printed"])
         self.columns = Columns(plan, table)
+        self.reported = Reported(plan, entry["reported"], self.columns.made, entry["printed"])
         self.accuracies, self.shown = self.columns.accuracies, self.columns.shown
         groups: dict[tuple[Any, ...], list[Cell]] = {}
         for cell in table.cells:
@@ -150,7 +150,7 @@ class Tabulation:
 
     def _spent(self, row: Row, column: str) -> dict[str, float]:
         """Mean forwards and backwards an image of the attacks behind a column."""
-        if column in (CLEAN, *self.columns.means) or split(column, self.columns.names)[1]:
+        if column in (CLEAN, *self.columns.made) or split(column, self.columns.names)[1]:
             return {}  # no attack, or made of other columns
         work = [np.sum(self.columns.arrays(cell, column, "work"), 0) for cell in row.cells]
         forwards, backwards = np.mean(work, 0) / len(row.verdicts[column][0])

@@ -9,7 +9,8 @@ import tiny
 
 from pipeline import claims, compare, metrics
 from pipeline.figures import dots
-from pipeline.plan import columns
+from pipeline.errors import UserError
+from pipeline.plan import Plan, columns
 from pipeline.plan.columns import radius, split
 from pipeline.records import pack, read_arrays
 from pipeline.tabulation import Tabulation
@@ -46,13 +47,14 @@ def test_a_size_is_a_median_distance_or_a_mean_of_pixels():
 
 # ---- distances
 
-COLUMNS = ["clean", "pgd10", "pgd10_l2", "pgd10_pixels", "pgd10_l2_0p5", "pgd10_l2_2", "avg"]
+COLUMNS = ["clean", "pgd10", "pgd10_l2", "pgd10_pixels", "pgd10_l2_0p5", "pgd10_l2_2", "avg", "least"]
 
 
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
     """One row, of 30 images: 0 to 19 right when clean, 10 to 19 of them fooled."""
-    means = {"avg": ["clean", "pgd10_l2_0p5"]}
+    parts = ["clean", "pgd10_l2_0p5"]
+    means = {"avg": parts, "least": {"strongest": [*parts, "pgd10_l2_2"]}}
     asked = tiny.table_of(["standard"], columns=COLUMNS, suites=["unified"], means=means)
     asked["tables"]["table1"]["reference"] = "none"
     plan = tiny.place(tmp_path, monkeypatch, asked)
@@ -73,6 +75,19 @@ def rewrite(plan, fooled, **said) -> None:
     record.path.write_bytes(pack({**arrays, "meta": np.array(json.dumps(meta))}))
 
 
+def test_the_strongest_of_columns_is_one_of_them_and_no_worst_case(plan):
+    row = tiny.tabulated(plan)[0].loc["standard"]
+    assert row["least"] == min(row["clean"], row["pgd10_l2_0p5"], row["pgd10_l2_2"])
+    assert row["avg"] == pytest.approx((row["clean"] + row["pgd10_l2_0p5"]) / 2)
+
+
+def test_another_way_to_make_a_column_is_refused():
+    asked = tiny.table_of(["standard"], columns=["clean"], suites=["unified"])
+    asked["tables"]["table1"]["means"] = {"least": {"weakest": ["clean"]}}
+    with pytest.raises(UserError, match="params.yaml: tables.table1.means.least"):
+        Plan(asked).table("table1")
+
+
 def test_distances_are_of_the_images_that_an_attack_fooled(plan):
     frame, details, text = tiny.tabulated(plan)
     row, found = frame.loc["standard"], details["rows"]["standard"]
@@ -91,7 +106,7 @@ def test_only_perturbations_within_a_distance_count_against_it(plan):
     interval = [details["rows"]["standard"]["pgd10_l2_0p5"][key] for key in ("low", "high")]
     assert interval == pytest.approx(metrics.wilson(0.5, 30))
     assert set(json.loads(Path("results/metrics/table1.json").read_text())["standard"]) == {
-        *{"clean", "pgd10", "pgd10_l2_0p5", "pgd10_l2_2", "avg"}
+        *{"clean", "pgd10", "pgd10_l2_0p5", "pgd10_l2_2", "avg", "least"}
     }
 
 

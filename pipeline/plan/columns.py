@@ -17,6 +17,7 @@ SIZES = ("l2", "pixels")  # how far an attack went on the images that it fooled:
 COSTS = ("members", "parameters", "train_flops", "inference_macs")
 DISK = "trajectory_bytes"  # of the snapshots an average takes, their parameters in float32
 CLEAN = "clean"
+STRONGEST = "strongest"
 NUMBER = "[0-9]{1,6}(?:p[0-9]{1,6}|_[1-9][0-9]{0,5})?"  # 1, 0p5 and 128_255 are 1, 0.5, 128/255
 RULE = re.compile(f"(.+)_({'|'.join((*VIEWS, *MEMBERS, *PEERS, *SIZES))}|l2_{NUMBER})")
 
@@ -39,6 +40,17 @@ def names(entry: Entry, attacks: Collection[str]) -> set[str]:
     """What rules are said of: attacks, suites, their worst cases, means."""
     asked = entry["suites"]
     return {CLEAN, *attacks, *asked, *(f"{s}_worst" for s in asked), *entry["means"]}
+
+
+def made(entry: Entry) -> dict[str, list[str]]:
+    """Columns made of others, by name: means, or the strongest where the entry says so."""
+    found = entry["means"].items()
+    return {name: how[STRONGEST] if is_strongest(how) else how for name, how in found}
+
+
+def is_strongest(how: Any) -> bool:
+    """Whether a column is the strongest of others, {strongest: [...]}, and not their mean."""
+    return isinstance(how, dict) and set(how) == {STRONGEST}
 
 
 def accuracies(entries: Entries, entry: Entry, asked: Any = ()) -> set[str]:

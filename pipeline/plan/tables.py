@@ -112,7 +112,7 @@ def _check_columns(graph: Graph, entry: Entry, where: str) -> None:
     """Raise UserError unless every column and part of a mean can be computed, or is planned."""
     if not isinstance(entry["means"], dict):
         raise UserError(f"params.yaml: {where}.means: needs a mapping from a name to columns")
-    for name, parts in entry["means"].items():
+    for name, parts in columns.made(entry).items():
         known = columns.accuracies(graph.entries, entry, parts)
         checks.names(parts, known, f"{where}.means.{name}")
     known = columns.accuracies(graph.entries, entry, entry["columns"])
