@@ -208,6 +208,18 @@ def test_a_member_of_the_victim_cannot_be_its_surrogate(here) -> None:
         record_of(here, "standard", "circular")
 
 
+@pytest.mark.parametrize("surrogate", ["averaged", "mean_logit"])
+def test_an_attack_of_a_transfer_suite_has_no_surrogate_of_its_own(surrogate) -> None:
+    found = asked()
+    found["attacks"]["sgm"] |= {"surrogate": surrogate}
+    found["tables"]["table1"] |= {"suites": ["transfer"], "columns": ["clean", "transfer_worst"]}
+    with pytest.raises(UserError, match=f"suites.transfer.*sgm has surrogate {surrogate}") as e:
+        Plan(found)
+    assert "\n" not in str(e.value)
+    found["attacks"]["sgm"] |= {"surrogate": "self"}
+    assert Plan(found).graph.sets
+
+
 def test_a_sibling_is_the_rows_own_method_at_another_seed(here) -> None:
     for row in ("standard", "moody"):
         record = record_of(here, row, "siblings")
