@@ -11,7 +11,7 @@ import tiny
 import torch
 import yaml
 
-from pipeline import adopt, evaluate, export, metrics, models, transfer
+from pipeline import adopt, evaluate, export, lint, metrics, models, transfer
 from pipeline.errors import Interrupted, UserError
 from pipeline.evaluation import Evaluation
 from pipeline.files import load_safetensors, sha256_of
@@ -119,6 +119,23 @@ def test_a_resumed_suite_that_leaves_has_the_same_bytes(here, monkeypatch) -> No
         evaluate.evaluate(here, record, tiny.CPU)
     evaluate.evaluate(here, record, tiny.CPU)
     assert record.path.read_bytes() == whole
+
+
+def test_a_record_says_whether_an_attack_left_the_generators_alone(here, monkeypatch) -> None:
+    made(here, "standard", "plain")
+    record = record_of(here, "standard", "plain")
+    assert "C18" not in {flag.check for flag in lint.judge([record])}
+    record.path.unlink()
+    attack = Evaluation.attack
+
+    def drawing(self, name, spec, seed):
+        torch.rand(1)
+        return attack(self, name, spec, seed)
+
+    monkeypatch.setattr(Evaluation, "attack", drawing)
+    evaluate.evaluate(here, record, tiny.CPU)
+    (found,) = [flag for flag in lint.judge([record]) if flag.check == "C18"]
+    assert found.fails
 
 
 def test_attacks_of_a_suite_that_leaves_are_no_columns() -> None:
