@@ -6,6 +6,7 @@ Writes per-image verdicts. Killed, the same command goes on with the next attack
 import argparse
 import hashlib
 import json
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -108,13 +109,16 @@ class Attacks:
 def fingerprint(victim: nn.Module) -> str:
     """What attacks must leave alone: weights, buffers, modes, gradients, generators."""
     found = hashlib.sha256()
-    for name, value in victim.state_dict().items():
+    tensors = [*victim.named_parameters(), *victim.named_buffers()]
+    for name, value in tensors:
         found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     modes = [module.training for module in victim.modules()]
     gradients = [(p.requires_grad, p.grad is None) for p in victim.parameters()]
-    found.update(json.dumps([modes, gradients]).encode())
-    found.update(torch.get_rng_state().numpy().tobytes())
-    found.update(np.asarray(np.random.get_state()[1]).tobytes())  # type: ignore[index]
+    _, keys, *place = np.random.get_state()  # a draw moves the place, seldom the keys
+    found.update(json.dumps([modes, gradients, random.getstate(), place]).encode())
+    found.update(np.asarray(keys).tobytes() + torch.get_rng_state().numpy().tobytes())
+    for where in sorted({str(value.device) for _, value in tensors if value.is_cuda}):
+        found.update(torch.cuda.get_rng_state(where).numpy().tobytes())
     return found.hexdigest()
 
 

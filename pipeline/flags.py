@@ -1,7 +1,8 @@
 """Red flags of gradient masking and broken attacks, from records alone (attacks.md 5.2).
 
 Thresholds are compared with bounds of paired differences on the same images, so that a small
-subset does not fire by noise. C1, C8, C9, C12, C16 and C18 say that a number is worthless.
+subset does not fire by noise. C1, C8, C9, C12, C16 and C18 say that a number is worthless, but
+C8 not of random victims, where lucky draws explain it.
 """
 
 from collections.abc import Callable, Iterator
@@ -36,17 +37,19 @@ CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
 
 @dataclass(frozen=True)
 class Flag:
-    """A check that fired, and why, in one line."""
+    """A check that fired, and why, in one line; whether the victim is random."""
 
     check: str
     text: str
+    random: bool = False
 
     @property
     def fails(self) -> bool:
         """Whether the number beside it is worthless."""
-        return self.check in FAILS
+        return self.check in FAILS and not (self.random and self.check == "C8")
 
 
 def flags(evidence: Evidence) -> list[Flag]:
     """All flags of one victim, in the order of their checks."""
-    return [Flag(check, text) for check, run in CHECKS.items() for text in run(evidence)]
+    random = evidence.random
+    return [Flag(check, text, random) for check, run in CHECKS.items() for text in run(evidence)]

@@ -1,6 +1,7 @@
 """Particles that climb their models' losses and repel each other (SVGD; Liu and Wang 2016)."""
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +44,7 @@ class Particles:
             uniform_start("linf", images, self.eps, draws.fork(i)) for i in range(len(models))
         ]
         points_KBD = torch.stack(starts).flatten(2)
+        self._warn_of_no_kernel(points_KBD)
         for _ in range(self.steps):
             moves_KBD = self._moves(models, points_KBD, images, labels)
             moves_KBD = moves_KBD.sign() if self.is_signed else moves_KBD
@@ -70,6 +72,14 @@ class Particles:
         if self.is_balanced:
             pull_KBD, push_KBD = _unit(pull_KBD), _unit(push_KBD)
         return pull_KBD + self.gamma * push_KBD
+
+    def _warn_of_no_kernel(self, points_KBD: Tensor) -> None:
+        """Say so where no particle feels another, as with the width that AT-AKA prints."""
+        count = len(points_KBD)
+        if self.kernel == "fixed" and count > 1:
+            kernel_KKB = _kernel(points_KBD, self._squared_width(points_KBD))
+            if int(kernel_KKB.count_nonzero()) == count * points_KBD.shape[1]:
+                warnings.warn(f"svgd: width {self.width}: all kernels are 0", stacklevel=2)
 
     def _squared_width(self, points_KBD: Tensor) -> Tensor:
         """h^2 of each image, [B]."""
@@ -102,13 +112,18 @@ def _squared_distances(points_KBD: Tensor) -> Tensor:
     return torch.stack([(points_KBD - x).square().sum(-1) for x in points_KBD])
 
 
+def _kernel(points_KBD: Tensor, squared_width: Tensor) -> Tensor:
+    """[n, n, B], 1 of a particle with itself."""
+    return (-_squared_distances(points_KBD) / (2 * squared_width)).exp()
+
+
 def stein(points_KBD: Tensor, rise_KKBD: Tensor, squared_width: Tensor) -> tuple[Tensor, Tensor]:
     """Both sums of phi, [n, B, D]: the smoothed rise, and the push away from the others.
 
     rise_KKBD[i, j] is the gradient that particle i is told of point j.
     """
     count = len(points_KBD)
-    kernel_KKB = (-_squared_distances(points_KBD) / (2 * squared_width)).exp()
+    kernel_KKB = _kernel(points_KBD, squared_width)
     pull, push = [], []
     for i, point in enumerate(points_KBD):
         weights_KB1 = kernel_KKB[i][..., None]

@@ -21,6 +21,8 @@ RISES = 0.99  # C17: share of images whose loss an attack raises
 SCALING = 0.01  # C20: what scaling the logits may hide from a whole suite
 HALF_WIDTH = 0.06  # C19: of the 95 % interval where it is widest, at 50 %
 
+# parts and wholes of AutoAttack, ours and torchattacks'
+CASCADE = {"apgd", "fab", "square", "autoattack", "APGD", "APGDT", "FAB", "Square", "AutoAttack"}
 LINF = {"fgsm", "bim", "mim", "pgd", "eot_pgd", "di2"}  # gradient attacks on cross-entropy
 
 
@@ -35,15 +37,15 @@ def gap(e: Evidence) -> Iterator[str]:
     gap = float((best.right - worst([a.right for a in same])).mean())
     if wilson(gap, len(best.right))[0] > MASKING:
         yield f"{100 * gap:.0f} points of accuracy under {best.name} are masked gradients"
-    core = [a.right for a in e.left if a in same]
-    found = float((best.right - worst([best.right, *core])).mean())
-    if core and wilson(found, len(best.right))[1] < INCOMPLETE:
+    strong = [a.right for a in same if a in e.left or a.kind in CASCADE]
+    found = float((best.right - worst([best.right, *strong])).mean())
+    if strong and wilson(found, len(best.right))[1] < INCOMPLETE:
         yield f"the worst case finds nothing that {best.name} does not"
 
 
 def unbounded(e: Evidence) -> Iterator[str]:
     """Attacks that no ball bounds fool nearly everything, and move something."""
-    if e.metas[0].get("random"):
+    if e.random:
         return
     for attack in (a for a in e.attacks if a.kind in ("cw_l2", "deepfool", "CW", "DeepFool")):
         left = float(attack.right.mean())
@@ -141,8 +143,9 @@ def scaling(e: Evidence) -> Iterator[str]:
     for attacks on the margin are blind to no scale: C10 compares with them.
     """
     scaled = [a for a in e.attacks if a.spec["surrogate"] in SCALINGS]
-    own = [a.right for a in e.attacks if _ascends(a)]
-    if not scaled or not own:
+    radii = {a.field("eps") for a in scaled}
+    own = [a.right for a in e.attacks if _ascends(a) and a.field("eps") in radii]
+    if not own:
         return
     before = worst(own)
     after = worst([before, *(a.right for a in scaled)])

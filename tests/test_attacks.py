@@ -1,8 +1,5 @@
 """What every attack keeps to: ball, box, batches, the model as it was."""
 
-import random
-
-import numpy
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,14 +9,14 @@ from victims import (
     EPS,
     EVERY,
     L2,
-    Changed,
     Exact,
-    Linear,
     apgd,
     held_out,
     pgd,
     right,
+    saturated,
     square,
+    state,
     trained,
 )
 
@@ -82,19 +79,9 @@ def test_the_model_and_the_generators_are_left_as_they_were(name: str) -> None:
     for parameter in model[0].parameters():
         parameter.requires_grad_(False)
     images, labels, draws = held_out(8)
-    kept = [images.clone(), labels.clone()]
-    states = {key: value.clone() for key, value in model.state_dict().items()}
-    modes = [module.training for module in model.modules()]
-    wanted = [parameter.requires_grad for parameter in model.parameters()]
-    generators = torch.get_rng_state(), numpy.random.get_state()[1].tolist(), random.getstate()
+    kept, before = [images.clone(), labels.clone()], state(model)
     EVERY[name]()(model, images, labels, draws)
-    assert all(torch.equal(value, states[key]) for key, value in model.state_dict().items())
-    assert [module.training for module in model.modules()] == modes
-    assert [parameter.requires_grad for parameter in model.parameters()] == wanted
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert torch.equal(torch.get_rng_state(), generators[0])
-    assert numpy.random.get_state()[1].tolist() == generators[1]
-    assert random.getstate() == generators[2]
+    assert state(model) == before
     assert torch.equal(images, kept[0]) and torch.equal(labels, kept[1])
 
 
@@ -112,15 +99,7 @@ def test_no_grad_around_the_attack_and_frozen_weights_change_nothing(name: str) 
 @every
 def test_saturated_pixels_move_inward(name: str) -> None:
     """Pixels at 0 that should grow and at 1 that should shrink: clamping must not hold them."""
-    rising = torch.arange(64) % 2 == 0
-    weights = torch.where(rising, -1 / 32, 1 / 32)
-    others = torch.tensor([0.0, 0.0, 0.5, 0.3, 0.1])  # beaten by class 0, also in the worst case
-    model = Changed(
-        Linear(torch.stack([weights, -weights, *(0 * weights for _ in range(3))])),
-        lambda logits: logits + others,
-    )
-    images = (~rising).float().view(1, 1, 8, 8).repeat(6, 1, 1, 1)
-    labels = torch.zeros(6, dtype=torch.int64)
+    model, images, labels = saturated(1)
     moved = EVERY[name]()(model, images, labels, Draws(0, torch.arange(6)))
     inward = (moved - images).abs()
     if name in {"square", "pgd_kl"}:  # a random search; half of a random start is clipped away

@@ -1,17 +1,15 @@
 """torchattacks through the adapter: used as it is, without its side effects."""
 
-import random
-
-import numpy
 import pytest
 import torch
 import torchattacks
 from test_attacks_unbounded import Logs
-from torch import nn
-from victims import EPS, Exact, held_out, right, trained
+from torch import Tensor, nn
+from victims import EPS, Changed, Exact, Linear, held_out, right, saturated, state, trained
 
 from pipeline import registry
 from pipeline.attacks.torchattacks import Torchattacks
+from pipeline.draws import Draws
 from pipeline.errors import UserError
 from pipeline.plan.entries import STAGES, Entries
 from pipeline.plan.values import fraction
@@ -47,21 +45,88 @@ def test_attacks_leave_models_and_generators_as_they_were_and_repeat(name, capsy
     model[0].weight.requires_grad_(False)
     model[4].weight.grad = kept = torch.ones_like(model[4].weight)
     images, labels, draws = held_out(3)
-    states = {key: value.clone() for key, value in model.state_dict().items()}
-    generators = torch.get_rng_state(), numpy.random.get_state()[1].tolist(), random.getstate()
+    before = state(model)
     moved = foreign(name, **FEW[name])(model, images, labels, draws)
     assert moved.shape == images.shape and not moved.requires_grad
     assert float(moved.min()) >= 0 and float(moved.max()) <= 1
-    assert all(torch.equal(value, states[key]) for key, value in model.state_dict().items())
-    assert [m.training for m in model] == [True, False, True, True, True]
-    assert model[0].weight.grad is None and not model[0].weight.requires_grad
-    assert model[4].weight.grad is kept and torch.equal(kept, torch.ones_like(kept))
-    assert torch.equal(torch.get_rng_state(), generators[0])
-    assert numpy.random.get_state()[1].tolist() == generators[1]
-    assert random.getstate() == generators[2]
+    assert state(model) == before and model[4].weight.grad is kept
     again = foreign(name, **FEW[name])(model, images, labels, held_out(3)[2])
     assert torch.equal(moved, again)
     assert capsys.readouterr().out == ""
+
+
+# the least move of each pixel, and of what share of pixels
+INWARD = {
+    **{name: (dict(eps=EPS, alpha=EPS / 4), 0.99 * EPS, 1) for name in ("BIM", "PGD", "MIFGSM")},
+    "FGSM": (dict(eps=EPS), 0.99 * EPS, 1),
+    "EOTPGD": (dict(eps=EPS, alpha=EPS / 4), 0.99 * EPS, 1),
+    "DIFGSM": (dict(eps=EPS, alpha=EPS / 4), 0.7 * EPS, 1),
+    "APGD": (dict(eps=0.4), 0.39, 1),
+    "AutoAttack": (dict(eps=0.4, seed=0, n_classes=5), 0.39, 1),
+    "FAB": (dict(eps=0.4), 0.25, 1),
+    "DeepFool": ({}, 0.25, 1),
+    "Square": (dict(eps=0.4, n_queries=200), 0.39, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", INWARD)
+def test_their_attacks_move_saturated_pixels_inward(name: str) -> None:
+    arguments, least, share = INWARD[name]
+    model, images, labels = saturated(4 if name == "DIFGSM" else 1)
+    moved = foreign(name, **arguments)(model, images, labels, Draws(0, torch.arange(6)))
+    assert float(((moved - images).abs() >= least).float().mean()) >= share
+
+
+def test_their_cw_holds_saturated_pixels() -> None:
+    """Their arctanh of 1 is infinite: a reason to take cw_l2."""
+    model, images, labels = saturated(1)
+    moved = foreign("CW", c=10, steps=50, lr=0.1)(model, images, labels, held_out(6)[2])
+    assert torch.equal(moved, images)
+
+
+def coloured() -> tuple[nn.Module, Tensor, Tensor]:
+    """Ten images of three channels and a model that is right on them."""
+    model, images = Exact(pixels=192), torch.rand(10, 3, 8, 8, generator=torch.manual_seed(0))
+    return model, images, model(images).argmax(1)
+
+
+@pytest.mark.parametrize("pixels", [1, 3])
+def test_onepixel_changes_as_many_pixels_at_most(pixels: int) -> None:
+    model, images, labels = coloured()
+    attack = foreign("OnePixel", pixels=pixels, steps=3)
+    moved = attack(model, images, labels, Draws(0, torch.arange(10)))
+    counts = (moved != images).any(1).flatten(1).sum(1)
+    assert 0 < int(counts.max()) <= pixels
+
+
+def test_pixle_only_rearranges_the_pixels_of_an_image() -> None:
+    model, images, labels = coloured()
+    attack = foreign("Pixle", x_dimensions=[2, 3], y_dimensions=[2, 3], restarts=4)
+    moved = attack(model, images, labels, Draws(0, torch.arange(10)))
+    changed = 0
+    for before, after in zip(images, moved, strict=True):
+        source = {tuple(pixel.tolist()) for pixel in before.flatten(1).T}
+        assert {tuple(pixel.tolist()) for pixel in after.flatten(1).T} <= source
+        changed += int((before != after).any(0).sum())
+    assert changed > 10
+    chance = [model(x).softmax(1).gather(1, labels[:, None]) for x in (images, moved)]
+    assert bool((chance[1] <= chance[0] + 1e-6).all())
+
+
+def test_sparsefool_changes_few_pixels_within_the_box() -> None:
+    model = trained(0.0)
+    images, labels, draws = held_out(20)
+    moved = foreign("SparseFool")(model, images, labels, draws)
+    assert float(moved.min()) >= 0 and float(moved.max()) <= 1
+    counts = (moved != images).flatten(1).sum(1)
+    assert 0 < float(counts.float().median()) <= 12
+    assert int(right(model, moved, labels).sum()) < 10
+    weights = torch.zeros(2, 64)
+    weights[0, 5] = 3.0  # only this pixel decides
+    decided = Changed(Linear(weights), lambda logits: logits - torch.tensor([1.2, 0.0]))
+    images = torch.full((2, 1, 8, 8), 0.5)
+    moved = foreign("SparseFool")(decided, images, torch.tensor([0, 0]), Draws(0, torch.arange(2)))
+    assert (moved != images).flatten(1).nonzero().tolist() == [[0, 5], [1, 5]]
 
 
 def test_the_adapter_returns_what_the_library_returns() -> None:

@@ -170,6 +170,12 @@ def test_autoattack_is_at_least_as_strong_as_each_of_its_parts() -> None:
         assert int(alone.sum()) < int(right(model, images, labels).sum()), name
 
 
+def test_targeted_parts_of_autoattack_plus_start_once() -> None:
+    starts = {n: p.restarts for n, p in autoattack(version="plus", restarts=5).parts().items()}
+    once = {"apgd_t": 1, "fab_t": 1, "square": 1}
+    assert starts == {"apgd_ce": 5, "apgd_dlr": 5, "fab": 5, **once}
+
+
 def test_fooled_samples_leave_the_batch() -> None:
     images, labels, _ = held_out(100)
     work = {}

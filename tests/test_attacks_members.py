@@ -1,5 +1,7 @@
 """Attacks that see every member: random inference in expectation, the choice of one member."""
 
+import warnings
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ from pipeline.errors import UserError
 from pipeline.losses import cross_entropy
 from pipeline.norms import lengths
 from pipeline.surrogates import Answers, surrogates
+from pipeline.svgd import _kernel
 
 GOALS = ("mean_ce", "mean_prob", "worst_margin", "chosen", "lower", "mismatch", "gate", "force")
 
@@ -221,6 +224,21 @@ def test_svgd_fools_and_its_literal_kernel_is_no_interaction() -> None:
     cloud = literal.climb(model, images, labels, held_out(40)[2])
     alone = svgd(kernel="fixed", is_balanced=False, is_signed=False, repulsion=0.0)
     assert torch.equal(cloud, alone.climb(model, images, labels, held_out(40)[2]))
+
+
+@pytest.mark.parametrize(("width", "warned"), [(0.001, True), (1.0, False)])
+def test_a_kernel_that_underflows_is_said_at_the_printed_width(width: float, warned: bool) -> None:
+    """T13: at 32x32 the exponent is about -1e6, so particles do not interact."""
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    model, draws = Exact(pixels=3 * 32**2), Draws(0, torch.arange(2))
+    cloud = dict(eps=8 / 255, step_size=0.003, steps=1, kernel="fixed", width=width)
+    attack = svgd(**cloud, is_balanced=False, is_signed=False)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        points = attack.climb(model, images, torch.tensor([0, 1]), draws)
+    assert [str(w.message) for w in found] == ["svgd: width 0.001: all kernels are 0"] * warned
+    pairs = _kernel(points.flatten(2), torch.full((2,), width**2))[*torch.triu_indices(3, 3, 1)]
+    assert bool((pairs == 0).all()) is warned and bool((pairs > 0).all()) is not warned
 
 
 def test_particles_spread_wider_than_those_that_do_not_repel() -> None:

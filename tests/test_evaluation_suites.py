@@ -11,7 +11,7 @@ import tiny
 import torch
 import yaml
 
-from pipeline import adopt, evaluate, export, metrics, models, transfer
+from pipeline import adopt, evaluate, export, lint, metrics, models, transfer
 from pipeline.errors import Interrupted, UserError
 from pipeline.evaluation import Evaluation
 from pipeline.files import load_safetensors, sha256_of
@@ -121,6 +121,23 @@ def test_a_resumed_suite_that_leaves_has_the_same_bytes(here, monkeypatch) -> No
     assert record.path.read_bytes() == whole
 
 
+def test_a_record_says_whether_an_attack_left_the_generators_alone(here, monkeypatch) -> None:
+    made(here, "standard", "plain")
+    record = record_of(here, "standard", "plain")
+    assert "C18" not in {flag.check for flag in lint.judge([record])}
+    record.path.unlink()
+    attack = Evaluation.attack
+
+    def drawing(self, name, spec, seed):
+        torch.rand(1)
+        return attack(self, name, spec, seed)
+
+    monkeypatch.setattr(Evaluation, "attack", drawing)
+    evaluate.evaluate(here, record, tiny.CPU)
+    (found,) = [flag for flag in lint.judge([record]) if flag.check == "C18"]
+    assert found.fails
+
+
 def test_attacks_of_a_suite_that_leaves_are_no_columns() -> None:
     for column, known in (("core_worst", True), ("core", True), ("apgd_ce", False)):
         found = asked()
@@ -206,6 +223,18 @@ def test_a_transfer_verdict_is_that_of_the_victim_on_the_stored_images(here) -> 
 def test_a_member_of_the_victim_cannot_be_its_surrogate(here) -> None:
     with pytest.raises(UserError, match="victims.itself: .*cannot be its surrogate"):
         record_of(here, "standard", "circular")
+
+
+@pytest.mark.parametrize("surrogate", ["averaged", "mean_logit"])
+def test_an_attack_of_a_transfer_suite_has_no_surrogate_of_its_own(surrogate) -> None:
+    found = asked()
+    found["attacks"]["sgm"] |= {"surrogate": surrogate}
+    found["tables"]["table1"] |= {"suites": ["transfer"], "columns": ["clean", "transfer_worst"]}
+    with pytest.raises(UserError, match=f"suites.transfer.*sgm has surrogate {surrogate}") as e:
+        Plan(found)
+    assert "\n" not in str(e.value)
+    found["attacks"]["sgm"] |= {"surrogate": "self"}
+    assert Plan(found).graph.sets
 
 
 def test_a_sibling_is_the_rows_own_method_at_another_seed(here) -> None:

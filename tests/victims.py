@@ -1,9 +1,12 @@
 """Victims for attacks: digits nets trained in seconds, and models with a known answer."""
 
+import pickle
+import random
 from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -171,6 +174,37 @@ def trained(eps: float) -> nn.Module:
             optimizer.step()
     optimizer.zero_grad()
     return model.eval()
+
+
+def state(model: nn.Module) -> dict[str, Any]:
+    """All that an attack must leave as it was, to be compared."""
+    found = {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
+    gradients = [None if p.grad is None else p.grad.numpy().tobytes() for p in model.parameters()]
+    return {
+        **found,
+        "modes": [module.training for module in model.modules()],
+        "wanted": [p.requires_grad for p in model.parameters()],
+        "gradients": gradients,
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": pickle.dumps(numpy.random.get_state()),
+        "python": random.getstate(),
+    }
+
+
+def saturated(width: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """A linear model of stripes, 0 where it should grow and 1 where it should shrink; 0 is right.
+
+    Class 2 wins once every pixel has moved inward by a quarter.
+    """
+    rising = torch.arange(64) % 8 // width % 2 == 0
+    weights = torch.where(rising, -1 / 32, 1 / 32)
+    others = torch.tensor([0.0, 0.0, 0.5, 0.3, 0.1])
+    model = Changed(
+        Linear(torch.stack([weights, -weights, *(0 * weights for _ in range(3))])),
+        lambda logits: logits + others,
+    )
+    images = (~rising).float().view(1, 1, 8, 8).repeat(6, 1, 1, 1)
+    return model, images, torch.zeros(6, dtype=torch.int64)
 
 
 def right(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

@@ -25,8 +25,9 @@ PARTS = {
 class AutoAttack:
     """Runs its parts cheapest first, each from the clean image of the samples still right, l_inf.
 
-    `restarts` are those of untargeted APGD and of FAB (1; 5 in plus), `eot` is the number of
-    forwards that a step of APGD averages (1; 20 in rand). Only rand may attack a random model.
+    `restarts` are those of untargeted APGD and FAB (1; 5 in plus), targeted ones have 1 as in the
+    authors' code; `eot` is the number of forwards that a step of APGD averages (1; 20 in rand).
+    Only rand may attack a random model.
     """
 
     version: Literal["standard", "plus", "rand"]
@@ -84,7 +85,7 @@ class AutoAttack:
         return FAB(
             eps=self.eps,
             steps=self.steps,
-            restarts=self.restarts,
+            restarts=1 if targets else self.restarts,
             targets=targets,
             alpha_max=self.alpha_max,
             eta=self.eta,

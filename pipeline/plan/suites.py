@@ -56,9 +56,21 @@ def check(entries: Entries, suite: str) -> Entry:
     split = checks.one_of(entry.get("split", "test"), SPLITS, f"{where}.split")
     if split != "test" and "surrogates" in entry:
         raise UserError(f"params.yaml: {where}.split: transfer sets are of test images")
+    if "surrogates" in entry:
+        _refuse_own_surrogates(entries, entry, where)
     if entry.get("leave") and ("eps" in entry or "surrogates" in entry):
         raise UserError(f"params.yaml: {where}.leave: a sweep or transfer suite judges every image")
     return entry
+
+
+def _refuse_own_surrogates(entries: Entries, entry: Entry, where: str) -> None:
+    for attack in entry["attacks"]:
+        own = entries.surrogate(attack)
+        if own != "self":
+            raise UserError(
+                f"params.yaml: {where}.attacks: {attack} has surrogate {own}, but is crafted on "
+                f"{entry['surrogates'][0]}: name an attack without `surrogate:`"
+            )
 
 
 def has_peers(entries: Entries, suite: str) -> bool:
