@@ -90,10 +90,9 @@ class Reported:
         return stood_in or cut or setting != setting.bare()
 
     def _same_eps(self, cell: Cell, column: str, eps: str) -> bool:
-        """Whether the attack has this radius; for clean images, whether training had it."""
-        if eps == "":
-            return False
-        radius = float(values.fraction(eps, str(self.path)))
+        """Whether the attack has this radius, or neither has one; for clean images, whether
+        training had it."""
+        radius = float(values.fraction(eps, str(self.path))) if eps else None
         if column == "clean":
             trained = 0 if cell.setting.eps is None else cell.setting.eps
             return float(values.fraction(trained, "train_eps")) in (radius, 0.0)
@@ -101,9 +100,10 @@ class Reported:
         parts = self.means.get(column, [column])
         if column in cell.records:  # the worst case of a suite
             parts = [name for name, _ in cell.records[column].attacks]
-        return all(p in specs and abs(_radius(specs[p]["fields"]) - radius) < 1e-9 for p in parts)
+        return all(p in specs and _is_at(radius, specs[p]["fields"]) for p in parts)
 
 
-def _radius(fields: dict[str, Any]) -> float:
-    """eps of an attack; nan of one that has none, which equals no printed radius."""
-    return float(fields.get("eps", fields.get("arguments", {}).get("eps", "nan")))
+def _is_at(radius: float | None, fields: dict[str, Any]) -> bool:
+    """Whether an attack has this radius; None is that of one that has none."""
+    own = fields.get("eps", fields.get("arguments", {}).get("eps"))
+    return own is radius if None in (own, radius) else abs(own - radius) < 1e-9

@@ -60,6 +60,31 @@ def test_every_scale_resolves_every_table(scale):
         assert {e.run for r in records for e in r.victim.elements} <= set(ids)
 
 
+def steps_to_the_edge(spec):
+    """By name, how often an attack's steps together are as long as its radius is."""
+    found = {}
+    for name, attack in spec.items():
+        own = attack["fields"]
+        if own.get("eps") and {"step_size", "steps"} <= set(own):
+            found[name] = own["steps"] * own["step_size"] / own["eps"]
+    return found
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_attack_can_cross_its_ball(scale):
+    """Whatever radius an axis or a stand-in gives it: a literal step does not follow."""
+    plan, seen = plan_of(scale), {}
+    for table in plan.tables.values():
+        records, runs = plan.needs(table)
+        for record in records:
+            seen[record.id] = steps_to_the_edge(dict(record.attacks))
+        for run in runs:
+            named = {k: run.spec[k] for k in ("attack", "validation_attack") if run.spec.get(k)}
+            seen[run.id] = steps_to_the_edge(named)
+    short = {(i, name) for i, found in seen.items() for name, times in found.items() if times < 1}
+    assert len(seen) > 50 and not short
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_the_factor_of_a_stand_in_multiplies_every_radius_of_evaluation(scale):
     plan, seen = plan_of(scale), 0

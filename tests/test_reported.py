@@ -1,15 +1,18 @@
 """Published numbers, beside ours only where everything matches."""
 
+from collections import defaultdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import tiny
+from projects import published
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan
-from pipeline.reported import COLUMNS, Reported
+from pipeline.plan import Plan, columns
+from pipeline.reported import COLUMNS, Reported, rows_of
 
 MATCH = {"entry": "trades_joint", "dataset": "cifar10", "arch": "resnet20", "members": "3",
          "eps": "8/255", "attack": "pgd10", "checkpoint": "last"}  # fmt: skip
@@ -86,3 +89,33 @@ def test_other_columns_or_no_file_are_refused(there):
     with pytest.raises(UserError, match="columns must be table, row, column"):
         Reported(paper(), "aute", {})
     assert Reported(paper(), "none", {}).value(paper().table("table1").cells[0], "pgd10") is None
+
+
+@pytest.fixture(scope="module")
+def shown() -> dict[str, set[tuple[str, ...]]]:
+    """What the tables print of each paper at paper scale."""
+    plan, found = Plan(published() | {"scale": "paper"}), defaultdict(set)
+    for name in plan.tables:
+        table = plan.table(name)
+        entry = table.spec["entry"]
+        numbers = Reported(plan, entry["reported"], columns.made(entry), entry["printed"])
+        for cell, column in product(table.cells, table.columns):
+            value = numbers.value(cell, column)
+            if value is not None:
+                key = (cell.row, cell.setting.dataset, cell.setting.arch, column)
+                found[entry["reported"]].add((*key, f"{100 * value:.4f}"))
+    return found
+
+
+@pytest.mark.parametrize("paper", ["aute", "soe", "at_aka", "red", "meat"])
+def test_every_printed_number_of_a_row_that_we_have_stands_in_a_table(shown, paper):
+    params = published()
+    later = {*params["planned"], *(k for k, v in params["methods"].items() if "weights" in v)}
+    lost = []
+    for _, row in rows_of(paper).iterrows():
+        asked = row["entry"] and row["attack"] and row["entry"] not in later
+        key = (row["entry"], row["dataset"], row["arch"], row["attack"])
+        if asked and (*key, f"{float(row['value']):.4f}") not in shown[paper]:
+            lost.append((row["table"], row["row"], row["column"]))
+    assert [x for x in lost if "MNIST" not in x[2]] == []  # whose radius is not stated
+    assert len(shown[paper]) > 20
