@@ -64,7 +64,7 @@ class Columns:
         """The attacks that a column is made of, each with the record that holds it."""
         of, rule = split(column, self.names)
         if of in self.made:
-            return [pair for part in self.made[of] for pair in self.behind(cell, part)]
+            return [pair for part in self._parts(cell, of) for pair in self.behind(cell, part)]
         for suite, record in cell.records.items():
             if rule in PEERS and not record.spec.get("peers"):
                 continue
@@ -74,6 +74,13 @@ class Columns:
             if of == CLEAN or (of in dict(record.attacks) and not record.leave):
                 return [(record, of)]
         raise UserError(f"params.yaml: tables: column {column} is in none of the table's suites")
+
+    def _parts(self, cell: Cell, made: str) -> list[str]:
+        """What a column is made of; strongest can only be an attack that the victim is for."""
+        if made not in self.strongest:
+            return self.made[made]
+        met = {CLEAN, *(name for record in cell.records.values() for name, _ in record.attacks)}
+        return [part for part in self.made[made] if split(part, self.names)[0] in met]
 
     def arrays(self, cell: Cell, column: str, key: str) -> list[NDArray[Any]]:
         """Arrays `key` of the attacks that a column is made of."""
@@ -87,7 +94,7 @@ class Columns:
         if rule:
             return self._by_rule(cell, column, rule)
         if column in self.made:  # as some papers print it
-            parts = [self.verdict(cell, part) for part in self.made[column]]
+            parts = [self.verdict(cell, part) for part in self._parts(cell, column)]
             if column in self.strongest:
                 return min(parts, key=lambda part: float(part.mean()))
             averaged: Verdicts = np.mean(parts, 0, dtype=np.float32)

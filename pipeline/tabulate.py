@@ -48,11 +48,14 @@ def _about(tabulation: Tabulation) -> str:
     cuts = [f"{a} {_cut(c)}" for a, c in tabulation.cuts.items()]
     training = entries.recipe_cut(entry["recipe"])
     cuts += [f"training {_cut(training)}"] if training else []
+    against = (
+        f"core_worst (last accuracy column without one) minus {entry['reference']} "
+        "with as many members, paired"
+    )
     parts = [
         f"Scale {entries.scale_name}; {_images(tabulation)}; seeds {entry['seeds']}; "
         f"checkpoint {entry['checkpoint']}; percent with 95 % half-width; "
-        f"vs reference: core_worst (last accuracy column without one) minus {entry['reference']} "
-        "with as many members, paired.",
+        f"vs reference: {against if entry['reference'] != 'none' else 'none'}.",
         *([f"Stand-ins: {', '.join(stand_ins)}."] if stand_ins else []),
         *([f"Cut by the scale: {'; '.join(cuts)}."] if cuts else []),
         *_names(tabulation),

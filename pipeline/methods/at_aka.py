@@ -5,14 +5,15 @@ student learns (1 - alpha) CE(x) + alpha |z_S(x) - z_T|^2, where z_T amalgamates
 logits on their particles by rule N, L, S, or P, with the losses as weights, none of which carries
 gradient; under P the student matches the teachers by KL. The student answers alone.
 
-No code is public. Departures, each a field: with the printed kernel width 0.001 and steps along
-the raw gradient the particles neither repel nor move (`at_aka_literal` keeps that), so the width
+No code is public. Departures, each a field: with the printed kernel width 0.001 and steps along the
+raw gradient the particles neither repel nor move (`at_aka_literal` keeps that), so the width
 follows the median of the distances, both sums of Eq. 2 get unit length, steps are signed, and
 teacher j's gradient is taken at its own particle, which costs a third. Neither repulsion nor alpha
 is given: 1 and 0.5. As printed the student sees clean images only: `student_input: clean`; what
 robustness it has then comes from its targets alone, and `own` and `mean_particle` are the sane
 variants. P's KL(p_S || p_T) is printed with the student first (`at_aka_pareto_printed`), where
-distillation has the teacher first, which is the default. Teachers' logits are those from before their step.
+distillation has the teacher first, which is the default. Teachers' logits are those from before
+their step.
 """
 
 from dataclasses import dataclass
