@@ -84,7 +84,7 @@ def test_phase_one_crafts_against_each_member_and_phase_two_against_all() -> Non
     assert not torch.equal(*first)
     images, labels = method._examples(training_of(method, 3, epoch=3), batch)
     assert len(images) == 6 and torch.equal(labels, batch.labels)
-    never = method_of("soe_without_phase_two")
+    never = method_of("soe_100_without_phase_two")
     assert len(never._examples(training_of(never, 3, epoch=999), batch)[0]) == 18
 
 

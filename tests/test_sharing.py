@@ -176,7 +176,7 @@ def test_records_alone_are_enough_for_a_table():
     lab.edit(clone, lambda p: p["tables"]["table1"].update(columns=["clean", "pgd10"]))
     assert jobs(clone) == {"tabulate": 1}
     lab.run(clone, "snakemake", "-q", "rules", "-c1", *TARGETS).ok()
-    assert "mim50" not in (clone / lab.TABLE).read_text()
+    assert "mim50" not in (clone / lab.TABLE).read_text().splitlines()[0]
     assert jobs(clone) == {}
 
 
