@@ -29,6 +29,8 @@ from pipeline.records import Arrays, pack, read_arrays
 from pipeline.signals import StopRequest
 from pipeline.subset import subset
 
+SEED = 0  # of an evaluation's draws: every victim meets the same ones
+
 
 def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     """Write one record."""
@@ -54,7 +56,7 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
         "random": victim.random,
     }
     arrays["meta"] = np.array(json.dumps(meta, sort_keys=True))
-    times = {"seconds": round(time.monotonic() - started, 1), "attacks": seconds}
+    times = {"seconds": round(time.monotonic() - started, 1), "attacks": seconds, "seed": SEED}
     times |= {"latency_ms": round(latency.milliseconds(victim, evaluation.images), 4)}
     times |= device.describe(where)
     write_atomic(record.path.with_suffix(".time.json"), (json.dumps(times) + "\n").encode())
@@ -95,7 +97,7 @@ class Attacks:
 
     def _verdicts(self, name: str, spec: dict[str, Any]) -> Arrays:
         if "set" not in spec:
-            return self.evaluation.attack(name, spec, seed=0)
+            return self.evaluation.attack(name, spec, SEED)
         made = self.plan.set(spec["set"])
         return self.evaluation.stored(transfer.read(made, self.split, self.evaluation.ids))
 

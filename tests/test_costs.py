@@ -53,6 +53,8 @@ def test_the_file_holds_measured_times_and_says_where(tmp_path, monkeypatch, cap
     assert frame.loc["meat", "train_flops"] > frame.loc["pgd_at", "train_flops"]
     assert frame.loc["pgd_at", "device"].startswith("cpu ")
     assert frame.loc["to_come"].isna().sum() >= 6
+    for path in Path("results/records").rglob("*.time.json"):
+        assert {"seed", "torch", "python", "device"} <= set(json.loads(path.read_text()))
     for path in Path("results").rglob("*.time.json"):
         path.unlink()
     costs.main(["results/table1.csv"])
