@@ -80,7 +80,10 @@ class Columns:
         if made not in self.strongest:
             return self.made[made]
         met = {CLEAN, *(name for record in cell.records.values() for name, _ in record.attacks)}
-        return [part for part in self.made[made] if split(part, self.names)[0] in met]
+        found = [part for part in self.made[made] if split(part, self.names)[0] in met]
+        if not found:
+            raise UserError(f"params.yaml: tables: {made}: no attack of it is one for {cell.row}")
+        return found
 
     def arrays(self, cell: Cell, column: str, key: str) -> list[NDArray[Any]]:
         """Arrays `key` of the attacks that a column is made of."""

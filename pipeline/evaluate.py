@@ -18,7 +18,7 @@ from torch import nn
 from pipeline import cost, device, latency, models, transfer
 from pipeline.ensemble import Combination, Scaled
 from pipeline.errors import Interrupted, report
-from pipeline.evaluation import Evaluation
+from pipeline.evaluation import SEED, Evaluation
 from pipeline.files import write_atomic
 from pipeline.images import Split, load_split
 from pipeline.lease import check_held, hold
@@ -28,8 +28,6 @@ from pipeline.progress import Progress
 from pipeline.records import Arrays, pack, read_arrays
 from pipeline.signals import StopRequest
 from pipeline.subset import subset
-
-SEED = 0  # of an evaluation's draws: every victim meets the same ones
 
 
 def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
@@ -97,7 +95,7 @@ class Attacks:
 
     def _verdicts(self, name: str, spec: dict[str, Any]) -> Arrays:
         if "set" not in spec:
-            return self.evaluation.attack(name, spec, SEED)
+            return self.evaluation.attack(name, spec)
         made = self.plan.set(spec["set"])
         return self.evaluation.stored(transfer.read(made, self.split, self.evaluation.ids))
 

@@ -18,6 +18,7 @@ from pipeline.surrogates import surrogates
 
 BATCH = 500  # images; only a random victim, which draws once a batch, sees it in its verdicts
 OTHER_BATCH = 64  # in which the clean images are judged once more, to see whether it matters
+SEED = 0  # of the draws: every victim meets the same ones
 STORED = "set"  # component of an attack that was crafted before, as a transfer set
 
 Verdicts = dict[str, Tensor]
@@ -90,7 +91,7 @@ class Evaluation:
     def gradients(self) -> Verdicts:
         """Of clean images: whether cross-entropy has no or no finite gradient (zero_gradient), and
         the share of pixels where its sign is that of the margin's (agreement), [N]."""
-        self.victim.reseed(0)
+        self.victim.reseed(SEED)
 
         def of(images: Tensor, rows: Tensor) -> Verdicts:
             images, labels = images.clone().requires_grad_(), self.labels[rows]
@@ -110,7 +111,7 @@ class Evaluation:
 
     def outputs(self) -> str:
         """What the victim's scores are: probs, log_probs or logits."""
-        self.victim.reseed(0)
+        self.victim.reseed(SEED)
         with torch.no_grad():
             scores = self.victim(self.images[:BATCH])
         if float(scores.min()) >= 0 and bool(((scores.sum(1) - 1).abs() < 1e-5).all()):
@@ -118,11 +119,11 @@ class Evaluation:
         is_log = float(scores.max()) <= 0 and bool((scores.logsumexp(1).abs() < 1e-4).all())
         return "log_probs" if is_log else "logits"
 
-    def attack(self, name: str, spec: dict[str, Any], seed: int) -> Arrays:
+    def attack(self, name: str, spec: dict[str, Any], seed: int = SEED) -> Arrays:
         """Verdicts under one attack, on the images that are right before it."""
         return self.crafted(name, spec, seed)[1]
 
-    def crafted(self, name: str, spec: dict[str, Any], seed: int) -> tuple[Tensor, Arrays]:
+    def crafted(self, name: str, spec: dict[str, Any], seed: int = SEED) -> tuple[Tensor, Arrays]:
         """Adversarial images, clean where the attack had no success, and their verdicts."""
         adversarial, kept, asked, work = self._craft(name, spec, seed)
         verdicts = {**kept, **self._sizes(adversarial), "asked": asked}

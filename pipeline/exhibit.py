@@ -56,7 +56,7 @@ class Loaded:
 
     def crafted(self, name: str) -> Tensor:
         """The images as an evaluation crafts them, clean where the attack had no success."""
-        return self.evaluation.crafted(name, self.specs[name], seed=0)[0]
+        return self.evaluation.crafted(name, self.specs[name])[0]
 
     def attack(self, name: str) -> tuple[Any, Any]:
         """An attack and the one model it differentiates, which follows the victim's weights."""

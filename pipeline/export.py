@@ -41,7 +41,7 @@ def images(plan: Plan, record: Record, name: str, where: torch.device) -> tuple[
         crafted = transfer.read(plan.set(attacks[name]["set"]), split, evaluation.ids)
         again = evaluation.stored(crafted)
     else:
-        crafted, again = evaluation.crafted(name, attacks[name], seed=0)
+        crafted, again = evaluation.crafted(name, attacks[name])
     if not np.array_equal(again["right"], arrays[f"{name}/right"]):
         raise UserError(f"{record.id}: this machine crafts other images for {name} than its record")
     return crafted, arrays

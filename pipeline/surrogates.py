@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.ensemble import Combination, MeanProb, Scaled, answer, combine
-
-SCALINGS = {"cooled": 0.1, "heated": 10.0}
+from pipeline.plan.checks import SCALINGS
 
 
 class Normalised(nn.Module):

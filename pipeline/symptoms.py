@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.evidence import Attack, Evidence, exceeds, points
 from pipeline.metrics import Z95, wilson, worst
-from pipeline.surrogates import SCALINGS
+from pipeline.plan.checks import SCALINGS
 
 MASKING = 0.08  # C10: accuracy under PGD may exceed the worst case by this much
 INCOMPLETE = 0.003  # C10: and must exceed it by this much, or the worst case is none
@@ -37,7 +37,8 @@ def gap(e: Evidence) -> Iterator[str]:
     gap = float((best.right - worst([a.right for a in same])).mean())
     if wilson(gap, len(best.right))[0] > MASKING:
         yield f"{100 * gap:.0f} points of accuracy under {best.name} are masked gradients"
-    strong = [a.right for a in same if a in e.left or a.kind in CASCADE]
+    left = e.left
+    strong = [a.right for a in same if a in left or a.kind in CASCADE]
     found = float((best.right - worst([best.right, *strong])).mean())
     if strong and wilson(found, len(best.right))[1] < INCOMPLETE:
         yield f"the worst case finds nothing that {best.name} does not"

@@ -82,6 +82,13 @@ def test_the_strongest_of_columns_is_one_of_them_and_no_worst_case(plan):
     assert row["avg"] == pytest.approx((row["clean"] + row["pgd10_l2_0p5"]) / 2)
 
 
+def test_the_strongest_of_attacks_that_a_victim_is_not_for_is_refused(plan):
+    columns = Tabulation(plan, plan.table("table1"), partial=False).columns
+    columns.made["least"] = ["chosen_gate"]
+    with pytest.raises(UserError, match="least: no attack of it is one for standard"):
+        columns.verdict(plan.table("table1").cells[0], "least")
+
+
 def test_another_way_to_make_a_column_is_refused():
     asked = tiny.table_of(["standard"], columns=["clean"], suites=["unified"])
     asked["tables"]["table1"]["means"] = {"least": {"weakest": ["clean"]}}

@@ -4,6 +4,8 @@ datasets, figures > the shared core > the plan; and nobody imports in a circle.
 
 import ast
 import graphlib
+import subprocess
+import sys
 
 import pytest
 from projects import ROOT
@@ -106,3 +108,10 @@ def test_every_component_is_reached_by_name_only(folder):
     """Nothing but a component of its own kind, or a test, imports a component."""
     users = {m for m in MODULES for i in imports(m) if i.startswith(f"pipeline.{folder}.")}
     assert {layer(m) for m in users} <= {"attacks"}
+
+
+@pytest.mark.parametrize("command", ["tabulate", "lint", "compare", "claims", "costs", "plan"])
+def test_what_only_reads_starts_without_torch(command):
+    """Which takes longer to import than a table to build."""
+    code = f"import sys, pipeline.{command}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

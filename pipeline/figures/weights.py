@@ -50,7 +50,7 @@ class Weights:
             panel = sheet.subplots()
             for row, line in frame.groupby("row", sort=False):
                 edges = [*line["low"], line["high"].iloc[-1]]
-                name = f"{row}, deviation {line['deviation'].iloc[0]:.3g}"
+                name = f"{row}, deviation {line['deviation'].iloc[0]:.4g}"
                 panel.stairs(line["count"], edges, label=name, linewidth=1.5)
             panel.set_yscale("log")
             panel.set_xlabel("weight of the last convolution")

@@ -11,7 +11,8 @@ from pipeline.plan.values import Entry
 CHECKPOINTS = ("last", "best")
 COMBINATIONS = ("mean_prob", "mean_logit", "vote", "max_conf", "random_one", "random_each")
 SURROGATES: tuple[str, ...] = ("self", "averaged", "mean_logit", "members", "normalised")
-SURROGATES += ("answers", "cooled", "heated")
+SCALINGS = {"cooled": 0.1, "heated": 10.0}  # factors of the victim's logits
+SURROGATES += ("answers", *SCALINGS)
 MOST_MEMBERS = 1000  # members of one table seed have the run seeds of a thousand
 
 
