@@ -18,21 +18,21 @@ test: setup  ## what CI runs
 
 cluster: setup  ## on a private SLURM alone (needs root; .ci/slurm installs it)
 	./.ci/slurm
-	python -m pytest tests/test_cluster.py
+	python -m pytest tests/cluster/test_cluster.py
 
 setup: $(STAMP) drivers  ## .venv with the pinned packages, git's merge drivers for this clone
 
 drivers:  # what .gitattributes names; git keeps such settings in a clone, never in a repository
 	@if git rev-parse --git-dir > /dev/null 2>&1; then \
 	git config merge.dvc.name "union of DVC pools" && \
-	git config merge.dvc.driver "$(CURDIR)/$(VENV)/bin/python -m pipeline.driver %O %A %B" && \
+	git config merge.dvc.driver "$(CURDIR)/$(VENV)/bin/python -m pipeline.share.driver %O %A %B" && \
 	git config merge.ours.driver true; fi
 
 record: setup  ## remember what was computed; then git commit, dvc push
-	python -m pipeline.record
+	python -m pipeline record
 
 merge: setup  ## make merge BRANCH=other: unite with a branch that trained something too
-	python -m pipeline.merge $(BRANCH)
+	python -m pipeline merge $(BRANCH)
 
 $(STAMP): envs/cpu.txt envs/common.txt envs/nodeps.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
@@ -44,6 +44,7 @@ $(STAMP): envs/cpu.txt envs/common.txt envs/nodeps.txt
 lint:  ## formatters in check mode, and the linters
 	ruff format --check .
 	ruff check .
+	lint-imports --no-cache > /dev/null || lint-imports
 	snakefmt --check Snakefile pipeline/rules
 	snakemake --lint
 
@@ -60,7 +61,7 @@ strength: setup  ## attacks at full strength whatever the scale: results/strengt
 	@cat results/strength.md
 
 lint-records: setup  ## red flags of every record on disk, and of the published numbers
-	python -m pipeline.lint
+	python -m pipeline lint
 
 demo-all: setup  ## every row of every table but those apart, results/claims.md, every figure
 	snakemake -q rules -c $(CORES) tables figures
@@ -70,10 +71,10 @@ claims: setup  ## the papers' sentences against our tables and their own: result
 	@cat results/claims.md
 
 golden: setup  ## after a change of results: new golden bytes for this kind of machine
-	python tests/golden/run.py
+	python tests/whole/golden/run.py
 
 crash: setup  ## 50 kills at random moments of a whole tiny plan; CI does a few
-	CRASH_POINTS=50 python -m pytest -m crash tests/test_crash.py -s
+	CRASH_POINTS=50 python -m pytest -m crash tests/whole/test_crash.py -s
 
 bench: setup  ## speed; see bench/RESULTS.md
 	for script in bench/*.py; do python $$script; done

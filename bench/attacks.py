@@ -25,7 +25,7 @@ from pipeline.attacks.fgsm import FGSM
 from pipeline.attacks.mim import MIM
 from pipeline.attacks.pgd import PGD
 from pipeline.attacks.square import Square
-from pipeline.draws import Draws
+from pipeline.core.draws import Draws
 
 EPS, SMALL = 0.2, 0.1  # nothing is left at 0.2 of the undefended and of the larger net
 TEST = 720  # the others train: the split of data set `digits`

@@ -36,7 +36,7 @@ def project(folder: Path) -> None:
 
 def write_params(seeds: int) -> None:
     """One row, `seeds` replicates of it, the least of training and attacks."""
-    from pipeline.plan import writer
+    from pipeline.share import writer
 
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     demo, table = params["scales"]["demo"], params["tables"]["table1"]
@@ -54,7 +54,8 @@ def write_params(seeds: int) -> None:
 
 def build() -> None:
     """Train and attack whatever is missing, in this process."""
-    from pipeline import device, download, evaluate, prepare, tabulate, train
+    from pipeline import download, evaluate, prepare, tabulate, train
+    from pipeline.job import device
     from pipeline.plan import load_plan
 
     plan = load_plan()
@@ -102,7 +103,7 @@ def main() -> None:
                     build()
                 finally:
                     sys.stdout = out
-            times = [seconds("pipeline.record"), seconds("pipeline.record")]
+            times = [seconds("pipeline.share.record"), seconds("pipeline.share.record")]
             times += [seconds("dvc", "status"), seconds("snakemake", "-n", TARGET)]
             print(f"| {count} | " + " | ".join(f"{t:.1f} s" for t in times) + " |", flush=True)
         os.chdir(ROOT)

@@ -10,13 +10,16 @@ from pathlib import Path
 
 import torch
 
-from pipeline import checkpoint, device, foreign, models
-from pipeline.checkpoint import Weights
-from pipeline.errors import UserError, report
-from pipeline.files import write_atomic
-from pipeline.images import load_split
-from pipeline.lease import hold
+from pipeline.errors import UserError
+from pipeline.job import device
+from pipeline.job.report import report
+from pipeline.loading import foreign, models
+from pipeline.loading.images import load_split
 from pipeline.plan import Plan, Run, load_plan
+from pipeline.store import checkpoint
+from pipeline.store.checkpoint import Weights
+from pipeline.store.files import write_atomic
+from pipeline.store.lease import hold
 
 
 def rename(weights: Weights, renames: list[list[str]]) -> Weights:

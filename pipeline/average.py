@@ -15,18 +15,23 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from pipeline import batchnorm, best_epoch, checkpoint, device, models, registry
-from pipeline.checkpoint import Weights
-from pipeline.draws import derive
-from pipeline.ensemble import combine
-from pipeline.errors import UserError, report
-from pipeline.files import load_safetensors, sha256_of, write_atomic
-from pipeline.flops import FlopCount
-from pipeline.images import Split, batches, cut, load_split
-from pipeline.lease import check_held, hold
-from pipeline.plan import Plan, Run, frozen, load_plan, manifest
-from pipeline.training import Attack, Batch, Training
-from pipeline.trajectory import Average
+from pipeline.contracts.average import Average
+from pipeline.contracts.training import Attack, Batch, Training
+from pipeline.core import batchnorm
+from pipeline.core.draws import derive
+from pipeline.core.ensemble import combine
+from pipeline.core.flops import FlopCount
+from pipeline.errors import UserError
+from pipeline.job import device
+from pipeline.job.report import report
+from pipeline.loading import models, registry
+from pipeline.loading.images import Split, batches, cut, load_split
+from pipeline.plan import Plan, Run, frozen, load_plan
+from pipeline.store import checkpoint, manifest
+from pipeline.store.checkpoint import Weights
+from pipeline.store.files import load_safetensors, sha256_of, write_atomic
+from pipeline.store.lease import check_held, hold
+from pipeline.training import best_epoch
 
 
 def snapshot_paths(plan: Plan, run: Run, average: Average) -> list[Path]:

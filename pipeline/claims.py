@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import metrics
-from pipeline.errors import UserError, report
-from pipeline.files import write_atomic
-from pipeline.metrics import Verdicts
-from pipeline.plan import Plan, load_plan, values
-from pipeline.plan.columns import COSTS
-from pipeline.tabulation import Row, Tabulation
+from pipeline.core import metrics
+from pipeline.core.metrics import Verdicts
+from pipeline.errors import UserError
+from pipeline.job.report import report
+from pipeline.plan import Plan, load_plan
+from pipeline.plan.graph.column_names import COSTS
+from pipeline.plan.params import values
+from pipeline.store.files import write_atomic
+from pipeline.tables.rows import Row, Tabulation
 
 TARGET = Path("results/claims.md")
 OURS_FILE = Path("data/claims/ours.csv")

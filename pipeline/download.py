@@ -7,12 +7,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError, report
-from pipeline.fetch import Files, Source, fetch, verify
-from pipeline.files import locked
+from pipeline.errors import UserError
+from pipeline.job.report import report
 from pipeline.plan import load_plan
-from pipeline.receipt import receipt_row, write_receipt
-from pipeline.unpack import unpack
+from pipeline.raw.fetch import Files, Source, fetch, verify
+from pipeline.raw.receipt import receipt_row, write_receipt
+from pipeline.raw.unpack import unpack
+from pipeline.store.files import locked
 
 
 def download(

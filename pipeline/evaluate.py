@@ -15,19 +15,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline import cost, device, latency, models, transfer
-from pipeline.ensemble import Combination, Scaled
-from pipeline.errors import Interrupted, report
-from pipeline.evaluation import SEED, Evaluation
-from pipeline.files import write_atomic
-from pipeline.images import Split, load_split
-from pipeline.lease import check_held, hold
+from pipeline.core import cost
+from pipeline.core.ensemble import Combination, Scaled
+from pipeline.errors import Interrupted
+from pipeline.evaluation import latency
+from pipeline.evaluation.verdicts import SEED, Evaluation
+from pipeline.job import device
+from pipeline.job.progress import Progress
+from pipeline.job.report import report
+from pipeline.job.signals import StopRequest
+from pipeline.loading import models, sets
+from pipeline.loading.images import Split, load_split
+from pipeline.loading.subset import subset
 from pipeline.plan import Plan, Record, frozen, load_plan
-from pipeline.plan.schema import digest
-from pipeline.progress import Progress
-from pipeline.records import Arrays, pack, read_arrays
-from pipeline.signals import StopRequest
-from pipeline.subset import subset
+from pipeline.plan.params.schema import digest
+from pipeline.store.files import write_atomic
+from pipeline.store.lease import check_held, hold
+from pipeline.store.records import Arrays, pack, read_arrays
 
 
 def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
@@ -37,7 +41,7 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     victim = models.load_victim(plan, record.victim, split, where)
     rows = subset(record.images, len(split))
     evaluation = Evaluation(victim, split, rows, bool(record.spec.get("peers")))
-    weights = transfer.weights_of(plan, record.victim)
+    weights = sets.weights_of(plan, record.victim)
     work = Path("work/records") / record.id / digest(weights)
     before = fingerprint(victim)
     found, seconds = Attacks(plan, evaluation, record, split, work).run()
@@ -97,7 +101,7 @@ class Attacks:
         if "set" not in spec:
             return self.evaluation.attack(name, spec)
         made = self.plan.set(spec["set"])
-        return self.evaluation.stored(transfer.read(made, self.split, self.evaluation.ids))
+        return self.evaluation.stored(sets.read(made, self.split, self.evaluation.ids))
 
     def _leave(self, found: Arrays) -> None:
         """In a suite that leaves, no later attack meets who is fooled; never if one draw fools."""

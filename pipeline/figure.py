@@ -9,12 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import device, exhibits, registry
-from pipeline.errors import UserError, report
-from pipeline.files import write_atomic
-from pipeline.lease import check_held, hold
+from pipeline.errors import UserError
+from pipeline.figures import _exhibits as exhibits
+from pipeline.job import device
+from pipeline.job.report import report
+from pipeline.loading import registry
 from pipeline.plan import Figure, Plan, load_plan
 from pipeline.plan.state import is_current
+from pipeline.store.files import write_atomic
+from pipeline.store.lease import check_held, hold
 
 
 def numbers(plan: Plan, figure: Figure) -> tuple[Any, pd.DataFrame]:

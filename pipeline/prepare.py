@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.arrays import Images, ImageSet, Labels, stratified
-from pipeline.device import write_times
-from pipeline.errors import report
-from pipeline.files import save_safetensors
+from pipeline.contracts.dataset import Images, ImageSet, Labels, stratified
+from pipeline.job.device import write_times
+from pipeline.job.report import report
+from pipeline.loading.registry import component_class
 from pipeline.plan import load_plan
-from pipeline.receipt import check_receipt, check_stated
-from pipeline.registry import component_class
+from pipeline.raw.receipt import check_receipt, check_stated
+from pipeline.store.files import save_safetensors
 
 SPLITS = ("train", "validation", "test")
 TIMES = "prepare.time.json"

@@ -8,13 +8,13 @@ import argparse
 import json
 from typing import Any
 
-from pipeline.columns import CORE
-from pipeline.errors import report
-from pipeline.figures import dots
-from pipeline.files import write_atomic
+from pipeline.job.report import report
 from pipeline.plan import Plan, Table, load_plan
-from pipeline.plan.tables import points
-from pipeline.tabulation import Tabulation
+from pipeline.plan.graph.tables import points
+from pipeline.store.files import write_atomic
+from pipeline.tables import dots
+from pipeline.tables.columns import CORE
+from pipeline.tables.rows import Tabulation
 
 
 def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:

@@ -14,12 +14,16 @@ from typing import Any
 
 import torch
 
-from pipeline import checkpoint, device, models, pack
-from pipeline.errors import UserError, report
-from pipeline.files import load_safetensors, sha256_of, write_atomic
-from pipeline.lease import check_held, hold
+from pipeline.cluster import pack
+from pipeline.errors import UserError
+from pipeline.job import device
+from pipeline.job.report import report
+from pipeline.loading import models
 from pipeline.plan import Plan, Run, frozen, load_plan
-from pipeline.trainer import Trainer
+from pipeline.store import checkpoint
+from pipeline.store.files import load_safetensors, sha256_of, write_atomic
+from pipeline.store.lease import check_held, hold
+from pipeline.training.trainer import Trainer
 
 FIELDS = ("epoch", "lr", "loss", "val_clean", "val_robust")
 

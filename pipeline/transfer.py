@@ -9,27 +9,19 @@ import time
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from pipeline import device, models
-from pipeline.draws import Draws, derive
-from pipeline.errors import UserError, report
-from pipeline.evaluation import BATCH
-from pipeline.files import load_safetensors, save_safetensors, sha256_of
-from pipeline.images import Split, load_split
-from pipeline.lease import check_held, hold
-from pipeline.plan import Plan, TransferSet, Victim, load_plan, manifest
-from pipeline.registry import build
-from pipeline.subset import subset
-
-
-def weights_of(plan: Plan, victim: Victim) -> dict[str, str]:
-    """sha256 of the weights behind a victim, by run."""
-    sums = {}
-    for element in victim.elements:
-        name = "weights" if element.checkpoint == "last" else "best"
-        sums[element.run] = sha256_of(plan.run(element.run).folder / f"{name}.safetensors")
-    return sums
+from pipeline.core.draws import Draws, derive
+from pipeline.evaluation.verdicts import BATCH
+from pipeline.job import device
+from pipeline.job.report import report
+from pipeline.loading import models
+from pipeline.loading.images import load_split
+from pipeline.loading.registry import build
+from pipeline.loading.sets import weights_of
+from pipeline.loading.subset import subset
+from pipeline.plan import Plan, TransferSet, load_plan
+from pipeline.store.files import save_safetensors
+from pipeline.store.lease import check_held, hold
 
 
 def craft(plan: Plan, made: TransferSet, where: torch.device) -> None:
@@ -55,17 +47,6 @@ def craft(plan: Plan, made: TransferSet, where: torch.device) -> None:
     device.write_times(made.path.with_suffix(".time.json"), time.monotonic() - started, where)
     check_held()
     save_safetensors(made.path, tensors, about)
-
-
-def read(made: TransferSet, split: Split, rows: Tensor) -> Tensor:
-    """The set's images of some rows, on the split's device; raises UserError when it has others."""
-    manifest.verify(made.path)
-    remedy = f"pull it again (dvc pull {made.path}) or run python -m pipeline.transfer {made.id}"
-    tensors, about = load_safetensors(made.path, remedy)
-    same = json.loads(about.get("spec", "null")) == json.loads(json.dumps(made.spec))
-    if not same or not torch.equal(tensors["ids"], rows.cpu()):
-        raise UserError(f"{made.path}: is of another plan; delete it and {remedy}")
-    return tensors["images"].to(split.labels.device)
 
 
 def main(argv: list[str] | None) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from pipeline.layers import Net, Normalise, Residual, Step, conv_bn, global_pool, projection
+from pipeline.core.layers import Net, Normalise, Residual, Step, conv_bn, global_pool, projection
 
 _GROUPS = (  # expansion, outputs, blocks, stride of the first
     (1, 16, 1, 1),

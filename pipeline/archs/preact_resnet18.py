@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import nn
 
-from pipeline.layers import Net, Normalise, Step, block_shapes, conv, global_pool, preact_block
+from pipeline.core.layers import Net, Normalise, Step, block_shapes, conv, global_pool, preact_block
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import nn
 
-from pipeline.layers import (
+from pipeline.core.layers import (
     Net,
     Normalise,
     Step,

@@ -6,8 +6,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from pipeline.errors import UserError
-from pipeline.layers import (
+from pipeline.core.layers import (
     Net,
     Normalise,
     basic_block,
@@ -17,6 +16,7 @@ from pipeline.layers import (
     init_fan_out,
     projection,
 )
+from pipeline.errors import UserError
 
 
 class _PadShortcut(nn.Module):

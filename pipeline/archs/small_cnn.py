@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from pipeline.core.layers import Net, Normalise, Step
 from pipeline.errors import UserError
-from pipeline.layers import Net, Normalise, Step
 
 
 @dataclass(frozen=True, kw_only=True)

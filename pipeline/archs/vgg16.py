@@ -9,8 +9,8 @@ from typing import Literal
 
 from torch import nn
 
+from pipeline.core.layers import Net, Normalise, Step, conv, global_pool, init_fan_out
 from pipeline.errors import UserError
-from pipeline.layers import Net, Normalise, Step, conv, global_pool, init_fan_out
 
 _WIDTHS = (64, 128, 256, 512, 512)
 _REPEATS = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}  # convolutions per width

@@ -11,8 +11,7 @@ from typing import Literal
 
 from torch import nn
 
-from pipeline.errors import UserError
-from pipeline.layers import (
+from pipeline.core.layers import (
     Net,
     Normalise,
     block_shapes,
@@ -21,6 +20,7 @@ from pipeline.layers import (
     init_fan_out,
     preact_block,
 )
+from pipeline.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from typing import Literal, Self
 import torch
 from torch import Tensor, nn
 
-from pipeline.ascent import (
+from pipeline.contracts.fields import Radius
+from pipeline.core.ascent import (
     Objective,
     input_gradient,
     is_random,
@@ -17,12 +18,11 @@ from pipeline.ascent import (
     rank_rivals,
     restrict,
 )
-from pipeline.draws import Draws
+from pipeline.core.draws import Draws
+from pipeline.core.folding import folded
+from pipeline.core.losses import cross_entropy, dlr, dlr_targeted
+from pipeline.core.norms import per_image, project, steepest, surface_start
 from pipeline.errors import UserError
-from pipeline.fields import Radius
-from pipeline.folding import folded
-from pipeline.losses import cross_entropy, dlr, dlr_targeted
-from pipeline.norms import per_image, project, steepest, surface_start
 
 MOMENTUM = 0.75  # the paper's alpha: weight of the new step against the last one
 FIRST_INTERVAL, SHORTEST_INTERVAL, INTERVAL_CUT = 0.22, 0.06, 0.03  # shares of the steps

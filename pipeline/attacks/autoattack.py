@@ -6,12 +6,12 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from pipeline.ascent import Attempt, keep_worst, refuse_random
 from pipeline.attacks.apgd import APGD
 from pipeline.attacks.fab import FAB
 from pipeline.attacks.square import Square
-from pipeline.draws import Draws
-from pipeline.fields import Radius
+from pipeline.contracts.fields import Radius
+from pipeline.core.ascent import Attempt, keep_worst, refuse_random
+from pipeline.core.draws import Draws
 
 Part = Callable[[nn.Module, Tensor, Tensor, Draws], Tensor]
 PARTS = {

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.ascent import keep_worst
-from pipeline.draws import Draws
+from pipeline.core.ascent import keep_worst
+from pipeline.core.draws import Draws
 
 REACH = 3  # standard deviations that the kernel covers on each side
 

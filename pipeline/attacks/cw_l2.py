@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pipeline.ascent import input_gradient, refuse_random
-from pipeline.draws import Draws
-from pipeline.losses import margin
-from pipeline.norms import lengths, per_image
+from pipeline.core.ascent import input_gradient, refuse_random
+from pipeline.core.draws import Draws
+from pipeline.core.losses import margin
+from pipeline.core.norms import lengths, per_image
 
 BETA_1, BETA_2, TINY = 0.9, 0.999, 1e-8  # Adam's usual decays, as in the authors' code
 # Pixels keep half this distance from 0 and 1, where tanh space ends and nothing moves: at 1e-6

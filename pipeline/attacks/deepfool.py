@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pipeline.ascent import gradient_in, rank_rivals, refuse_random
-from pipeline.draws import Draws
-from pipeline.losses import gap
-from pipeline.norms import per_image
+from pipeline.core.ascent import gradient_in, rank_rivals, refuse_random
+from pipeline.core.draws import Draws
+from pipeline.core.losses import gap
+from pipeline.core.norms import per_image
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,14 +6,14 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from pipeline.ascent import Ascent, keep_worst, on_labels, restrict
-from pipeline.diverse import diversify
-from pipeline.draws import Draws
+from pipeline.attacks._diverse import diversify
+from pipeline.contracts.fields import Radius
+from pipeline.core.ascent import Ascent, keep_worst, on_labels, restrict
+from pipeline.core.draws import Draws
+from pipeline.core.layers import skip_gamma
+from pipeline.core.losses import cross_entropy, margin
+from pipeline.core.norms import uniform_start
 from pipeline.errors import UserError
-from pipeline.fields import Radius
-from pipeline.layers import skip_gamma
-from pipeline.losses import cross_entropy, margin
-from pipeline.norms import uniform_start
 
 
 @dataclass(frozen=True, kw_only=True)

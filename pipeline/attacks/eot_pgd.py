@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pipeline.ascent import Ascent
-from pipeline.draws import Draws
-from pipeline.fields import Radius
-from pipeline.losses import cross_entropy
-from pipeline.norms import uniform_start
+from pipeline.contracts.fields import Radius
+from pipeline.core.ascent import Ascent
+from pipeline.core.draws import Draws
+from pipeline.core.losses import cross_entropy
+from pipeline.core.norms import uniform_start
 
 
 @dataclass(frozen=True, kw_only=True)

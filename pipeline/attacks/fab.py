@@ -6,12 +6,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pipeline.ascent import Attempt, gradient_in, keep_worst, rank_rivals, refuse_random
-from pipeline.draws import Draws
-from pipeline.fields import Radius
-from pipeline.folding import folded
-from pipeline.losses import gap
-from pipeline.norms import lengths, per_image, project, room, surface_start, water_level
+from pipeline.contracts.fields import Radius
+from pipeline.core.ascent import Attempt, gradient_in, keep_worst, rank_rivals, refuse_random
+from pipeline.core.draws import Draws
+from pipeline.core.folding import folded
+from pipeline.core.losses import gap
+from pipeline.core.norms import lengths, per_image, project, room, surface_start, water_level
 
 SHORTEST = 1e-8  # least length of a projection where two of them are compared, against 0 / 0
 

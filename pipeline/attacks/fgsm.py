@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from pipeline.ascent import Ascent, on_labels
-from pipeline.draws import Draws
-from pipeline.fields import Radius
-from pipeline.losses import cross_entropy
+from pipeline.contracts.fields import Radius
+from pipeline.core.ascent import Ascent, on_labels
+from pipeline.core.draws import Draws
+from pipeline.core.losses import cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)

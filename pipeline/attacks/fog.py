@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pipeline.ascent import input_gradient
-from pipeline.draws import Draws
-from pipeline.losses import cross_entropy
+from pipeline.core.ascent import input_gradient
+from pipeline.core.draws import Draws
+from pipeline.core.losses import cross_entropy
 
 AMPLITUDE = 100.0  # of the coarsest level, as in the authors' code; only ratios matter
 

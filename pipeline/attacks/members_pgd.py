@@ -12,12 +12,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.ascent import input_gradient
-from pipeline.draws import Draws
+from pipeline.contracts.fields import Radius
+from pipeline.core.ascent import input_gradient
+from pipeline.core.draws import Draws
+from pipeline.core.losses import TINY, cross_entropy, margin
+from pipeline.core.norms import project, steepest, uniform_start
 from pipeline.errors import UserError
-from pipeline.fields import Radius
-from pipeline.losses import TINY, cross_entropy, margin
-from pipeline.norms import project, steepest, uniform_start
 
 
 @dataclass(frozen=True, kw_only=True)

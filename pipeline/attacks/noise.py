@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.ascent import keep_worst
-from pipeline.draws import Draws
-from pipeline.fields import Radius
-from pipeline.norms import uniform_start
+from pipeline.contracts.fields import Radius
+from pipeline.core.ascent import keep_worst
+from pipeline.core.draws import Draws
+from pipeline.core.norms import uniform_start
 
 
 @dataclass(frozen=True, kw_only=True)

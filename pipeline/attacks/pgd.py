@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.ascent import Ascent, Objective, keep_worst, on_labels, refuse_random, restrict
-from pipeline.draws import Draws
+from pipeline.contracts.fields import Radius
+from pipeline.core.ascent import Ascent, Objective, keep_worst, on_labels, refuse_random, restrict
+from pipeline.core.draws import Draws
+from pipeline.core.losses import cross_entropy, dlr, kl, margin
+from pipeline.core.norms import project, uniform_start
 from pipeline.errors import UserError
-from pipeline.fields import Radius
-from pipeline.losses import cross_entropy, dlr, kl, margin
-from pipeline.norms import project, uniform_start
 
 GAUSSIAN_START = 0.001  # standard deviation, in the code of TRADES (Zhang et al. 2019)
 LABEL_LOSSES = {"ce": cross_entropy, "margin": margin, "dlr": dlr}

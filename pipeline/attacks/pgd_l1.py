@@ -6,11 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.ascent import input_gradient
-from pipeline.draws import Draws
-from pipeline.fields import Radius
-from pipeline.losses import cross_entropy
-from pipeline.norms import per_image
+from pipeline.contracts.fields import Radius
+from pipeline.core.ascent import input_gradient
+from pipeline.core.draws import Draws
+from pipeline.core.losses import cross_entropy
+from pipeline.core.norms import per_image
 
 
 @dataclass(frozen=True, kw_only=True)

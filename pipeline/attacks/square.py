@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, pad
 
-from pipeline.ascent import keep_worst, refuse_random
-from pipeline.draws import Draws
-from pipeline.fields import Radius
-from pipeline.folding import folded
-from pipeline.losses import margin
+from pipeline.contracts.fields import Radius
+from pipeline.core.ascent import keep_worst, refuse_random
+from pipeline.core.draws import Draws
+from pipeline.core.folding import folded
+from pipeline.core.losses import margin
 
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries after which p is halved
 BLOCK = 64  # squares of an image looked through at a time for the next whose answer is not known

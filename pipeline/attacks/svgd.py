@@ -7,17 +7,18 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.ascent import keep_worst
-from pipeline.draws import Draws
-from pipeline.fields import Radius
-from pipeline.svgd import Particles
+from pipeline.contracts.fields import Radius
+from pipeline.core.ascent import keep_worst
+from pipeline.core.draws import Draws
+from pipeline.core.particles import Particles
 
 
 @dataclass(frozen=True, kw_only=True)
 class SVGD:
     """`particles` of one image at a time climb the same model; the worst of them is kept.
 
-    The other fields are those of pipeline/svgd.py: literal is kernel fixed, width 0.001, unsigned.
+    The other fields are those of core/particles.py: literal is kernel fixed, width 0.001,
+    unsigned.
     """
 
     eps: Radius

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.ascent import is_random
-from pipeline.draws import Draws
+from pipeline.contracts.fields import Arguments
+from pipeline.core.ascent import is_random
+from pipeline.core.draws import Draws
 from pipeline.errors import UserError
-from pipeline.fields import Arguments
 
 # What returns its last iterate needs no draw of a random model to count as a success.
 LAST_ITERATE = {"FGSM", "BIM", "PGD", "PGDL2", "MIFGSM", "NIFGSM", "TIFGSM", "DIFGSM", "EOTPGD"}

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pipeline.trajectory import Average
+from pipeline.contracts.average import Average
 
 
 @dataclass(frozen=True, kw_only=True)

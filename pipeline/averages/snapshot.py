@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pipeline.fields import Epoch
-from pipeline.trajectory import Average
+from pipeline.contracts.average import Average
+from pipeline.contracts.fields import Epoch
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.fields import Epoch
-from pipeline.trajectory import Average
+from pipeline.contracts.average import Average
+from pipeline.contracts.fields import Epoch
 
 
 @dataclass(frozen=True, kw_only=True)

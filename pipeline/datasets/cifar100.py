@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.arrays import Arrays, ImageSet
-from pipeline.batches import read_batches, read_names
-from pipeline.fetch import Source
-from pipeline.vision import cifar_source
+from pipeline.contracts.dataset import Arrays, ImageSet
+from pipeline.datasets._cifar import read_batches, read_names
+from pipeline.datasets._torchvision import cifar_source
+from pipeline.raw.fetch import Source
 
 FOLDER = "cifar-100-python"
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.arrays import Arrays, ImageSet, corrupt, stratified
+from pipeline.contracts.dataset import Arrays, ImageSet, corrupt, stratified
 from pipeline.errors import UserError
-from pipeline.fetch import Source
+from pipeline.raw.fetch import Source
 
 NAME = "digits.csv.gz"
 LEVELS = 16  # pixels are counts of 0 to 16

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.arrays import Arrays, ImageSet, corrupt
-from pipeline.fetch import Files, Source
-from pipeline.vision import torchvision_datasets
+from pipeline.contracts.dataset import Arrays, ImageSet, corrupt
+from pipeline.datasets._torchvision import torchvision_datasets
+from pipeline.raw.fetch import Files, Source
 
 # torchvision's folder and the unpacked files serve as well; the first that is there is read
 PLACES = ("{}.gz", "MNIST/raw/{}.gz", "{}", "MNIST/raw/{}")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.arrays import Arrays, Images, ImageSet, Labels, corrupt
-from pipeline.fetch import Files, Source
+from pipeline.contracts.dataset import Arrays, Images, ImageSet, Labels, corrupt
+from pipeline.raw.fetch import Files, Source
 
 FOLDER = "tiny-imagenet-200"
 

@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline import metrics
-from pipeline.canvas import SMALL, drawn
+from pipeline.core import metrics
+from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
-from pipeline.evidence import Attack
-from pipeline.exhibit import Recorded
-from pipeline.metrics import Verdicts
-from pipeline.plan import schema
+from pipeline.figures._canvas import SMALL, drawn
+from pipeline.figures._exhibit import Recorded
+from pipeline.flags.evidence import Attack
+from pipeline.plan.params import schema
 
 WORST = "worst case"
 Points = dict[tuple[str, str], dict[float, list[Verdicts]]]  # by line and point, one a seed

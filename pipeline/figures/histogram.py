@@ -8,9 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.canvas import SMALL, drawn
-from pipeline.evidence import Attack
-from pipeline.exhibit import Recorded
+from pipeline.figures._canvas import SMALL, drawn
+from pipeline.figures._exhibit import Recorded
+from pipeline.flags.evidence import Attack
 
 COLUMNS = ("row", "images", "low", "high", "count", "share")
 

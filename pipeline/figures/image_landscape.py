@@ -7,10 +7,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline import surface
-from pipeline.exhibit import Loaded
-from pipeline.fields import Radius
-from pipeline.plane import directions, losses
+from pipeline.contracts.fields import Radius
+from pipeline.figures import _surface as surface
+from pipeline.figures._exhibit import Loaded
+from pipeline.figures._plane import directions, losses
 
 
 @dataclass(frozen=True, kw_only=True)

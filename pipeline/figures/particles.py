@@ -9,14 +9,14 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pipeline.canvas import SMALL, drawn
-from pipeline.draws import Draws, derive
+from pipeline.contracts.fields import Attack
+from pipeline.core.draws import Draws, derive
+from pipeline.core.losses import cross_entropy
 from pipeline.errors import UserError
-from pipeline.exhibit import Loaded
-from pipeline.fields import Attack
-from pipeline.losses import cross_entropy
-from pipeline.plan import values
-from pipeline.reported import rows_of
+from pipeline.figures._canvas import SMALL, drawn
+from pipeline.figures._exhibit import Loaded
+from pipeline.plan.params import values
+from pipeline.tables.reported import rows_of
 
 FARTHEST = 2.0  # radii between two points of one linf ball
 PIXEL = 255  # the largest unit in which a printed distance can be meant

@@ -8,13 +8,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pipeline.canvas import SMALL, drawn
-from pipeline.ensemble import mean_log_prob
+from pipeline.contracts.fields import Attack
+from pipeline.core.ensemble import mean_log_prob
+from pipeline.core.losses import margin
 from pipeline.errors import UserError
-from pipeline.evaluation import BATCH
-from pipeline.exhibit import Loaded
-from pipeline.fields import Attack
-from pipeline.losses import margin
+from pipeline.evaluation.verdicts import BATCH
+from pipeline.figures._canvas import SMALL, drawn
+from pipeline.figures._exhibit import Loaded
 
 BOTH, MEMBER, PEERS, NONE = "both_right", "member_alone_right", "peers_alone_right", "none_right"
 COLUMNS = ("row", "member", "images", "count", BOTH, MEMBER, PEERS, NONE)

@@ -12,12 +12,12 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.canvas import SMALL, drawn
-from pipeline.ensemble import MaxConf
+from pipeline.contracts.fields import Radius
+from pipeline.core.ensemble import MaxConf
 from pipeline.errors import UserError
-from pipeline.exhibit import Loaded
-from pipeline.fields import Radius
-from pipeline.plane import directions, offsets
+from pipeline.figures._canvas import SMALL, drawn
+from pipeline.figures._exhibit import Loaded
+from pipeline.figures._plane import directions, offsets
 
 VICTIM, CHOSEN = "all members", "chosen"
 BLACK = (0.0, 0.0, 0.0, 1.0)

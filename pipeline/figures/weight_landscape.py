@@ -7,19 +7,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline import surface
-from pipeline.draws import Draws, derive
-from pipeline.exhibit import Loaded
-from pipeline.fields import Attack
-from pipeline.perturb import directions, moved
-from pipeline.plane import losses
+from pipeline.contracts.fields import Attack
+from pipeline.core.draws import Draws, derive
+from pipeline.figures import _surface as surface
+from pipeline.figures._exhibit import Loaded
+from pipeline.figures._perturb import directions, moved
+from pipeline.figures._plane import losses
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightLandscape:
     """Mean cross-entropy at theta + a d + b e on images crafted at those weights.
 
-    d and e are Gaussian, normalised filter by filter (pipeline/perturb.py), a and b up to `span`
+    d and e are Gaussian, normalised filter by filter (_perturb.py), a and b up to `span`
     on both sides. Images are attacked anew at every point, as Wu et al. (2020) draw what MEAT
     refers to; attack `none` gives the clean loss. Members move along directions of their own.
     """

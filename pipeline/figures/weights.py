@@ -9,9 +9,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.canvas import SMALL, drawn
 from pipeline.errors import UserError
-from pipeline.exhibit import Loaded
+from pipeline.figures._canvas import SMALL, drawn
+from pipeline.figures._exhibit import Loaded
 
 COLUMNS = ("row", "low", "high", "count", "share", "deviation")
 

@@ -22,11 +22,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.amalgamation import Amalgamating
-from pipeline.fields import Arch
-from pipeline.losses import cross_entropy
-from pipeline.maker import Maker
-from pipeline.training import Batch, Training
+from pipeline.contracts.fields import Arch
+from pipeline.contracts.maker import Maker
+from pipeline.contracts.training import Batch, Training
+from pipeline.core.losses import cross_entropy
+from pipeline.methods._amalgamation import Amalgamating
 
 
 @dataclass(frozen=True, kw_only=True)

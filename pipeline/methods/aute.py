@@ -24,19 +24,19 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from pipeline.batchnorm import attack_mode
-from pipeline.diversity import log_volume, mean_entropy
-from pipeline.ensemble import mean_log_prob
-from pipeline.fields import Epoch
-from pipeline.losses import (
+from pipeline.contracts.fields import Epoch
+from pipeline.contracts.method import Method
+from pipeline.contracts.training import Batch, Training
+from pipeline.core.batchnorm import attack_mode
+from pipeline.core.ensemble import mean_log_prob
+from pipeline.core.losses import (
     boosted_cross_entropy,
     cross_entropy,
     kl,
     label_smoothed_cross_entropy,
     margin,
 )
-from pipeline.method import Method
-from pipeline.training import Batch, Training
+from pipeline.methods._adp import log_volume, mean_entropy
 
 
 @dataclass(frozen=True, kw_only=True)

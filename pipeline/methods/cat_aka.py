@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.amalgamation import Amalgamating
-from pipeline.training import Batch, Training
+from pipeline.contracts.training import Batch, Training
+from pipeline.methods._amalgamation import Amalgamating
 
 
 @dataclass(frozen=True, kw_only=True)

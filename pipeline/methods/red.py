@@ -1,6 +1,6 @@
 """RED, Random Ensemble Defence (anonymous submission): unlike members, one drawn for every query.
 
-The objective is in pipeline/random_defence.py, the draw is `combine: random_one` (Eq. 2), one
+The objective is in pipeline/methods/_red.py, the draw is `combine: random_one` (Eq. 2), one
 member for a whole call as released; `random_each` draws for every image. A draw is no defence
 against its own expectation, so a row with the same members averaged stands beside it.
 
@@ -15,7 +15,7 @@ checkpoint is that of the lowest training loss.
 
 from dataclasses import dataclass
 
-from pipeline.random_defence import RandomDefence
+from pipeline.methods._red import RandomDefence
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,13 +20,13 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from pipeline.ensemble import combine
-from pipeline.fields import Epoch
-from pipeline.heads import DualHead, confidence_cross_entropy
-from pipeline.losses import cross_entropy, soft_minimum
-from pipeline.maker import Maker
-from pipeline.method import Method
-from pipeline.training import Batch, Training
+from pipeline.contracts.fields import Epoch
+from pipeline.contracts.maker import Maker
+from pipeline.contracts.method import Method
+from pipeline.contracts.training import Batch, Training
+from pipeline.core.ensemble import combine
+from pipeline.core.losses import cross_entropy, soft_minimum
+from pipeline.methods._heads import DualHead, confidence_cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)

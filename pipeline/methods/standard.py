@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pipeline.losses import cross_entropy
-from pipeline.method import Method
-from pipeline.training import Batch, Training
+from pipeline.contracts.method import Method
+from pipeline.contracts.training import Batch, Training
+from pipeline.core.losses import cross_entropy
 
 
 @dataclass(frozen=True, kw_only=True)

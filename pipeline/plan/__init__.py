@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import figures, frozen, schema, tables, values
-from pipeline.plan.artifacts import (
+from pipeline.plan import frozen
+from pipeline.plan.graph import figures, tables
+from pipeline.plan.graph.artifacts import (
     Element,
     Figure,
     Record,
@@ -19,9 +20,10 @@ from pipeline.plan.artifacts import (
     TransferSet,
     Victim,
 )
-from pipeline.plan.audit import audit
-from pipeline.plan.entries import Dataset, Entries
-from pipeline.plan.graph import Graph
+from pipeline.plan.graph.audit import audit
+from pipeline.plan.graph.graph import Graph
+from pipeline.plan.params import schema, values
+from pipeline.plan.params.entries import Dataset, Entries
 
 T = TypeVar("T")
 
@@ -161,6 +163,6 @@ def _name_of(target: str) -> str:
 
 def load_plan(path: str | Path | None = None) -> Plan:
     """The plan of a params file; raises UserError naming file and key."""
-    from pipeline.plan.reader import read  # PyYAML: names and digests need the standard library
+    from pipeline.plan.params.reader import read
 
     return Plan(read(Path(path) if path else frozen.params_path()))

@@ -6,14 +6,15 @@ is absent but nothing asks for it.
 
 import argparse
 
-from pipeline.errors import report
-from pipeline.plan import Plan, Target, guard, load_plan
-from pipeline.plan.cluster import report as report_cluster
-from pipeline.plan.equal import prove
+from pipeline.cluster.cluster import report as report_cluster
+from pipeline.job.report import report
+from pipeline.plan import Plan, Target, load_plan
 from pipeline.plan.estimate import describe
-from pipeline.plan.pull import pull
 from pipeline.plan.state import NEED, State, headline, is_current, states
-from pipeline.plan.unused import unused
+from pipeline.share import guard
+from pipeline.share.equal import prove
+from pipeline.share.pull import pull
+from pipeline.share.unused import unused
 
 
 def main(argv: list[str] | None = None) -> None:

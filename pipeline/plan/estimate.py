@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline.plan import Figure, Plan, Record, Run, TransferSet
-from pipeline.plan.averaged import snapshots
-from pipeline.plan.entries import Dataset, Entries
-from pipeline.plan.values import Entry
+from pipeline.plan.graph.averaged import snapshots
+from pipeline.plan.params.entries import Dataset, Entries
+from pipeline.plan.params.values import Entry
 
 NATIVE = 32  # pixels of a side at which `macs` are stated
 PROCESS = 3  # seconds in which a job's process loads torch and its data

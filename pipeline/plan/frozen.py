@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.plan.schema import ROOT
+from pipeline.plan.params.schema import ROOT
 
 VARIABLE = "ROBUST_FROZEN"  # folder of the copy, in the environment of jobs
 STORE = Path("work/frozen")

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.plan import Dataset, Plan, Record, Run, Target, TransferSet, Victim
-from pipeline.plan.manifest import Manifest
 from pipeline.plan.state import is_built, is_current
+from pipeline.store.manifest import Manifest
 
 SPLITS = ("train", "validation", "test")
 Artifact = Target | Record | TransferSet | Run | Dataset

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import Figure, Plan, Record, Run, Target, TransferSet, Victim, tables
+from pipeline.plan import Figure, Plan, Record, Run, Target, TransferSet, Victim
+from pipeline.plan.graph import tables
 from pipeline.plan.inputs import outputs, paths_of, wanted
 from pipeline.plan.state import NEED, headline, is_current, states
 

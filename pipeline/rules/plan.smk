@@ -7,15 +7,11 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, HERE)
 
-from pipeline import master
+from pipeline.cluster import master
 from pipeline.errors import UserError
-from pipeline.plan import (
-    frozen,
-    guard,
-    load_plan,
-    resources as requested,
-    workflow as jobs,
-)
+from pipeline.cluster import resources as requested
+from pipeline.plan import frozen, load_plan, workflow as jobs
+from pipeline.share import guard
 
 master.leave_warnings_to_commands()
 SYNTAX = requested.gpu_syntax(workflow.resource_settings.default_resources)

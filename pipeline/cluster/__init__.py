@@ -1,0 +1,1 @@
+"""One master on a cluster, what its jobs ask for, several trainings on one GPU."""

@@ -1,0 +1,64 @@
+"""What a table's missing jobs would ask of a cluster, stage by stage, before any is submitted."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from pipeline.cluster.resources import Resources
+from pipeline.plan import Figure, Plan, Record, Run, TransferSet
+from pipeline.plan.estimate import describe, seconds
+from pipeline.plan.state import NEED, State
+
+Rows = list[list[str]]
+Artifact = Run | Record | TransferSet | Figure
+# stage -> the stage whose entry of `resources:` it asks by
+ASKING = {
+    "train": "train",
+    "trajectory": "train",
+    "average": "average",
+    "transfer": "transfer",
+    "evaluate": "evaluate",
+    "figure": "figure",
+}
+HEAD = ["stage", "jobs", "GPUs a job", "memory a job", "longest time asked", "estimate in all"]
+
+
+def report(plan: Plan, found: Iterable[State]) -> Rows:
+    """One row a stage: jobs, what one of them asks for, GPU hours or CPU hours of all."""
+    resources, rows = Resources(plan), [HEAD]
+    needed = [s for s in found if s.status == NEED]
+    for stage, asking in ASKING.items():
+        artifacts = [_artifact(plan, s) for s in needed if s.stage == stage]
+        if artifacts:
+            packs = _packs(resources, artifacts) if stage == "train" else {1: len(artifacts)}
+            rows.append([stage, *_row(plan, resources, asking, artifacts, packs)])
+    return rows
+
+
+def _packs(resources: Resources, runs: Iterable[Artifact]) -> dict[int, int]:
+    """How many SLURM jobs of how many trainings each; the last of a size may hold fewer."""
+    sizes = Counter(resources.runs_per_gpu(run) for run in runs if isinstance(run, Run))
+    return {size: -(-count // size) for size, count in sizes.items()}
+
+
+def _row(
+    plan: Plan,
+    resources: Resources,
+    stage: str,
+    artifacts: list[Artifact],
+    packs: dict[int, int],
+) -> list[str]:
+    gpus, memory = resources.gpus(stage), resources.stage(stage)["mem_mb"] * max(packs)
+    minutes = max(resources.minutes(stage, a) for a in artifacts)
+    total = describe(seconds(plan, artifacts))
+    unit = "of GPUs" if gpus else "of CPUs"
+    longest = f"{minutes // 60} h {minutes % 60:02d} min"
+    jobs = str(sum(packs.values())) + (f" ({len(artifacts)} runs)" if max(packs) > 1 else "")
+    return [jobs, str(gpus), f"{memory} MB", longest, f"{total} {unit}"]
+
+
+def _artifact(plan: Plan, state: State) -> Artifact:
+    if state.stage == "evaluate":
+        return plan.record(state.id)
+    if state.stage == "figure":
+        return plan.figure(state.id)
+    return plan.set(state.id) if state.stage == "transfer" else plan.run(state.id)

@@ -1,0 +1,135 @@
+"""What happens around a workflow: one master a folder, jobs of a dead one, what failed and why."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.job.report import ended_well
+from pipeline.plan import frozen
+from pipeline.store.files import write_atomic
+from pipeline.store.lease import hold
+
+WRITTEN = ("results", "data", "logs", "work")
+JOB_PREFIX = "robust_"  # slurm-jobname-prefix in slurm/config.yaml
+TAIL = 12  # lines of a failed job's log
+PATIENCE = 300  # seconds for cancelled jobs to save and end
+SHOWN = 5  # failed jobs
+SNAKEMAKES_LIMIT = (100, 1)  # starts, seconds
+_HELD = ExitStack()
+_STARTED: list[int] = []  # as the file system tells time
+
+
+def begin(fingerprint: str) -> None:
+    """Become the one master of this folder, end a dead master's jobs, freeze plan and code.
+
+    The lease ends with the process. Raises UserError when another master lives, or when a folder
+    cannot be written.
+    """
+    for folder in WRITTEN:  # Snakemake itself ends in a trace
+        write_atomic(Path(folder) / ".writable", b"")
+        (Path(folder) / ".writable").unlink(missing_ok=True)  # another master begins too
+    _HELD.enter_context(hold("master", patient=False))
+    cancel_orphans()
+    _STARTED.append(frozen.freeze(fingerprint).stat().st_mtime_ns)
+
+
+def leave_warnings_to_commands() -> None:
+    """Let SLURM's warning before a time limit pass by Snakemake, which it would kill.
+
+    The signal goes to every process of a job; the command that computes takes it (signals.py).
+    """
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def look_once_a_job(scheduler: Any, asked: Any) -> None:
+    """Lift Snakemake's limit on starts, 100 a second unless a command or profile says otherwise.
+
+    Each look at the ready jobs leaves a timer that looks again a second later, for ever: after 150
+    jobs that is 150 looks a second, each at every ready job, and a third of a core (9.27).
+    """
+    if asked and (asked.max_jobs, asked.timespan) == SNAKEMAKES_LIMIT:
+        scheduler.job_rate_limiter = None
+
+
+def end() -> None:
+    """Let another master begin; a kill does the same, after a minute on other machines."""
+    _HELD.close()
+
+
+def cancel_orphans() -> None:
+    """Cancel SLURM jobs that a killed master left in this folder; they save their state first."""
+    jobs = _orphans()
+    if not jobs:
+        return
+    print(f"cancelling {len(jobs)} SLURM jobs of a master that is gone: {' '.join(jobs)}")
+    _slurm("scancel", *jobs)
+    started = time.monotonic()
+    while left := _orphans():
+        if time.monotonic() - started > PATIENCE:
+            raise UserError(
+                f"SLURM jobs {' '.join(left)} do not end; see `squeue --me`, then run again"
+            )
+        time.sleep(1)
+
+
+def _orphans() -> list[str]:
+    if shutil.which("squeue") is None:
+        return []
+    lines = _slurm("squeue", "--me", "--noheader", "--format=%i|%j|%Z").splitlines()
+    here = Path.cwd().resolve()
+    found = [line.strip().split("|", 2) for line in lines if line.count("|") >= 2]
+    return [id for id, name, folder in found if name.startswith(JOB_PREFIX) and _is(here, folder)]
+
+
+def _is(here: Path, folder: str) -> bool:
+    return Path(folder).resolve() == here
+
+
+def _slurm(*command: str) -> str:
+    """Output of a SLURM command; nothing where SLURM does not answer."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout
+
+
+def check_made(targets: Iterable[str]) -> None:
+    """Raise UserError when a workflow that calls itself done has not made what was asked for."""
+    missing = sorted(str(t) for t in targets if not Path(t).exists())
+    if missing:
+        raise UserError(f"{missing[0]}: was not made, though no job failed; run the same again")
+
+
+# ---- failures
+
+
+def explain() -> None:
+    """Print the end of the log of each job that began here and did not end well, and its command.
+
+    Jobs that were tried again and ended well are not among them: a job has one log.
+    """
+    failed = [p for p in sorted(Path("logs").rglob("*.log")) if _is_new(p) and not ended_well(p)]
+    for path in failed[:SHOWN]:
+        first, tail = _ends(path)
+        print(f"\nfailed; the end of {path}:\n{tail}", file=sys.stderr)
+        print(f"  by hand, in this folder: {first}", file=sys.stderr)
+    if failed[SHOWN:]:
+        print(f"\nand {len(failed) - SHOWN} more:", *failed[SHOWN:], file=sys.stderr)
+
+
+def _is_new(path: Path) -> bool:
+    return path.stat().st_mtime_ns >= _STARTED[-1]
+
+
+def _ends(path: Path) -> tuple[str, str]:
+    """The command that a log's head names, and the last lines."""
+    lines = path.read_text(errors="replace").splitlines() or ["# nothing was written"]
+    return lines[0].removeprefix("# "), "\n".join(f"    {line}" for line in lines[-TAIL:])

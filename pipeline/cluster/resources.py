@@ -1,0 +1,125 @@
+"""What one job of each stage asks of a cluster, from `resources:` in params.yaml."""
+
+import math
+import os
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.plan import Figure, Plan, Record, Run, TransferSet
+from pipeline.plan.estimate import arch_resources, seconds
+from pipeline.plan.graph.audit import STAGE_KEYS
+
+SYNTAX = re.compile(r"(gpu|gres)(?::([A-Za-z0-9_.]+))?")
+PACK = "ROBUST_PACK"  # ids of runs, in the environment of jobs that share an allocation
+# sbatch's own variables, which the executor's options would otherwise hide
+SITE = {
+    "slurm_account": "SBATCH_ACCOUNT",
+    "slurm_partition": "SBATCH_PARTITION",
+    "constraint": "SBATCH_CONSTRAINT",
+}
+
+
+def gpu_syntax(defaults: Any) -> str:
+    """How the profile's default resources say that GPUs are asked for; `gpu` without a profile."""
+    found = dict(defaults or {}).get("gpu_syntax", "gpu")
+    return str(getattr(found, "raw", found))
+
+
+def pack_environment(arguments: Iterable[str]) -> dict[str, str]:
+    """What tells the runs of a pack of each other, from Snakemake's command line in their job.
+
+    There it is called with `--target-jobs train:run=A train:run=B`, and says so nowhere else
+    before the rules are read.
+    """
+    target = "train:run="
+    runs = sorted(a.removeprefix(target) for a in arguments if a.startswith(target))
+    return {PACK: " ".join(runs)} if len(runs) > 1 else {}
+
+
+class Resources:
+    """Requests by stage and artifact at the plan's scale; `syntax` is the cluster's."""
+
+    def __init__(self, plan: Plan, syntax: str = "gpu") -> None:
+        match = SYNTAX.fullmatch(syntax)
+        if not match:
+            raise UserError(
+                f"slurm/config.yaml: gpu_syntax: {syntax!r} is not one of gpu, gpu:MODEL, "
+                "gres, gres:MODEL"
+            )
+        self.plan, self.kind, self.model = plan, match[1], match[2]
+
+    def of(self, stage: str) -> dict[str, Any]:
+        """The `resources` of a rule, as Snakemake and its SLURM executor name them."""
+        return {
+            "mem_mb": lambda wildcards, attempt: self.stage(stage)["mem_mb"] * attempt,
+            "runtime": lambda wildcards, attempt: (
+                self.minutes(stage, self._artifact(wildcards)) * attempt
+            ),
+            "cpus_per_task": self.stage(stage)["cpus"],
+            **self._gpus(stage),
+            **{k: os.environ[v] for k, v in SITE.items() if os.environ.get(v)},
+        }
+
+    def stage(self, stage: str) -> dict[str, int]:
+        """The requests of a stage."""
+        section = self.plan.entries.section("resources")
+        if stage not in section:
+            raise UserError(
+                f"params.yaml: resources.{stage}: is missing; needs {', '.join(STAGE_KEYS)}"
+            )
+        return section[stage]
+
+    def gpus(self, stage: str) -> int:
+        """GPUs of one job: none where the scale computes on the CPU."""
+        return 0 if self.plan.entries.device == "cpu" else self.stage(stage)["gpus"]
+
+    def minutes(self, stage: str, artifact: Run | Record | TransferSet | Figure) -> int:
+        """Minutes of a first attempt: some for the start, and `slack` times the estimate.
+
+        Runs that share a GPU are given the time to do so one after the other.
+        """
+        asked, estimate = self.stage(stage), seconds(self.plan, [artifact]) or 0
+        side_by_side = self.runs_per_gpu(artifact) if isinstance(artifact, Run) else 1
+        return asked["minutes"] + math.ceil(asked["slack"] * estimate * side_by_side / 60)
+
+    def pack(self, wildcards: Any, settings: Any) -> str | None:
+        """The group of a run whose arch leaves a GPU room for more; None where it has its own.
+
+        Snakemake's group settings come from the command line, after the rules are read and before
+        groups are made of their jobs: here is the moment to say how large ours are.
+        """
+        settings.group_components = {**self.packs, **settings.group_components}
+        count = self.runs_per_gpu(self.plan.run(wildcards.run))
+        return f"pack_{count}" if count > 1 else None
+
+    @cached_property
+    def packs(self) -> dict[str, int]:
+        """How many runs go into one job of each group."""
+        counts = {self.runs_per_gpu(run) for run in self.plan.graph.runs.values()}
+        return {f"pack_{count}": count for count in sorted(counts) if count > 1}
+
+    def runs_per_gpu(self, run: Run) -> int:
+        """How many trainings of this arch share a GPU; 1 where there is none."""
+        stated = arch_resources(self.plan, run.arch)
+        return stated["runs_per_gpu"] if stated and self.gpus("train") else 1
+
+    def _artifact(self, wildcards: Any) -> Run | Record | TransferSet | Figure:
+        if hasattr(wildcards, "run"):
+            return self.plan.run(wildcards.run)
+        if hasattr(wildcards, "figure"):
+            return self.plan.figure(wildcards.figure)
+        if hasattr(wildcards, "set"):
+            return self.plan.set(wildcards.set)
+        return self.plan.record(f"{wildcards.victim}/{wildcards.suite}")
+
+    def _gpus(self, stage: str) -> dict[str, Any]:
+        """As `gres` where jobs may be packed: Snakemake adds up a group's numbers."""
+        count = self.gpus(stage)
+        if not count:
+            return {}
+        if self.kind == "gres" or (stage == "train" and self.packs):
+            return {"gres": f"gpu:{self.model}:{count}" if self.model else f"gpu:{count}"}
+        return {"gpu": count, **({"gpu_model": self.model} if self.model else {})}

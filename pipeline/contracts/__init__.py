@@ -1,0 +1,1 @@
+"""What each kind of component must be: read this room first."""

@@ -1,0 +1,48 @@
+"""The contract of a training method: write `loss`; override another verb only if you must."""
+
+from abc import ABC
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.contracts.maker import Maker
+from pipeline.contracts.training import Batch, Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):  # noqa: B024 - a method writes `loss` or `step`; tests/methods/test_methods.py checks it
+    """Fields every method's entry has.
+
+    joint: the members share one run, its examples are crafted on the whole ensemble, and each
+    member in turn is updated on them. Otherwise every member is a run of its own.
+    combine: how the members answer together, in training and as a victim.
+    """
+
+    joint: bool
+    combine: str
+
+    def build(self, make: Maker, members: int) -> list[nn.Module]:
+        """The members, which answer; `make(i)` is a fresh network with member i's weights."""
+        return [make(i) for i in range(members)]
+
+    def assist(self, make: Maker) -> list[nn.Module]:
+        """Networks that train along and never answer, such as teachers."""
+        return []
+
+    def setup(self, training: Training) -> list[torch.optim.Optimizer]:
+        """One optimiser for each member, then one for each assistant."""
+        return [training.sgd(m.parameters()) for m in training.networks]
+
+    def step(self, training: Training, batch: Batch) -> Tensor:
+        """One update of every member on one batch; returns the mean loss."""
+        adversarial = training.craft(batch)
+        losses = [
+            training.update(i, self.loss(training, i, batch, adversarial))
+            for i in range(len(training.members))
+        ]
+        return torch.stack(losses).mean()
+
+    def loss(self, training: Training, index: int, batch: Batch, adversarial: Tensor) -> Tensor:
+        """Losses [B] of member `index`; `adversarial` are the crafted images."""
+        raise NotImplementedError(f"{type(self).__name__} writes neither `loss` nor `step`")

@@ -1,0 +1,35 @@
+"""A recipe: how a paper trains, apart from what is its method's own."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.contracts.fields import Attack, Epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Fields of an entry of `recipes:`; a method's entry may override any of them."""
+
+    epochs: int
+    batch_size: int
+    lr: float  # of SGD; the peak for one_cycle
+    schedule: Literal["multi_step", "piecewise_linear", "one_cycle"]
+    # multi_step: from epoch milestones[i] + 1 on, lr is lr_values[i]. piecewise_linear: knots
+    # (milestones[i], lr_values[i]). one_cycle: warm-up until milestones[0], then cosine, with
+    # lr_values = [start, end].
+    milestones: list[Epoch]
+    lr_values: list[float]
+    momentum: float
+    nesterov: bool
+    weight_decay: float
+    attack: Attack  # crafts the training examples, or none
+    attack_bn_mode: Literal["eval", "train_frozen", "train_update"]
+    normalise: bool  # by the training split's channel statistics, inside the model
+    train_images: int  # of each training split, the first ones in stratified order; 0 is all
+    precision: Literal["fp32", "bf16"]
+    ema_decay: float  # per-step average of the weights; 0 is none
+    ema_start: Epoch
+    ema_buffers: Literal["copied", "averaged"]
+    select: Literal["best_val", "best_test_as_published", "lowest_train_loss"]
+    validate_every: int  # epochs; 0 is never (then best is last)
+    validation_attack: Attack

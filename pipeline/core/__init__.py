@@ -1,0 +1,1 @@
+"""Tensors only, no file and no plan: what methods, attacks and evaluation are made of."""

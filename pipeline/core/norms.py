@@ -1,0 +1,104 @@
+"""Geometry of the threat models: steps, starts and projections for the l_inf and the l2 ball.
+
+A perturbed image lies within eps of its clean image x (pixels in [0, 1]) and within the box
+[0, 1]; both hold after every function here that returns images.
+"""
+
+import math
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from pipeline.core.draws import Draws
+
+Norm: TypeAlias = Literal["linf", "l2"]
+
+WATER_ROUNDS = 30  # far more than was ever needed; stopping early would only undershoot
+
+
+def lengths(norm: Norm, deltas: Tensor) -> Tensor:
+    """Norm of every perturbation, [B]."""
+    flat = deltas.flatten(1)
+    return flat.abs().amax(1) if norm == "linf" else flat.norm(dim=1)
+
+
+def per_image(values: Tensor, images: Tensor) -> Tensor:
+    """Values [B] shaped to broadcast over images [B, ...]."""
+    return values.view(-1, *[1] * (images.dim() - 1))
+
+
+def steepest(norm: Norm, gradients: Tensor) -> Tensor:
+    """Unit direction of steepest ascent: the sign, or the l2-normalised gradient; 0 stays 0."""
+    if norm == "linf":
+        return gradients.sign()
+    tiny = torch.finfo(gradients.dtype).tiny
+    # First to size 1: the squares of an over-confident model's gradients would underflow.
+    scaled = gradients / per_image(lengths("linf", gradients).clamp_min(tiny), gradients)
+    return scaled / per_image(lengths("l2", scaled).clamp_min(tiny), gradients)
+
+
+def uniform_start(norm: Norm, images: Tensor, eps: float, draws: Draws) -> Tensor:
+    """Images plus noise drawn uniformly from the ball, clipped to the box."""
+    shape = images.shape[1:]
+    if norm == "linf":
+        noise = eps * (2 * draws.uniform(*shape) - 1)
+    else:
+        direction = steepest("l2", draws.normal(*shape))
+        radius = eps * draws.uniform() ** (1 / math.prod(shape))
+        noise = direction * per_image(radius, images)
+    return project(norm, images + noise, images, eps)
+
+
+def surface_start(norm: Norm, images: Tensor, eps: float, draws: Draws) -> Tensor:
+    """Images plus noise of length eps, clipped to the box: the start of APGD and FAB."""
+    shape = images.shape[1:]
+    noise = 2 * draws.uniform(*shape) - 1 if norm == "linf" else draws.normal(*shape)
+    moved = images + eps * noise / per_image(lengths(norm, noise), noise)
+    return project(norm, moved, images, eps)
+
+
+def project(norm: Norm, moved: Tensor, images: Tensor, eps: float) -> Tensor:
+    """The nearest images to `moved` that lie in the ball around `images` and in the box.
+
+    For l2 the optimality conditions give clip(x + t (moved - x)) with one t <= 1 per image.
+    """
+    deltas = moved - images
+    if norm == "linf":
+        return (images + deltas.clamp(-eps, eps)).clamp(0, 1)
+    shrink = per_image(_l2_shrink(deltas.flatten(1), images.flatten(1), eps), images)
+    return (images + shrink * deltas).clamp(0, 1)
+
+
+def _l2_shrink(deltas: Tensor, images: Tensor, eps: float) -> Tensor:
+    """The largest t <= 1, [B], with |clip(x + t d) - x|_2 <= eps.
+
+    With room c to the box the squared length is sum(min(t |d|, c)^2) = sum(d^2 min(t^2, (c/d)^2)).
+    """
+    sizes = deltas.abs()
+    reach = room(deltas, images) / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)
+    return water_level(sizes.square(), reach.square(), eps**2).sqrt().clamp_max(1)
+
+
+def room(directions: Tensor, images: Tensor) -> Tensor:
+    """How far every pixel can move in its direction before it meets the box."""
+    return torch.where(directions > 0, 1 - images, images)
+
+
+def water_level(weights: Tensor, caps: Tensor, totals: Tensor | float) -> Tensor:
+    """The level l with sum(weights * min(l, caps)) = total, per row of [B, d]; inf if none has it.
+
+    Solve for l over the free entries, see which of them meet their cap, repeat: l grows from
+    below and is exact after finitely many rounds, here one more than it needs.
+    """
+    level = torch.zeros_like(weights[:, 0])
+    full, none = weights * caps, torch.zeros_like(weights)
+    for _ in range(WATER_ROUNDS):
+        free = caps > level[:, None]
+        left = totals - torch.where(free, none, full).sum(1)
+        slope = torch.where(free, weights, none).sum(1)
+        raised = torch.where(slope > 0, left / slope, torch.inf)
+        if torch.equal(raised, level):
+            break
+        level = torch.maximum(level, raised)
+    return level

@@ -1,0 +1,1 @@
+"""A victim under attack, image by image."""

@@ -1,0 +1,64 @@
+"""What an attack differentiates instead of a victim (attacks.md 4.2)."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.core.ensemble import Combination, MeanProb, Scaled, answer, combine
+from pipeline.plan.params.checks import SCALINGS
+
+
+class Normalised(nn.Module):
+    """A member with logits of unit spread on every image: confidence cannot hide gradients."""
+
+    def __init__(self, member: nn.Module) -> None:
+        super().__init__()
+        self.member = member
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, classes], each row divided by its own (constant) standard deviation."""
+        logits: Tensor = self.member(images)
+        spread = logits.detach().std(-1, keepdim=True).clamp_min(1e-12)
+        return logits / spread
+
+
+class Answers(nn.Module):
+    """Every member's logits and confidence: what attacks on a choice or a draw among them need."""
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, members, classes + 1], the confidence last."""
+        answers = [answer(member, images) for member in self.members]
+        return torch.stack([torch.cat([z, trust[:, None]], 1) for z, trust in answers], 1)
+
+
+def surrogates(victim: Combination, kind: str) -> list[nn.Module]:
+    """The models an attack differentiates to fool `victim` (attacks.md 4.2).
+
+    self: the victim. averaged: the victim, or the mean probability of the members of a random
+    one, whose gradient is then exact. mean_logit: the members' mean logits. members: each alone,
+    in turn. normalised: mean logits of temperature-normalised members. answers: what each member
+    says (members_pgd). cooled, heated: the victim with all logits divided or multiplied by 10,
+    whose decisions are the same: attacks that find more there met masked gradients.
+    """
+    members = list(victim.members)
+    if kind in SCALINGS:
+        rule = MeanProb if victim.random else type(victim)
+        return [rule([Scaled(member, SCALINGS[kind]) for member in members])]
+    if kind == "answers":
+        return [Answers(members)]
+    if kind == "averaged" and victim.random:
+        return [combine("mean_prob", members)]
+    if kind in ("self", "averaged"):
+        return [victim]
+    if kind == "mean_logit":
+        return [combine("mean_logit", members)]
+    if kind == "normalised":
+        return [combine("mean_logit", [Normalised(m) for m in members])]
+    if kind == "members":
+        return [combine("single", [m]) for m in members]
+    raise ValueError(f"no surrogate {kind!r}")

@@ -1,0 +1,201 @@
+"""A victim under attack: per-image verdicts, and what the red flags need to know."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.core.ascent import gradient_in
+from pipeline.core.draws import Draws, derive
+from pipeline.core.ensemble import Combination
+from pipeline.core.losses import cross_entropy, margin
+from pipeline.evaluation.surrogates import surrogates
+from pipeline.loading import registry
+from pipeline.loading.images import Split
+from pipeline.store.records import Arrays
+
+BATCH = 500  # images; only a random victim, which draws once a batch, sees it in its verdicts
+OTHER_BATCH = 64  # in which the clean images are judged once more, to see whether it matters
+SEED = 0  # of the draws: every victim meets the same ones
+STORED = "set"  # component of an attack that was crafted before, as a transfer set
+
+Verdicts = dict[str, Tensor]
+
+
+class Counted(nn.Module):
+    """A model that counts the images it sees forwards and backwards."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.random = getattr(model, "random", False)
+        self.work = {"forwards": 0, "backwards": 0}  # shared with a copy that an attack folds
+
+    def forward(self, images: Tensor) -> Tensor:
+        """The model's scores."""
+        self.work["forwards"] += len(images)
+        scores: Tensor = self.model(images)
+        if scores.requires_grad:
+            scores.register_hook(self._backward)  # type: ignore[no-untyped-call]
+        return scores
+
+    def _backward(self, gradient: Tensor) -> None:
+        self.work["backwards"] += len(gradient)
+
+
+class Evaluation:
+    """A victim, its images and the verdicts on them.
+
+    `standing` are the images that an attack may still be asked about: in a suite that leaves,
+    those that no earlier attack has fooled.
+    """
+
+    def __init__(
+        self, victim: Combination, split: Split, rows: list[int], peers: bool = False
+    ) -> None:
+        self.victim, self.peers = victim, peers
+        index = torch.tensor(rows, device=split.labels.device)
+        self.ids, self.labels, self.images = index, split.labels[index], split.floats(index)
+        self.clean = self._over(self._judge, self.images, BATCH)
+        self.standing = torch.ones_like(self.labels, dtype=torch.bool)
+
+    def _judge(self, images: Tensor, rows: Tensor) -> Verdicts:
+        """right [B]: share of members right (0 or 1 unless random); margin, loss [B] of the victim.
+
+        members [B, members]: what each member says, for accuracies of other combinations.
+        """
+        labels = self.labels[rows]
+        with torch.no_grad():
+            scores, logits_KBC = self.victim.heard(images)
+            said_KB = logits_KBC.argmax(-1)
+            right = (scores.argmax(-1) == labels).float()
+            if self.victim.random:
+                right = (said_KB == labels).float().mean(0)
+        found = {
+            "right": right,
+            "margin": -margin(scores, labels),
+            "loss": cross_entropy(scores, labels),
+            "members": said_KB.T.to(torch.int16),
+        }
+        return found | (_peers(logits_KBC.softmax(-1), labels) if self.peers else {})
+
+    def _over(
+        self, function: Callable[[Tensor, Tensor], Verdicts], images: Tensor, size: int
+    ) -> Verdicts:
+        rows = torch.arange(len(images), device=images.device)
+        parts = [function(images[r], r) for r in torch.split(rows, size)]
+        return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
+
+    def gradients(self) -> Verdicts:
+        """Of clean images: whether cross-entropy has no or no finite gradient (zero_gradient), and
+        the share of pixels where its sign is that of the margin's (agreement), [N]."""
+        self.victim.reseed(SEED)
+
+        def of(images: Tensor, rows: Tensor) -> Verdicts:
+            images, labels = images.clone().requires_grad_(), self.labels[rows]
+            scores = self.victim(images)
+            slope = gradient_in(images, cross_entropy(scores, labels), keep_graph=True)
+            size = slope.flatten(1).abs().amax(1)
+            other = gradient_in(images, margin(scores, labels))
+            same = (slope.sign() == other.sign()).flatten(1).float().mean(1)
+            return {"zero_gradient": ~(size > 0) | ~size.isfinite(), "agreement": same}
+
+        return self._over(of, self.images, BATCH)
+
+    def flips(self) -> int:
+        """Clean images whose verdict is another one in batches of another size."""
+        again = self._over(self._judge, self.images, OTHER_BATCH)
+        return int((again["right"] != self.clean["right"]).sum())
+
+    def outputs(self) -> str:
+        """What the victim's scores are: probs, log_probs or logits."""
+        self.victim.reseed(SEED)
+        with torch.no_grad():
+            scores = self.victim(self.images[:BATCH])
+        if float(scores.min()) >= 0 and bool(((scores.sum(1) - 1).abs() < 1e-5).all()):
+            return "probs"
+        is_log = float(scores.max()) <= 0 and bool((scores.logsumexp(1).abs() < 1e-4).all())
+        return "log_probs" if is_log else "logits"
+
+    def attack(self, name: str, spec: dict[str, Any], seed: int = SEED) -> Arrays:
+        """Verdicts under one attack, on the images that are right before it."""
+        return self.crafted(name, spec, seed)[1]
+
+    def crafted(self, name: str, spec: dict[str, Any], seed: int = SEED) -> tuple[Tensor, Arrays]:
+        """Adversarial images, clean where the attack had no success, and their verdicts."""
+        adversarial, kept, asked, work = self._craft(name, spec, seed)
+        verdicts = {**kept, **self._sizes(adversarial), "asked": asked}
+        # who was fooled before, by an earlier attack of a suite that leaves, counts as fooled
+        verdicts["right"] = torch.where(self.standing, kept["right"], 0)
+        arrays = {"work": work, **{k: v.cpu().numpy() for k, v in verdicts.items()}}
+        return adversarial, arrays
+
+    def _craft(
+        self, name: str, spec: dict[str, Any], seed: int
+    ) -> tuple[Tensor, Verdicts, Tensor, np.ndarray]:
+        """Adversarial images, their verdicts, who was attacked, and forwards and backwards."""
+        attack = registry.build("attacks", spec)
+        self.victim.reseed(derive(seed, name))  # a resumed record goes on as an unbroken one
+        models = [Counted(m) for m in surrogates(self.victim, spec["surrogate"])]
+        adversarial = self.images.clone()
+        kept = {key: value.clone() for key, value in self.clean.items()}
+        asked = torch.zeros_like(self.standing)
+        for number, model in enumerate(models):
+            for rows in torch.split(self._left(kept["right"]), BATCH):
+                draws = Draws(derive(seed, name, number), self.ids[rows])
+                found = attack(model, self.images[rows], self.labels[rows], draws)
+                self.take(found, rows, adversarial, kept)
+                asked[rows] = True
+        work = np.array([list(m.work.values()) for m in models]).sum(0)
+        return adversarial, kept, asked, work
+
+    def stored(self, adversarial: Tensor) -> Arrays:
+        """Verdicts on images that were crafted before, each of its own clean image."""
+        kept = {key: value.clone() for key, value in self.clean.items()}
+        result = self.images.clone()
+        everyone = torch.arange(len(self.images), device=self.images.device)
+        for rows in torch.split(everyone, BATCH):
+            self.take(adversarial[rows], rows, result, kept)
+        verdicts = {**kept, **self._sizes(result), "asked": torch.ones_like(self.standing)}
+        return {"work": np.zeros(2, int), **{k: v.cpu().numpy() for k, v in verdicts.items()}}
+
+    def _left(self, right: Tensor) -> Tensor:
+        """Rows to attack: where one member is chosen, what the others would say counts too."""
+        lost = (self.clean["right"] == 0) & self.victim.selects
+        return (self.standing & ((right > 0) | lost)).nonzero()[:, 0]
+
+    def take(self, found: Tensor, rows: Tensor, adversarial: Tensor, kept: Verdicts) -> None:
+        """Keep what is no better for the victim than what it has seen."""
+        verdict = self._judge(found, rows)
+        worse = verdict["right"] <= kept["right"][rows]
+        adversarial[rows[worse]] = found[worse]
+        for part, values in kept.items():
+            values[rows[worse]] = verdict[part][worse]
+
+    def _sizes(self, adversarial: Tensor) -> Verdicts:
+        """How far the images went, [N]: in norms, in pixels, and beyond the box."""
+        change = (adversarial - self.images).flatten(1)
+        beyond = (adversarial - adversarial.clamp(0, 1)).flatten(1)
+        places = (adversarial != self.images).any(1).flatten(1)
+        return {
+            "linf": change.abs().amax(1),
+            "l2": change.norm(dim=1),
+            "l1": change.abs().sum(1),
+            "pixels": places.sum(1).to(torch.int32),
+            "outside": beyond.abs().amax(1),
+            "unchanged": (change == 0).all(1),
+        }
+
+
+def _peers(probs_KBC: Tensor, labels: Tensor) -> Verdicts:
+    """Of AUTE's motivation: what the mean probability of all other members answers, [B, members];
+    probability margins p_y - max p_k of the mean (gap, [B]) and of every member ([B, members])."""
+    others_KBC = probs_KBC.sum(0) - probs_KBC
+    gaps_KB = [-margin(probs, labels) for probs in probs_KBC]
+    return {
+        "peers": others_KBC.argmax(-1).T.to(torch.int16),
+        "gap": -margin(probs_KBC.mean(0), labels),
+        "gaps": torch.stack(gaps_KB, 1),
+    }

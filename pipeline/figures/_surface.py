@@ -1,0 +1,84 @@
+"""Loss surfaces over two directions: their numbers and their picture."""
+
+from collections.abc import Callable, Iterable
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.figures._canvas import SMALL, drawn
+from pipeline.figures._plane import offsets
+
+WHOLE, ALONE = "all members", "one network"
+LEVELS, LEAST = 25, 1e-6  # of losses, which are drawn logarithmically
+Line = tuple[str, str, float, float, float]
+COLUMNS = ("row", "of", "along", "across", "loss")
+
+
+def surface(
+    label: str,
+    half: int,
+    length: float,
+    losses: Callable[[float, float], tuple[Tensor, Tensor]],
+    members: int,
+) -> list[Line]:
+    """Lines of COLUMNS: mean loss of the first `members` members and of all of them, at every
+    point (along, across) of a grid of +-length."""
+    lines = []
+    steps = [length * step for step in offsets(half)]
+    for along in steps:
+        for across in steps:
+            members_KB, whole_B = losses(along, across)
+            whole = WHOLE if len(members_KB) > 1 else ALONE
+            shown = members_KB[: members if len(members_KB) > 1 else 0]
+            found = {f"member {i}": float(m.mean()) for i, m in enumerate(shown)}
+            found[whole] = float(whole_B.mean())
+            lines += [(label, of, along, across, loss) for of, loss in found.items()]
+    return lines
+
+
+def frame(surfaces: Iterable[list[Line]]) -> pd.DataFrame:
+    """The numbers of all rows' surfaces."""
+    return pd.DataFrame(chain.from_iterable(surfaces), columns=list(COLUMNS))
+
+
+def draw(frame: pd.DataFrame, title: str, names: tuple[str, str]) -> bytes:
+    """PNG: a panel for each row and part, one logarithmic scale of losses for all."""
+    panels = list(frame.groupby(["row", "of"], sort=False))
+    columns = frame["of"].nunique() if frame["of"].nunique() > 1 else len(panels)
+    lines = -(-len(panels) // columns)
+    positive = frame["loss"].clip(lower=LEAST)
+    levels = np.geomspace(positive.min(), positive.max() * (1 + LEAST), LEVELS)
+
+    def paint(sheet: Figure) -> None:
+        places = sheet.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
+        for (name, own), panel in zip(panels, places.flat, strict=False):
+            drawn_last = _paint(panel, own, levels)
+            panel.set_title(": ".join(map(str, name)), fontsize=SMALL + 1)
+        for panel in list(places.flat)[len(panels) :]:
+            panel.set_axis_off()
+        bar = sheet.colorbar(drawn_last, ax=places, format="%.3g", ticks=levels[::3])
+        bar.set_label("cross-entropy", fontsize=SMALL + 1)
+        bar.ax.tick_params(labelsize=SMALL)
+        sheet.supxlabel(names[1], fontsize=SMALL + 1)
+        sheet.supylabel(names[0], fontsize=SMALL + 1)
+
+    return drawn((3.1 * columns + 1.2, 2.8 * lines + 1.0), title, paint)
+
+
+def _paint(panel: Any, own: pd.DataFrame, levels: NDArray[np.float64]) -> Any:
+    """Filled contours and their lines; `along` is up, `across` to the right."""
+    loss = own.pivot(index="along", columns="across", values="loss").clip(lower=LEAST)
+    grid = (loss.columns, loss.index, loss.to_numpy())
+    norm = LogNorm(levels[0], levels[-1])
+    filled = panel.contourf(*grid, levels=levels, norm=norm, cmap="viridis")
+    lines = panel.contour(*grid, levels=levels[::3], colors="white", linewidths=0.6)
+    panel.clabel(lines, fmt="%.3g", fontsize=SMALL - 2)
+    panel.plot(0, 0, marker="+", color="red", markersize=8)
+    panel.tick_params(labelsize=SMALL - 1)
+    return filled

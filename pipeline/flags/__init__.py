@@ -1,0 +1,1 @@
+"""Red flags: signs that a number does not mean what it says."""

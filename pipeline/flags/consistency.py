@@ -1,0 +1,141 @@
+"""Checks C2 to C9 of attacks.md 5.2: what attacks on one victim must say about each other.
+
+Each yields a text when it fires.
+"""
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import numpy as np
+
+from pipeline.core.metrics import wilson, worst
+from pipeline.flags.evidence import TOLERANCE, Attack, Evidence, exceeds, points
+
+SLACK = 0.005  # C2 to C9: half a point that a stronger attack may be behind
+NOISE = 0.02  # C2: what random points of the ball may cost
+CONVERGED = 0.01  # C4: what five times the steps may still find
+RESTARTS = 0.015  # C5: what more starts may still find
+LARGE, LEFT = 64 / 255, 0.05  # C6: a radius that may leave this much
+BLACK_BOX = 0.01  # C7: share of images that only attacks without the victim's gradient fool
+
+# C8: what AutoAttack must beat; budgets that torchattacks has where no entry states them
+PARTS = ("apgd", "fab", "square", "pgd", "APGD", "APGDT", "FAB", "Square", "PGD")
+LIBRARY = {name: {"steps": 10} for name in ("APGD", "APGDT", "FAB", "PGD")}
+LIBRARY["Square"] = {"n_queries": 5000}
+LIBRARY["AutoAttack"] = {"steps": 10, "n_queries": 5000, "targets": 9}
+
+APART = {"eps": {"eps", "step_size"}, "restarts": {"restarts", "any_iterate"}}  # may go along
+BLIND = {"square", "Square", "set", "noise"}  # attacks without the victim's gradients
+
+
+def noise(e: Evidence) -> Iterator[str]:
+    """Noise costs little, and no attack finds less than noise."""
+    for noise in e.of("noise"):
+        if exceeds(e.right, noise.right, NOISE):
+            yield f"random noise costs {points(e.right, noise.right)}"
+        for attack in e.attacks:
+            same = attack.field("eps") == noise.field("eps") and attack.kind != "noise"
+            if same and exceeds(attack.right, noise.right, SLACK):
+                yield f"{attack.name} is {points(attack.right, noise.right)} weaker than noise"
+
+
+def one_step(e: Evidence) -> Iterator[str]:
+    """One step does not beat many."""
+    for fgsm in e.of("fgsm", "FGSM"):
+        for pgd in e.of("pgd", "bim", "PGD", "BIM", eps=fgsm.field("eps")):
+            # a library's own default, which no entry states, is many
+            if pgd.field("steps", 2) > 1 and exceeds(pgd.right, fgsm.right, SLACK):
+                yield f"one step beats {pgd.name} by {points(pgd.right, fgsm.right)}"
+
+
+def _same_but(e: Evidence, key: str) -> Iterator[tuple[Attack, Attack]]:
+    """Pairs of attacks that differ in one setting only, the smaller value first."""
+    apart = APART.get(key, {key})
+    for a, b in combinations([x for x in e.attacks if x.is_exact and x.field(key) is not None], 2):
+        others = [{k: v for k, v in x.spec["fields"].items() if k not in apart} for x in (a, b)]
+        alike = a.kind == b.kind and others[0] == others[1] and a.field(key) != b.field(key)
+        # a random victim itself is not what its members' mean is
+        if alike and not (e.random and a.spec["surrogate"] != b.spec["surrogate"]):
+            yield (a, b) if a.field(key) < b.field(key) else (b, a)
+
+
+def steps(e: Evidence) -> Iterator[str]:
+    """More steps find more, and five times as many find little more."""
+    for few, many in _same_but(e, "steps"):
+        if exceeds(many.right, few.right, SLACK):
+            yield f"{many.name} is {points(many.right, few.right)} weaker than {few.name}"
+        enough = few.field("steps") >= 100
+        if enough and exceeds(few.right, many.right, CONVERGED):
+            yield f"{few.name} has not converged: {many.name} finds {points(few.right, many.right)}"
+
+
+def restarts(e: Evidence) -> Iterator[str]:
+    """More starts find little more."""
+    for one, several in _same_but(e, "restarts"):
+        if exceeds(one.right, several.right, RESTARTS):
+            yield f"{several.name} finds {points(one.right, several.right)} more than {one.name}"
+
+
+def radii(e: Evidence) -> Iterator[str]:
+    """A larger ball leaves less; none leaves all, 64/255 next to nothing, the box only guesses."""
+    pairs = list(_same_but(e, "eps"))
+    for small, large in pairs:
+        if exceeds(large.right, small.right, SLACK):
+            yield f"{large.name} leaves {points(large.right, small.right)} more than {small.name}"
+    for attack in dict.fromkeys(attack for pair in pairs for attack in pair):
+        eps, left = attack.field("eps"), float(attack.right.mean())
+        least = wilson(left, len(attack.right))[0]
+        if eps == 0 and not np.array_equal(attack.right, e.right):
+            yield f"{attack.name} with radius 0 changes verdicts"
+        if abs(eps - LARGE) < TOLERANCE and least > LEFT:
+            yield f"{attack.name}, a radius that nothing survives, leaves {100 * left:.0f} %"
+        if eps >= 1 and least > 1 / e.classes:
+            yield f"{attack.name}, the whole box, leaves {100 * left:.0f} %"
+
+
+def black_box(e: Evidence) -> Iterator[str]:
+    """Attacks that see no gradient find next to nothing that the others do not."""
+    for blind in e.everything():
+        eps = blind.field("eps")
+        if blind.kind not in BLIND or not eps:
+            continue
+        seeing = [a.right for a in e.everything() if a.kind not in BLIND and a.field("eps") == eps]
+        if not seeing:
+            continue
+        only = np.maximum(worst([*seeing, e.right]) - blind.right, 0)
+        share = float(only.mean())
+        if wilson(share, len(only))[0] > BLACK_BOX:
+            yield f"{blind.name} fools {100 * share:.1f} % of images that no gradient attack does"
+
+
+def parts(e: Evidence) -> Iterator[str]:
+    """The whole of AutoAttack against its parts and against PGD of no more steps.
+
+    Of random victims it is only shown: AutoAttack ends where one draw, or the mean, is fooled.
+    """
+    why = ": it stops at one lucky draw, or at the members' mean" if e.random else ""
+    for whole in e.of("autoattack", "AutoAttack"):
+        for part in e.of(*PARTS, eps=whole.field("eps")):
+            cheaper = all(p <= w for p, w in zip(_budget(part), _budget(whole), strict=True))
+            if cheaper and exceeds(whole.right, part.right, SLACK):
+                more = points(whole.right, part.right)
+                yield f"{whole.name} leaves {more} more than {part.name}{why}"
+
+
+def _budget(attack: Attack) -> list[int]:
+    """Steps, targets and queries, as far as the attack knows them."""
+    known = LIBRARY.get(attack.kind, {})
+    names = ("steps", "targets", "queries", "n_queries")
+    steps, targets, *queries = (attack.field(name, known.get(name, 0)) for name in names)
+    return [steps, targets, max(queries)]
+
+
+def monotone(e: Evidence) -> Iterator[str]:
+    """In a suite that leaves nobody comes back, and no attack answers better than no attack."""
+    for suite in [*([attack] for attack in e.attacks), *e.cascades]:
+        before, last = e.right, "no attack"
+        for attack in suite:
+            if not np.all(attack.right <= before + TOLERANCE):
+                yield f"{attack.name} is right where the victim is wrong under {last}"
+            if not e.random:  # whom nobody leaves
+                before, last = attack.right, attack.name

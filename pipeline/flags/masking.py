@@ -1,0 +1,155 @@
+"""Checks C10 to C20 of attacks.md 5.2: signs of masked gradients, broken attacks, weak evidence.
+
+Each yields a text when it fires.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from pipeline.core.metrics import Z95, wilson, worst
+from pipeline.flags.evidence import Attack, Evidence, exceeds, points
+from pipeline.plan.params.checks import SCALINGS
+
+MASKING = 0.08  # C10: accuracy under PGD may exceed the worst case by this much
+INCOMPLETE = 0.003  # C10: and must exceed it by this much, or the worst case is none
+SUCCESS = 0.99  # C11: of attacks that no ball bounds
+FLIPS = 0.001  # C12: verdicts that may depend on the size of the batch
+ZERO_GRADIENTS = 0.01  # C13: share of images without a gradient
+SAME_SIGNS = 0.999  # C15: agreement of the gradients of cross-entropy and margin
+RISES = 0.99  # C17: share of images whose loss an attack raises
+SCALING = 0.01  # C20: what scaling the logits may hide from a whole suite
+HALF_WIDTH = 0.06  # C19: of the 95 % interval where it is widest, at 50 %
+
+# parts and wholes of AutoAttack, ours and torchattacks'
+CASCADE = {"apgd", "fab", "square", "autoattack", "APGD", "APGDT", "FAB", "Square", "AutoAttack"}
+LINF = {"fgsm", "bim", "mim", "pgd", "eot_pgd", "di2"}  # gradient attacks on cross-entropy
+
+
+def gap(e: Evidence) -> Iterator[str]:
+    """Cross-entropy PGD against the worst case at the radius of the core, or at its own."""
+    radii = [a.field("eps") for a in (e.left or e.of("pgd", "PGD")) if a.field("eps")]
+    same = [a for a in e.everything() if radii and a.field("eps") == min(radii)]
+    ce = [a for a in same if a in e.of("pgd", loss="ce", norm="linf") + e.of("PGD")]
+    if not ce:
+        return
+    best = min(ce, key=lambda a: float(a.right.mean()))
+    gap = float((best.right - worst([a.right for a in same])).mean())
+    if wilson(gap, len(best.right))[0] > MASKING:
+        yield f"{100 * gap:.0f} points of accuracy under {best.name} are masked gradients"
+    left = e.left
+    strong = [a.right for a in same if a in left or a.kind in CASCADE]
+    found = float((best.right - worst([best.right, *strong])).mean())
+    if strong and wilson(found, len(best.right))[1] < INCOMPLETE:
+        yield f"the worst case finds nothing that {best.name} does not"
+
+
+def unbounded(e: Evidence) -> Iterator[str]:
+    """Attacks that no ball bounds fool nearly everything, and move something."""
+    if e.random:
+        return
+    for attack in (a for a in e.attacks if a.kind in ("cw_l2", "deepfool", "CW", "DeepFool")):
+        left = float(attack.right.mean())
+        if wilson(left, len(attack.right))[0] > 1 - SUCCESS:
+            yield f"{attack.name} has not converged: it leaves {100 * left:.0f} %"
+        moved = attack.arrays["l2"][e.right > 0]
+        if len(moved) and float(moved.max()) == 0:
+            yield f"{attack.name} moved no image: it is inert here"
+
+
+def repeats(e: Evidence) -> Iterator[str]:
+    """Verdicts do not depend on the batch, and every record saw the same weights."""
+    images = len(e.right)
+    for about in e.metas:
+        flips = int(about.get("flips", 0))
+        if wilson(flips / images, images)[0] > FLIPS:
+            yield f"{flips} of {images} clean verdicts change with the size of the batch"
+        if about["weights"] != e.metas[0]["weights"]:
+            yield f"suite {about['suite']} saw other weights than suite {e.metas[0]['suite']}"
+
+
+def zero_gradients(e: Evidence) -> Iterator[str]:
+    """Next to no image is without a gradient."""
+    zero = float(e.clean["clean/zero_gradient"].mean())
+    if wilson(zero, len(e.right))[0] > ZERO_GRADIENTS:
+        yield f"{100 * zero:.0f} % of images have no cross-entropy gradient"
+
+
+def unmoved(e: Evidence) -> Iterator[str]:
+    """Attacks that return their last iterate must have moved every image they were asked about."""
+    for attack in e.of("pgd", "mim", "bim", "PGD", any_iterate=False) + e.of("mim", "bim"):
+        asked = attack.arrays["asked"] & (attack.right > 0)
+        still = float(attack.arrays["unchanged"][asked].mean()) if asked.any() else 0.0
+        if attack.field("eps") and wilson(still, int(asked.sum()))[0] > ZERO_GRADIENTS:
+            yield f"{attack.name} left {100 * still:.0f} % of the images it met as they were"
+
+
+def surrogate_loss(e: Evidence) -> Iterator[str]:
+    """Cross-entropy and margin have different gradients."""
+    agreement = e.clean["clean/agreement"][~e.clean["clean/zero_gradient"]]
+    if e.classes > 2 and len(agreement) and float(agreement.mean()) > SAME_SIGNS:
+        yield "cross-entropy and margin have the same gradient signs: one of them is masked"
+
+
+def outputs(e: Evidence) -> Iterator[str]:
+    """The victim gives logits, or log-probabilities to attacks that can climb them."""
+    if e.metas[0].get("outputs") == "probs":
+        yield "the victim gives probabilities, whose logarithm saturates: give logits instead"
+    for attack in (a for a in e.attacks if a.kind == "CW" and a.field("as_published") is False):
+        if e.metas[0].get("outputs") == "log_probs":
+            yield f"{attack.name}: torchattacks' CW is inert on log-probabilities"
+
+
+def loss(e: Evidence) -> Iterator[str]:
+    """An attack on cross-entropy raises it."""
+    for attack in e.attacks:
+        if not (_ascends(attack) and attack.field("eps") and attack.field("steps", 1)):
+            continue
+        asked = attack.arrays["asked"]
+        rises = attack.arrays["loss"][asked] > e.clean["clean/loss"][asked]
+        share = float(rises.mean()) if len(rises) else 1.0
+        if wilson(share, len(rises))[1] < RISES:
+            yield f"{attack.name} raises the loss on {100 * share:.0f} % of images only"
+
+
+def _ascends(attack: Attack) -> bool:
+    """Whether it climbs the victim's own cross-entropy."""
+    kinds = LINF | {"PGD", "BIM"}
+    return attack.is_exact and attack.kind in kinds and attack.field("loss", "ce") == "ce"
+
+
+def side_effects(e: Evidence) -> Iterator[str]:
+    """Attacks leave the victim as it was."""
+    for about in e.metas:
+        if not about.get("untouched", True):
+            yield f"suite {about['suite']} changed weights, modes or generators"
+
+
+def images(e: Evidence) -> Iterator[str]:
+    """Every record is of the same images, each once, and there are enough of them to tell."""
+    for about, ids in zip(e.metas, e.ids, strict=True):
+        if len(np.unique(ids)) < len(ids):
+            yield f"suite {about['suite']} counts an image more than once"
+        if not np.array_equal(ids, e.ids[0]):
+            yield f"suite {about['suite']} is of other images than suite {e.metas[0]['suite']}"
+    half = Z95 * 0.5 / len(e.right) ** 0.5
+    if half > HALF_WIDTH:
+        yield f"{len(e.right)} images: an accuracy is known to ±{100 * half:.1f} points only"
+
+
+def scaling(e: Evidence) -> Iterator[str]:
+    """Logits divided or multiplied by 10 hide nothing from all climbers of cross-entropy together.
+
+    Together, for a longer or luckier climb on the same logits may find as much; and those alone,
+    for attacks on the margin are blind to no scale: C10 compares with them.
+    """
+    scaled = [a for a in e.attacks if a.spec["surrogate"] in SCALINGS]
+    radii = {a.field("eps") for a in scaled}
+    own = [a.right for a in e.attacks if _ascends(a) and a.field("eps") in radii]
+    if not own:
+        return
+    before = worst(own)
+    after = worst([before, *(a.right for a in scaled)])
+    if exceeds(before, after, SCALING):
+        names = ", ".join(a.name for a in scaled)
+        yield f"{names} find {points(before, after)} more than all climbs of its own loss"

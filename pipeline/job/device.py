@@ -1,0 +1,50 @@
+"""The device, its threads, and arithmetic that repeats."""
+
+import json
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from pipeline.errors import UserError
+from pipeline.store.files import write_atomic
+
+
+def select(name: str, threads: int) -> torch.device:
+    """The device called cpu, cuda or auto, with deterministic fp32 arithmetic.
+
+    Raises UserError when cuda is asked for and there is none. TF32 stays off: fp32 means fp32;
+    speed on a GPU is the recipe's `precision: bf16`.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "params.yaml: scale's device is cuda but torch sees no GPU; "
+            "set `device: auto` or run on a GPU node"
+        )
+    torch.set_num_threads(threads)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_cuda else "cpu")
+
+
+def describe(device: torch.device) -> dict[str, str]:
+    """Host class and versions, for the files that hold times and never for identity."""
+    chip = torch.cuda.get_device_name() if device.type == "cuda" else platform.machine()
+    return {
+        "device": f"{device.type} {chip}",
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "host": platform.node(),
+    }
+
+
+def write_times(path: Path, seconds: float, device: torch.device) -> None:
+    """Say beside an artifact what making it took, and where."""
+    times = {"seconds": round(seconds, 1), **describe(device)}
+    write_atomic(path, (json.dumps(times, indent=1, sort_keys=True) + "\n").encode())

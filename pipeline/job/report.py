@@ -1,0 +1,67 @@
+"""How every command starts and ends: the head of a job's log, one line for a user's error."""
+
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pipeline.errors import EXIT_INTERRUPTED, Interrupted, UserError
+from pipeline.plan import frozen
+
+DONE = "# done"  # last line of a job that ended well
+PACKAGES = ("torch", "numpy", "snakemake")
+
+
+def head() -> str:
+    """Lines for the top of a log."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    command = shlex.join(["python", "-m", spec.name if spec else "?", *sys.argv[1:]])
+    env = os.environ
+    job = env.get("SLURM_JOB_ID", "none")
+    copy = env.get(frozen.VARIABLE, "none, the files as they are")
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return "\n".join(
+        [
+            f"# {command}",
+            f"# {now}, host {platform.node()}, process {os.getpid()}",
+            f"# SLURM job {job}, node {env.get('SLURMD_NODENAME', platform.node())}, "
+            f"GPU {env.get('CUDA_VISIBLE_DEVICES') or 'none assigned'}",
+            f"# python {platform.python_version()}, {', '.join(map(_versioned, PACKAGES))}",
+            f"# copy of plan and code: {copy}",
+        ]
+    )
+
+
+def _versioned(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return f"{package} missing"
+
+
+def ended_well(log: Path) -> bool:
+    """Whether the job behind a log said so."""
+    return log.read_text(errors="replace").rstrip().endswith(DONE)
+
+
+def report(main: Callable[[list[str] | None], None]) -> None:
+    """Run a command's main; a user's error becomes one line on stderr and exit code 1."""
+    in_workflow = "ROBUST_FROZEN" in os.environ  # a job, whose log begins and ends here
+    if in_workflow:
+        print(head(), file=sys.stderr, flush=True)
+    try:
+        main(None)
+        if in_workflow:
+            print(DONE, flush=True)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except Interrupted as stop:
+        print(f"stopped: {stop}", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except OSError as error:  # full disk, read-only folder, missing file
+        where = f"{error.filename}: " if error.filename else ""
+        sys.exit(f"error: {where}{error.strerror or error}")

@@ -1,0 +1,1 @@
+"""From disk to tensors: images, networks, victims, weights from elsewhere."""

@@ -1,0 +1,90 @@
+"""A prepared split on the device, and the batches of an epoch."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.contracts.dataset import stratified
+from pipeline.contracts.training import Batch
+from pipeline.core.draws import Draws, derive
+from pipeline.errors import UserError
+from pipeline.loading.augment import augment
+from pipeline.plan import Dataset
+from pipeline.store.files import load_safetensors
+
+
+@dataclass(frozen=True)
+class Split:
+    """images uint8 [N, C, H, W], labels int64 [N], both on the device; statistics in [0, 1]."""
+
+    images: Tensor
+    labels: Tensor
+    names: list[str]
+    mean: list[float]
+    std: list[float]
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.labels)
+
+    def floats(self, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Images of some rows as float32 in [0, 1]."""
+        return self.images[rows].to(torch.float32) / 255
+
+    def subset(self, rows: Tensor) -> "Split":
+        """Some rows, in that order."""
+        return Split(self.images[rows], self.labels[rows], self.names, self.mean, self.std)
+
+
+def load_split(dataset: Dataset, split: str, device: torch.device, root: Path = Path()) -> Split:
+    """The `train`, `validation` or `test` split of a prepared data set."""
+    path = root / dataset.folder / f"{split}.safetensors"
+    tensors, metadata = load_safetensors(
+        path, f"delete it and run python -m pipeline.prepare {dataset.name}"
+    )
+    return Split(
+        tensors["images"].to(device),
+        tensors["labels"].to(device),
+        json.loads(metadata["classes"]),
+        json.loads(metadata["mean"]),
+        json.loads(metadata["std"]),
+    )
+
+
+def cut(split: Split, images: int, seed: int) -> Split:
+    """A stratified part of a split; 0 images is all of it."""
+    if images in (0, len(split)):
+        return split
+    if images > len(split):
+        raise UserError(f"params.yaml: train_images: {images} of {len(split)} images asked for")
+    rows = stratified(split.labels.cpu().numpy(), images, seed)[1]
+    return split.subset(torch.from_numpy(rows).to(split.labels.device))
+
+
+def batches(
+    split: Split, dataset: Dataset, size: int, seed: int, epoch: int, first: int = 0
+) -> Iterator[Batch]:
+    """The batches of one epoch from number `first` on.
+
+    Order, augmentation and every later draw are functions of (seed, epoch, image), so that a
+    resumed epoch goes on exactly where it stood. A last batch of one image joins none: batch
+    statistics need two.
+    """
+    if size < 2:
+        raise UserError(f"params.yaml: recipes: batch_size {size}: batch statistics need 2 or more")
+    generator = torch.Generator().manual_seed(derive(seed, "order", epoch))
+    order = torch.randperm(len(split), generator=generator).to(split.labels.device)
+    chunks = [c for c in torch.split(order, size) if len(c) > 1]
+    for rows in chunks[first:]:
+        draws = Draws(derive(seed, "epoch", epoch), rows)
+        images = augment(
+            dataset.fields["augment"],
+            split.images[rows],
+            dataset.fields["padding"],
+            draws.fork("augment"),
+        )
+        yield Batch(images.to(torch.float32) / 255, split.labels[rows], draws)

@@ -1,0 +1,106 @@
+"""Networks and victims from their specs and weights."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pipeline.contracts.maker import Maker
+from pipeline.contracts.method import Method
+from pipeline.contracts.recipe import Recipe
+from pipeline.core.ensemble import Combination, Scaled, combine
+from pipeline.core.layers import Net
+from pipeline.loading import registry
+from pipeline.loading.images import Split
+from pipeline.plan import Plan, Run, Victim
+from pipeline.plan.params.values import Entry
+from pipeline.store import checkpoint
+
+
+def method_of(spec: Entry) -> Method:
+    """The method of a training's spec."""
+    method: Method = registry.build("methods", spec["method"])
+    return method
+
+
+def recipe_of(spec: Entry) -> Recipe:
+    """The recipe of a training's spec, which holds its attacks apart, resolved."""
+    return Recipe(**{**spec["recipe"], "attack": "none", "validation_attack": "none"})
+
+
+def build_members(spec: Entry, split: Split, device: torch.device) -> list[nn.Module]:
+    """Fresh members of a training; initial weights are a function of (seed, member)."""
+    return _placed(method_of(spec).build(_maker(spec, split), spec["members"]), device)
+
+
+def build_assistants(spec: Entry, split: Split, device: torch.device) -> list[nn.Module]:
+    """Fresh networks that train along with the members, such as teachers."""
+    return _placed(method_of(spec).assist(_maker(spec, split)), device)
+
+
+def _maker(spec: Entry, split: Split) -> Maker:
+    _, channels, size, _ = split.images.shape
+    normalise = spec["recipe"]["normalise"]
+    mean = split.mean if normalise else [0.0] * channels
+    std = split.std if normalise else [1.0] * channels
+    if "statistics" in spec:  # weights from elsewhere come with their own
+        mean, std = spec["statistics"]["mean"], spec["statistics"]["std"]
+
+    def network(arch_spec: Entry) -> Net:
+        arch = registry.build("archs", arch_spec)
+        net: Net = arch.build(
+            classes=len(split.names), channels=channels, size=size, mean=mean, std=std
+        )
+        return net
+
+    archs = {field: partial(network, named) for field, named in spec.get("archs", {}).items()}
+    return Maker(spec["seed"], partial(network, spec["arch"]), archs)
+
+
+def _placed(networks: list[nn.Module], device: torch.device) -> list[nn.Module]:
+    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    return [n.to(device=device, memory_format=layout) for n in networks]  # type: ignore[call-overload]
+
+
+def training_spec(plan: Plan, run: Run) -> Entry:
+    """The spec of the training behind a run (an average's is its trajectory's)."""
+    while run.stage == "average":
+        run = plan.run(run.parents[0])
+    return run.spec
+
+
+def load_members(
+    plan: Plan, run: Run, which: str, split: Split, device: torch.device
+) -> list[nn.Module]:
+    """The trained members of a run at checkpoint `last` or `best`, frozen in evaluation mode."""
+    members = build_members(training_spec(plan, run), split, device)
+    name = "weights" if which == "last" else "best"
+    checkpoint.load(run.folder / f"{name}.safetensors", members)
+    for member in members:
+        member.eval().requires_grad_(False)
+    return members
+
+
+def load_victim(plan: Plan, victim: Victim, split: Split, device: torch.device) -> Combination:
+    """A victim, frozen in evaluation mode."""
+    members = [
+        member
+        for element in victim.elements
+        for member in load_members(plan, plan.run(element.run), element.checkpoint, split, device)
+    ]
+    if victim.member is not None:
+        members = [members[victim.member]]
+    if victim.logit_scale != 1:
+        members = [Scaled(m, victim.logit_scale) for m in members]
+    return combine(victim.combine, members).eval()
+
+
+def inherited_flops(parents: list[Path]) -> dict[str, int]:
+    """Training FLOPs of parent runs and theirs, each run once."""
+    flops: dict[str, int] = {}
+    for folder in parents:
+        details = json.loads((folder / "run.json").read_text())
+        flops |= {details["id"]: details["flops"], **details["inherited"]}
+    return flops

@@ -1,0 +1,1 @@
+"""What params.yaml means: runs, victims, records, tables, figures, each under its name."""

@@ -1,0 +1,94 @@
+"""Every entry of params.yaml is checked, whether a table uses it or not."""
+
+from fractions import Fraction
+
+from pipeline.plan.graph import averaged, suites, warm
+from pipeline.plan.graph.graph import PARENT_KEYS, SPECIAL, VICTIM_KEYS, Graph
+from pipeline.plan.params import checks, values
+from pipeline.plan.params.entries import OWN, Entries
+from pipeline.plan.params.values import Entry
+
+
+def audit(graph: Graph) -> None:
+    """Raise UserError for the first entry with an unknown, missing or mistyped key."""
+    entries = graph.entries
+    for name in _names(entries, "datasets"):
+        entries.dataset(name)
+    for name in _names(entries, "archs"):
+        entries.resolve("archs", name)
+    for name in _names(entries, "attacks"):
+        entries.named_attack(name, Fraction(1))
+        entries.surrogate(name)
+        entries.suits(name, "single")
+    for name in _names(entries, "suites"):
+        suites.check(entries, name)
+    for name in _names(entries, "recipes"):
+        entries.recipe(name, {})
+    for name in _names(entries, "methods"):
+        _check_method(entries, name)
+    for name in _names(entries, "averages"):
+        _check_average(graph, name)
+    _check_edges(graph)
+    _check_resources(entries)
+
+
+STAGES = ("train", "average", "transfer", "evaluate", "figure")  # those whose jobs a cluster runs
+ARCH_KEYS = ("macs", "runs_per_gpu")
+STAGE_KEYS = ("gpus", "cpus", "mem_mb", "minutes", "slack")
+
+
+def _names(entries: Entries, kind: str) -> list[str]:
+    return list(entries.section(kind))
+
+
+def _check_method(entries: Entries, name: str) -> None:
+    """Types of a method's own keys, and of those it gives its recipe."""
+    root, entry = entries.entry("methods", name)
+    known: Entry = entries.recipe_types
+    own = {k: v for k, v in entry.items() if k in known}
+    rest = {k: v for k, v in entry.items() if k not in known and k not in OWN}
+    entries.resolve("methods", name, rest)
+    values.coerce(own, {k: known[k] for k in own}, f"methods.{name}", eps_factor=Fraction(1))
+    checks.members(entry.get("members", 1), f"methods.{name}.members")
+    if "weights" in entry:
+        warm.check(entries, entry["weights"], f"methods.{name}.weights")
+
+
+def _check_average(graph: Graph, name: str) -> None:
+    """Types of an average's own keys, and that its trajectory is some method's."""
+    where, (root, entry) = f"averages.{name}", graph.entries.entry("averages", name)
+    types = graph.entries.component("averages", root).types
+    averaged.check(types, entry, where)
+    rest = {k: v for k, v in entry.items() if k in types}
+    graph.entries.resolve("averages", name, rest)
+    graph.kind(entry["of"], f"{where}.of")
+
+
+def _check_edges(graph: Graph) -> None:
+    """Victims and parents: their keys, and that what they name exists."""
+    entries = graph.entries
+    for kind, keys, edge in (("victims", VICTIM_KEYS, "of"), ("parents", PARENT_KEYS, "method")):
+        for name in _names(entries, kind):
+            where, entry = f"{kind}.{name}", entries.entry(kind, name)[1]
+            values.only(entry, keys, where, must=(edge,))
+            if entry[edge] not in SPECIAL:
+                graph.kind(entry[edge], f"{where}.{edge}")
+
+
+def _check_resources(entries: Entries) -> None:
+    """`resources:` holds counts of archs and data sets, and what a stage's job asks for."""
+    for name in _names(entries, "resources"):
+        keys = _resource_keys(entries, name)
+        where, entry = f"resources.{name}", entries.section("resources")[name]
+        values.only(entry, keys, where, must=keys)
+        for key in keys:
+            values.as_int(entry[key], f"params.yaml: {where}.{key}", 0 if key == "gpus" else 1)
+
+
+def _resource_keys(entries: Entries, name: str) -> tuple[str, ...]:
+    if name in STAGES:
+        return STAGE_KEYS
+    if name in entries.section("datasets"):
+        return ("images",)
+    values.find(entries.section("archs"), "resources", name)
+    return ARCH_KEYS

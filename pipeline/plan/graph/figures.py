@@ -1,0 +1,180 @@
+"""Figures: which cells of which table a picture shows, and what it is drawn with.
+
+An entry of `figures:` takes its settings (data set, arch, recipe, seeds, axes) from a table, so
+what it shows is what the table's numbers are of, and nothing is trained twice.
+"""
+
+import ast
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.plan.graph import suites, tables
+from pipeline.plan.graph.artifacts import Cell, Figure, tail
+from pipeline.plan.graph.graph import Graph
+from pipeline.plan.params import checks, schema, values
+from pipeline.plan.params.entries import Entries, Resolved
+from pipeline.plan.params.schema import ROOT, digest
+from pipeline.plan.params.values import Entry
+
+# where: one value each of what the table varies (dataset, arch, members, seed, an axis)
+KEYS = ("title", "kind", "table", "rows", "suites", "where")
+PLURAL = {"dataset": "datasets", "arch": "archs", "seed": "seeds"}
+TABLES_OWN = "dots"  # the picture beside every table, which is no figure of its own
+
+
+def build(graph: Graph, name: str) -> Figure:
+    """Figure `name` at the plan's scale."""
+    entries, where = graph.entries, f"figures.{name}"
+    entry = _entry(entries, name)
+    table = _table(graph, entry, where)
+    cells = tuple(replace(cell, reference=None) for cell in tables.cells_of(graph, table))
+    component = entries.component("figures", entry["kind"])
+    own = {k: v for k, v in entry.items() if k not in KEYS}
+    if "images" in own:  # at most those that the scale leaves its table
+        count = values.as_int(own["images"], f"params.yaml: {where}.images", 1)
+        own["images"] = min(count, table["images"])
+    factor = entries.stand_in(table["datasets"][0])[1]
+    fields = values.coerce(own, component.types, where, eps_factor=factor)
+    kind = Resolved(entry["kind"], component.name, fields, component.code)
+    _check_columns(entries, entry, fields, where)
+    _check_attacks(entries, fields, component.types, where)
+    attacks = tuple(_attacks(entries, kind, component.types, cell) for cell in cells)
+    spec = _spec(entries, entry, kind, cells, attacks) | {"pool": table["images"]}
+    if "reported" in fields:
+        spec["reported"] = tables.reported_sum(fields["reported"], where)
+    path = tables.target_path(name, "figures").with_suffix(".png")
+    return Figure(
+        name=name,
+        path=path,
+        cells=cells,
+        spec=spec,
+        digest=digest(spec),
+        kind=kind.spec,
+        attacks=attacks,
+        pool=table["images"],
+        reads_weights=_reads_weights(entry["kind"]),
+    )
+
+
+def _entry(entries: Entries, name: str) -> Entry:
+    """The keys of a figure, cut by the scale, of the kinds they must be."""
+    where = f"figures.{name}"
+    entry = entries.cut("figures", name, entries.entry("figures", name)[1])
+    values.only(entry, entry, where, must=KEYS)
+    kinds = [k for k in schema.available("figures") if k != TABLES_OWN]
+    checks.one_of(entry["kind"], tuple(kinds), f"{where}.kind")
+    values.only(entry, (*KEYS, *entries.component("figures", entry["kind"]).types), where)
+    if not isinstance(entry["title"], str):
+        raise UserError(f"params.yaml: {where}.title: {entry['title']!r} is no text")
+    if not isinstance(entry["where"], dict):
+        raise UserError(f"params.yaml: {where}.where: needs a mapping such as {{members: 3}}")
+    return entry
+
+
+def _table(graph: Graph, entry: Entry, where: str) -> Entry:
+    """The entry of the figure's table with the figure's rows, suites and points."""
+    entries = graph.entries
+    values.find(entries.section("tables"), f"{where}.table", entry["table"])
+    rows = [*graph.kinds, *tables.planned(graph)]
+    checks.names(entry["rows"], rows, f"{where}.rows")
+    if entry["suites"]:
+        checks.names(entry["suites"], entries.section("suites"), f"{where}.suites")
+    table = tables.entry_of(graph, entry["table"], all_rows=True)
+    changed = {"rows": entry["rows"], "suites": entry["suites"], "reference": "none"}
+    for key, value in entry["where"].items():
+        table |= {PLURAL.get(key, key): _only(table, key, value, f"{where}.where.{key}")}
+    if len(table["datasets"]) > 1:
+        listed = ", ".join(table["datasets"])
+        raise UserError(f"params.yaml: {where}.where: needs a dataset, one of {listed}")
+    return table | changed
+
+
+def _only(table: Entry, key: str, value: Any, where: str) -> list[Any]:
+    """One value of what a table varies; raises UserError when it does not."""
+    plural = PLURAL.get(key, key)
+    varied = [k for k in table if k not in tables.KEYS] + ["members", *PLURAL.values()]
+    if plural not in varied or key in PLURAL.values():
+        known = ["dataset", "arch", "members", "seed", *(k for k in varied if k in table)]
+        raise UserError(
+            f"params.yaml: {where}: no such part of a table{schema.nearest(key, known)}"
+        )
+    found = [p for d in table["datasets"] for p in tables.points(table, plural, d)]
+    if value not in found:
+        listed = ", ".join(dict.fromkeys(map(str, found)))
+        raise UserError(f"params.yaml: {where}: {value!r} is none of its table's: {listed}")
+    return [value]
+
+
+def _check_columns(entries: Entries, entry: Entry, fields: Entry, where: str) -> None:
+    """Raise UserError for columns that no suite of the figure gives."""
+    if "columns" in fields:
+        whole = [s for s in entry["suites"] if not suites.leaves(entries, s)]
+        known = ["clean", *(a for s in whole for a in suites.names(entries, s))]
+        checks.names(fields["columns"], known, f"{where}.columns")
+
+
+def _named(fields: Entry, types: Mapping[str, str]) -> dict[str, list[str]]:
+    """Attacks that a kind's fields name, by field; `none` is no attack."""
+    named = {k: [fields[k]] for k, kind in types.items() if kind == "Attack"}
+    named |= {k: fields[k] for k, kind in types.items() if kind == "list[Attack]"}
+    return {k: [name for name in names if name != "none"] for k, names in named.items()}
+
+
+def _check_attacks(entries: Entries, fields: Entry, types: Mapping[str, str], where: str) -> None:
+    for key, names in _named(fields, types).items():
+        for name in names:
+            values.find(entries.section("attacks"), f"{where}.{key}", name)
+
+
+def _attacks(entries: Entries, kind: Resolved, types: Mapping[str, str], cell: Cell) -> Entry:
+    """Specs of a figure's own attacks, at a cell's radius."""
+    factor = entries.stand_in(cell.setting.dataset)[1]
+    return {
+        name: {
+            **entries.named_attack(name, factor, cell.setting.eps).spec,
+            "surrogate": entries.surrogate(name),
+        }
+        for names in _named(kind.fields, types).values()
+        for name in names
+    }
+
+
+def _spec(
+    entries: Entries,
+    entry: Entry,
+    kind: Resolved,
+    cells: tuple[Cell, ...],
+    attacks: tuple[Entry, ...],
+) -> Entry:
+    """What a figure's receipt is a digest of."""
+    return {
+        "core": entries.core["figure"],
+        "scale": entries.scale_name,
+        "title": entry["title"],
+        "kind": kind.spec,
+        "threads": entries.threads,
+        "attacks": attacks,
+        "cells": [_shown(cell) for cell in cells],
+    }
+
+
+def _shown(cell: Cell) -> list[Any]:
+    """What a cell is called in the picture, and what it rests on."""
+    setting = cell.setting
+    points = [list(point) for point in setting.overrides]
+    victim = tail(cell.victim.id) if cell.victim else None
+    records = sorted(record.id for record in cell.records.values())
+    return [cell.row, setting.arch, cell.members, cell.seed, points, victim, records]
+
+
+@cache
+def _reads_weights(kind: str) -> bool:
+    """The constant `reads_weights` of a kind's class: whether records are not enough."""
+    path = ROOT / "pipeline" / "figures" / f"{kind}.py"
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "reads_weights":
+            return bool(ast.literal_eval(node.value)) if node.value else False
+    raise UserError(f"{path}: its class has no constant reads_weights")

@@ -1,0 +1,212 @@
+"""Suites to records: which attacks, at which radii, from which surrogates a victim meets."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import UserError
+from pipeline.plan.graph.artifacts import Record, TransferSet, Victim, tail
+from pipeline.plan.params import checks, values
+from pipeline.plan.params.entries import Entries, Setting
+from pipeline.plan.params.schema import digest
+from pipeline.plan.params.values import Entry
+
+if TYPE_CHECKING:
+    from pipeline.plan.graph.graph import Graph
+
+STORED = "set"  # component of an attack whose images are a transfer set's
+KEYS = ("attacks", "leave", "eps", "surrogates", "peers", "split")
+SPLITS = ("test", "validation")
+SAME = "same"  # `of: same` in a surrogate's entry: the method of the row that is attacked
+
+
+def names(entries: Entries, suite: str) -> tuple[str, ...]:
+    """Attacks of a suite as columns name them."""
+    return tuple(sources(entries, suite))
+
+
+def sources(entries: Entries, suite: str) -> dict[str, str]:
+    """The entry of each attack of a suite, by the name that columns have for it."""
+    entry = check(entries, suite)
+    found = {name: attack for name, attack, _ in _attacks(entry)}
+    if "surrogates" not in entry:
+        return found
+    return {f"{s}_{name}": attack for s in entry["surrogates"] for name, attack in found.items()}
+
+
+def leaves(entries: Entries, suite: str) -> bool:
+    """Whether fooled images leave the suite, so that its attacks alone are no columns."""
+    return bool(check(entries, suite).get("leave", False))
+
+
+def check(entries: Entries, suite: str) -> Entry:
+    """A suite's entry; raises UserError for the first key that is none or holds nothing."""
+    suites, where = entries.section("suites"), f"suites.{suite}"
+    entry = suites[values.find(suites, "suites", suite)]
+    values.only(entry, KEYS, where, must=("attacks",))
+    checks.names(entry["attacks"], entries.section("attacks"), f"{where}.attacks")
+    if "surrogates" in entry:
+        checks.names(entry["surrogates"], entries.section("victims"), f"{where}.surrogates")
+    if "eps" in entry and not (isinstance(entry["eps"], list) and entry["eps"]):
+        raise UserError(f"params.yaml: {where}.eps: needs a list of radii")
+    for key in ("leave", "peers"):
+        if not isinstance(entry.get(key, False), bool):
+            raise UserError(f"params.yaml: {where}.{key}: {entry[key]!r} is not true or false")
+    split = checks.one_of(entry.get("split", "test"), SPLITS, f"{where}.split")
+    if split != "test" and "surrogates" in entry:
+        raise UserError(f"params.yaml: {where}.split: transfer sets are of test images")
+    if "surrogates" in entry:
+        _refuse_own_surrogates(entries, entry, where)
+    if entry.get("leave") and ("eps" in entry or "surrogates" in entry):
+        raise UserError(f"params.yaml: {where}.leave: a sweep or transfer suite judges every image")
+    return entry
+
+
+def _refuse_own_surrogates(entries: Entries, entry: Entry, where: str) -> None:
+    for attack in entry["attacks"]:
+        own = entries.surrogate(attack)
+        if own != "self":
+            raise UserError(
+                f"params.yaml: {where}.attacks: {attack} has surrogate {own}, but is crafted on "
+                f"{entry['surrogates'][0]}: name an attack without `surrogate:`"
+            )
+
+
+def has_peers(entries: Entries, suite: str) -> bool:
+    """Whether its records say what every member's peers answer."""
+    return bool(check(entries, suite).get("peers", False))
+
+
+def split(entries: Entries, suite: str) -> str:
+    """The images a suite attacks: test, or validation, on which choices may be made."""
+    return str(check(entries, suite).get("split", "test"))
+
+
+def _attacks(entry: Entry) -> Iterator[tuple[str, str, Any]]:
+    """(name in the record, entry, radius or None) of each attack, at each radius of a sweep."""
+    for attack in entry["attacks"]:
+        if "eps" not in entry:
+            yield str(attack), str(attack), None
+        for eps in entry.get("eps", []):
+            text = str(eps).replace("/", "_").replace(".", "p")
+            yield f"{attack}_eps_{text}", str(attack), eps
+
+
+def record(graph: "Graph", victim: Victim, suite: str, setting: Setting, images: int) -> Record:
+    """The record of one suite on one victim."""
+    entries = graph.entries
+    entry = check(entries, suite)
+    leave = leaves(entries, suite)
+    suited = _suited(graph, suite, victim.combine, setting)
+    sets: list[str] = []
+    if "surrogates" in entry:
+        found = []
+        for surrogate, (name, _, spec) in product(entry["surrogates"], suited):
+            made = _set(graph, victim, str(surrogate), (name, spec), setting, images)
+            sets.append(made.id)
+            found.append((f"{surrogate}_{name}", _stored(made)))
+    else:
+        found = [(n, {**spec, "surrogate": entries.surrogate(a)}) for n, a, spec in suited]
+    if not found:
+        raise UserError(f"params.yaml: suites.{suite}: has no attack for {victim.entry}")
+    asked = {k: entry[k] for k in ("leave", "peers") if entry.get(k)}
+    if split(entries, suite) == "validation":
+        asked["split"], images = "validation", int(victim.dataset.fields["validation"])
+    if has_peers(entries, suite) and victim.members == 1:
+        raise UserError(f"params.yaml: suites.{suite}.peers: {victim.entry} has one member")
+    spec = {
+        "core": entries.core["evaluate"],
+        "victim": tail(victim.id),
+        "data": victim.dataset.digest,
+        "attacks": found,
+        "images": images,
+        "threads": entries.threads,
+        **asked,
+    }
+    id = f"{victim.id}/{suite}-{digest(spec)}"
+    made_record = Record(id, victim, suite, tuple(found), images, spec, leave, tuple(sets))
+    return graph.records.setdefault(id, made_record)
+
+
+def _suited(
+    graph: "Graph", suite: str, combine: str, setting: Setting
+) -> list[tuple[str, str, Entry]]:
+    """(name in the record, entry, spec) of the attacks for victims of this rule, found once."""
+    entries = graph.entries
+
+    def find() -> list[tuple[str, str, Entry]]:
+        factor = entries.stand_in(setting.dataset)[1]
+        asked = [a for a in _attacks(check(entries, suite)) if entries.suits(a[1], combine)]
+        radii = [setting.eps if eps is None else eps for _, _, eps in asked]
+        return [
+            (name, attack, entries.named_attack(attack, factor, eps).spec)
+            for (name, attack, _), eps in zip(asked, radii, strict=True)
+        ]
+
+    return entries.once(("suite", suite, combine, setting.dataset, str(setting.eps)), find)
+
+
+def _set(
+    graph: "Graph",
+    victim: Victim,
+    surrogate: str,
+    attack: tuple[str, Entry],
+    setting: Setting,
+    images: int,
+) -> TransferSet:
+    """The images that an attack on a surrogate crafts, whoever is attacked with them."""
+    entries = graph.entries
+    source = _surrogate(graph, victim, surrogate, setting)
+    _refuse_member(graph, victim, surrogate, source)
+    name, spec = attack
+    whole = {
+        "core": entries.core["transfer"],
+        "surrogate": tail(source.id),
+        "data": source.dataset.digest,
+        "name": name,
+        "attack": spec,
+        "images": images,
+        "threads": entries.threads,
+    }
+    id = f"{source.id}-{name}-{digest(whole)}"
+    return graph.sets.setdefault(id, TransferSet(id, source, name, spec, images, whole))
+
+
+def _surrogate(graph: "Graph", victim: Victim, name: str, setting: Setting) -> Victim:
+    """A surrogate of the row's data set and arch, at its own seed."""
+    _, entry = graph.entries.entry("victims", name)
+    if "seed" not in entry:
+        raise UserError(f"params.yaml: victims.{name}: key seed is missing: a surrogate needs one")
+    seed = values.as_int(entry["seed"], f"params.yaml: victims.{name}.seed")
+    if entry.get("of") == SAME:
+        return graph.victim(victim.entry, replace(setting, seed=seed))
+    return graph.victim(name, replace(setting, overrides=()))
+
+
+def _refuse_member(graph: "Graph", victim: Victim, name: str, source: Victim) -> None:
+    shared = _ancestors(graph, victim) & _ancestors(graph, source)
+    if shared:
+        raise UserError(
+            f"params.yaml: victims.{name}: {sorted(shared)[0]} is part of {victim.id} and cannot "
+            "be its surrogate: give the surrogate another seed"
+        )
+
+
+def _ancestors(graph: "Graph", victim: Victim) -> set[str]:
+    """Runs behind a victim, and the trajectories behind its averages."""
+    found = {element.run for element in victim.elements}
+    for id in list(found):
+        run = graph.runs[id]
+        found |= set(run.parents) if run.stage == "average" else set()
+    return found
+
+
+def _stored(made: TransferSet) -> Entry:
+    arguments = made.attack["fields"]
+    return {
+        "component": STORED,
+        "fields": {"eps": arguments["eps"], "norm": arguments.get("norm", "linf")},
+        "surrogate": made.surrogate.id,
+        "set": made.id,
+    }

@@ -1,0 +1,1 @@
+"""What params.yaml says: read, checked, inherited, cut by the scale."""

@@ -1,0 +1,89 @@
+"""What entries of several sections must hold, each with its one-line error."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.plan.params import values
+from pipeline.plan.params.schema import nearest
+from pipeline.plan.params.values import Entry
+
+CHECKPOINTS = ("last", "best")
+COMBINATIONS = ("mean_prob", "mean_logit", "vote", "max_conf", "random_one", "random_each")
+SURROGATES: tuple[str, ...] = ("self", "averaged", "mean_logit", "members", "normalised")
+SCALINGS = {"cooled": 0.1, "heated": 10.0}  # factors of the victim's logits
+SURROGATES += ("answers", *SCALINGS)
+MOST_MEMBERS = 1000  # members of one table seed have the run seeds of a thousand
+
+
+def one_of(value: Any, choices: tuple[str, ...], where: str) -> str:
+    """`value`, which must be one of these words."""
+    if value not in choices:
+        listed, hint = ", ".join(choices), nearest(value, choices)
+        raise UserError(f"params.yaml: {where}: {value!r} is not one of {listed}{hint}")
+    return str(value)
+
+
+def members(value: Any, where: str) -> int:
+    """A number of members: at least 1, few enough for their seeds to be disjoint."""
+    count = values.as_int(value, f"params.yaml: {where}", 1)
+    if count > MOST_MEMBERS:
+        raise UserError(f"params.yaml: {where}: {count} is more than {MOST_MEMBERS}")
+    return count
+
+
+def recipe(fields: Entry, where: str) -> None:
+    """Raise UserError unless epochs, milestones and rates fit together."""
+    for key in ("epochs", "batch_size"):
+        values.as_int(fields[key], f"params.yaml: {where}.{key}", 1)
+    milestones, one_cycle = fields["milestones"], fields["schedule"] == "one_cycle"
+    if milestones != sorted(milestones):
+        raise UserError(f"params.yaml: {where}.milestones: must not fall")
+    if one_cycle and (len(milestones) != 1 or not 1 <= milestones[0] <= fields["epochs"]):
+        raise UserError(f"params.yaml: {where}.milestones: one_cycle needs its one peak epoch")
+    wanted = 2 if one_cycle else len(milestones)
+    if len(fields["lr_values"]) != wanted:
+        raise UserError(f"params.yaml: {where}.lr_values: needs {wanted} values")
+
+
+def parent(keys: Entry, where: str) -> None:
+    """Raise UserError unless members, seed and checkpoint of a parent are what they must be."""
+    if "members" in keys:
+        members(keys["members"], f"{where}.members")
+    if "seed" in keys:
+        values.as_int(keys["seed"], f"params.yaml: {where}.seed")
+    if "checkpoint" in keys:
+        one_of(keys["checkpoint"], CHECKPOINTS, f"{where}.checkpoint")
+
+
+def window(fields: Entry, types: Mapping[str, str], epochs: int, where: str) -> None:
+    """Raise UserError unless an average's epochs are some of its training's; stop 0 is the last."""
+    for key in (k for k, kind in types.items() if kind == "Epoch"):
+        least = 0 if key == "stop" else 1
+        if not least <= fields[key] <= epochs:
+            raise UserError(
+                f"params.yaml: {where}.{key}: {fields[key]} is none of the epochs 1 to {epochs}"
+            )
+    if 0 < fields.get("stop", 0) < fields.get("start", 1):
+        raise UserError(f"params.yaml: {where}.stop: {fields['stop']} lies before start")
+
+
+def names(value: Any, known: Any, where: str) -> list[str]:
+    """A list of different names of `known`, at least one."""
+    if not isinstance(value, list) or not value:
+        raise UserError(f"params.yaml: {where}: needs a list of names")
+    found = [values.find(known, where, name) for name in value]
+    for name in found:
+        if found.count(name) > 1:
+            raise UserError(f"params.yaml: {where}: {name} stands twice")
+    return found
+
+
+def counts(value: Any, where: str, least: int = 0) -> list[int]:
+    """A list of different whole numbers, at least one."""
+    if not isinstance(value, list) or not value:
+        raise UserError(f"params.yaml: {where}: needs a list of whole numbers")
+    found = [values.as_int(number, f"params.yaml: {where}", least) for number in value]
+    if len(set(found)) < len(found):
+        raise UserError(f"params.yaml: {where}: a number stands twice")
+    return found

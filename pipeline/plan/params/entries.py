@@ -1,0 +1,251 @@
+"""Entries of params.yaml resolved at a scale: data sets, archs, attacks, recipes, methods."""
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.plan.params import checks, schema, values
+from pipeline.plan.params.checks import MOST_MEMBERS
+from pipeline.plan.params.scale import Scale
+from pipeline.plan.params.schema import digest
+from pipeline.plan.params.values import Entry
+
+STAGES = ("prepare", "train", "average", "transfer", "evaluate", "tabulate", "figure")
+SECTIONS = (
+    "scale",
+    "mirror",
+    "core",
+    "scales",
+    "datasets",
+    "archs",
+    "recipes",
+    "attacks",
+    "methods",
+    "averages",
+    "weights",
+    "parents",
+    "victims",
+    "suites",
+    "tables",
+    "figures",
+    "planned",
+    "resources",
+)
+OWN = ("members", "weights")  # keys of a method that are no fields
+ROWS = ("victims", "averages", "methods")  # sections that a table's row may name
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set as this plan prepares it; `fields` are its class's arguments."""
+
+    name: str
+    component: str
+    fields: Entry
+    digest: str
+
+    @property
+    def raw(self) -> Path:
+        """Folder of the fetched files."""
+        return Path("data/raw") / self.component
+
+    @property
+    def folder(self) -> Path:
+        """Folder of the prepared arrays."""
+        return Path("data") / self.name / self.digest
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a row is trained and evaluated in, before stand-ins."""
+
+    dataset: str  # as the table names it
+    arch: str
+    recipe: str
+    members: int
+    seed: int  # of the table
+    checkpoint: str = "last"
+    overrides: tuple[tuple[str, Any], ...] = field(default=())  # axis values
+
+    @property
+    def eps(self) -> Any:
+        """The radius that an axis `train_eps` gives to training and evaluation alike, or None."""
+        return dict(self.overrides).get("train_eps")
+
+    def bare(self) -> "Setting":
+        """This setting without the axis values that concern one method's fields."""
+        kept = tuple((k, v) for k, v in self.overrides if k == "train_eps")
+        return replace(self, overrides=kept)
+
+    def seeds(self, members: int) -> list[int]:
+        """Run seeds of independent members; replicates are disjoint."""
+        return [MOST_MEMBERS * self.seed + i for i in range(members)]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A component with its values, as identity sees it; `name` is the params entry."""
+
+    name: str
+    component: str
+    fields: Entry
+    code: str
+
+    @property
+    def spec(self) -> Entry:
+        """The part of an artifact's identity that this component determines."""
+        return {"component": self.component, "fields": self.fields, "code": self.code}
+
+
+class Entries(Scale):
+    """Access to the sections of params.yaml under the chosen scale."""
+
+    def __init__(self, params: Entry) -> None:
+        for key in params:
+            if key not in SECTIONS:
+                hint = schema.nearest(key, SECTIONS)
+                raise UserError(f"params.yaml: {key}: no such section{hint}")
+        super().__init__(params)
+        self.core = self._core()
+        self.mirror = self._mirror()
+
+    def _core(self) -> dict[str, int]:
+        core = self.params.get("core", {})
+        if not isinstance(core, dict) or set(core) != set(STAGES):
+            raise UserError(f"params.yaml: core: needs exactly {', '.join(STAGES)}")
+        return {k: values.as_int(v, f"params.yaml: core.{k}") for k, v in core.items()}
+
+    def _mirror(self) -> str | None:
+        """Directory or base URL that holds the raw files, for sites without internet."""
+        mirror = self.params.get("mirror", "none")
+        if not isinstance(mirror, str):
+            raise UserError(f"params.yaml: mirror: {mirror!r} is not a folder, a URL or none")
+        return None if mirror == "none" else mirror
+
+    def entry(self, kind: str, name: str) -> tuple[str, Entry]:
+        """Root name and merged keys of one entry."""
+        key = ("entry", kind, name)
+        root, merged = self.once(key, lambda: values.inherit(self.section(kind), kind, name))
+        return root, dict(merged)
+
+    # ---- components
+
+    def component(self, kind: str, name: str) -> schema.Component:
+        """What its file says of a component, read once."""
+        return self.once(("component", kind, name), lambda: schema.component(kind, name))
+
+    def dataset(self, name: str) -> Dataset:
+        """The data set of one entry of `datasets:`."""
+        resolved = self._once("datasets", name, Fraction(1))
+        spec = {**resolved.spec, "core": self.core["prepare"]}
+        return Dataset(name, resolved.component, resolved.fields, digest(spec))
+
+    def resolve(
+        self, kind: str, name: str, entry: Entry | None = None, factor: Fraction = Fraction(1)
+    ) -> Resolved:
+        """Entry `name` of section `kind`, or other keys in its place, with coerced values."""
+        root, own = self.entry(kind, name)
+        component = self.component(kind, root)
+        where, keys = f"{kind}.{name}", own if entry is None else entry
+        fields = values.coerce(keys, component.types, where, eps_factor=factor)
+        return Resolved(name, root, fields, component.code)
+
+    def arch(self, name: str) -> Resolved:
+        """The arch that stands for `name` at this scale."""
+        stand_in = self.part("archs").get(name, name)
+        where = "archs" if stand_in == name else f"{self._where('archs')}.{name}"
+        stand_in = values.find(self.section("archs"), where, stand_in)
+        return self._once("archs", stand_in, Fraction(1))
+
+    def attack(self, name: str, factor: Fraction, eps: Any = None) -> Resolved | None:
+        """An attack at this scale's budget, radii scaled, `eps` in place of its own if given.
+
+        None for `none`.
+        """
+        return None if name == "none" else self.named_attack(name, factor, eps)
+
+    def named_attack(self, name: str, factor: Fraction, eps: Any = None) -> Resolved:
+        """The same of an entry's name, which `none` is not."""
+        return self._once("attacks", name, factor, eps)
+
+    def _once(self, kind: str, name: str, factor: Fraction, eps: Any = None) -> Resolved:
+        """A component that depends on nothing but its name, factor and radius, resolved once."""
+
+        def find() -> Resolved:
+            entry = self.cut(kind, name, self.entry(kind, name)[1]) if kind == "attacks" else None
+            if entry:
+                entry.pop("surrogate", None)
+                entry.pop("only", None)
+            if entry and eps is not None:
+                entry["eps"] = eps
+            return self.resolve(kind, name, entry, factor)
+
+        return self.once((kind, name, factor, str(eps)), find)
+
+    def surrogate(self, name: str) -> str:
+        """What an attack differentiates instead of the victim: see evaluation/surrogates.py."""
+        surrogate = self.entry("attacks", name)[1].get("surrogate", "self")
+        return checks.one_of(surrogate, checks.SURROGATES, f"attacks.{name}.surrogate")
+
+    def suits(self, name: str, combine: str) -> bool:
+        """Whether an attack is for victims of this combination: `only: [...]` names them."""
+        only = self.entry("attacks", name)[1].get("only", list(checks.COMBINATIONS) + ["single"])
+        known = [*checks.COMBINATIONS, "single"]
+        return combine in checks.names(only, known, f"attacks.{name}.only")
+
+    # ---- training
+
+    def recipe(self, name: str, own: Entry) -> tuple[Entry, int]:
+        """Recipe `name` < a method's `own` keys < the scale; and the epochs before the scale."""
+        _, entry = self.entry("recipes", name)
+        where, types = f"recipes.{name}", self.recipe_types
+        merged = {**entry, **own}
+        fields = values.coerce(merged, types, where, eps_factor=Fraction(1))
+        checks.recipe(fields, where)
+        before, cut = fields["epochs"], self.recipe_cut(name)
+        self.cut("recipes", name, {"epochs": entry["epochs"]})
+        if epochs := int(cut.get("epochs", 0)):  # a scale only shrinks
+            if "epochs" in own:  # longer or shorter than its recipe, as before
+                epochs = max(1, round(epochs * before / entry["epochs"]))
+            cut["epochs"] = min(before, epochs)
+        fields = values.coerce({**merged, **cut}, types, where, eps_factor=Fraction(1))
+        types = {k: t for k, t in types.items() if k not in cut}
+        fields = values.rescale(fields, types, before, fields["epochs"])
+        checks.recipe(fields, where)
+        return fields, before
+
+    def training(self, name: str, setting: Setting) -> tuple[Entry, int]:
+        """The recipe that method `name` trains by, and its epochs before the scale."""
+        root, entry = self.entry("methods", name)
+        entry |= self.overrides(setting, self.component("methods", root).types)
+        own = {k: v for k, v in entry.items() if k in self.recipe_types}
+        return self.recipe(setting.recipe, own)
+
+    def method(self, name: str, setting: Setting) -> tuple[Resolved, Entry]:
+        """A method's own fields, epochs rescaled, and the recipe it trains by."""
+        key = ("method", name, setting.dataset, setting.recipe, setting.overrides)
+        return self.once(key, lambda: self._method(name, setting))
+
+    def _method(self, name: str, setting: Setting) -> tuple[Resolved, Entry]:
+        root, entry = self.entry("methods", name)
+        types = self.component("methods", root).types
+        entry |= self.overrides(setting, types)
+        entry = {k: v for k, v in entry.items() if k not in {*self.recipe_types, *OWN}}
+        if setting.eps is not None and types.get("eps") == "Radius":
+            entry["eps"] = setting.eps  # of a method that crafts by itself
+        recipe, before = self.training(name, setting)
+        factor = self.stand_in(setting.dataset)[1]
+        found = self.resolve("methods", name, entry, factor)
+        fields = values.rescale(found.fields, types, before, recipe["epochs"])
+        return Resolved(name, root, fields, found.code), recipe
+
+    def overrides(self, setting: Setting, types: Entry) -> Entry:
+        """The axis values that a component with these fields, or its recipe, knows."""
+        return {k: v for k, v in setting.overrides if k in types or k in self.recipe_types}
+
+    def members(self, kind: str, name: str, setting: Setting) -> int:
+        """How many members: the entry's own number, or the table's."""
+        own = self.entry(kind, name)[1].get("members", setting.members)
+        return checks.members(own, f"{kind}.{name}.members")

@@ -1,0 +1,193 @@
+"""Fetch one file: resumed where it stopped, verified before it gets its name."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from pipeline.errors import UserError
+from pipeline.store.files import checksum, storing, sync_folder
+
+CHUNK = 1 << 18
+TIMEOUT = 30  # seconds without a byte
+RANGE_NOT_SATISFIABLE = 416
+PARTIAL_CONTENT = 206
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """Official files below the raw folder: `count` matches of a path or pattern.
+
+    `md5` is None where nobody publishes one.
+    """
+
+    path: str
+    count: int = 1
+    md5: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A file to fetch. Any one tuple of `instead` serves in its place, all of its files together.
+
+    With `folder` it is an archive whose one top folder has that name; `instead[0]` is then what
+    must come out of it.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    md5: str | None
+    folder: str | None = None
+    instead: tuple[tuple[Files, ...], ...] = ()
+
+
+class _Broken(Exception):
+    """The other side failed: no connection, an error status, or a cut."""
+
+
+def fetch(urls: Sequence[str], target: Path, checksums: Mapping[str, str]) -> None:
+    """Make `target` from the first URL that works; `checksums` is algorithm -> hex digest.
+
+    What arrived before a failure stays in `<target>.part`; the next call goes on from there.
+    Raises UserError when no URL works, when the disk is full, or as `verify` does.
+    """
+    part = target.with_name(target.name + ".part")
+    if not (part.is_file() and not _mismatch(part, checksums)):
+        _fetch_any(urls, target, part)
+    verify(part, checksums, target)
+    os.replace(part, target)
+    sync_folder(target.parent)
+
+
+def verify(path: Path, checksums: Mapping[str, str], target: Path | None = None) -> None:
+    """Raise UserError when a checksum differs; the bad file is kept as `<target>.bad`."""
+    wrong = _mismatch(path, checksums)
+    if wrong:
+        name = target or path
+        aside = name.with_name(name.name + ".bad")
+        os.replace(path, aside)
+        raise UserError(
+            f"{name}: {wrong}; kept as {aside.name}; run the same command again to fetch the "
+            "official file, or put it there"
+        )
+
+
+def _mismatch(path: Path, checksums: Mapping[str, str]) -> str:
+    for algorithm, expected in checksums.items():
+        found = checksum(path, algorithm)
+        if found != expected:
+            return f"{algorithm} expected {expected}, found {found}"
+    return ""
+
+
+def _fetch_any(urls: Sequence[str], target: Path, part: Path) -> None:
+    failures = []
+    for url in urls:
+        try:
+            return _fetch_whole(url, part)
+        except _Broken as error:
+            failures.append(f"{url}: {error}")
+    raise UserError(
+        f"{target}: not fetched ({'; '.join(failures)}): run the same command again to go on where "
+        "it stopped, set `mirror:` in params.yaml or ROBUST_MIRROR to a folder or URL that has "
+        f"{target.name}, or put the file there"
+    )
+
+
+def _fetch_whole(url: str, part: Path) -> None:
+    """Stream until nothing is missing, again after a cut as long as each attempt brings more."""
+    before = _size(part)
+    while True:
+        try:
+            return _stream(url, part)
+        except _Broken:
+            if _size(part) <= before:
+                raise
+            before = _size(part)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _stream(url: str, part: Path) -> None:
+    """Append what is missing; start anew where the server cannot resume."""
+    with _open(url, _size(part)) as reply:
+        start, length = _span(reply, _size(part))
+        with storing(part), part.open("ab") as file:
+            file.truncate(start)
+            _copy(reply, file, _Progress(part.stem, start, start + length if length else None))
+            file.flush()
+            os.fsync(file.fileno())
+    if length is not None and _size(part) < start + length:
+        raise _Broken(f"cut after {_size(part)} of {start + length} bytes")
+
+
+def _open(url: str, offset: int) -> Any:
+    headers = {"User-Agent": "robust-ensembles"}
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
+    try:
+        return urlopen(Request(url, headers=headers), timeout=TIMEOUT)
+    except HTTPError as error:
+        if error.code == RANGE_NOT_SATISFIABLE and offset:
+            return _open(url, 0)
+        raise _Broken(f"{error.code} {error.reason}") from error
+    except URLError as error:
+        raise _Broken(str(error.reason)) from error
+    except (OSError, HTTPException, ValueError) as error:
+        raise _Broken(str(error) or type(error).__name__) from error
+
+
+def _span(reply: Any, offset: int) -> tuple[int, int | None]:
+    """Where the reply's bytes start in the file, and how many they are when it says so."""
+    length = reply.headers.get("Content-Length")
+    start = 0
+    if getattr(reply, "status", None) == PARTIAL_CONTENT:
+        start = offset
+        if not reply.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
+            raise _Broken(f"asked for bytes from {offset}, was sent others")
+    return start, int(length) if length else None
+
+
+def _copy(reply: Any, file: BinaryIO, progress: "_Progress") -> None:
+    while True:
+        try:
+            block = reply.read(CHUNK)
+        except (OSError, HTTPException) as error:
+            raise _Broken(str(error) or type(error).__name__) from error
+        if not block:
+            return progress.end()
+        file.write(block)
+        progress.add(len(block))
+
+
+class _Progress:
+    """One line that is redrawn on a terminal; elsewhere a line a minute."""
+
+    def __init__(self, name: str, done: int, total: int | None) -> None:
+        self.name, self.done, self.total = name, done, total
+        self.start, self.terminal = "\r" if sys.stderr.isatty() else "", sys.stderr.isatty()
+        self.shown = time.monotonic()
+
+    def add(self, count: int) -> None:
+        self.done += count
+        if time.monotonic() - self.shown >= (0.2 if self.terminal else 60):
+            self._show("" if self.terminal else "\n")
+
+    def end(self) -> None:
+        if self.terminal:
+            self._show("\n")
+
+    def _show(self, ending: str) -> None:
+        self.shown = time.monotonic()
+        of = f" of {self.total / 1e6:.1f} MB" if self.total else " MB"
+        share = f" ({100 * self.done // self.total} %)" if self.total else ""
+        line = f"{self.name}: {self.done / 1e6:.1f}{of}{share}"
+        print(f"{self.start}{line}", end=ending, file=sys.stderr, flush=True)

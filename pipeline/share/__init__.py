@@ -1,0 +1,1 @@
+"""What a group remembers together: recorded, merged, pulled, guarded."""

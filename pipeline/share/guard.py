@@ -1,0 +1,147 @@
+"""The guard: nothing that a colleague has recorded is computed again unawares."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.errors import UserError
+from pipeline.plan import Dataset, Plan, Record, Run, TransferSet
+from pipeline.plan.needs import Artifact, Needs, closure, is_here, path_of, sinks
+from pipeline.store import manifest
+from pipeline.store.manifest import Line
+
+RETRAIN = "RETRAIN"
+KINDS = {Run: "run", Record: "record", TransferSet: "transfer set", Dataset: "data set"}
+
+FORCED = "they are here: nothing makes them again without --force, --forceall or --forcerun"
+
+
+class Job(Protocol):
+    """What Snakemake shows of a job that it is going to run."""
+
+    rule: object
+    wildcards: Mapping[str, str]
+    output: Iterable[str]
+
+
+@dataclass(frozen=True)
+class Again:
+    """What would be made again although it is recorded, and what to fetch instead."""
+
+    made: list[Artifact]
+    derived: list[Run]  # trainings repeated for the snapshots of an average among `made`
+    fetch: list[str]
+
+    @property
+    def is_dear(self) -> bool:
+        """Whether it costs training or attacks; preparing data does not."""
+        return any(not isinstance(a, Dataset) for a in self.made)
+
+
+def artifact_of(plan: Plan, rule: str, wildcards: Mapping[str, str]) -> Artifact | None:
+    """The artifact that a job of the workflow makes; None for jobs the manifest never lists."""
+    if rule in ("train", "average", "adopt"):
+        return plan.run(wildcards["run"])
+    if rule == "transfer":
+        return plan.set(wildcards["set"])
+    if rule == "evaluate":
+        return plan.record(f"{wildcards['victim']}/{wildcards['suite']}")
+    if rule == "tabulate":
+        return plan.table((wildcards["folder"] + wildcards["table"]).replace("/", "_"))
+    if rule in ("plot", "figure"):
+        return plan.figure(wildcards["figure"])
+    if rule == "prepare":
+        return plan.dataset(wildcards["dataset"])
+    return None
+
+
+def check_jobs(plan: Plan, jobs: Iterable[Job]) -> None:
+    """Raise UserError when these jobs would make again what the manifest lists."""
+    asked = [(artifact_of(plan, str(j.rule), dict(j.wildcards.items())), j) for j in jobs]
+    made = [a for a, _ in asked if a is not None]
+    needs = closure(plan, sinks(plan, made), manifest.read())
+    holes = [a for a, job in asked if a is not None and not all(map(_exists, job.output))]
+    again = _again(plan, made, needs, holes)
+    if not again.made:
+        return
+    if not again.is_dear:
+        print(explain(again))
+    elif os.environ.get(RETRAIN) == "yes":
+        print(f"{RETRAIN}=yes: {_counted(again.made)} recorded already will be made again")
+    else:
+        raise UserError(f"{explain(again)}\nor say {RETRAIN}=yes (environment) to make them again")
+
+
+def _exists(name: str) -> bool:
+    return Path(name).exists()
+
+
+def warn(plan: Plan, targets: Iterable[Artifact]) -> None:
+    """Print what a run towards these targets would be refused for."""
+    wanted = list(targets)
+    made = list(closure(plan, wanted, {}).compute.values())
+    again = _again(plan, made, closure(plan, wanted, manifest.read()), made)
+    if again.made:
+        print(f"\n{explain(again)}")
+
+
+def _again(plan: Plan, made: list[Artifact], needs: Needs, missing: list[Artifact]) -> Again:
+    """What of `made` is recorded; fetched is what is needed of it, or here with a hole."""
+    listed = manifest.read()
+    known = [a for a in made if path_of(a).as_posix() in listed]
+    holes = [p.as_posix() for a in missing if is_here(a) and (p := path_of(a)).as_posix() in listed]
+    fetch = [*needs.pull, *(p for p in holes if p not in needs.pull)]
+    return Again(known, _derived(plan, known, {path_of(a) for a in made}), fetch)
+
+
+def _derived(plan: Plan, known: list[Artifact], made: set[Path]) -> list[Run]:
+    """Recorded trainings whose snapshots an average lacks: they are trained through again."""
+    found = []
+    for run in known:
+        if isinstance(run, Run) and run.stage == "average":
+            source = plan.run(run.parents[0])
+            first = run.spec["average"]["fields"].get("start")
+            lost = first is not None and not (source.snapshots / f"from{first}.json").exists()
+            if lost and source.folder not in made:
+                found.append(source)
+    return found
+
+
+def explain(again: Again) -> str:
+    """What would be made again, what that costs, and the line that fetches it instead."""
+    listed = manifest.read()
+    lines = [listed[path_of(a).as_posix()] for a in again.made]
+    lines.sort(key=lambda line: -line.seconds)
+    shown = [f"  {line.artifact} ({_cost(line)})" for line in lines]
+    derived = [listed[n] for r in again.derived if (n := r.folder.as_posix()) in listed]
+    shown += [f"  snapshots of {line.artifact} ({_cost(line)})" for line in derived]
+    total = spent(sum(line.seconds for line in (*lines, *derived)))
+    advice = f"fetch them instead:\n  {pull_line(again.fetch)}" if again.fetch else FORCED
+    return (
+        f"{_counted(again.made)} would be made again although recorded "
+        f"({total} when they were made):\n" + "\n".join([*shown, advice])
+    )
+
+
+def _counted(artifacts: Iterable[Artifact]) -> str:
+    """In words: 3 runs, 1 record."""
+    counts = Counter(type(a) for a in artifacts)
+    parts = [f"{n} {KINDS[t]}{'s' if n > 1 else ''}" for t in KINDS if (n := counts[t])]
+    return ", ".join(parts)
+
+
+def _cost(line: Line) -> str:
+    return f"{spent(line.seconds)} on {line.host}"
+
+
+def spent(seconds: float) -> str:
+    """Seconds as a person reads them."""
+    return f"{seconds / 3600:.2f} h" if seconds >= 36 else f"{seconds:.1f} s"
+
+
+def pull_line(paths: Iterable[str]) -> str:
+    """The command that fetches exactly these."""
+    return f"dvc pull {' '.join(paths)}"

@@ -1,0 +1,173 @@
+"""Merge a branch that trained something too: `python -m pipeline merge BRANCH` (`make merge`).
+
+Pools and manifest become the union. Of a run that both trained, the first recorded one stays; what
+rests on the other is dropped and planned again. Nothing is retrained, nothing leaves the remote.
+"""
+
+import argparse
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.job.report import report
+from pipeline.plan import load_plan
+from pipeline.share import pools
+from pipeline.share.pools import Entries, Trees, git
+from pipeline.store import manifest
+from pipeline.store.files import locked
+from pipeline.store.manifest import MANIFEST, Line
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one branch recorded: manifest lines by artifact, and its pools' listings."""
+
+    lines: dict[str, Line]
+    pools: dict[Path, Entries]
+
+
+def side(commit: str, trees: Trees) -> Side:
+    """What a commit recorded."""
+    names = git(["ls-tree", "--name-only", commit, "results/", "data/"]).splitlines()
+    lines: list[Line] = []
+    if MANIFEST.as_posix() in names:
+        lines = manifest.parse(git(["show", f"{commit}:{MANIFEST}"]))
+    found = {}
+    for name in names:
+        if name.endswith(".dvc"):
+            pool = Path(name).with_suffix("")
+            text = git(["show", f"{commit}:{name}"])
+            found[pool] = trees.load(pool, pools.tree_hash(text, Path(name)))
+    return Side(manifest.winners(lines), found)
+
+
+def union(ours: Side, theirs: Side) -> tuple[dict[str, Line], dict[Path, Entries]]:
+    """Manifest lines and pool listings that hold after the merge."""
+    won = manifest.winners([*ours.lines.values(), *theirs.lines.values()])
+    kept = manifest.without_orphans(won)
+    listings: dict[Path, Entries] = {p: {} for p in {**ours.pools, **theirs.pools}}
+    for name, line in kept.items():
+        source = ours if ours.lines.get(name) == line else theirs
+        path = Path(name)
+        pool = pools.pool_of(path)
+        found = _below(source.pools.get(pool, {}), path.relative_to(pool))
+        if not found:
+            raise UserError(f"{pools.pool_file(pool)}: lacks {name}, which {MANIFEST} lists")
+        listings[pool] |= found
+    return kept, listings
+
+
+def _below(entries: Entries, path: Path) -> Entries:
+    """Entries of one artifact: of its folder, or its file and the times beside it."""
+    beside = path.with_suffix(".time.json").parts
+    n = len(path.parts)
+    return {k: v for k, v in entries.items() if k[:n] == path.parts or k == beside}
+
+
+def lost(branch: Side, kept: dict[str, Line]) -> list[Path]:
+    """Artifacts of a branch that no longer count."""
+    return [Path(name) for name, line in branch.lines.items() if kept.get(name) != line]
+
+
+def discard(paths: Iterable[Path]) -> None:
+    """Delete artifacts from this folder; their commits still hold them."""
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".time.json").unlink(missing_ok=True)
+
+
+def merge(branch: str) -> str:
+    """Merge and commit; returns what happened. Leaves conflicts of other files to the user.
+
+    Called again after these were mended, it goes on from there.
+    """
+    going_on = _is_under_way(branch)
+    if not going_on and git(["status", "--porcelain", "--untracked-files=no"]).strip():
+        raise UserError("the working tree has changes: `make record`, `git commit`, then merge")
+    trees = Trees()
+    ours, theirs = side("HEAD", trees), side(branch, trees)
+    kept, listings = union(ours, theirs)
+    if not going_on:
+        _merge_by_git(branch)
+    for pool, entries in listings.items():
+        trees.store(pool, entries)
+    pools.write_manifest(list(kept.values()))
+    git(["add", "--", str(MANIFEST), *(str(pools.pool_file(p)) for p in listings)])
+    left = _settle_derived()
+    if left:
+        raise UserError(
+            f"{', '.join(left)}: in conflict; mend by hand, `git add`, then the same command again "
+            "(pools and manifest are merged already)"
+        )
+    gone = lost(ours, kept)
+    discard(gone)
+    _drop_tables({*gone, *lost(theirs, kept)})
+    git(["commit", "--no-edit", "--quiet"])
+    dropped = len({*ours.lines, *theirs.lines} - set(kept))
+    return (
+        f"merged {branch}: {len(kept)} artifacts; {len(gone)} of ours gave way to earlier ones, "
+        f"{dropped} dropped with them and planned again. Next: python -m pipeline.plan "
+        "results/table1.csv --pull; snakemake; make record"
+    )
+
+
+def _under_way() -> str | None:
+    """The commit that git is merging at present."""
+    file = Path(git(["rev-parse", "--git-path", "MERGE_HEAD"]).strip())
+    return file.read_text().strip() if file.exists() else None
+
+
+def _is_under_way(branch: str) -> bool:
+    """Whether a merge of this branch waits to be finished; raises UserError for another one's."""
+    found = _under_way()
+    if found is not None and found != git(["rev-parse", f"{branch}^{{commit}}"]).strip():
+        raise UserError(f"git is merging {found[:10]}, not {branch}: finish or `git merge --abort`")
+    return found is not None
+
+
+def _merge_by_git(branch: str) -> None:
+    """Let git merge all else; conflicts are looked at afterwards."""
+    try:
+        git(["merge", "--no-commit", "--no-ff", branch])
+    except UserError:
+        if _under_way() is None:
+            raise
+
+
+def _settle_derived() -> list[str]:
+    """Take our tables and lock file, which are made again; returns what is still in conflict."""
+    unmerged = git(["diff", "--name-only", "--diff-filter=U"]).splitlines()
+    derived = [n for n in unmerged if n.startswith("results/") or n == "dvc.lock"]
+    for name in derived:
+        git(["checkout", "--ours", "--", name])
+        git(["add", "--", name])
+    return [n for n in unmerged if n not in derived]
+
+
+def _drop_tables(gone: set[Path]) -> None:
+    """Remove targets that rest on what no longer counts: their receipts name ids, not bytes."""
+    plan = load_plan()
+    for table in plan.targets.values():
+        records, runs = plan.needs(table)
+        if gone & {*(r.path for r in records), *(r.folder for r in runs)}:
+            files = [*table.path.parent.glob(f"{table.path.stem}.*"), *table.elsewhere]
+            names = [str(f) for f in files if f.exists()]
+            git(["rm", "--quiet", "--force", "--ignore-unmatch", "--", *names])
+
+
+def main(argv: list[str] | None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline merge", description=__doc__)
+    parser.add_argument("branch", help="branch or commit to merge into this one")
+    args = parser.parse_args(argv)
+    with locked(MANIFEST.parent):
+        print(merge(args.branch))
+
+
+if __name__ == "__main__":
+    report(main)

@@ -1,0 +1,82 @@
+"""A micro-run of one component: every entry that uses it, cut to seconds, as a params.yaml."""
+
+import copy
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.plan.params import schema, values
+from pipeline.plan.params.values import Entry
+
+CUT = {"epochs": 6, "batch_size": 32, "train_images": 320, "validate_every": 3}
+TABLE: Entry = {
+    "title": "micro",
+    "recipe": "unified",
+    "datasets": ["cifar10"],
+    "archs": ["resnet20"],
+    "members": [1],
+    "seeds": [0],
+    "rows": ["standard"],
+    "columns": ["clean"],
+    "suites": ["micro"],
+    "images": 40,
+    "checkpoint": "last",
+    "reference": "none",
+    "reported": "none",
+    "printed": "any",
+    "means": {},
+}
+
+
+def entries_of(params: Entry, kind: str, name: str) -> list[str]:
+    """Entries of params.yaml that a component stands behind, `base:` followed."""
+    section = values.section(params, kind)
+    found = [e for e in section if values.inherit(section, kind, e)[0] == name]
+    if not found:
+        hint = schema.nearest(name, schema.available(kind))
+        raise UserError(f"params.yaml: {kind}: no entry uses {name}{hint}; nothing to prove")
+    return found
+
+
+def params_for(params: Entry, kind: str, name: str, has_cifar10: bool) -> Entry:
+    """The micro-run's params.yaml: demo scale, one table for each number of members.
+
+    Archs run on CIFAR-10 where it was fetched: VGG-16 has no use for the digits' 8x8 pixels.
+    """
+    cut = copy.deepcopy(params)
+    demo = cut["scales"]["demo"]
+    demo["recipe"], demo["images"], demo["tables"], demo["recipes"] = dict(CUT), 40, {}, {}
+    demo["figures"], cut["figures"] = {}, {}
+    names = entries_of(cut, kind, name)
+    cut["suites"]["micro"] = {"attacks": ["pgd10"]}
+    if kind == "attacks":
+        cut["suites"]["micro"] = {"attacks": names}
+    if kind == "archs":
+        demo["archs"] = {}
+        demo["recipe"] = {**CUT, "epochs": 1, "train_images": 32}
+        if has_cifar10:
+            del demo["stand_ins"]["cifar10"]
+    if kind == "datasets":
+        demo["stand_ins"] = {}
+    cut["scale"] = "demo"
+    cut["tables"] = {
+        f"micro{n}": {**TABLE, **change} for n, change in enumerate(_tables(cut, kind, names))
+    }
+    return cut
+
+
+def _tables(params: Entry, kind: str, names: list[str]) -> list[Entry]:
+    """What the tables of the micro-run say beside TABLE."""
+    if kind == "archs":
+        return [{"archs": names}]
+    if kind == "datasets":
+        return [{"datasets": names}]
+    if kind == "attacks":
+        return [{}]
+    joint = [n for n in names if _is_joint(params, kind, n)]
+    alone = [n for n in names if n not in joint]
+    return [{"rows": r, "members": [m]} for r, m in ((alone, 1), (joint, 2)) if r]
+
+
+def _is_joint(params: Entry, kind: str, name: str) -> bool:
+    entry: dict[str, Any] = values.inherit(values.section(params, kind), kind, name)[1]
+    return bool(entry.get("joint", False))

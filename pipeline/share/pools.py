@@ -1,0 +1,162 @@
+"""Pools: flat folders that one `.dvc` file each remembers, grown one path at a time.
+
+DVC runs here and in no job. It copies into its cache without relinking, so a file that a job
+reads never disappears from under it.
+"""
+
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import yaml
+
+from pipeline.errors import UserError
+from pipeline.store.files import write_atomic
+from pipeline.store.manifest import MANIFEST, Line
+
+Entries = dict[tuple[str, ...], str]  # md5 by path below a pool
+
+HEADER = (
+    "# A pool. Conflict here: git merge --abort; make setup; make merge BRANCH=<the other>.\n"
+    "# Never `dvc repro -P` or a bare `dvc commit`: they forget what is not pulled.\n"
+)
+
+
+def pool_of(path: Path) -> Path:
+    """The folder that an artifact's pool tracks: results/runs, data/raw, data/digits."""
+    return Path(*path.parts[:2])
+
+
+def pool_file(pool: Path) -> Path:
+    """The `.dvc` file of a pool."""
+    return pool.with_name(f"{pool.name}.dvc")
+
+
+def dvc(arguments: Sequence[str]) -> str:
+    """Run DVC, waiting for its lock; raises UserError with its last words."""
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        words = [n for n in done.stderr.splitlines() if n.startswith("ERROR")]
+        raise UserError(f"dvc {' '.join(arguments[:3])} ...: {words[-1] if words else 'failed'}")
+    return done.stdout
+
+
+def git(arguments: Sequence[str]) -> str:
+    """Run git; raises UserError with its last words."""
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        words = (done.stderr or done.stdout).strip().splitlines()
+        raise UserError(f"git {' '.join(arguments[:3])}: {words[-1] if words else 'failed'}")
+    return done.stdout
+
+
+def grow(paths: Iterable[Path]) -> None:
+    """Remember paths in their pools, beside what these list already."""
+    by_pool: dict[Path, list[Path]] = defaultdict(list)
+    for path in paths:
+        by_pool[pool_of(path)].append(path)
+    trees = Trees()
+    for pool, members in by_pool.items():
+        trees.add(pool, members)
+
+
+def tree_hash(text: str, where: Path) -> str | None:
+    """The hash of a pool's listing; None for a pool without one."""
+    if "<<<<<<<" in text:
+        raise UserError(
+            f"{where}: has a merge conflict; run `git merge --abort`, `make setup`, "
+            "then `make merge BRANCH=...`"
+        )
+    try:
+        (out,) = yaml.safe_load(text)["outs"]
+        found: str | None = out.get("md5")
+    except (yaml.YAMLError, TypeError, KeyError, ValueError):
+        raise UserError(f"{where}: is no pool's file; git checkout {where}") from None
+    return found
+
+
+def write_manifest(lines: Iterable[Line]) -> None:
+    """Replace the manifest: sorted, so that two branches change it in different places."""
+    text = "".join(f"{line.text()}\n" for line in sorted(lines, key=lambda n: n.artifact))
+    write_atomic(MANIFEST, text.encode())
+
+
+class Trees:
+    """Listings of pools, from DVC's cache or its remote. Opens the repository once."""
+
+    def __init__(self) -> None:
+        from dvc.exceptions import DvcException
+        from dvc.repo import Repo
+
+        try:
+            self._repo = Repo(_wait_for_lock=True)
+        except DvcException as error:
+            raise UserError(f"{error}; run it in the repository's folder") from None
+
+    def load(self, pool: Path, hash: str | None) -> Entries:
+        """md5 by path below the pool; fetches the listing alone where the cache lacks it."""
+        from dvc.exceptions import DvcException
+        from dvc_data.hashfile.hash_info import HashInfo
+        from dvc_data.hashfile.tree import Tree
+
+        if hash is None:
+            return {}
+        info, cache = HashInfo("md5", hash), self._repo.cache.local
+        try:
+            if not cache.exists(hash):
+                self._repo.cloud.pull([info])
+            tree = Tree.load(cache, info)
+        except (DvcException, OSError, ValueError) as error:
+            raise UserError(
+                f"{pool_file(pool)}: its listing {hash} is neither in the cache nor in a remote "
+                f"({error}); ask who recorded it to run `dvc push`"
+            ) from error
+        return {key: oid.value for key, _, oid in tree}
+
+    def add(self, pool: Path, paths: Sequence[Path]) -> None:
+        """Copy artifacts into the cache, then list them; what DVC ignores is left out.
+
+        `dvc add` does this path by path and writes the whole listing for each (3.67.1).
+        """
+        from dvc.fs import localfs
+        from dvc.repo import lock_repo
+        from dvc_data.hashfile.hash import hash_file
+
+        with lock_repo(self._repo):
+            file = pool_file(pool)
+            hash = tree_hash(file.read_text(), file) if file.exists() else None
+            replaced = {p.relative_to(pool).parts for p in paths}
+            listed = self.load(pool, hash)
+            kept = {k: v for k, v in listed.items() if not replaced & {k[:1], k[:2]}}
+            files = [f for path in paths for f in self._files(path)]
+            cache, state = self._repo.cache.local, self._repo.state
+            sums = [str(hash_file(f, localfs, "md5", state)[1].value) for f in files]
+            cache.add(files, localfs, sums)
+            names = [Path(f).relative_to(pool.absolute()).parts for f in files]
+            self.store(pool, kept | dict(zip(names, sums, strict=True)))
+
+    def _files(self, path: Path) -> list[str]:
+        """Absolute names of what an artifact's pool tracks."""
+        from dvc.fs import localfs
+
+        if not path.is_dir():
+            return [str(path.absolute())]
+        return sorted(self._repo.dvcignore.find(localfs, str(path.absolute())))
+
+    def store(self, pool: Path, entries: Entries) -> None:
+        """Make the pool's `.dvc` file list exactly these entries."""
+        from dvc_data.hashfile.hash_info import HashInfo
+        from dvc_data.hashfile.meta import Meta
+        from dvc_data.hashfile.tree import Tree
+
+        tree = Tree()  # type: ignore[no-untyped-call]
+        for key in sorted(entries):
+            tree.add(key, Meta(), HashInfo("md5", entries[key]))
+        tree.digest()
+        cache = self._repo.cache.local
+        cache.add(tree.path, tree.fs, tree.oid)
+        out = f"- md5: {tree.oid}\n  nfiles: {len(tree)}\n  hash: md5\n  path: {pool.name}\n"
+        write_atomic(pool_file(pool), f"{HEADER}outs:\n{out}".encode())

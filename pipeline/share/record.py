@@ -1,0 +1,171 @@
+"""Remember what was computed: `python -m pipeline record` (`make record`), after or during a run.
+
+Adds finished, verified artifacts to their pools and to the manifest, and stages what belongs in
+git. The first recorded content of a name wins; a table or figure is staged only when its receipt
+is today's.
+"""
+
+import argparse
+import datetime
+import sys
+from pathlib import Path
+
+from pipeline.errors import UserError
+from pipeline.job.report import report
+from pipeline.plan import Plan, load_plan
+from pipeline.plan.params.schema import digest
+from pipeline.plan.state import is_current
+from pipeline.plan.workflow import stages
+from pipeline.raw.receipt import summed
+from pipeline.share import finished, pools
+from pipeline.share.finished import Finished, Sums
+from pipeline.store import manifest
+from pipeline.store.files import locked
+from pipeline.store.manifest import MANIFEST, Line
+
+RESULTS = Path("results")
+UNIFIED, SHORT = "paper@unified", "unified"  # two names of one stage
+
+
+class Recorder:
+    """One pass over what lies on disk; problems are collected, so that the rest is remembered."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = digest(plan.entries.params)
+        datasets = [plan.dataset(name) for name in plan.entries.section("datasets")]
+        self.stated = {sum for dataset in datasets for sum in dataset.fields["sha256"]}
+        self.listed = manifest.read()
+        self.sums = Sums()
+        self.added: list[tuple[Finished, Line]] = []
+        self.problems: list[str] = []
+
+    def look(self, artifact: Finished) -> None:
+        """Take a new artifact; compare a known one with what was recorded."""
+        try:
+            known = self.listed.get(artifact.path.as_posix())
+            if known is not None and not self._is_corrected(artifact, known):
+                self._compare(artifact, known)
+            else:
+                self.added.append((artifact, self._line(artifact)))
+        except UserError as error:
+            self.problems.append(str(error))
+        except FileNotFoundError as error:  # a job has just deleted it
+            self.problems.append(f"{error.filename}: went away meanwhile; record again")
+
+    def _line(self, artifact: Finished) -> Line:
+        rests_on = finished.verify(artifact)
+        times = artifact.times
+        return Line(
+            artifact=artifact.path.as_posix(),
+            sha256=self.sums.of(artifact),
+            bytes=artifact.bytes,
+            rests_on=rests_on,
+            plan=self.plan,
+            date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            host=str(times.get("device", "unknown")),
+            versions={k: str(times[k]) for k in ("torch", "python") if k in times},
+            seconds=float(times.get("seconds", 0)),
+        )
+
+    def _compare(self, artifact: Finished, known: Line) -> None:
+        if self.sums.of(artifact) != known.sha256:
+            name = known.artifact
+            raise UserError(
+                f"{name}: another content was recorded first ({known.date}), which counts; "
+                f"rm -r {name} && dvc pull {name}"
+            )
+
+    def _is_corrected(self, artifact: Finished, known: Line) -> bool:
+        """Whether these are other raw files than the recorded ones, and today's plan names them."""
+        if artifact.kind != "raw" or self.sums.of(artifact) == known.sha256:
+            return False
+        sums = summed(artifact.path)
+        return bool(sums) and sums <= self.stated
+
+    def remember(self) -> None:
+        """Pools first, manifest last: what it lists is certainly there."""
+        if not self.added:
+            return
+        pools.grow([path for artifact, _ in self.added for path in artifact.members])
+        lines = self.listed | {line.artifact: line for _, line in self.added}
+        pools.write_manifest(lines.values())
+
+
+def check_pools(listed: manifest.Manifest) -> None:
+    """Raise UserError when a pool forgot what the manifest lists (`dvc repro -P` does that)."""
+    trees = pools.Trees()
+    for pool in sorted({pools.pool_of(Path(name)) for name in listed}):
+        file = pools.pool_file(pool)
+        text = file.read_text() if file.exists() else ""
+        known = trees.load(pool, pools.tree_hash(text, file)) if text else {}
+        heads = {key[:depth] for key in known for depth in (1, 2)}
+        for name in listed:
+            path = Path(name)
+            if path.is_relative_to(pool) and path.relative_to(pool).parts not in heads:
+                raise UserError(
+                    f"{file}: lacks {name}, which {MANIFEST} lists; git checkout {file} (a bare "
+                    "`dvc commit` or `dvc repro -P` forgets what is not pulled)"
+                )
+
+
+def stage_targets(plan: Plan) -> tuple[list[Path], list[str]]:
+    """Files of today's tables and figures, and those on disk that are not today's."""
+    files: list[Path] = []
+    stale = []
+    for target in plan.targets.values():
+        if is_current(target):
+            files += sorted(target.path.parent.glob(f"{target.path.stem}.*"))
+            files += target.elsewhere
+        elif target.path.exists():
+            stale.append(str(target.path))
+    return [f for f in files if f.exists()], stale
+
+
+def lock_stages(plan: Plan) -> None:
+    """Tell DVC that stages are done whose every target is today's, whoever ran Snakemake."""
+    done = [name for name, made in stages(plan).items() if all(map(is_current, made))]
+    names = [name.replace("_", "@", 1) for name in done]
+    if UNIFIED in names:
+        names.append(SHORT)
+    if names:
+        pools.dvc(["commit", "--force", *names])
+
+
+def record(plan: Plan) -> list[str]:
+    """Remember everything; returns one line for each thing that was refused."""
+    recorder = Recorder(plan)
+    if recorder.listed:
+        check_pools(recorder.listed)
+    for artifact in finished.on_disk():
+        recorder.look(artifact)
+    recorder.remember()
+    recorder.sums.save()
+    try:
+        lock_stages(plan)
+    except UserError as error:  # a `dvc repro` of the same stage runs: it writes the lock itself
+        recorder.problems.append(f"{error}; record again when it has ended")
+    files, stale = stage_targets(plan)
+    files += [*RESULTS.glob("*.dvc"), *Path("data").glob("*.dvc")]
+    files += [f for f in (MANIFEST, Path("dvc.lock")) if f.exists()]
+    if files:
+        pools.git(["add", "--", *map(str, files)])
+    for name in stale:
+        print(f"{name}: not of today's params.yaml, so not staged; run snakemake {name}")
+    count, size = len(recorder.added), sum(line.bytes for _, line in recorder.added)
+    print(f"{count} new artifacts ({size / 1e6:.1f} MB), {len(recorder.listed)} known; ", end="")
+    changed = pools.git(["diff", "--name-only"]).split()  # params.yaml, that tables were made from
+    print(f"now `git commit{' --all' if changed else ''}`, then `dvc push`")
+    return recorder.problems
+
+
+def main(argv: list[str] | None) -> None:
+    """Command line."""
+    argparse.ArgumentParser(prog="python -m pipeline record", description=__doc__).parse_args(argv)
+    with locked(RESULTS):
+        problems = record(load_plan())
+    if problems:
+        sys.exit("\n".join(f"error: {p}" for p in problems))
+
+
+if __name__ == "__main__":
+    report(main)

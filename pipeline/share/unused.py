@@ -1,0 +1,64 @@
+"""Artifacts that nothing asked for needs at any scale. Only listed: removal is a person's."""
+
+from pathlib import Path
+
+from pipeline.plan import Plan, load_plan
+from pipeline.plan.params.values import Entry
+from pipeline.store import manifest
+
+FOLDERS = ("results/runs/*", "results/snapshots/*", "data/*/*")
+
+
+def needed(params: Entry) -> set[str]:
+    """Paths of everything some table or figure needs at some scale."""
+    found: set[str] = set()
+    for scale in params["scales"]:
+        plan = Plan({**params, "scale": scale})
+        for target in plan.targets.values():
+            records, runs = plan.needs(target)
+            found |= {r.path.as_posix() for r in records}
+            found |= {plan.set(id).path.as_posix() for r in records for id in r.sets}
+            found |= {f.as_posix() for r in runs for f in (r.folder, r.snapshots)}
+            found |= {r.dataset.folder.as_posix() for r in runs}
+            found |= {r.dataset.raw.as_posix() for r in runs}
+    return found
+
+
+def present() -> set[str]:
+    """Paths of everything on disk or in the manifest."""
+    disk = {p.as_posix() for pattern in FOLDERS for p in Path().glob(pattern) if p.is_dir()}
+    disk = {p for p in disk if not p.startswith("data/reported/")}
+    return (
+        disk
+        | {p.as_posix() for p in Path("results/records").glob("*/*.npz")}
+        | {p.as_posix() for p in Path("results/transfer").glob("*.safetensors")}
+        | set(manifest.read())
+    )
+
+
+def unused() -> str:
+    """One line an artifact: size, where it is, path; then how to remove it."""
+    params = load_plan().entries.params
+    listed = manifest.read()
+    lines, total = [], 0
+    for path in sorted(present() - needed(params)):
+        size = _size(Path(path)) or (listed[path].bytes if path in listed else 0)
+        total += size
+        where = "recorded" if path in listed else "here only"
+        lines.append(f"{size / 1e6:10.2f} MB  {where:9}  {path}")
+    if not lines:
+        return "nothing: every artifact is needed by a table at some scale"
+    return "\n".join(
+        [
+            *lines,
+            f"{total / 1e6:10.2f} MB in {len(lines)} artifacts that no table needs at any scale.",
+            "To free the disk: rm -r <paths>, then dvc gc --workspace --all-commits (the cache "
+            "here alone; the remote and the manifest keep them).",
+        ]
+    )
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,29 @@
+"""A params.yaml from values, in the one spelling that its strict reader takes."""
+
+from decimal import Decimal
+
+import yaml
+
+from pipeline.plan.params.values import Entry
+
+LINE = 1_000_000  # characters: no entry is broken
+
+
+class _Plain(yaml.SafeDumper):
+    """No exponents and no aliases."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Lists that stand twice are written twice."""
+        return True
+
+
+def _fixed(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:float", f"{Decimal(repr(value)):f}")
+
+
+_Plain.add_representer(float, _fixed)
+
+
+def text(params: Entry) -> str:
+    """The file's text."""
+    return yaml.dump(params, Dumper=_Plain, sort_keys=False, default_flow_style=None, width=LINE)

@@ -1,0 +1,83 @@
+"""Weights as safetensors, members numbered; resume states apart and never shared."""
+
+import hashlib
+import io
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from pipeline.store import manifest
+from pipeline.store.files import load_safetensors, save_safetensors, write_atomic
+from pipeline.store.lease import check_held
+
+Weights = dict[str, Tensor]
+
+DIGEST = hashlib.sha256().digest_size  # bytes at the head of a resume state
+
+
+def collect(members: Sequence[nn.Module]) -> Weights:
+    """State of all members in one mapping, `<member>.<name>`, on the CPU."""
+    return {
+        f"{i}.{name}": value.detach().to("cpu", copy=True).contiguous()
+        for i, member in enumerate(members)
+        for name, value in member.state_dict().items()
+    }
+
+
+def distribute(weights: Weights, members: Sequence[nn.Module], path: Path) -> None:
+    """Load `collect`ed weights; raises UserError when they are of another shape or net."""
+    expected = {
+        f"{i}.{name}": value.shape
+        for i, member in enumerate(members)
+        for name, value in member.state_dict().items()
+    }
+    found = {name: value.shape for name, value in weights.items()}
+    if expected != found:
+        wrong = sorted(set(expected.items()) ^ set(found.items()), key=str)[0][0]
+        raise UserError(f"{path}: weights do not fit this arch (tensor {wrong}); delete and re-run")
+    for i, member in enumerate(members):
+        names = member.state_dict()
+        member.load_state_dict({n: weights[f"{i}.{n}"] for n in names})
+
+
+def save(path: Path, weights: Weights) -> None:
+    """Write weights atomically."""
+    save_safetensors(path, weights, {"format": "pt"})
+
+
+def load(path: Path, members: Sequence[nn.Module]) -> None:
+    """Read weights into members, after the manifest has vouched for them."""
+    manifest.verify(path)
+    remedy = f"pull it again (dvc pull {path}) or delete it and re-run"
+    distribute(load_safetensors(path, remedy)[0], members, path)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a resume state atomically, behind its checksum: torch's format has none that holds."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    check_held()
+    write_atomic(path, hashlib.sha256(content).digest() + content)
+
+
+def load_state(path: Path, digest: str) -> dict[str, Any] | None:
+    """A resume state of exactly this plan, or None when there is none."""
+    if not path.exists():
+        return None
+    whole = path.read_bytes()
+    content = whole[DIGEST:]
+    try:
+        if hashlib.sha256(content).digest() != whole[:DIGEST]:
+            raise ValueError("its checksum does not hold")
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, ValueError) as error:
+        raise UserError(f"{path}: resume state is damaged; delete it to start again") from error
+    if not isinstance(state, dict) or state.get("digest") != digest:
+        raise UserError(f"{path}: resume state is of another plan; delete it to start again")
+    return state

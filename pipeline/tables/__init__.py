@@ -1,0 +1,1 @@
+"""Rows, columns and published numbers of a table."""

@@ -1,0 +1,110 @@
+"""Published numbers, typed once: printed beside ours only where everything matches."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.errors import UserError
+from pipeline.plan import Plan, frozen
+from pipeline.plan.graph.artifacts import Cell
+from pipeline.plan.params import values
+from pipeline.plan.params.entries import Setting
+
+COLUMNS = (
+    "table",
+    "row",
+    "column",
+    "value",
+    "entry",
+    "dataset",
+    "arch",
+    "members",
+    "eps",
+    "attack",
+    "checkpoint",
+)
+
+
+def _path(paper: str) -> Path:
+    return frozen.base() / "data/reported" / f"{paper}.csv"
+
+
+def rows_of(paper: str) -> pd.DataFrame:
+    """All published numbers of a paper, as text; raises UserError when they cannot be read."""
+    path = _path(paper)
+    try:
+        rows = pd.read_csv(path, keep_default_na=False, dtype=str)
+    except (
+        FileNotFoundError,
+        UnicodeDecodeError,
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+    ) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    if tuple(rows.columns) != COLUMNS:
+        raise UserError(f"{path}: columns must be {', '.join(COLUMNS)}")
+    return rows
+
+
+class Reported:
+    """The numbers of one paper, or of one of its tables (`printed`: its number, or `any`); `entry`
+    names the params entry that a printed row is."""
+
+    def __init__(
+        self, plan: Plan, paper: str, means: dict[str, list[str]], printed: str | int = "any"
+    ) -> None:
+        self.plan, self.means = plan, means
+        self.rows = pd.DataFrame(columns=list(COLUMNS))
+        if paper == "none":
+            return
+        self.path = _path(paper)
+        self.rows = rows_of(paper)
+        if printed != "any":
+            self.rows = self.rows[self.rows["table"] == str(printed)]
+
+    def value(self, cell: Cell, column: str) -> float | None:
+        """The published accuracy (a fraction) of exactly this cell, or None."""
+        setting, rows = cell.setting, self.rows
+        if rows.empty or cell.victim is None or self._is_changed(setting, column):
+            return None
+        found = rows[
+            (rows["entry"] == cell.row)
+            & (rows["dataset"] == setting.dataset)
+            & (rows["arch"] == setting.arch)
+            & (rows["members"] == str(cell.members))
+            & (rows["attack"] == column)
+            & (rows["checkpoint"] == setting.checkpoint)
+        ]
+        printed = zip(found["eps"], found["value"], strict=True)
+        same = {value for eps, value in printed if self._same_eps(cell, column, eps)}
+        if len(same) != 1:  # a paper may print a cell again in another table
+            return None
+        return float(values.fraction(same.pop(), str(self.path))) / 100
+
+    def _is_changed(self, setting: Setting, column: str) -> bool:
+        """Whether the scale or an axis makes something else of what the row's names say."""
+        entries = self.plan.entries
+        stood_in = entries.stand_in(setting.dataset)[0] != setting.dataset
+        cut = setting.arch in entries.part("archs") or column in entries.part("attacks")
+        cut |= bool(entries.recipe_cut(setting.recipe))
+        return stood_in or cut or setting != setting.bare()
+
+    def _same_eps(self, cell: Cell, column: str, eps: str) -> bool:
+        """Whether the attack has this radius, or neither has one; for clean images, whether
+        training had it."""
+        radius = float(values.fraction(eps, str(self.path))) if eps else None
+        if column == "clean":
+            trained = 0 if cell.setting.eps is None else cell.setting.eps
+            return float(values.fraction(trained, "train_eps")) in (radius, 0.0)
+        specs = dict(a for r in cell.records.values() for a in r.attacks)
+        parts = self.means.get(column, [column])
+        if column in cell.records:  # the worst case of a suite
+            parts = [name for name, _ in cell.records[column].attacks]
+        return all(p in specs and _is_at(radius, specs[p]["fields"]) for p in parts)
+
+
+def _is_at(radius: float | None, fields: dict[str, Any]) -> bool:
+    """Whether an attack has this radius; None is that of one that has none."""
+    own = fields.get("eps", fields.get("arguments", {}).get("eps"))
+    return own is radius if None in (own, radius) else abs(own - radius) < 1e-9

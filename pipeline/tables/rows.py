@@ -1,0 +1,182 @@
+"""The rows of a table, read from records and checked."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.core import metrics
+from pipeline.core.metrics import Verdicts
+from pipeline.errors import UserError
+from pipeline.flags.evidence import Evidence
+from pipeline.flags.flags import Flag, flags
+from pipeline.plan import Plan, Table
+from pipeline.plan.graph.artifacts import Cell
+from pipeline.plan.graph.averaged import snapshots
+from pipeline.plan.graph.column_names import CLEAN, COSTS, DISK, cuts, split
+from pipeline.plan.graph.labels import label as label_of
+from pipeline.store.records import meta
+from pipeline.tables.columns import Columns
+from pipeline.tables.reported import Reported
+from pipeline.tables.status import status_of
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row over its seeds: accuracies by column, or the status of a row without records."""
+
+    label: str
+    keys: dict[str, Any]
+    cells: tuple[Cell, ...]
+    status: str  # done, running, failed, not built, planned
+    verdicts: dict[str, list[Verdicts]]  # by accuracy column, one vector a seed
+    costs: dict[str, int]
+    flags: tuple[Flag, ...]
+
+
+class Tabulation:
+    """A table's rows read from records."""
+
+    def __init__(self, plan: Plan, table: Table, partial: bool) -> None:
+        self.plan, self.table, self.partial = plan, table, partial
+        entry = table.spec["entry"]
+        self.columns = Columns(plan, table)
+        self.reported = Reported(plan, entry["reported"], self.columns.made, entry["printed"])
+        self.accuracies, self.shown = self.columns.accuracies, self.columns.shown
+        groups: dict[tuple[Any, ...], list[Cell]] = {}
+        for cell in table.cells:
+            s = cell.setting
+            key = (cell.row, s.dataset, s.arch, cell.members, s.overrides)
+            groups.setdefault(key, []).append(cell)
+        self.rows = [self._row(tuple(cells)) for cells in groups.values()]
+        self._by_victim: dict[str, Row] = {}
+        for row in self.rows:
+            for victim in [c.victim for c in row.cells if c.victim]:
+                self._by_victim.setdefault(_digest(victim.id), row)
+
+    # ---- reading
+
+    def _keys(self, cell: Cell) -> dict[str, Any]:
+        """What a row is, for the .csv and the .json."""
+        entries, setting = self.plan.entries, cell.setting
+        return {
+            "method": cell.row,
+            "members": cell.members,
+            "dataset": entries.stand_in(setting.dataset)[0],
+            "arch": entries.arch(setting.arch).name,
+            **dict(setting.overrides),
+        }
+
+    def _row(self, cells: tuple[Cell, ...]) -> Row:
+        first = cells[0]
+        label, keys = label_of(first, self.table.cells), self._keys(first)
+        missing = [r for c in cells for r in c.records.values() if not r.path.exists()]
+        status = status_of(self.plan, missing) if missing else "done"
+        if missing and not self.partial:
+            raise UserError(f"{missing[0].path}: is missing; run snakemake, or add --partial")
+        if first.victim is None:
+            return Row(label, keys, cells, first.lacks, {}, {}, ())
+        if status != "done":
+            return Row(label, keys, cells, status, {}, {}, ())
+        for cell in cells:
+            self.columns.check_weights(list(cell.records.values()))
+        verdicts = {c: [self.columns.verdict(cell, c) for cell in cells] for c in self.accuracies}
+        found = {f.check: f for cell in cells for f in self._flags(cell)}
+        costs = meta(self.columns.read(next(iter(first.records.values()))))["cost"]
+        if DISK in self.table.columns:
+            run = self.plan.run(first.victim.elements[0].run)
+            costs[DISK] = 4 * costs["parameters"] * snapshots(self.plan.graph, run)
+        return Row(label, keys, cells, status, verdicts, costs, tuple(found.values()))
+
+    def _flags(self, cell: Cell) -> list[Flag]:
+        records = [(self.columns.read(r), list(r.attacks)) for r in cell.records.values()]
+        found = flags(Evidence(records))
+        for flag in found:
+            if flag.fails:
+                path = next(iter(cell.records.values())).path.parent
+                raise UserError(f"{path}: {flag.check}: {flag.text}; see pipeline/flags/flags.py")
+        return found
+
+    @property
+    def cuts(self) -> dict[str, Any]:
+        """What the scale changes of the attacks behind the table, by their entries."""
+        return cuts(self.plan.entries, self.table.suites)
+
+    # ---- numbers
+
+    def details(self) -> dict[str, Any]:
+        """Everything the .json holds beside the receipt, by row and column."""
+        return {row.label: self._details(row) for row in self.rows}
+
+    def _details(self, row: Row) -> dict[str, Any]:
+        if row.status != "done":
+            return {**row.keys, "status": row.status}
+        found: dict[str, Any] = {**row.keys, "status": "done"}
+        for column in self.accuracies:
+            found[self.shown[column]] = self._cell(row, column)
+        for column in self.columns.distances:
+            found[self.shown[column]] = self._distance(row, column)
+        found |= {c: row.costs[c] for c in (*COSTS, DISK) if c in row.costs}
+        found |= {c: "planned" for c in self.shown.values() if c not in found}
+        found["flags"] = {f.check: f.text for f in row.flags}
+        return found
+
+    def _cell(self, row: Row, column: str) -> dict[str, Any]:
+        vectors = row.verdicts[column]
+        means = [float(v.mean()) for v in vectors]
+        low, high = metrics.interval(vectors)
+        cell: dict[str, Any] = {
+            "mean": float(np.mean(means)),
+            "std": float(np.std(means, ddof=1)) if len(means) > 1 else None,
+            "seeds": len(means),
+            "n": len(vectors[0]),
+            "low": low,
+            "high": high,
+            "published": self.reported.value(row.cells[0], column),
+            **self._spent(row, column),
+        }
+        reference = self._by_victim.get(_digest(row.cells[0].reference or ""))
+        if reference is not None and reference is not row and reference.status == "done":
+            against = reference.verdicts[column]
+            cell["against"] = {"row": reference.label, **metrics.paired(vectors, against)}
+        return cell
+
+    def _distance(self, row: Row, column: str) -> float | None:
+        """Mean over seeds; None where no image was fooled."""
+        found = [self.columns.distance(cell, column) for cell in row.cells]
+        known = [size for size in found if size is not None]
+        return round(float(np.mean(known)), 4) if known else None
+
+    def _spent(self, row: Row, column: str) -> dict[str, float]:
+        """Mean forwards and backwards an image of the attacks behind a column."""
+        if column in (CLEAN, *self.columns.made) or split(column, self.columns.names)[1]:
+            return {}  # no attack, or made of other columns
+        work = [np.sum(self.columns.arrays(cell, column, "work"), 0) for cell in row.cells]
+        forwards, backwards = np.mean(work, 0) / len(row.verdicts[column][0])
+        return {"forwards": round(float(forwards), 2), "backwards": round(float(backwards), 2)}
+
+    def frame(self, details: dict[str, Any]) -> pd.DataFrame:
+        """The .csv: fractions, one line a row; std only with several seeds."""
+        lines = []
+        for row in self.rows:
+            found, line = details[row.label], dict(row.keys)
+            for column, name in self.shown.items():
+                if column in self.accuracies and row.status == "done":
+                    line[name] = round(found[name]["mean"], 6)
+                    if found[name]["std"] is not None:
+                        line[f"{name}_std"] = round(found[name]["std"], 6)
+                    if found[name]["published"] is not None:
+                        line[f"{name}_published"] = found[name]["published"]
+                elif column != "members":
+                    line[name] = found.get(name, "")
+            line["flags"] = " ".join(f.check for f in row.flags)
+            line["status"] = row.status
+            line |= {"scale": self.plan.scale, "cut": " ".join(self.cuts)}
+            lines.append(line)
+        return pd.DataFrame(lines)
+
+
+def _digest(victim: str) -> str:
+    """What a victim is, whatever its row is called."""
+    return victim.rsplit("-", 1)[-1]

@@ -1,0 +1,1 @@
+"""Commands that read what is there and write no result."""

@@ -1,0 +1,201 @@
+"""Two victims on the same images: `python -m pipeline compare A B [--attack NAME]`.
+
+Prints the paired difference with its bootstrap interval, McNemar's test, the images that flip, and
+the difference by class. A and B are victims or rows of a table, NAME is any accuracy that the
+table's suites and means give, with the meaning it has there; `--table` names the table.
+"""
+
+import argparse
+import json
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core import metrics
+from pipeline.core.metrics import Verdicts
+from pipeline.errors import UserError
+from pipeline.job.report import report
+from pipeline.plan import Plan, Table, load_plan
+from pipeline.plan.graph.artifacts import Cell
+from pipeline.plan.graph.column_names import accuracies
+from pipeline.plan.params import schema
+from pipeline.tables.columns import Columns
+
+
+@dataclass(frozen=True)
+class Side:
+    """One victim's verdicts, one vector a seed, on images named by their ids."""
+
+    name: str
+    seeds: list[int]
+    verdicts: list[Verdicts]
+    ids: NDArray[np.int64]
+    labels: NDArray[np.int64]
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Exact two-sided p-value: the flips of an unbiased coin (McNemar 1947)."""
+    flips, fewer = only_a + only_b, min(only_a, only_b)
+    tail = sum(math.comb(flips, k) for k in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**flips) if flips else 1.0
+
+
+def bonferroni(found: list[float | None]) -> float | None:
+    """The p-value that no seed differs: the least times their number (Bonferroni).
+
+    Seeds share their images, so their tests depend on each other: this holds all the same.
+    """
+    known = [p for p in found if p is not None]
+    return min(1.0, len(known) * min(known)) if len(known) == len(found) else None
+
+
+def compare(a: Side, b: Side, classes: bool = True) -> dict[str, Any]:
+    """Everything that is printed; accuracies as fractions."""
+    if len(a.seeds) != len(b.seeds):
+        counts = f"{a.name} has {len(a.seeds)} and {b.name} has {len(b.seeds)}"
+        raise UserError(f"{counts} seeds: compare two victims by their ids")
+    if not np.array_equal(a.ids, b.ids):
+        raise UserError(f"{a.name} and {b.name} were evaluated on other images: nothing to compare")
+    found: dict[str, Any] = {
+        side.name: float(np.mean([v.mean() for v in side.verdicts])) for side in (a, b)
+    }
+    found["paired"] = metrics.paired(a.verdicts, b.verdicts)
+    found["n"], found["seeds"] = len(a.ids), _by_seed(a, b)
+    found["mcnemar"] = bonferroni([seed["mcnemar"] for seed in found["seeds"]])
+    if classes:
+        found["classes"] = {
+            int(label): _of_class(a, b, a.labels == label) for label in np.unique(a.labels)
+        }
+    return found
+
+
+def _by_seed(a: Side, b: Side) -> list[dict[str, Any]]:
+    """Images on which one side does better, and McNemar's test, which needs yes or no."""
+    found = []
+    for ours, theirs, u, v in zip(a.seeds, b.seeds, a.verdicts, b.verdicts, strict=True):
+        only_a, only_b = a.ids[u > v], b.ids[v > u]
+        tested = bool(np.isin([u, v], (0, 1)).all())
+        found.append(
+            {
+                "seed": str(ours) if ours == theirs else f"{ours} and {theirs}",
+                "only_a": sorted(only_a.tolist()),
+                "only_b": sorted(only_b.tolist()),
+                "mcnemar": mcnemar(len(only_a), len(only_b)) if tested else None,
+            }
+        )
+    return found
+
+
+def _of_class(a: Side, b: Side, mask: NDArray[np.bool_]) -> dict[str, float]:
+    ours, theirs = ([v[mask] for v in side.verdicts] for side in (a, b))
+    return {"n": int(mask.sum()), **metrics.paired(ours, theirs)}
+
+
+def side(plan: Plan, table: Table, name: str, column: str) -> Side:
+    """A row of a table, or a victim, under one of the table's accuracies."""
+    cells, columns, verdicts = _cells(plan, table, name), Columns(plan, table), []
+    images = []
+    for cell in cells:
+        records = [record for record, _ in columns.behind(cell, column)]
+        columns.check_weights(records)
+        verdicts.append(columns.verdict(cell, column))
+        images.append(columns.read(records[0]))
+    if any(not np.array_equal(images[0]["ids"], other["ids"]) for other in images):
+        raise UserError(f"{name}: its seeds were evaluated on other images")
+    seeds = [cell.seed for cell in cells]
+    return Side(name, seeds, verdicts, images[0]["ids"], images[0]["labels"])
+
+
+def _column(plan: Plan, table: Table, name: str) -> str:
+    """The accuracy of that name, in params.yaml or as the table shows it."""
+    columns, entry = Columns(plan, table), table.spec["entry"]
+    plain = {shown: column for column, shown in columns.shown.items()}.get(name, name)
+    known = {*accuracies(plan.entries, entry, [plain]), *columns.made}
+    if plain not in known:
+        raise UserError(f"{table.path} has no accuracy {name!r}{schema.nearest(name, known)}")
+    return plain
+
+
+def _cells(plan: Plan, table: Table, name: str) -> list[Cell]:
+    """The seeds of a row, or the one victim of an id, were it of another table."""
+    cells = [c for c in table.cells if name in (c.row, c.victim and c.victim.id)]
+    several = {(c.setting.dataset, c.setting.arch, c.members, c.setting.overrides) for c in cells}
+    if len(several) > 1:
+        ids = ", ".join(sorted(c.victim.id for c in cells if c.victim)[:3])
+        raise UserError(f"{name}: stands for several victims of {table.path}; name one: {ids}, ...")
+    if any(c.victim is None for c in cells):
+        raise UserError(f"{name}: is not available ({cells[0].lacks})")
+    return cells or [_elsewhere(plan, table, name)]
+
+
+def _elsewhere(plan: Plan, table: Table, name: str) -> Cell:
+    """A victim of another table, under the suites and on the images of this one."""
+    everywhere = [c for target in plan.targets.values() for c in target.cells]
+    for cell in everywhere:
+        if cell.victim and cell.victim.id == name:
+            images = table.spec["entry"]["images"]
+            asked = [plan.graph.record(cell.victim, s, cell.setting, images) for s in table.suites]
+            return replace(cell, records={record.suite: record for record in asked})
+    rows = {c.row for c in table.cells}
+    raise UserError(f"{table.path} has no row {name!r}{schema.nearest(name, rows)}")
+
+
+def text(found: dict[str, Any], a: str, b: str, column: str) -> str:
+    """The comparison in percent, for people."""
+    seeds = found["seeds"]
+    lines = [
+        f"{column}: {a} {100 * found[a]:.1f}, {b} {100 * found[b]:.1f} "
+        f"({found['n']} images, {len(seeds)} seeds)",
+        f"difference {_points(found['paired'])}; {_test(found)}",
+    ]
+    for seed in seeds:
+        one = f"; p = {seed['mcnemar']:.3g}" if found["mcnemar"] is not None else ""
+        lines.append(f"seed {seed['seed']}{one}")
+        for name, ids in ((a, seed["only_a"]), (b, seed["only_b"])):
+            word = "right only with" if one else "more right with"
+            lines.append(f"  {word} {name}: {len(ids)} {_some(ids)}".rstrip())
+    for label, part in found.get("classes", {}).items():
+        lines.append(f"class {label} (n {part['n']}): {_points(part)}")
+    return "\n".join(lines) + "\n"
+
+
+def _test(found: dict[str, Any]) -> str:
+    if found["mcnemar"] is None:
+        return "no McNemar test: verdicts are no plain yes or no"
+    count = len(found["seeds"])
+    how = f" (Bonferroni: {count} times the least of {count} seeds)" if count > 1 else ""
+    return f"McNemar p = {found['mcnemar']:.3g}{how}"
+
+
+def _points(part: dict[str, float]) -> str:
+    bounds = f"[{100 * part['low']:+.1f}, {100 * part['high']:+.1f}]"
+    return f"{100 * part['difference']:+.1f} {bounds}"
+
+
+def _some(ids: list[int]) -> str:
+    shown = ", ".join(map(str, ids[:10]))
+    return f"({shown}{', ...' if len(ids) > 10 else ''})" if ids else ""
+
+
+def main(argv: list[str] | None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline compare", description=__doc__)
+    parser.add_argument("a", help="row of the table, or id of a victim")
+    parser.add_argument("b", help="the other one")
+    parser.add_argument("--table", default="results/table1.csv")
+    parser.add_argument("--attack", default="core_worst", help="an accuracy of the table")
+    parser.add_argument("--json", action="store_true", help="everything, as JSON")
+    args = parser.parse_args(argv)
+    plan = load_plan()
+    table = plan.table(args.table)
+    column = _column(plan, table, args.attack)
+    a, b = (side(plan, table, name, column) for name in (args.a, args.b))
+    found = compare(a, b)
+    print(json.dumps(found, indent=1) if args.json else text(found, a.name, b.name, args.attack))
+
+
+if __name__ == "__main__":
+    report(main)

@@ -1,0 +1,102 @@
+"""What a table's rows cost: `python -m pipeline costs results/red/table1.csv`.
+
+Writes <table>.cost.csv: parameters, multiply-adds and milliseconds of one query, FLOPs and seconds
+of training with parents, seconds of evaluation. Times were measured when each artifact was made,
+on the machine that is named; they are blank for what was pulled without them, and are in no
+receipt and no metrics.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pipeline.errors import UserError
+from pipeline.job.report import report
+from pipeline.plan import Plan, Run, Table, load_plan
+from pipeline.plan.graph.artifacts import Cell
+from pipeline.plan.graph.column_names import COSTS
+from pipeline.store.files import write_atomic
+from pipeline.store.records import meta, read_arrays
+
+
+def _times(path: Path) -> dict[str, Any]:
+    """A file of times; nothing where it was not pulled."""
+    try:
+        loaded: dict[str, Any] = json.loads(path.read_text())
+        return loaded
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise UserError(f"{path}: is damaged; delete it") from error
+
+
+def _behind(plan: Plan, run: Run) -> dict[str, Run]:
+    """A run, its parents and theirs."""
+    found = {run.id: run}
+    for parent in run.parents:
+        found |= _behind(plan, plan.run(parent))
+    return found
+
+
+def _training(plan: Plan, cell: Cell) -> tuple[Any, set[str]]:
+    """Seconds of all trainings behind a victim, blank if one is unknown, and where they ran."""
+    runs: dict[str, Run] = {}
+    for element in cell.victim.elements if cell.victim else ():
+        runs |= _behind(plan, plan.run(element.run))
+    found = [_times(r.folder / "run.time.json") for r in runs.values() if r.stage == "train"]
+    known = all("seconds" in times for times in found)
+    seconds = round(sum(times["seconds"] for times in found), 1) if known else ""
+    return seconds, {times["device"] for times in found if "device" in times}
+
+
+def line(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """One row at its first seed."""
+    found: dict[str, Any] = {"method": cell.row, "members": cell.members}
+    s = cell.setting
+    found |= {"dataset": s.dataset, "arch": s.arch, **dict(s.overrides)}
+    made = [record for record in cell.records.values() if record.path.exists()]
+    if not made:
+        return found
+    cost = meta(read_arrays(made[0].path))["cost"]
+    times = [_times(record.path.with_suffix(".time.json")) for record in made]
+    latencies = [t["latency_ms"] for t in times if "latency_ms" in t]
+    training, devices = _training(plan, cell)
+    devices |= {t["device"] for t in times if "device" in t}
+    known = len(made) == len(cell.records) and all("seconds" in t for t in times)
+    return {
+        **found,
+        **{key: cost[key] for key in COSTS if key != "members"},
+        "latency_ms": round(min(latencies), 3) if latencies else "",
+        "train_seconds": training,
+        "evaluate_seconds": round(sum(t["seconds"] for t in times), 1) if known else "",
+        "device": "; ".join(sorted(devices)),
+    }
+
+
+def costs(plan: Plan, table: Table) -> pd.DataFrame:
+    """One line a row, whatever its seeds."""
+    rows: dict[Any, Cell] = {}
+    for cell in table.cells:
+        s = cell.setting
+        rows.setdefault((cell.row, cell.members, s.dataset, s.arch, s.overrides), cell)
+    return pd.DataFrame([line(plan, cell) for cell in rows.values()])
+
+
+def main(argv: list[str] | None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline costs", description=__doc__)
+    parser.add_argument("table", help="file of a table, such as results/red/table1.csv")
+    plan = load_plan()
+    table = plan.table(parser.parse_args(argv).table)
+    frame = costs(plan, table)
+    target = table.path.with_suffix(".cost.csv")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, frame.to_csv(index=False, lineterminator="\n").encode())
+    print(frame.to_string(index=False))
+
+
+if __name__ == "__main__":
+    report(main)

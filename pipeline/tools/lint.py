@@ -1,0 +1,70 @@
+"""Red flags of everything on disk: `python -m pipeline lint [TABLE ...]`.
+
+Reads records and data/reported/ alone. Exit code 1 when a flag fires that makes a number of ours
+worthless; published numbers only warn, since nobody here can mend them.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+from pipeline.errors import UserError
+from pipeline.flags import published
+from pipeline.flags.evidence import Evidence, check_budget
+from pipeline.flags.flags import Flag, flags
+from pipeline.job.report import report
+from pipeline.plan import Plan, Record, load_plan
+from pipeline.store.records import read_arrays
+
+
+def by_victim(plan: Plan, tables: list[str]) -> dict[str, list[Record]]:
+    """Records on disk of the tables' victims; of all when no table is named."""
+    wanted = plan.graph.records.values()
+    if tables:
+        wanted = {r.id: r for t in tables for r in plan.needs(plan.table(t))[0]}.values()
+    found: dict[str, list[Record]] = {}
+    for record in wanted:
+        if record.path.exists():
+            found.setdefault(record.victim.id, []).append(record)
+    return found
+
+
+def judge(records: list[Record]) -> list[Flag]:
+    """Flags of one victim's records on the same images."""
+    found = []
+    for record in records:
+        arrays = read_arrays(record.path)
+        try:
+            check_budget(arrays, record.attacks, str(record.path))
+        except UserError as error:
+            return [Flag("C1", str(error))]
+        found.append((arrays, list(record.attacks)))
+    return flags(Evidence(found))
+
+
+def lines(plan: Plan, tables: list[str]) -> Iterator[tuple[Flag, str]]:
+    """Every flag with the line that says it."""
+    for victim, records in by_victim(plan, tables).items():
+        for images, split in sorted({(record.images, record.split) for record in records}):
+            group = [r for r in records if (r.images, r.split) == (images, split)]
+            for flag in judge(group):
+                yield flag, f"{victim}, {images} {split} images: {flag.check}: {flag.text}"
+
+
+def main(argv: list[str] | None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline lint", description=__doc__)
+    parser.add_argument("tables", nargs="*", help="tables, such as results/table1.csv; all if none")
+    plan = load_plan()
+    failed = False
+    for flag, line in lines(plan, parser.parse_args(argv).tables):
+        print(f"{'FAIL' if flag.fails else 'warn'} {line}")
+        failed = failed or flag.fails
+    for line in published.lint():
+        print(f"note {line}")
+    if failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    report(main)

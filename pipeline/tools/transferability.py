@@ -1,0 +1,87 @@
+"""How attacks on one member fool the others: `python -m pipeline transferability RECORD ATTACK`.
+
+Prints the matrix as .csv: row, the member attacked; column, the member asked; share of images
+fooled among those that all members get right (DVERGE, Yang et al. 2020).
+"""
+
+import argparse
+import sys
+
+import torch
+from torch import nn
+
+from pipeline.contracts.training import Attack
+from pipeline.core.draws import Draws, derive
+from pipeline.errors import UserError
+from pipeline.evaluation.verdicts import BATCH
+from pipeline.job import device
+from pipeline.job.report import report
+from pipeline.loading import models, registry
+from pipeline.loading.images import Split, load_split
+from pipeline.loading.subset import subset
+from pipeline.plan import load_plan
+from pipeline.plan.params import schema
+
+
+def matrix(
+    members: list[nn.Module], split: Split, rows: torch.Tensor, attack: Attack
+) -> list[list[float]]:
+    """Share fooled, by member attacked and member asked, of the images that all get right."""
+    everyone = [
+        row for part in torch.split(rows, BATCH) for row in _all_right(members, split, part)
+    ]
+    kept = torch.tensor(everyone, dtype=torch.int64, device=rows.device)
+    if not len(kept):
+        raise UserError("no image is right for every member: there is nothing to transfer")
+    return [
+        _row(member, members, split, kept, attack, number) for number, member in enumerate(members)
+    ]
+
+
+def _all_right(members: list[nn.Module], split: Split, rows: torch.Tensor) -> list[int]:
+    with torch.no_grad():
+        said = torch.stack([m(split.floats(rows)).argmax(1) for m in members])
+    return [int(r) for r in rows[(said == split.labels[rows]).all(0)]]
+
+
+def _row(
+    source: nn.Module,
+    members: list[nn.Module],
+    split: Split,
+    rows: torch.Tensor,
+    attack: Attack,
+    number: int,
+) -> list[float]:
+    fooled = torch.zeros(len(members))
+    for part in torch.split(rows, BATCH):
+        draws = Draws(derive(0, "transferability", number), part)
+        moved = attack(source, split.floats(part), split.labels[part], draws)
+        with torch.no_grad():
+            said = torch.stack([m(moved).argmax(1) for m in members])
+        fooled += (said != split.labels[part]).sum(1).cpu()
+    return [float(f) for f in fooled / len(rows)]
+
+
+def main(argv: list[str] | None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline transferability", description=__doc__)
+    parser.add_argument("record", help="id or file of a record: its victim, its images")
+    parser.add_argument("attack", help="one of its attacks, which is made on every member in turn")
+    args = parser.parse_args(argv)
+    plan = load_plan()
+    record = plan.record(args.record.removeprefix("results/records/").removesuffix(".npz"))
+    attacks = dict(record.attacks)
+    if args.attack not in attacks or "set" in attacks[args.attack]:
+        hint = schema.nearest(args.attack, attacks)
+        raise UserError(f"{record.id}: has no attack {args.attack!r} to make{hint}")
+    where = device.select(plan.entries.device, plan.entries.threads)
+    split = load_split(record.victim.dataset, record.split, where)
+    members = list(models.load_victim(plan, record.victim, split, where).members)
+    rows = torch.tensor(subset(record.images, len(split)), device=where)
+    attack: Attack = registry.build("attacks", attacks[args.attack])
+    for line in matrix(members, split, rows, attack):
+        sys.stdout.write(",".join(f"{share:.4f}" for share in line) + "\n")
+
+
+if __name__ == "__main__":
+    report(main)

@@ -1,0 +1,1 @@
+"""The training loop and what an average of its snapshots needs."""

@@ -1,0 +1,60 @@
+"""Per-step exponential average of the weights, a field of training (WA in MEAT's text)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.contracts.recipe import Recipe
+from pipeline.store.checkpoint import Weights, collect
+
+
+class Ema:
+    """theta' <- tau theta' + (1 - tau) theta after every step, copied at its first."""
+
+    def __init__(self, members: Sequence[nn.Module], recipe: Recipe) -> None:
+        self.decay, self.first = recipe.ema_decay, recipe.ema_start
+        self.with_buffers = recipe.ema_buffers == "averaged"
+        self.device = next(members[0].parameters()).device
+        self.average: list[dict[str, torch.Tensor]] | None = None
+
+    def started(self, epoch: int) -> bool:
+        """Whether averaging has begun in this 1-based epoch."""
+        return epoch >= self.first
+
+    def update(self, members: Sequence[nn.Module], epoch: int) -> None:
+        """Take the members' weights in after a step."""
+        if not self.started(epoch):
+            return
+        if self.average is None:
+            self.average = [self._values(m) for m in members]
+            return
+        with torch.no_grad():
+            for average, member in zip(self.average, members, strict=True):
+                for name, value in self._values(member, copy=False).items():
+                    average[name].lerp_(value, 1 - self.decay)
+
+    def _values(self, member: nn.Module, *, copy: bool = True) -> dict[str, torch.Tensor]:
+        """What is averaged: parameters, and floating-point buffers where asked."""
+        named = {n for n, _ in member.named_parameters()}
+        if self.with_buffers:
+            named |= {n for n, b in member.named_buffers() if b.is_floating_point()}
+        wanted = {n: v for n, v in member.state_dict().items() if n in named}
+        return {n: v.clone() if copy else v for n, v in wanted.items()}
+
+    def weights(self, members: Sequence[nn.Module]) -> Weights:
+        """The averaged weights; whatever is not averaged is the members' own."""
+        weights = collect(members)
+        for i, average in enumerate(self.average or []):
+            weights |= {f"{i}.{n}": v.to("cpu", copy=True) for n, v in average.items()}
+        return weights
+
+    def state(self) -> Any:
+        """For the resume file."""
+        return self.average
+
+    def restore(self, state: Any) -> None:
+        """From the resume file, which was read to the CPU."""
+        if state is not None:
+            self.average = [{n: v.to(self.device) for n, v in values.items()} for values in state]

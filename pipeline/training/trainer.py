@@ -1,0 +1,227 @@
+"""One training from its spec: epochs, validation, selection, resume.
+
+Every draw is a function of (seed, epoch, image), so a resumed training ends in the same bytes.
+"""
+
+import math
+import time
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.contracts.training import Batch, Training
+from pipeline.core.draws import derive
+from pipeline.core.ensemble import combine
+from pipeline.core.flops import FlopCount
+from pipeline.errors import Interrupted, UserError
+from pipeline.job.progress import Progress
+from pipeline.job.signals import StopRequest
+from pipeline.loading import foreign, models, registry
+from pipeline.loading.images import Split, batches, cut, load_split
+from pipeline.plan import Plan, Run
+from pipeline.store import checkpoint
+from pipeline.store.checkpoint import Weights
+from pipeline.training.ema import Ema
+from pipeline.training.schedules import learning_rate, momentum
+from pipeline.training.validate import accuracies
+
+
+class Trainer:
+    """One training from its spec: epochs, validation, resume."""
+
+    def __init__(self, plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> None:
+        spec = run.spec
+        self.recipe = models.recipe_of(spec)
+        self.run, self.device, self.snapshots = run, where, snapshots
+        full = load_split(run.dataset, "train", where)
+        self.split = cut(full, self.recipe.train_images, run.dataset.fields["split_seed"])
+        name = "test" if self.recipe.select == "best_test_as_published" else "validation"
+        self.held_out: Split = load_split(run.dataset, name, where)
+        self.method = models.method_of(spec)
+        members = models.build_members(spec, self.split, where)
+        if "init" in spec:
+            foreign.start(members, Path(run.file or ""), spec["init"])
+        self.training = Training(
+            members=members,
+            ensemble=combine(spec["method"]["fields"]["combine"], members),
+            recipe=self.recipe,
+            attack=self._attack(spec["attack"]),
+            classes=len(self.split.names),
+            parents={
+                field: models.load_victim(plan, victim, self.split, where)
+                for field, victim in run.edges.items()
+            },
+        )
+        self.validation = self._attack(spec["validation_attack"])
+        self.training.assistants = models.build_assistants(spec, self.split, where)
+        self.training.optimisers = self.method.setup(self.training)
+        self.ema = Ema(members, self.recipe) if self.recipe.ema_decay else None
+        self.history: list[dict[str, Any]] = []
+        self.best: tuple[float, Weights] | None = None
+        self.flops, self.seconds, self.loss = 0, 0.0, [0.0, 0]
+        self._resume()
+
+    @staticmethod
+    def _attack(spec: dict[str, Any] | None) -> Any:
+        return registry.build("attacks", spec) if spec else None
+
+    # ---- epochs
+
+    def fit(self) -> None:
+        """Train to the last epoch; raises Interrupted after saving when a signal asks."""
+        with StopRequest() as stop, Progress(self.run.id, self.recipe.epochs) as progress:
+            while self.training.epoch <= self.recipe.epochs:
+                started = time.monotonic()
+                self._epoch(stop, started)
+                self._end_epoch(progress)
+                self.seconds += time.monotonic() - started
+                self._save_state(0)
+
+    def _epoch(self, stop: StopRequest, started: float) -> None:
+        training, seed = self.training, self.run.spec["seed"]
+        size, epoch = self.recipe.batch_size, training.epoch
+        count = -(-len(self.split) // size)
+        for network in training.networks:
+            network.train()
+        loader = batches(self.split, self.run.dataset, size, seed, epoch, self.done)
+        for batch in loader:
+            self._set_rate(self.done / count)
+            loss = self._step(batch)
+            if self.ema:
+                self.ema.update(training.members, epoch)
+            self.loss[0] += loss * len(batch.labels)
+            self.loss[1] += len(batch.labels)
+            self.done += 1
+            if stop.requested:
+                self.seconds += time.monotonic() - started
+                self._save_state(self.done)
+                raise Interrupted(f"{self.run.id}: saved in epoch {epoch}; run again to resume")
+
+    def _step(self, batch: Batch) -> float:
+        """Update the members; the mean loss. An epoch's FLOPs are those of its first batch."""
+        counter = FlopCount()
+        autocast = torch.autocast(
+            self.device.type,
+            torch.bfloat16,
+            enabled=self.recipe.precision == "bf16",
+            cache_enabled=False,  # a cached weight would outlive its update within the step
+        )
+        # dropout draws from torch's own stream: the same at the same batch, whatever was resumed
+        torch.manual_seed(derive(self.run.spec["seed"], "layers", self.training.epoch, self.done))
+        with autocast, counter if self.done == 0 else nullcontext():
+            loss = self.method.step(self.training, batch)
+        self.flops += round(counter.total * len(self.split) / len(batch.labels))
+        return float(loss)
+
+    def _set_rate(self, fraction: float) -> None:
+        epoch = self.training.epoch
+        rate = learning_rate(self.recipe, epoch, fraction)
+        inertia = momentum(self.recipe, epoch, fraction)
+        for optimiser in self.training.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"], group["momentum"] = rate, inertia
+
+    def _end_epoch(self, progress: Progress) -> None:
+        epoch, loss = self.training.epoch, self.loss[0] / max(self.loss[1], 1)
+        if not math.isfinite(loss):
+            raise UserError(
+                f"{self.run.id}: the loss is {loss} in epoch {epoch}; "
+                "lower lr in params.yaml (recipes, or the method's own)"
+            )
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "lr": learning_rate(self.recipe, epoch, 0.0),
+            "loss": loss,
+            "val_clean": "",
+            "val_robust": "",
+        }
+        weights = self.weights()
+        if self._is_validated(epoch):
+            row |= self._validated(weights)
+        self._select(row, weights)
+        if self.snapshots is not None and epoch >= self.snapshots:
+            checkpoint.save(self.run.snapshots / f"{epoch:04d}.safetensors", weights)
+        self.history.append(row)
+        progress.epoch(row)
+        self.training.epoch, self.done, self.loss = epoch + 1, 0, [0.0, 0]
+
+    def weights(self) -> Weights:
+        """The members' weights, averaged ones once per-step averaging has begun."""
+        if self.ema and self.ema.started(self.training.epoch):
+            return self.ema.weights(self.training.members)
+        return checkpoint.collect(self.training.members)
+
+    def _is_validated(self, epoch: int) -> bool:
+        every = self.recipe.validate_every
+        return every > 0 and (epoch % every == 0 or epoch == self.recipe.epochs)
+
+    def _validated(self, weights: Weights) -> dict[str, float]:
+        spec = self.run.spec
+        members = models.build_members(spec, self.split, self.device)
+        checkpoint.distribute(weights, members, self.run.folder)
+        victim = combine(spec["method"]["fields"]["combine"], members)
+        clean, robust = accuracies(victim, self.held_out, self.validation, spec["seed"])
+        return {"val_clean": clean, "val_robust": robust}
+
+    def _select(self, row: dict[str, Any], weights: Weights) -> None:
+        """Keep the best weights by the recipe's rule; the earliest of equals."""
+        by_loss = self.recipe.select == "lowest_train_loss"
+        if not by_loss and row["val_robust"] == "":
+            return
+        score = -row["loss"] if by_loss else row["val_robust"]
+        if self.best is None or score > self.best[0]:
+            self.best = (score, weights)
+
+    # ---- files
+
+    def _save_state(self, done: int) -> None:
+        checkpoint.save_state(
+            self.run.state,
+            {
+                "digest": self.run.id,
+                "epoch": self.training.epoch,
+                "done": done,
+                "loss": self.loss,
+                "networks": [m.state_dict() for m in self.training.networks],
+                "optimisers": [o.state_dict() for o in self.training.optimisers],
+                "ema": self.ema.state() if self.ema else None,
+                "history": self.history,
+                "best": self.best,
+                "flops": self.flops,
+                "seconds": self.seconds,
+                "snapshots": self.snapshots,
+            },
+        )
+
+    def _resume(self) -> None:
+        self.done = 0
+        state = checkpoint.load_state(self.run.state, self.run.id)
+        if state is None:
+            return
+        if not self._kept_enough(state):
+            return  # epochs already past were not kept: start again
+        self.training.epoch, self.done = state["epoch"], state["done"]
+        self.loss, self.history = list(state["loss"]), state["history"]
+        self.best, self.flops, self.seconds = state["best"], state["flops"], state["seconds"]
+        for network, saved in zip(self.training.networks, state["networks"], strict=True):
+            network.load_state_dict(saved)
+        for optimiser, saved in zip(self.training.optimisers, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        if self.ema:
+            self.ema.restore(state["ema"])
+
+    def last(self) -> Weights:
+        """The final weights."""
+        self.training.epoch = self.recipe.epochs
+        return self.weights()
+
+    def _kept_enough(self, state: dict[str, Any]) -> bool:
+        """Whether a resumed trajectory has every snapshot from its first on."""
+        if self.snapshots is None or state["epoch"] <= self.snapshots:
+            return True
+        if state["snapshots"] is None or state["snapshots"] > self.snapshots:
+            return False
+        past = range(self.snapshots, state["epoch"])
+        return all((self.run.snapshots / f"{e:04d}.safetensors").exists() for e in past)

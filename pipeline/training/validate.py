@@ -1,0 +1,36 @@
+"""Accuracy of a victim on held-out images, to select checkpoints."""
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.contracts.training import Attack
+from pipeline.core.draws import Draws, derive
+from pipeline.loading.images import Split
+
+BATCH = 500  # images; draws are per image, so this changes nothing but memory
+
+
+def predictions(model: nn.Module, images: Tensor) -> Tensor:
+    """Predicted classes [B], without gradient."""
+    with torch.no_grad():
+        predicted: Tensor = model(images).argmax(-1)
+    return predicted
+
+
+def accuracies(
+    victim: nn.Module, split: Split, attack: Attack | None, seed: int
+) -> tuple[float, float]:
+    """Clean accuracy, and the share right both before and after the attack (clean if none)."""
+    victim.eval()
+    clean = robust = 0
+    everyone = torch.arange(len(split), device=split.labels.device)
+    for rows in torch.split(everyone, BATCH):
+        images, labels = split.floats(rows), split.labels[rows]
+        right = predictions(victim, images) == labels
+        clean += int(right.sum())
+        if attack is not None and right.any():
+            kept = right.nonzero()[:, 0]
+            draws = Draws(derive(seed, "validate"), rows[kept])
+            attacked = attack(victim, images[kept], labels[kept], draws)
+            robust += int((predictions(victim, attacked) == labels[kept]).sum())
+    return clean / len(split), (robust if attack else clean) / len(split)

@@ -1,0 +1,134 @@
+"""What jobs ask of a cluster: GPUs by the site's syntax, packs of small nets, time and memory."""
+
+from types import SimpleNamespace
+
+import pytest
+from projects import published
+
+from pipeline.cluster.cluster import report
+from pipeline.cluster.resources import PACK, Resources, gpu_syntax, pack_environment
+from pipeline.errors import UserError
+from pipeline.plan import Plan
+from pipeline.plan.state import NEED, states
+
+PARAMS = published() | {"scale": "paper"}
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return Plan(PARAMS)
+
+
+def changed(**entries):
+    """The plan with other values of single archs or stages."""
+    resources = {name: dict(entry) for name, entry in PARAMS["resources"].items()}
+    for name, values in entries.items():
+        resources[name] |= values
+    return Plan(PARAMS | {"resources": resources})
+
+
+def runs(plan, arch):
+    return [run for run in plan.graph.runs.values() if run.arch == arch and run.stage == "train"]
+
+
+def asked(resources, stage, run, attempt=1):
+    """The values of a rule's resources, as Snakemake asks for them."""
+    wildcards, found = SimpleNamespace(run=run.id), resources.of(stage)
+    return {k: v(wildcards, attempt) if callable(v) else v for k, v in found.items()}
+
+
+@pytest.mark.parametrize(
+    ("syntax", "single", "packed"),
+    [
+        ("gpu", {"gpu": 1}, {"gres": "gpu:1"}),
+        ("gpu:a100", {"gpu": 1, "gpu_model": "a100"}, {"gres": "gpu:a100:1"}),
+        ("gres", {"gres": "gpu:1"}, {"gres": "gpu:1"}),
+        ("gres:a100", {"gres": "gpu:a100:1"}, {"gres": "gpu:a100:1"}),
+    ],
+)
+def test_gpus_are_asked_for_as_the_site_says(plan, syntax, single, packed):
+    keys = {"gpu", "gpu_model", "gres"}
+    for stage, expected in (("evaluate", single), ("train", packed)):
+        found = Resources(plan, syntax).of(stage)
+        assert {k: found[k] for k in keys & set(found)} == expected
+
+
+def test_without_packs_training_follows_the_syntax_too():
+    alone = {name: {"runs_per_gpu": 1} for name in PARAMS["resources"] if name in PARAMS["archs"]}
+    resources = Resources(changed(**alone), "gpu:a100")
+    assert resources.of("train")["gpu"] == 1 and "gres" not in resources.of("train")
+    assert resources.packs == {}
+
+
+def test_an_unknown_syntax_is_refused(plan):
+    with pytest.raises(UserError, match="slurm/config.yaml: gpu_syntax: 'gpus' is not one of"):
+        Resources(plan, "gpus")
+
+
+def test_the_syntax_comes_from_the_profile():
+    assert gpu_syntax({"gpu_syntax": SimpleNamespace(raw="gres")}) == "gres"
+    assert gpu_syntax({"gpu_syntax": "gpu:a100"}) == "gpu:a100" and gpu_syntax(None) == "gpu"
+
+
+def test_a_site_in_the_environment_comes_first(plan, monkeypatch):
+    monkeypatch.setenv("SBATCH_ACCOUNT", "ours")
+    monkeypatch.setenv("SBATCH_PARTITION", "")
+    found = Resources(plan).of("train")
+    assert found["slurm_account"] == "ours" and "slurm_partition" not in found
+
+
+def test_a_second_attempt_asks_for_twice_the_time_and_memory(plan):
+    resources, run = Resources(plan), runs(plan, "resnet20")[0]
+    first, second = asked(resources, "train", run), asked(resources, "train", run, 2)
+    for key in ("mem_mb", "runtime"):
+        assert second[key] == 2 * first[key] > 0
+    assert second["cpus_per_task"] == first["cpus_per_task"]
+
+
+def test_small_nets_share_a_gpu_and_are_given_the_time_for_it():
+    few, many = changed(resnet20={"runs_per_gpu": 1}), changed(resnet20={"runs_per_gpu": 5})
+    small, large = runs(many, "resnet20")[0], runs(many, "resnet18")[0]
+    wildcards = SimpleNamespace(run=small.id)
+    settings = SimpleNamespace(group_components={"other": 2})
+    assert Resources(few).pack(wildcards, settings) is None
+    assert Resources(many).pack(wildcards, settings) == "pack_5"
+    assert settings.group_components == Resources(many).packs | {"other": 2}
+    assert settings.group_components["pack_5"] == 5
+    assert Resources(many).pack(SimpleNamespace(run=large.id), settings) is None
+    start = PARAMS["resources"]["train"]["minutes"]
+    alone, shared = (Resources(p).minutes("train", small) - start for p in (few, many))
+    assert 5 * (alone - 1) < shared <= 5 * alone
+    assert Resources(few).minutes("train", large) == Resources(many).minutes("train", large)
+
+
+def test_nothing_is_packed_where_there_is_no_gpu():
+    resources = Resources(Plan(published() | {"scale": "demo"}))
+    assert resources.packs == {} and not {"gpu", "gres"} & set(resources.of("train"))
+
+
+def test_an_arch_without_an_entry_is_packed_as_the_one_it_is_based_on():
+    params = {**PARAMS, "archs": {**PARAMS["archs"], "thin": {"base": "resnet20", "width": 16}}}
+    params["tables"] = {"table1": {**PARAMS["tables"]["table1"], "archs": ["thin"]}}
+    params["figures"] = {}
+    plan = Plan(params)
+    (count,) = {Resources(plan).runs_per_gpu(run) for run in runs(plan, "thin")}
+    assert count == PARAMS["resources"]["resnet20"]["runs_per_gpu"]
+
+
+def test_members_of_a_pack_know_of_each_other():
+    words = ["-m", "snakemake", "--target-jobs", "train:run=b", "train:run=a", "--cores", "2"]
+    assert pack_environment(words) == {PACK: "a b"}
+    assert pack_environment(words[:4]) == {} and pack_environment(["average:run=a"] * 2) == {}
+
+
+def test_the_report_counts_slurm_jobs(plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = [s for s in states(plan, [plan.tables["table1"]]) if s.status == NEED]
+    rows = {row[0]: row for row in report(plan, found)[1:]}
+    trained = [plan.run(s.id) for s in found if s.stage == "train"]
+    size = PARAMS["resources"]["resnet20"]["runs_per_gpu"]
+    packed = [run for run in trained if Resources(plan).runs_per_gpu(run) == size]
+    jobs = -(-len(packed) // size) + len(trained) - len(packed)
+    assert rows["train"][1:4] == [f"{jobs} ({len(trained)} runs)", "1", f"{16000 * size} MB"]
+    judged = [s for s in found if s.stage == "evaluate"]
+    assert rows["evaluate"][1:4] == [str(len(judged)), "1", "8000 MB"]

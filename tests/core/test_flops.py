@@ -1,0 +1,39 @@
+"""FLOPs against counts by hand."""
+
+import torch
+from torch import nn
+
+from pipeline.core.flops import FlopCount
+
+CONV = 2 * 3 * 9 * 36  # 1 to 3 channels, 3x3, on a 6x6 map: operations of one image
+LINEAR = 2 * 3 * 36 * 10
+
+
+def conv_net() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(108, 10))
+
+
+def test_a_training_step_costs_a_forward_and_two_backwards_save_the_images():
+    counter = FlopCount()
+    with counter:
+        conv_net()(torch.rand(4, 1, 8, 8)).sum().backward()
+    assert counter.total == 4 * (CONV + LINEAR + (CONV + 2 * LINEAR))
+
+
+def test_an_attack_step_costs_a_forward_and_the_backward_to_the_images():
+    images, counter = torch.rand(4, 1, 8, 8, requires_grad=True), FlopCount()
+    net = conv_net()
+    with counter:
+        torch.autograd.grad(net(images).sum(), images)
+    assert counter.total == 4 * 2 * (CONV + LINEAR)
+    with counter, torch.no_grad():
+        net(images)
+    assert counter.total == 4 * 3 * (CONV + LINEAR)
+
+
+def test_counting_changes_no_bit():
+    net, images = conv_net(), torch.rand(4, 1, 8, 8)
+    plain = torch.autograd.grad(net(images).sum(), list(net.parameters()))
+    with FlopCount():
+        counted = torch.autograd.grad(net(images).sum(), list(net.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(plain, counted, strict=True))

@@ -1,0 +1,117 @@
+"""Members in training, as a method's update sees them: thin nets, a recipe, one batch."""
+
+from dataclasses import replace
+from typing import Any
+
+import tiny
+import torch
+from nets import TINY
+from torch import Tensor, nn
+
+from pipeline.contracts.maker import Maker
+from pipeline.contracts.recipe import Recipe
+from pipeline.contracts.training import Batch, Training
+from pipeline.core.draws import Draws
+from pipeline.core.ensemble import combine
+from pipeline.core.layers import Net
+from pipeline.loading import registry
+from pipeline.methods.aute import Aute
+from pipeline.plan.params.entries import Entries
+
+ENTRIES = Entries(tiny.params())
+NAMES = list(ENTRIES.params["methods"])
+BOTH = {"combine": "mean_prob"}
+
+
+def method_of(entry: str, **changed: Any) -> Any:
+    method = registry.build("methods", ENTRIES.method(entry, tiny.SETTING)[0].spec)
+    return replace(method, **changed)
+
+
+def recipe_of(entry: str, **changed: Any) -> Recipe:
+    return Recipe(**{**ENTRIES.method(entry, tiny.SETTING)[1], **changed})
+
+
+def attack_of(entry: str) -> Any:
+    name = ENTRIES.method(entry, tiny.SETTING)[1]["attack"]
+    found = ENTRIES.attack(name, ENTRIES.stand_in("cifar10")[1])
+    return registry.build("attacks", found.spec) if found else None
+
+
+def training_of(entry: str, method: Any, members: int, **recipe: Any) -> Training:
+    """Fresh thin nets in training mode, with the entry's recipe and attack."""
+
+    def network() -> Net:
+        return TINY.build(classes=10, channels=1, size=8, mean=[0.4], std=[0.25])
+
+    make = Maker(0, network, {"teacher_arch": network})
+    nets, assistants = method.build(make, members), method.assist(make)
+    for net in [*nets, *assistants]:
+        net.train()
+    training = Training(
+        members=nets,
+        ensemble=combine(method.combine, nets),
+        recipe=recipe_of(entry, **recipe),
+        attack=attack_of(entry),
+        classes=10,
+        assistants=assistants,
+        epoch=3,
+    )
+    training.optimisers = method.setup(training)
+    return training
+
+
+def batch_of(count: int = 8, seed: int = 0) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.rand(count, 1, 8, 8, generator=generator)
+    labels = torch.randint(10, (count,), generator=generator)
+    return Batch(images, labels, Draws(seed, torch.arange(count)))
+
+
+def train_steps(method: Any, training: Training, steps: int = 3) -> list[dict[str, Tensor]]:
+    """Weights and buffers of the members after some batches."""
+    for step in range(steps):
+        method.step(training, batch_of(seed=step))
+    return states(training)
+
+
+def states(training: Training) -> list[dict[str, Tensor]]:
+    return [{k: v.clone() for k, v in m.state_dict().items()} for m in training.members]
+
+
+def assert_same(a: list[dict[str, Tensor]], b: list[dict[str, Tensor]]) -> None:
+    for one, other in zip(a, b, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def differ(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return any(not torch.equal(a[name], b[name]) for name in a)
+
+
+# the cards' example: clean and adversarial logits of two images
+Z = torch.tensor([[2.0, 0, -1], [0.5, 1.5, 0]], dtype=torch.float64)
+A = torch.tensor([[1.0, 0.5, 0], [0, 1, 1.2]], dtype=torch.float64)
+LABELS = torch.tensor([0, 1])
+
+
+class Given(nn.Module):
+    """Logits that are its own parameter, float64."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits.to(torch.float64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.logits
+
+
+def aute_losses(
+    method: Aute, members: list[Tensor], labels: Tensor, index: int = 0, epoch: int = 120
+) -> tuple[Tensor, list[Given]]:
+    """Losses of member `index` when the members' logits are given."""
+    nets = [Given(logits) for logits in members]
+    training = training_of("aute", method, 1)
+    training.members, training.epoch = list(nets), epoch
+    images = torch.zeros(len(labels), 1, 2, 2)
+    batch = Batch(images, labels, Draws(0, torch.arange(len(labels))))
+    return method.loss(training, index, batch, images), nets

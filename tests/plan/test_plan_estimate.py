@@ -1,0 +1,161 @@
+"""What a run or record costs, against a count by hand and against torch's own counter."""
+
+import copy
+
+import pytest
+import torch
+from projects import published, tiny_params
+
+from pipeline.core.cost import count_macs
+from pipeline.loading import registry
+from pipeline.plan import Plan
+from pipeline.plan.estimate import (
+    PROCESS,
+    describe,
+    forward_macs,
+    passes,
+    record_flops,
+    run_flops,
+    seconds,
+)
+
+PLAN = Plan(published())
+
+
+@pytest.mark.parametrize("name", list(published()["archs"]))
+def test_stated_macs_are_those_of_the_net(name):
+    arch = registry.build("archs", PLAN.entries.resolve("archs", name).spec)
+    with torch.device("meta"):
+        net = arch.build(classes=10, channels=3, size=32, mean=[0.0] * 3, std=[1.0] * 3)
+    resources, archs = PLAN.entries.section("resources"), PLAN.entries.section("archs")
+    while name not in resources:
+        name = archs[name]["base"]
+    assert resources[name]["macs"] == count_macs(net, 3, 32)
+
+
+def test_every_data_set_states_its_images():
+    assert set(PLAN.entries.section("datasets")) <= set(PLAN.entries.section("resources"))
+
+
+@pytest.mark.parametrize(
+    "fields, wanted",
+    [
+        ({"eps": 0.1}, 2),
+        ({"steps": 10, "restarts": 1}, 20),
+        ({"steps": 50, "restarts": 5}, 500),
+        ({"steps": 100, "restarts": 1, "targets": 0, "eot": 1}, 200),
+        ({"steps": 100, "restarts": 2, "targets": 9, "eot": 20}, 72000),
+        ({"queries": 5000, "restarts": 1}, 5000),
+        ({"steps": 100, "targets": 9, "restarts": 1, "eot": 1, "queries": 5000}, 6800),
+    ],
+)
+def test_passes_are_two_a_gradient_step_and_one_a_query(fields, wanted):
+    assert passes(fields) == wanted
+
+
+def tiny_plan(**changes):
+    params = copy.deepcopy(tiny_params())
+    params["archs"]["tiny"] = {"base": "resnet8"}
+    params["tables"]["table1"]["members"] = [3]
+    params["tables"]["table1"] |= changes
+    return Plan(params)
+
+
+def of(artifacts, entry):
+    return next(a for a in artifacts if a.entry == entry)
+
+
+def test_a_trainings_flops_are_counted_as_by_hand():
+    plan = tiny_plan(rows=["trades", "aute", "standard"])
+    runs = plan.graph.runs.values()
+    image = 2 * 12501632 * 8**2 // 32**2  # FLOPs of one forward at 8x8
+    assert run_flops(plan, of(runs, "trades")) == 64 * 2 * (2 * 1 + 3) * image
+    attack = of(runs, "aute").spec["attack"]["fields"]["steps"]
+    assert run_flops(plan, of(runs, "aute")) == 64 * 2 * 3 * (2 * attack + 3) * image
+    assert run_flops(plan, of(runs, "standard")) == 64 * 2 * 3 * image
+
+
+def test_networks_that_train_along_and_particles_are_counted():
+    """Three teachers craft 20 steps on their own particle; the student learns clean images."""
+    plan = tiny_plan(rows=["at_aka", "at_aka_literal", "at_aka_own_input", "cat_aka"])
+    runs = plan.graph.runs.values()
+    image = 2 * 12501632 * 8**2 // 32**2
+    teacher = 2 * plan.entries.section("resources")["wrn34_10"]["macs"] * 8**2 // 32**2
+    steps = of(runs, "at_aka").spec["method"]["fields"]["steps"]
+    epochs = 64 * 2
+    clean = run_flops(plan, of(runs, "at_aka"))
+    assert clean == epochs * (3 * image + 3 * (2 * steps + 3) * teacher)
+    every = run_flops(plan, of(runs, "at_aka_literal"))  # each at every particle
+    assert every == epochs * (3 * image + 3 * (3 * 2 * steps + 3) * teacher)
+    assert run_flops(plan, of(runs, "at_aka_own_input")) - clean == epochs * 2 * steps * image
+    assert run_flops(plan, of(runs, "cat_aka")) == epochs * 3 * (2 * steps + 3) * image
+
+
+def test_an_average_that_chooses_its_epoch_makes_and_judges_every_one():
+    params = copy.deepcopy(tiny_params())
+    params["tables"]["table1"]["rows"] = ["trades", "wa", "wa_best"]
+    params["averages"]["wa_best"]["start"] = 1
+    plan = Plan(params)
+    runs = plan.graph.runs.values()
+    once, forward = run_flops(plan, of(runs, "wa")), forward_macs(plan, of(runs, "wa"))
+    steps = of(runs, "trades").spec["validation_attack"]["fields"]["steps"]
+    judged = 180 * 2 * steps * 2 * forward
+    assert run_flops(plan, of(runs, "wa_best")) == 2 * (once + judged)
+
+
+def test_training_images_are_those_left_after_the_held_out_ones():
+    params = copy.deepcopy(tiny_params())
+    params["scales"]["demo"]["recipe"]["train_images"] = 0
+    plan = Plan(params)
+    run = of(plan.graph.runs.values(), "trades")
+    assert run_flops(plan, run) == (1797 - 720 - 180) * 2 * 5 * 2 * forward_macs(plan, run)
+
+
+@pytest.mark.parametrize("bn_data, images", [("kept", 0), ("clean", 1), ("adversarial", 3)])
+def test_an_average_costs_its_pass_over_the_training_images(bn_data, images):
+    params = copy.deepcopy(tiny_params())
+    params["averages"]["wa"]["bn_data"] = bn_data
+    plan = Plan(params)
+    run = of(plan.graph.runs.values(), "wa")
+    assert run_flops(plan, run) == 64 * images * 2 * forward_macs(plan, run)
+
+
+def test_an_evaluations_flops_are_counted_as_by_hand():
+    plan = tiny_plan(rows=["trades", "aute"])
+    image = 2 * 12501632 * 8**2 // 32**2
+    for record in plan.graph.records.values():  # three members, one step of FGSM
+        assert record_flops(plan, record) == 20 * 2 * 3 * image
+
+
+def test_seconds_are_flops_at_the_scales_speed_and_a_start_of_every_process():
+    plan = tiny_plan()
+    runs = list(plan.graph.runs.values())
+    flops = sum(run_flops(plan, run) for run in runs)
+    found = seconds(plan, runs)
+    assert found == pytest.approx(len(runs) * PROCESS + flops / (plan.entries.gflops * 1e9))
+    assert plan.entries.gflops == published()["scales"]["demo"]["gflops"]
+    assert Plan(published() | {"scale": "paper"}).entries.gflops == 20000
+
+
+def test_an_arch_without_macs_makes_the_estimate_unknown():
+    params = published()
+    del params["resources"]["resnet20"], params["resources"]["resnet8"]
+    plan = Plan(params)
+    run = of(plan.graph.runs.values(), "trades")
+    assert run_flops(plan, run) is None and seconds(plan, [run]) is None
+    assert "unknown" in describe(None)
+
+
+@pytest.mark.parametrize(
+    "found, words",
+    [
+        (0, "0 seconds"),
+        (89.6, "90 seconds"),
+        (90, "2 minutes"),
+        (5399, "90 minutes"),
+        (5400, "1.5 hours"),
+        (360000, "100.0 hours"),
+    ],
+)
+def test_an_estimate_is_said_in_words(found, words):
+    assert describe(found) == words

@@ -1,0 +1,126 @@
+import io
+import sys
+
+import pytest
+from official import (
+    full_disk,
+    md5,
+    one_line,
+    serving,
+    sha256,
+    tree,
+)
+
+from pipeline.raw.fetch import fetch
+
+BODY = bytes(range(256)) * 4000  # about four reads
+CHECKSUMS = {"sha256": sha256(BODY), "md5": md5(BODY)}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with serving() as server:
+        server.files = {"/file.bin": BODY}
+        yield server
+
+
+def test_a_file_is_fetched_whole(server, tmp_path):
+    fetch([f"{server.url}/file.bin"], tmp_path / "file.bin", CHECKSUMS)
+    assert tree(tmp_path) == {"file.bin": BODY}
+
+
+def test_a_partial_file_goes_on_from_its_last_byte(server, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(BODY[:5000])
+    fetch([f"{server.url}/file.bin"], tmp_path / "file.bin", CHECKSUMS)
+    assert server.asked == [("/file.bin", "bytes=5000-")]
+    assert tree(tmp_path) == {"file.bin": BODY}
+
+
+def test_a_complete_partial_file_needs_no_server(server, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(BODY)
+    fetch([f"{server.url}/file.bin"], tmp_path / "file.bin", CHECKSUMS)
+    assert server.asked == []
+    assert tree(tmp_path) == {"file.bin": BODY}
+
+
+def test_a_server_without_ranges_sends_all_again(server, tmp_path):
+    server.ranges = False
+    (tmp_path / "file.bin.part").write_bytes(BODY[:5000])
+    fetch([f"{server.url}/file.bin"], tmp_path / "file.bin", CHECKSUMS)
+    assert tree(tmp_path) == {"file.bin": BODY}
+
+
+def test_a_partial_file_that_is_too_long_starts_anew(server, tmp_path):
+    (tmp_path / "file.bin.part").write_bytes(BODY + b"more")
+    fetch([f"{server.url}/file.bin"], tmp_path / "file.bin", CHECKSUMS)
+    assert tree(tmp_path) == {"file.bin": BODY}
+
+
+def test_a_cut_connection_is_taken_up_where_it_broke(server, tmp_path):
+    server.cuts = [300_000, 400_000]
+    fetch([f"{server.url}/file.bin"], tmp_path / "file.bin", CHECKSUMS)
+    offsets = [asked for _, asked in server.asked]
+    assert offsets == [None, "bytes=300000-", "bytes=700000-"]
+    assert tree(tmp_path) == {"file.bin": BODY}
+
+
+def test_cuts_without_progress_end_in_one_line_and_keep_what_arrived(server, tmp_path):
+    server.ranges, server.cuts = False, [300_000, 300_000]
+    target = tmp_path / "file.bin"
+    with one_line(target, "cut after 300000 of 1024000 bytes", "mirror", "run the same command"):
+        fetch([f"{server.url}/file.bin"], target, CHECKSUMS)
+    assert tree(tmp_path) == {"file.bin.part": BODY[:300_000]}
+    server.ranges = True
+    fetch([f"{server.url}/file.bin"], target, CHECKSUMS)
+    assert server.asked[-1] == ("/file.bin", "bytes=300000-")
+    assert tree(tmp_path) == {"file.bin": BODY}
+
+
+def test_no_connection_is_one_line_that_names_the_mirror(tmp_path):
+    with serving() as gone:
+        url = f"{gone.url}/file.bin"
+    (tmp_path / "file.bin.part").write_bytes(BODY[:5000])
+    with one_line(tmp_path / "file.bin", url, "refused", "ROBUST_MIRROR"):
+        fetch([url], tmp_path / "file.bin", CHECKSUMS)
+    assert tree(tmp_path) == {"file.bin.part": BODY[:5000]}
+
+
+def test_the_second_address_serves_when_the_first_does_not(server, tmp_path):
+    fetch([f"{server.url}/gone", f"{server.url}/file.bin"], tmp_path / "file.bin", CHECKSUMS)
+    assert tree(tmp_path) == {"file.bin": BODY}
+
+
+def test_a_wrong_checksum_names_both_and_keeps_the_file_aside(server, tmp_path):
+    page = b"<html>moved</html>"
+    server.files["/file.bin"] = page
+    target = tmp_path / "file.bin"
+    with one_line(target, CHECKSUMS["sha256"], sha256(page), "file.bin.bad", "again"):
+        fetch([f"{server.url}/file.bin"], target, CHECKSUMS)
+    assert tree(tmp_path) == {"file.bin.bad": page}
+    server.files["/file.bin"] = BODY
+    fetch([f"{server.url}/file.bin"], target, CHECKSUMS)
+    assert tree(tmp_path) == {"file.bin.bad": page, "file.bin": BODY}
+
+
+def test_a_full_disk_is_one_line_and_the_rest_follows_later(server, tmp_path):
+    target = tmp_path / "file.bin"
+    with full_disk(600_000), one_line("file.bin.part", "File too large", "free space"):
+        fetch([f"{server.url}/file.bin"], target, CHECKSUMS)
+    kept = (tmp_path / "file.bin.part").stat().st_size
+    assert 0 < kept <= 600_000
+    fetch([f"{server.url}/file.bin"], target, CHECKSUMS)
+    assert server.asked[-1] == ("/file.bin", f"bytes={kept}-")
+    assert tree(tmp_path) == {"file.bin": BODY}
+
+
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress_is_one_line_on_a_terminal_and_quiet_elsewhere(server, tmp_path, monkeypatch):
+    for screen, shown in ((Screen(), "\rfile.bin: 1.0 of 1.0 MB (100 %)\n"), (io.StringIO(), "")):
+        monkeypatch.setattr(sys, "stderr", screen)
+        fetch([f"{server.url}/file.bin"], tmp_path / "file.bin", CHECKSUMS)
+        assert screen.getvalue().endswith(shown) and screen.getvalue().count("\n") == bool(shown)

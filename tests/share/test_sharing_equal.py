@@ -1,0 +1,91 @@
+"""`python -m pipeline.plan --equal`: a refactoring keeps its identity when its bytes agree."""
+
+import json
+
+import pytest
+import sharing_lab as lab
+import sharing_origin as home
+import yaml
+
+from pipeline.share.micro import params_for
+
+pytestmark = pytest.mark.sharing
+EQUAL = "pipeline/share/equal.json"
+# what ends a file, so that a name for the result is a refactoring; and what changes the result
+CASES = {
+    "methods/standard": ("return found", "return 2 * found"),
+    "attacks/fgsm": ("return found", "return (found + images) / 2"),
+    "averages/last": ("return found", "return 2 * found"),
+    "archs/small_cnn": ("else 1", "else 2"),
+    "datasets/digits": ("np.rint", "np.floor"),
+}
+FILES = {
+    "methods/standard": {"best.safetensors", "weights.safetensors"},
+    "attacks/fgsm": {"micro"},
+    "averages/last": {"best.safetensors", "weights.safetensors"},
+    "archs/small_cnn": {"best.safetensors", "weights.safetensors"},
+    "datasets/digits": {"test.safetensors", "train.safetensors", "validation.safetensors"},
+}
+
+
+def replace(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def name_the_result(path):
+    """Give the last method's result a name: other code, the same bytes."""
+    text = path.read_text()
+    start = text.rindex("        return ")
+    body = text[start:].partition("\n\n")[0].rstrip("\n")
+    named = body.replace("        return ", "        found = ", 1) + "\n        return found"
+    path.write_text(text.replace(body, named, 1))
+
+
+def code(clone, component):
+    """The identity that the clone's plan gives a component."""
+    kind, _, name = component.partition("/")
+    text = f"from pipeline.plan import schema; print(schema.component({kind!r}, {name!r}).code)"
+    return lab.shell(clone, lab.PYTHON, "-c", text).text.strip()
+
+
+@pytest.mark.parametrize("component", CASES)
+def test_a_proven_refactoring_keeps_its_identity_and_an_unproven_one_does_not(component):
+    clone = home.fresh(component.replace("/", "-"))
+    path = clone / f"pipeline/{component}.py"
+    before = code(clone, component)
+    assert "nothing to prove" in lab.run(clone, "plan", "--equal", component).ok()
+    name_the_result(path)
+    assert code(clone, component) != before
+    said = lab.run(clone, "plan", "--equal", component).ok()
+    assert "agree to the byte" in said
+    assert code(clone, component) == before
+    known = json.loads((clone / EQUAL).read_text())
+    (evidence,) = known[component].values()
+    assert {n.split("/")[1] for n in evidence["results"]} == FILES[component]
+
+    replace(path, *CASES[component])
+    said = lab.run(clone, "plan", "--equal", component).fails()
+    assert "computes something else" in said and "keeps its new identity" in said
+    assert json.loads((clone / EQUAL).read_text()) == known
+    assert code(clone, component) != before
+
+
+def test_a_proven_refactoring_runs_nothing_in_snakemake():
+    clone = home.fresh("refactored")
+    name_the_result(clone / "pipeline/methods/standard.py")
+    changed = code(clone, "methods/standard")
+    assert lab.jobs(clone, home.PAPER) != {}
+    lab.git(clone, "checkout", "-q", "pipeline")
+    before = code(clone, "methods/standard")
+    name_the_result(clone / "pipeline/methods/standard.py")
+    (clone / EQUAL).write_text(json.dumps({"methods/standard": {changed: {"as": before}}}))
+    assert lab.jobs(clone, lab.TABLE, home.PAPER) == {}
+
+
+def test_archs_are_compared_on_cifar10_where_it_was_fetched():
+    params = yaml.safe_load((lab.ROOT / "params.yaml").read_text())
+    without = params_for(params, "archs", "vgg16", False)["scales"]["demo"]["stand_ins"]
+    having = params_for(params, "archs", "vgg16", True)["scales"]["demo"]["stand_ins"]
+    assert set(without) - set(having) == {"cifar10"}

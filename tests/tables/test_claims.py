@@ -1,0 +1,225 @@
+"""Published numbers: complete, consistent with their averages, and set against their prose."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+from projects import published
+
+from pipeline.claims import OURS, PAPERS, PRINTED, RELATIONS, Ours, Printed, _decide, page
+from pipeline.claims import _read as read
+from pipeline.errors import UserError
+from pipeline.plan import Plan, load_plan, workflow
+
+ROOT = Path(__file__).resolve().parents[2]
+CELLS = {  # tables of each paper: printed rows x columns, counted by eye
+    "aute": {"1": 7 * 18, "2": 7 * 18, "3": 7 * 18, "4": 9 * 5 + 8 * 2},
+    "soe": {"1": 6 * 14, "2": 5 * 14, "3": 5 * 14},
+    "at_aka": {"1": 2 * 4, "2": 4 * 9 * 4, "3": 8 * 4, "4": 4 * 6 * 5, "5": 4 * 5 * 4},
+    "red": {"1": 12 * 8, "2": 6 * 7, "3": 4 * 5},
+    "meat": {"1": 12 * 12, "2": 6 * 5},
+}
+
+
+def rows(paper: str) -> list[dict[str, str]]:
+    with (ROOT / "data" / "reported" / f"{paper}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_cell_of_every_table_is_typed_once(paper):
+    found = rows(paper)
+    for table, count in CELLS[paper].items():
+        cells = [(r["row"], r["column"]) for r in found if r["table"] == table]
+        assert len(cells) == count and len(set(cells)) == count, table
+    assert {r["table"] for r in found} == set(CELLS[paper])
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_every_reported_entry_exists_or_is_planned(paper):
+    plan = load_plan(ROOT / "params.yaml")
+    known = {*plan.graph.kinds, *plan.entries.params["planned"]}
+    unknown = {r["entry"] for r in rows(paper)} - known - {""}
+    assert unknown == set()
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_printed_averages_are_the_means_of_their_rows(paper, monkeypatch):
+    """A wrong digit typed anywhere in AUTE's tables shows here."""
+    monkeypatch.chdir(ROOT)
+    assert Printed().averages(paper) == []
+
+
+def test_a_wrong_digit_is_found_by_its_average(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    printed = Printed()
+    for row in printed._rows["aute"]:
+        if (row["table"], row["row"], row["column"]) == ("2", "AUTE", "VggNet-16 MIM"):
+            row["value"] = "59.9"
+    ((name, stated, mean),) = printed.averages("aute")
+    assert name == "Table 2, AUTE VggNet-16" and stated == 58.8 and mean == pytest.approx(58.875)
+
+
+def test_prose_that_its_own_table_contradicts_is_said_so(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    printed = Printed()
+    found = {
+        c["sentence"]: printed.verdict(c) for c in read(Path("data/claims/printed.csv"), PRINTED)
+    }
+    assert found["3 members surpass the runner-up AROW by 3.5"] == ("contradicted", "3.00")
+    assert found["8 members surpass AROW by 3.9 against PGD-100"] == ("contradicted", "2.80")
+    assert found["CIFAR-100: the last gains 12.86"] == ("holds", "12.86")
+    assert found["RED gains more than 25 under AutoAttack"] == ("contradicted", "14.35")
+    assert found["CIFAR-10: MEAT has the best PGD-20: against IDBH with WA"][0] == "contradicted"
+    similar = "similar results (SoE is the best from 0.01 on)"
+    assert found[f"{similar}: ADP at 0.01"] == ("contradicted", "-1.10")
+    assert found[f"{similar}: MoRE at 0.01"] == ("contradicted", "-0.60")
+    superior = "for all others but OnePixel our methods are more robust"
+    assert found[f"{superior}: RED under Square"] == ("holds", "1.93")
+    assert found[f"{superior}: PS-RED under Square"] == ("contradicted", "-5.91")
+    assert found["HAT has the best clean accuracy of the baselines (3 members)"] == (
+        "holds",
+        "0.60",
+    )
+
+
+@pytest.mark.parametrize(
+    ("relation", "stated", "holds"),
+    [
+        ("is", "3.0", True),
+        ("is", "3.1", False),
+        ("at_least", "2.9", True),
+        ("at_most", "2.9", False),
+    ]
+    + [("about", "3.4", True), ("about", "3.6", False)],
+)
+def test_relations_mean_what_they_say(relation, stated, holds, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    claim = {"paper": "aute", "relation": relation, "stated": stated}
+    claim |= {"left": "1|AUTE|3 members Avg", "right": "1|AROW|3 members Avg"}
+    assert (Printed().verdict(claim)[0] == "holds") == holds
+
+
+def test_a_side_may_be_a_difference_or_the_best_of_several(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    value = Printed()._value
+    assert value("aute", "1|AUTE|3 members Avg") == 54.6
+    gain = value("aute", "2|AUTE|VggNet-16 Avg minus 1|AUTE|3 members Avg")
+    assert gain == pytest.approx(58.8 - 54.6)
+    both = "1|AUTE|3 members Avg; 1|AROW|3 members Avg"
+    assert (value("aute", f"max {both}"), value("aute", f"min {both}")) == (54.6, 51.6)
+
+
+@pytest.mark.parametrize(
+    "relation, points, low, high, verdict",
+    [
+        ("above", 0, 0.1, 2, "agrees"),
+        ("above", 0, -1, 2, "cannot tell at this scale"),
+        ("above", 0, 0, 0, "cannot tell at this scale"),
+        ("above", 0, -2, -0.1, "does not"),
+        ("above", 3, 1, 2, "does not"),
+        ("at_least", 0, 0, 1, "agrees"),
+        ("at_least", 0, -1, 1, "cannot tell at this scale"),
+        ("within", 2, -2, 1, "agrees"),
+        ("within", 2, -3, 1, "cannot tell at this scale"),
+        ("within", 2, 2.1, 5, "does not"),
+        ("within", 2, -9, -3, "does not"),
+    ],
+)
+def test_an_interval_decides_or_does_not(relation, points, low, high, verdict):
+    assert _decide(relation, points, low, high) == verdict
+
+
+def test_verdicts_are_those_of_the_records(tmp_path, monkeypatch):
+    """Rows by their words, another column of the same row, a difference of two rows, a cost."""
+    found = tiny.table_of(["standard", "pgd_at", "pgd_at_single", "to_come"])
+    plan = tiny.place(tmp_path, monkeypatch, found)
+    tiny.made(plan, ["standard", "pgd_at", "pgd_at_single"])
+    ours = Ours(plan)
+    rows = {row.label: row.verdicts for row in ours._tabulation("table1").rows}
+
+    def ask(better, worse, column="pgd10", relation="above", points="0", table="table1"):
+        claim = {"table": table, "column": column, "better": better, "worse": worse}
+        return ours.verdict({**claim, "relation": relation, "points": points})
+
+    difference = 100 * float(np.mean(rows["pgd_at"]["pgd10"][0] - rows["standard"]["pgd10"][0]))
+    assert ask("pgd_at", "standard cifar10 x1")[1].startswith(f"{difference:+.1f} [")
+    assert ask("pgd_at", "pgd_at", "clean | pgd10", "at_least")[0] == "agrees"
+    assert ask("pgd_at", "pgd_at - pgd_at", "clean")[0] == "agrees"
+    costs = {row.label: row.costs.get("train_flops") for row in ours._tabulation("table1").rows}
+    saved = 100 * (1 - costs["standard"] / costs["pgd_at"])
+    assert ask("standard", "pgd_at", "train_flops") == ("agrees", f"{saved:.1f} % saved")
+    assert ask("pgd_at", "standard", "train_flops")[0] == "does not"
+    assert ask("standard", "pgd_at", "parameters") == ("not in the table at this scale", "")
+    assert ask("standard", "to_come") == ("planned", "")
+    assert ask("standard", "pgd_at x8") == ("not in the table at this scale", "")
+    assert ask("standard", "pgd_at", table="no_such") == ("not in the table at this scale", "")
+    assert ask("standard", "pgd_at", "mim50") == ("not in the table at this scale", "")
+    with pytest.raises(UserError, match="'cifar10' fits several rows of table1: say more"):
+        ask("standard", "cifar10")
+    with pytest.raises(UserError, match="no relation 'is'"):
+        ask("standard", "pgd_at", relation="is")
+
+
+def test_an_unknown_cell_or_relation_is_refused_by_name(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    claim = {"paper": "aute", "relation": "is", "stated": "1", "left": "1|NONE|Clean", "right": ""}
+    with pytest.raises(UserError, match=r"aute.csv has no cell 1\|NONE\|Clean"):
+        Printed().verdict(claim)
+    claim |= {"left": "1|AUTE|3 members Avg", "relation": "more"}
+    with pytest.raises(UserError, match="no relation 'more'"):
+        Printed().verdict(claim)
+
+
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_every_claim_names_tables_columns_and_at_paper_scale_rows_that_exist(monkeypatch, scale):
+    monkeypatch.chdir(ROOT)
+    plan = Plan(published() | {"scale": scale})
+    ours = Ours(plan)
+    for claim in read(Path("data/claims/ours.csv"), OURS):
+        tables, columns = (claim[k].split(" | ") for k in ("table", "column"))
+        for table in tables:
+            assert set(columns) & set(plan.table(table).columns), claim
+        assert set(columns) <= {c for t in tables for c in plan.table(t).columns}, claim
+        assert claim["relation"] in RELATIONS and float(claim["points"]) >= 0
+        if scale == "paper":
+            assert ours.verdict(claim)[0] in ("planned", "not built"), claim
+
+
+@pytest.mark.parametrize("name, columns", [("ours", OURS), ("printed", PRINTED)])
+def test_no_sentence_stands_twice(name, columns):
+    found = [(c["paper"], c["sentence"]) for c in read(ROOT / f"data/claims/{name}.csv", columns)]
+    assert len(found) == len(set(found))
+
+
+def test_rows_without_records_are_not_judged(monkeypatch, tmp_path):
+    for folder in ("data/reported", "data/claims"):
+        target = tmp_path / folder
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(ROOT / folder)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    plan = load_plan()
+    ours = Ours(plan)
+    claim = {"table": "table1", "column": "core_worst", "better": "aute", "worse": "pgd_at"}
+    claim |= {"relation": "above", "points": "0"}
+    assert ours.verdict(claim) == ("not built", "")
+    assert ours.verdict({**claim, "better": "no such row"}) == (
+        "not in the table at this scale",
+        "",
+    )
+    assert "contradicted" in page(plan) and "not built" in page(plan)
+
+
+def test_every_stale_target_has_its_mark_before_the_graph_is_built(monkeypatch, tmp_path):
+    """Snakemake lists a folder once: a mark made for the second stale table came too late."""
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    plan = load_plan()
+    workflow.mark_targets(plan)
+    marks = {p.name for p in Path("work/plans").iterdir()}
+    assert marks == {f"{t.name}-{t.digest}" for t in plan.targets.values()}
+    for name, target in plan.targets.items():
+        assert workflow.target_input(plan, name, str) == f"work/plans/{name}-{target.digest}"

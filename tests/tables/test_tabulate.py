@@ -1,0 +1,239 @@
+"""Tables from records: rows and what is missing, flags, references, published numbers."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plain
+import pytest
+import tiny
+from pytest import MonkeyPatch
+
+from pipeline import tabulate
+from pipeline.core import metrics
+from pipeline.errors import UserError
+from pipeline.plan import Plan
+from pipeline.plan.workflow import is_current
+from pipeline.store.files import sha256_of
+from pipeline.store.records import pack, read_arrays
+from pipeline.tables.reported import Reported
+from pipeline.tables.rows import Tabulation
+
+ROWS = ["standard", "pgd_at_single", "wa", "trades", "to_come"]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> Path:
+    """A folder in which the first three rows have their records."""
+    folder = tmp_path_factory.mktemp("table")
+    with MonkeyPatch.context() as patch:
+        tiny.made(tiny.place(folder, patch, tiny.table_of(ROWS)), ROWS[:3])
+    return folder
+
+
+def entered(built: Path, folder: Path, monkeypatch: MonkeyPatch, asked: dict[str, Any]) -> Plan:
+    shutil.copytree(built, folder / "copy", symlinks=True)
+    monkeypatch.chdir(folder / "copy")
+    return Plan(asked)
+
+
+@pytest.fixture
+def full(built, tmp_path, monkeypatch) -> Plan:
+    """A table of which nothing is missing."""
+    return entered(built, tmp_path, monkeypatch, tiny.table_of(ROWS[:3]))
+
+
+@pytest.fixture
+def gappy(built, tmp_path, monkeypatch) -> Plan:
+    """A table of which records are missing."""
+    return entered(built, tmp_path, monkeypatch, tiny.table_of(ROWS))
+
+
+# ---- rows
+
+
+def test_a_table_says_what_its_records_say(full):
+    frame, details, text = tiny.tabulated(full)
+    assert list(frame.index) == ROWS[:3] and set(frame["status"]) == {"done"}
+    for cell in full.table("table1").cells:
+        arrays = {s: read_arrays(r.path) for s, r in cell.records.items()}
+        pgd = arrays["unified"]["pgd10/right"]
+        fgsm = arrays["core"]["fgsm/right"]
+        both = np.minimum(fgsm, arrays["adaptive"]["normalised_margin_pgd/right"])
+        means = [arrays["core"]["clean/right"], pgd, fgsm, both]
+        columns = ["clean", "pgd10", "core_worst", "adaptive_worst"]
+        expected = [float(m.mean()) for m in means]
+        assert frame.loc[cell.row, columns].tolist() == pytest.approx(expected, abs=1e-6)
+        found = details["rows"][cell.row]["pgd10"]
+        assert (found["low"], found["high"]) == metrics.wilson(float(pgd.mean()), 30)
+        assert found["n"] == 30 and found["seeds"] == 1 and found["std"] is None
+        half = 50 * (found["high"] - found["low"])
+        assert f"{100 * found['mean']:.1f} ± {half:.1f}" in text
+    flops = {c: json.loads((full.run(r).folder / "run.json").read_text()) for c, r in runs_of(full)}
+    assert frame.loc["wa", "train_flops"] == flops["wa"]["flops"] + flops["pgd_at_single"]["flops"]
+    assert "digits standing in for cifar10, tiny standing in for resnet20" in text
+    assert "normalised_margin_pgd steps 3; training epochs 2, " in text
+
+
+def test_a_table_says_what_its_attacks_spent(full):
+    _, details, text = tiny.tabulated(full)
+    cell = next(c for c in full.table("table1").cells if c.row == "wa")
+    arrays = {s: read_arrays(r.path) for s, r in cell.records.items()}
+    core = arrays["core"]["fgsm/work"]
+    both = core + arrays["adaptive"]["normalised_margin_pgd/work"]
+    found = details["rows"]["wa"]
+    for column, work in (("core_worst", core), ("adaptive_worst", both)):
+        spent = [found[column][key] for key in ("forwards", "backwards")]
+        assert spent == pytest.approx(work / 30, abs=0.01) and min(spent) > 0
+    assert "backwards" not in found["clean"]
+    behind = text.split("Gradient evaluations an image behind adaptive_worst: ")[1]
+    assert f"wa {both[1] / 30:.0f}" in behind.split(".\n")[0].split(", ")
+
+
+def runs_of(plan: Plan) -> list[tuple[str, str]]:
+    cells = plan.table("table1").cells
+    return [(c.row, c.victim.elements[0].run) for c in cells if c.victim]
+
+
+def test_rows_are_paired_with_the_reference_of_as_many_members(full):
+    _, details, text = tiny.tabulated(full)
+    assert "against" not in details["rows"]["pgd_at_single"]["core_worst"]
+    for row in ("standard", "wa"):
+        found = details["rows"][row]["core_worst"]["against"]
+        assert found["row"] == "pgd_at_single" and found["low"] <= found["difference"]
+        means = [details["rows"][r]["core_worst"]["mean"] for r in (row, "pgd_at_single")]
+        assert found["difference"] == pytest.approx(means[0] - means[1], abs=1e-6)
+        assert f"{100 * found['difference']:+.1f} [" in text
+
+
+def test_a_table_repeats_byte_for_byte_and_carries_its_receipt(full):
+    table = full.table("table1")
+    tiny.tabulated(full)
+    paths = [table.path.with_suffix(s) for s in (".csv", ".md", ".json", ".png")] + [table.metrics]
+    before = [sha256_of(p) for p in paths]
+    assert is_current(table)
+    tiny.tabulated(full)
+    assert [sha256_of(p) for p in paths] == before
+    numbers = json.loads(table.metrics.read_text())
+    assert set(numbers["wa"]) == {"clean", "pgd10", "core_worst", "adaptive_worst"}
+    assert all(0 <= v <= 100 for row in numbers.values() for v in row.values())
+
+
+def test_seeds_become_mean_deviation_and_one_row(built, tmp_path, monkeypatch):
+    asked = tiny.table_of(["standard"])
+    asked["scales"]["demo"]["seeds"] = [0, 1]
+    plan = entered(built, tmp_path, monkeypatch, asked)
+    tiny.made(plan, ["standard"])
+    frame, details, _ = tiny.tabulated(plan)
+    assert list(frame.index) == ["standard"]
+    cells = plan.table("table1").cells
+    vectors = [read_arrays(c.records["unified"].path)["pgd10/right"] for c in cells]
+    means, found = [float(v.mean()) for v in vectors], details["rows"]["standard"]["pgd10"]
+    assert found["mean"] == pytest.approx(np.mean(means)) and found["seeds"] == 2
+    assert found["std"] == pytest.approx(np.std(means, ddof=1))
+    assert frame.loc["standard", "pgd10_std"] == pytest.approx(found["std"], abs=1e-6)
+    assert (found["low"], found["high"]) == metrics.interval(vectors)
+
+
+def test_a_matching_number_is_printed_in_brackets(full, monkeypatch):
+    monkeypatch.setattr(Reported, "value", lambda self, cell, column: 0.5)
+    table = full.table("table1")
+    tabulation = Tabulation(full, table, False)
+    details = tabulation.details()
+    assert "(50.0)" in tabulate.markdown(tabulation, details)
+    assert set(tabulation.frame(details)["pgd10_published"]) == {0.5}
+
+
+# ---- what is missing
+
+
+def log(plan: Plan, row: str, text: str) -> None:
+    (cell,) = [c for c in plan.table("table1").cells if c.row == row]
+    (run,) = [plan.run(e.run) for e in cell.victim.elements]
+    path = Path("logs") / run.stage / f"{run.id}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize("text, status", [
+    (None, "not built"),
+    ("trades: 1/2 loss 2.3\n", "running"),
+    ("trades: 1/2 loss 2.3\nerror: the loss is nan\n", "failed"),
+    ("Traceback (most recent call last):\n", "failed"),
+])  # fmt: skip
+def test_missing_rows_say_what_they_are(gappy, text, status):
+    if text is not None:
+        log(gappy, "trades", text)
+    frame, details, shown = tiny.tabulated(gappy, partial=True)
+    assert frame["status"].tolist() == ["done"] * 3 + [status, "planned"]
+    assert details["rows"]["trades"] == {**details["rows"]["trades"], "status": status}
+    assert f"| trades | {status} |" in shown and "| to_come | planned |" in shown
+    assert frame.loc["trades", "pgd10"] == "" and not is_current(gappy.table("table1"))
+
+
+def test_a_table_with_missing_records_is_refused_unless_partial(gappy):
+    text = plain.dump(gappy.entries.params)
+    Path("params.yaml").write_text(text)
+    with pytest.raises(UserError, match="is missing; run snakemake, or add --partial"):
+        tabulate.main(["results/table1.csv"])
+    assert not Path("results/table1.csv").exists()
+    tabulate.main(["results/table1.csv", "--partial"])
+    assert Path("results/table1.csv").is_file()
+
+
+def test_archs_that_differ_by_data_set_are_named_with_what_stands_for_them(tmp_path, monkeypatch):
+    """A mapping by data set was read as a list of archs: AUTE Table 3 and RED Table 1 failed."""
+    found = tiny.table_of(["pgd_at"], datasets=["cifar10", "mnist"])
+    found["tables"]["table1"]["archs"] = {"cifar10": ["resnet20"], "mnist": ["resnet8"]}
+    plan = tiny.place(tmp_path, monkeypatch, found)
+    _, details, shown = tiny.tabulated(plan, partial=True)
+    assert "tiny standing in for resnet20" in shown and "digits standing in for mnist" in shown
+    assert list(details["rows"]) == ["pgd_at cifar10", "pgd_at mnist"]
+
+
+def test_a_table_that_does_not_exist_is_refused(full):
+    with pytest.raises(UserError, match=r"no table 'table9' \(nearest: table1\)"):
+        tabulate.main(["results/table9.csv"])
+
+
+# ---- records that do not belong
+
+
+def altered(plan: Plan, row: str, suite: str, **changed: Any) -> Path:
+    """Rewrite a record with other contents; keys of its meta are changed by name."""
+    (cell,) = [c for c in plan.table("table1").cells if c.row == row]
+    path = cell.records[suite].path
+    arrays = read_arrays(path)
+    said = {**json.loads(str(arrays["meta"])), **changed.pop("meta", {})}
+    path.write_bytes(pack({**arrays, "meta": np.array(json.dumps(said)), **changed}))
+    return path
+
+
+def test_a_record_of_another_plan_is_refused(full):
+    path = altered(full, "wa", "core", meta={"spec": {}})
+    with pytest.raises(UserError, match=f"{path}: is of another plan"):
+        tiny.tabulated(full)
+    path.write_bytes(pack({"a": np.arange(3)}))
+    with pytest.raises(UserError, match=f"{path}: is of another plan"):
+        tiny.tabulated(full)
+
+
+def test_records_that_saw_different_weights_are_refused(full):
+    path = altered(full, "wa", "core", meta={"weights": {"run": "0"}})
+    with pytest.raises(UserError, match=f"{path}: saw other weights than .*delete both"):
+        tiny.tabulated(full)
+
+
+def test_a_record_whose_images_left_their_ball_fails_the_table(full):
+    path = altered(full, "wa", "core", **{"fgsm/linf": np.full(30, 0.9, np.float32)})
+    with pytest.raises(UserError, match=f"{path}: fgsm left its ball"):
+        tiny.tabulated(full)
+
+
+def test_the_adaptive_worst_case_contains_the_core_one(full):
+    altered(full, "wa", "core", **{"fgsm/right": np.zeros(30, np.float32)})
+    frame, _, _ = tiny.tabulated(full)
+    assert frame.loc["wa", ["core_worst", "adaptive_worst"]].tolist() == [0, 0]
+    assert frame.loc["wa", "clean"] > 0

@@ -1,0 +1,117 @@
+"""Trainings that are interrupted end in the bytes of those that are not."""
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+
+from pipeline import train
+from pipeline.errors import Interrupted
+from pipeline.job.signals import StopRequest
+from pipeline.plan import Plan, Run
+from pipeline.training.trainer import Trainer
+
+EMA = {"ema_decay": 0.9, "ema_start": 1}
+
+
+def fit(plan: Plan, run: Run, *stops: int) -> None:
+    """Train, interrupted by SIGTERM after these numbers of batches."""
+    for stop in stops:
+        trainer = Trainer(plan, run, tiny.CPU, None)
+        trainer.method = tiny.StopAfter(trainer.method, stop)
+        with pytest.raises(Interrupted, match=run.id):
+            trainer.fit()
+        assert not run.folder.exists()
+    train.train(plan, run, tiny.CPU, None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row, members, recipe", [
+    ("pgd_at", 1, {}),
+    ("pgd_at", 1, EMA),
+    ("pgd_at", 1, {**EMA, "ema_buffers": "averaged", "select": "lowest_train_loss"}),
+    ("aute", 3, {}),
+])  # fmt: skip
+def test_an_interrupted_training_ends_in_the_same_bytes(
+    tmp_path, monkeypatch, row, members, recipe
+):
+    found = []
+    for name, stops in (("whole", ()), ("parts", (1, 2, 4))):  # in epochs 1, 1 and 2
+        plan = tiny.place(tmp_path / name, monkeypatch, tiny.changed(**recipe))
+        run = tiny.one_run(plan, row, members)
+        fit(plan, run, *stops)
+        found.append(tiny.sums(run))
+        assert not Path("work/runs", run.id).exists()
+    assert found[0] == found[1]
+
+
+def test_dropout_repeats_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    found = []
+    for name, stops in (("whole", ()), ("again", ()), ("parts", (1, 2))):
+        asked = tiny.changed(epochs=2)
+        asked["scales"]["demo"]["archs"] = {"resnet20": "small_cnn"}
+        plan = tiny.place(tmp_path / name, monkeypatch, asked)
+        torch.manual_seed(len(found))  # whatever the process drew before
+        run = tiny.one_run(plan, "standard")
+        fit(plan, run, *stops)
+        found.append(tiny.sums(run))
+    assert found[0] == found[1] == found[2]
+
+
+def start(run: Run) -> "subprocess.Popen[str]":
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(tiny.command(run), **pipes, env=tiny.environment())
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_change_no_byte_and_sigterm_exits_with_75(tmp_path, monkeypatch):
+    asked = tiny.changed(epochs=16, **EMA)
+    asked["tables"]["table1"]["rows"] = ["pgd_at_single"]
+    plan = tiny.place(tmp_path / "whole", monkeypatch, asked)
+    run = tiny.one_run(plan, "pgd_at")
+    fit(plan, run)
+    expected = tiny.sums(run)
+
+    tiny.place(tmp_path / "parts", monkeypatch, asked)
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
+        process = start(run)
+        assert process.stdout is not None and process.stdout.readline()  # an epoch has ended
+        time.sleep(random.uniform(0, 0.1))
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == (75 if number == signal.SIGTERM else -number)
+        if number == signal.SIGTERM:
+            assert errors.startswith(f"stopped: {run.id}: saved in epoch")
+        assert not run.folder.exists()
+    last = start(run)
+    last.communicate(timeout=60)
+    assert last.returncode == 0 and tiny.sums(run) == expected
+
+
+def test_other_work_before_it_does_not_change_a_training(tmp_path, monkeypatch):
+    found = []
+    for name, before in (("alone", ()), ("late", ("standard", "trades"))):
+        plan = tiny.place(tmp_path / name, monkeypatch, tiny.changed(epochs=1))
+        for row in before:
+            tiny.trained(plan, row)
+        torch.manual_seed(len(before))
+        (run,) = tiny.trained(plan, "pgd_at")
+        found.append(tiny.sums(run))
+    assert found[0] == found[1]
+
+
+def test_a_second_sigterm_waits_for_the_saving_a_second_ctrl_c_does_not():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopRequest() as stop:
+        assert not stop.requested
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)  # as SLURM does when it preempts
+        assert stop.requested
+        signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
