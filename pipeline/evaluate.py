@@ -28,7 +28,7 @@ from pipeline.loading import models, sets
 from pipeline.loading.images import Split, load_split
 from pipeline.loading.subset import subset
 from pipeline.plan import Plan, Record, frozen, load_plan
-from pipeline.plan.params.schema import digest
+from pipeline.plan.params.words import digest
 from pipeline.store.files import write_atomic
 from pipeline.store.lease import check_held, hold
 from pipeline.store.records import Arrays, pack, read_arrays

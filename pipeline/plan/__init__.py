@@ -22,8 +22,9 @@ from pipeline.plan.graph.artifacts import (
 )
 from pipeline.plan.graph.audit import audit
 from pipeline.plan.graph.graph import Graph
-from pipeline.plan.params import schema, values
+from pipeline.plan.params import values
 from pipeline.plan.params.entries import Dataset, Entries
+from pipeline.plan.params.words import nearest
 
 T = TypeVar("T")
 
@@ -110,7 +111,7 @@ class Plan:
 
     def _find(self, known: dict[str, T], name: str, what: str) -> T:
         if name not in known:
-            hint = schema.nearest(name, known)
+            hint = nearest(name, known)
             raise UserError(
                 f"params.yaml (scale {self.scale}): no {what} {name!r}{hint}; "
                 "see `python -m pipeline.plan`"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan.params.schema import digest
+from pipeline.plan.params.words import digest
 from pipeline.raw.receipt import NAME as RECEIPT
 from pipeline.raw.receipt import check_receipt
 from pipeline.store import manifest

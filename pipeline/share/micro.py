@@ -6,6 +6,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.plan.params import schema, values
 from pipeline.plan.params.values import Entry
+from pipeline.plan.params.words import nearest
 
 CUT = {"epochs": 6, "batch_size": 32, "train_images": 320, "validate_every": 3}
 TABLE: Entry = {
@@ -32,7 +33,7 @@ def entries_of(params: Entry, kind: str, name: str) -> list[str]:
     section = values.section(params, kind)
     found = [e for e in section if values.inherit(section, kind, e)[0] == name]
     if not found:
-        hint = schema.nearest(name, schema.available(kind))
+        hint = nearest(name, schema.available(kind))
         raise UserError(f"params.yaml: {kind}: no entry uses {name}{hint}; nothing to prove")
     return found
 

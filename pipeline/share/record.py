@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.errors import UserError
 from pipeline.job.report import report
 from pipeline.plan import Plan, load_plan
-from pipeline.plan.params.schema import digest
+from pipeline.plan.params.words import digest
 from pipeline.plan.state import is_current
 from pipeline.plan.workflow import stages
 from pipeline.raw.receipt import summed

@@ -21,7 +21,7 @@ from pipeline.job.report import report
 from pipeline.plan import Plan, Table, load_plan
 from pipeline.plan.graph.artifacts import Cell
 from pipeline.plan.graph.column_names import accuracies
-from pipeline.plan.params import schema
+from pipeline.plan.params.words import nearest
 from pipeline.tables.columns import Columns
 
 
@@ -115,7 +115,7 @@ def _column(plan: Plan, table: Table, name: str) -> str:
     plain = {shown: column for column, shown in columns.shown.items()}.get(name, name)
     known = {*accuracies(plan.entries, entry, [plain]), *columns.made}
     if plain not in known:
-        raise UserError(f"{table.path} has no accuracy {name!r}{schema.nearest(name, known)}")
+        raise UserError(f"{table.path} has no accuracy {name!r}{nearest(name, known)}")
     return plain
 
 
@@ -140,7 +140,7 @@ def _elsewhere(plan: Plan, table: Table, name: str) -> Cell:
             asked = [plan.graph.record(cell.victim, s, cell.setting, images) for s in table.suites]
             return replace(cell, records={record.suite: record for record in asked})
     rows = {c.row for c in table.cells}
-    raise UserError(f"{table.path} has no row {name!r}{schema.nearest(name, rows)}")
+    raise UserError(f"{table.path} has no row {name!r}{nearest(name, rows)}")
 
 
 def text(found: dict[str, Any], a: str, b: str, column: str) -> str:

@@ -20,7 +20,7 @@ from pipeline.loading import models, sets
 from pipeline.loading.images import load_split
 from pipeline.loading.subset import subset
 from pipeline.plan import Plan, Record, load_plan
-from pipeline.plan.params import schema
+from pipeline.plan.params.words import nearest
 from pipeline.store.files import save_safetensors
 from pipeline.store.records import Arrays, meta, read_arrays
 
@@ -29,7 +29,7 @@ def images(plan: Plan, record: Record, name: str, where: torch.device) -> tuple[
     """The adversarial images of one attack, clean where it had no success, and the record."""
     attacks = dict(record.attacks)
     if name not in attacks:
-        raise UserError(f"{record.id}: has no attack {name!r}{schema.nearest(name, attacks)}")
+        raise UserError(f"{record.id}: has no attack {name!r}{nearest(name, attacks)}")
     arrays = read_arrays(record.path)
     if meta(arrays)["weights"] != sets.weights_of(plan, record.victim):
         raise UserError(f"{record.path}: saw other weights than those here; pull or evaluate again")

@@ -20,7 +20,7 @@ from pipeline.loading import models, registry
 from pipeline.loading.images import Split, load_split
 from pipeline.loading.subset import subset
 from pipeline.plan import load_plan
-from pipeline.plan.params import schema
+from pipeline.plan.params.words import nearest
 
 
 def matrix(
@@ -72,7 +72,7 @@ def main(argv: list[str] | None) -> None:
     record = plan.record(args.record.removeprefix("results/records/").removesuffix(".npz"))
     attacks = dict(record.attacks)
     if args.attack not in attacks or "set" in attacks[args.attack]:
-        hint = schema.nearest(args.attack, attacks)
+        hint = nearest(args.attack, attacks)
         raise UserError(f"{record.id}: has no attack {args.attack!r} to make{hint}")
     where = device.select(plan.entries.device, plan.entries.threads)
     split = load_split(record.victim.dataset, record.split, where)

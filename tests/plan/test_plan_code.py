@@ -4,7 +4,8 @@ import ast
 
 import pytest
 
-from pipeline.plan.params.schema import code_hash, digest
+from pipeline.plan.params.schema import code_hash
+from pipeline.plan.params.words import digest
 
 SOURCE = '''
 """A data set file as a component may be."""

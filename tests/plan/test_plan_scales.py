@@ -8,10 +8,10 @@ import pytest
 from projects import published
 
 from pipeline.plan import Plan, workflow
-from pipeline.plan.params import schema
 from pipeline.plan.params.entries import Setting
 from pipeline.plan.params.schema import component
 from pipeline.plan.params.values import fraction
+from pipeline.plan.params.words import digest
 
 SCALES = list(published()["scales"])
 
@@ -254,4 +254,4 @@ def test_specs_are_plain_json():
     specs = [r.spec for r in [*plan.graph.runs.values(), *plan.graph.records.values()]]
     for spec in [*specs, *(t.spec for t in plan.tables.values())]:
         text = json.dumps(spec, allow_nan=False)
-        assert schema.digest(json.loads(text)) == schema.digest(spec)
+        assert digest(json.loads(text)) == digest(spec)

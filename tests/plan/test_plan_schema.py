@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.plan.params import schema
-from pipeline.plan.params.schema import available, class_fields, component, nearest
+from pipeline.plan.params.schema import available, class_fields, component
+from pipeline.plan.params.words import nearest
 
 
 @pytest.fixture

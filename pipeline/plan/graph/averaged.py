@@ -8,8 +8,8 @@ from pipeline.errors import UserError
 from pipeline.plan.graph.artifacts import Run
 from pipeline.plan.params import checks, values
 from pipeline.plan.params.entries import Resolved, Setting
-from pipeline.plan.params.schema import digest
 from pipeline.plan.params.values import Entry
+from pipeline.plan.params.words import digest
 
 if TYPE_CHECKING:
     from pipeline.plan.graph.graph import Graph

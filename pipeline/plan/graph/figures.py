@@ -16,8 +16,9 @@ from pipeline.plan.graph.artifacts import Cell, Figure, tail
 from pipeline.plan.graph.graph import Graph
 from pipeline.plan.params import checks, schema, values
 from pipeline.plan.params.entries import Entries, Resolved
-from pipeline.plan.params.schema import ROOT, digest
+from pipeline.plan.params.schema import ROOT
 from pipeline.plan.params.values import Entry
+from pipeline.plan.params.words import digest, nearest
 
 # where: one value each of what the table varies (dataset, arch, members, seed, an axis)
 KEYS = ("title", "kind", "table", "rows", "suites", "where")
@@ -98,9 +99,7 @@ def _only(table: Entry, key: str, value: Any, where: str) -> list[Any]:
     varied = [k for k in table if k not in tables.KEYS] + ["members", *PLURAL.values()]
     if plural not in varied or key in PLURAL.values():
         known = ["dataset", "arch", "members", "seed", *(k for k in varied if k in table)]
-        raise UserError(
-            f"params.yaml: {where}: no such part of a table{schema.nearest(key, known)}"
-        )
+        raise UserError(f"params.yaml: {where}: no such part of a table{nearest(key, known)}")
     found = [p for d in table["datasets"] for p in tables.points(table, plural, d)]
     if value not in found:
         listed = ", ".join(dict.fromkeys(map(str, found)))

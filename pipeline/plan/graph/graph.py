@@ -17,10 +17,10 @@ from pipeline.plan.graph.artifacts import (
     Victim,
     tail,
 )
-from pipeline.plan.params import checks, schema, values
+from pipeline.plan.params import checks, values
 from pipeline.plan.params.entries import ROWS, Entries, Resolved, Setting
-from pipeline.plan.params.schema import digest
 from pipeline.plan.params.values import Entry
+from pipeline.plan.params.words import digest, nearest
 
 __all__ = ["Cell", "Element", "Graph", "Record", "Run", "Table", "TransferSet", "Victim"]
 
@@ -54,7 +54,7 @@ class Graph:
     def kind(self, name: str, where: str = "tables") -> str:
         """The section a row's name stands in."""
         if not isinstance(name, str) or name not in self.kinds:
-            hint = schema.nearest(name, self.kinds)
+            hint = nearest(name, self.kinds)
             raise UserError(f"params.yaml: {where}: {name!r} is no victim, average or method{hint}")
         return self.kinds[name]
 

@@ -9,8 +9,8 @@ from pipeline.errors import UserError
 from pipeline.plan.graph.artifacts import Record, TransferSet, Victim, tail
 from pipeline.plan.params import checks, values
 from pipeline.plan.params.entries import Entries, Setting
-from pipeline.plan.params.schema import digest
 from pipeline.plan.params.values import Entry
+from pipeline.plan.params.words import digest
 
 if TYPE_CHECKING:
     from pipeline.plan.graph.graph import Graph

@@ -14,8 +14,9 @@ from pipeline.plan.graph.artifacts import Cell, Table, tail
 from pipeline.plan.graph.graph import Graph
 from pipeline.plan.params import checks, schema, values
 from pipeline.plan.params.entries import Entries, Setting
-from pipeline.plan.params.schema import ROOT, digest
+from pipeline.plan.params.schema import ROOT
 from pipeline.plan.params.values import Entry
+from pipeline.plan.params.words import digest
 
 KEYS = (
     "title",

@@ -5,8 +5,8 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.plan.params import values
-from pipeline.plan.params.schema import nearest
 from pipeline.plan.params.values import Entry
+from pipeline.plan.params.words import nearest
 
 CHECKPOINTS = ("last", "best")
 COMBINATIONS = ("mean_prob", "mean_logit", "vote", "max_conf", "random_one", "random_each")

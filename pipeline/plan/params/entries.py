@@ -9,8 +9,8 @@ from pipeline.errors import UserError
 from pipeline.plan.params import checks, schema, values
 from pipeline.plan.params.checks import MOST_MEMBERS
 from pipeline.plan.params.scale import Scale
-from pipeline.plan.params.schema import digest
 from pipeline.plan.params.values import Entry
+from pipeline.plan.params.words import digest, nearest
 
 STAGES = ("prepare", "train", "average", "transfer", "evaluate", "tabulate", "figure")
 SECTIONS = (
@@ -105,7 +105,7 @@ class Entries(Scale):
     def __init__(self, params: Entry) -> None:
         for key in params:
             if key not in SECTIONS:
-                hint = schema.nearest(key, SECTIONS)
+                hint = nearest(key, SECTIONS)
                 raise UserError(f"params.yaml: {key}: no such section{hint}")
         super().__init__(params)
         self.core = self._core()

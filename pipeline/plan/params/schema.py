@@ -6,16 +6,15 @@ in params.yaml must have.
 """
 
 import ast
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.plan.params.words import digest, nearest
 
 ROOT = Path(__file__).resolve().parents[3]
 EQUAL = "pipeline/share/equal.json"  # code proven equal to older code
@@ -32,18 +31,6 @@ class Component:
     name: str
     types: dict[str, str]
     code: str
-
-
-def digest(value: Any, length: int = 10) -> str:
-    """First `length` hex digits of sha256 over canonical JSON."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
-
-
-def nearest(name: str, names: Any) -> str:
-    """` (nearest: x)` for an error message, or the empty string."""
-    close = get_close_matches(str(name), [str(n) for n in names], n=1, cutoff=0.5)
-    return f" (nearest: {close[0]})" if close else ""
 
 
 def available(kind: str, root: Path = ROOT) -> list[str]:

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan.params.schema import nearest
+from pipeline.plan.params.words import nearest
 
 Entry = dict[str, Any]
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # safe in file names and in a shell
