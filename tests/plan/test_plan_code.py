@@ -10,7 +10,7 @@ from pipeline.plan.params.words import digest
 SOURCE = '''
 """A data set file as a component may be."""
 import gzip
-from pipeline.losses import cross_entropy as ce
+from pipeline.core.losses import cross_entropy as ce
 LEVELS, SHIFT = 16, 0.5
 MIRRORS = ["https://example.org"]
 
