@@ -73,6 +73,11 @@ def js_divergence(p_logits: Tensor, q_logits: Tensor, temperature: float) -> Ten
     return (to_p + to_q) / 2
 
 
+def true_probability(logits: Tensor, labels: Tensor) -> Tensor:
+    """p_y, differentiable."""
+    return _column(_full(logits).softmax(1), labels)
+
+
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """max_{k != y} z_k - z_y: positive where the example is misclassified."""
     logits = _full(logits)

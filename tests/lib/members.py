@@ -115,3 +115,26 @@ def aute_losses(
     images = torch.zeros(len(labels), 1, 2, 2)
     batch = Batch(images, labels, Draws(0, torch.arange(len(labels))))
     return method.loss(training, index, batch, images), nets
+
+
+class Answers(nn.Module):
+    """Logits `rows[k]` on images whose every pixel is k, float64; they are its parameters."""
+
+    def __init__(self, *rows: Tensor) -> None:
+        super().__init__()
+        self.rows = nn.ParameterList(nn.Parameter(row.to(torch.float64)) for row in rows)
+
+    def forward(self, images: Tensor) -> Tensor:
+        (which,) = set(images.flatten().tolist())
+        return self.rows[int(which)]
+
+
+def losses_of(
+    method: Any, member: nn.Module, labels: Tensor = LABELS, **parents: nn.Module
+) -> Tensor:
+    """Losses [B] of a member on clean images of pixels 0 and adversarial ones of pixels 1."""
+    clean = torch.zeros(len(labels), 1, 2, 2, dtype=torch.float64)
+    training = training_of("standard", method_of("standard"), 1)
+    training.members, training.parents = [member], parents
+    batch = Batch(clean, labels, Draws(0, torch.arange(len(labels))))
+    return method.loss(training, 0, batch, clean + 1)
