@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, HERE)
 
-from pipeline.cluster import master
+from pipeline.cluster import master, patience
 from pipeline.errors import UserError
 from pipeline.cluster import resources as requested
 from pipeline.plan import frozen, load_plan, workflow as jobs
@@ -42,6 +42,7 @@ onstart:
     try:
         guard.check_jobs(PLAN, workflow.dag.needrun_jobs())
         master.begin(FINGERPRINT)
+        patience.attach(workflow.scheduler._executor)
         master.look_once_a_job(
             workflow.scheduler, workflow.scheduling_settings.max_jobs_per_timespan
         )

@@ -16,6 +16,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from slurm_settings import REFUSAL, SETTINGS
+
 DAEMONS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scancel", "scontrol")
 START_SECONDS = 60
 
@@ -73,11 +75,31 @@ class Slurm:
         self._write_conf()
         self._run("munged", *self._munge_arguments())
         self._wait(self.socket.exists, "munged")
-        self._run("slurmctld", "-D", "-f", str(self.conf))
+        self.start_controller()
         for node in range(1, self.nodes + 1):
             (self.folder / f"spool-node{node}").mkdir()
             self._run("slurmd", "-D", "-N", f"node{node}", "-f", str(self.conf))
         self._wait(lambda: self.states().count("idle") == self.nodes, "the nodes")
+
+    def start_controller(self):
+        """slurmctld, with the state that it left."""
+        self._run("slurmctld", "-D", "-f", str(self.conf))
+        self.controller = self.processes[-1]
+
+    def kill_controller(self):
+        """End slurmctld without a word; jobs go on."""
+        self.controller.kill()
+        self.controller.wait()
+        self.processes.remove(self.controller)
+
+    def refuse(self, command, *words):
+        """Let the next calls of sacct or sbatch fail, each with its words."""
+        lines = "".join(f"{line}\n" for line in words)
+        (self.folder / f"{command}.refused").write_text(lines)
+
+    def refuses(self, command):
+        """How many more calls will fail."""
+        return len((self.folder / f"{command}.refused").read_text().splitlines())
 
     @property
     def socket(self):
@@ -123,10 +145,15 @@ class Slurm:
         ]
         (etc / "gres.conf").write_text("".join(rows))
         # the executor's job step drops SLURM_CONF before it calls srun
-        srun = self.folder / "bin" / "srun"
-        real = shutil.which("srun", path=_path())
-        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.conf} exec {real} "$@"\n')
-        srun.chmod(0o755)
+        self._wrap("srun", f"export SLURM_CONF={self.conf}")
+        for command in ("sacct", "sbatch"):
+            self._wrap(command, REFUSAL.format(words=self.folder / f"{command}.refused"))
+
+    def _wrap(self, command, before):
+        """Do something before a command, on the path that jobs and master see."""
+        path, real = self.folder / "bin" / command, shutil.which(command, path=_path())
+        path.write_text(f'#!/bin/sh\n{before}\nexec {real} "$@"\n')
+        path.chmod(0o755)
 
     def _run(self, *command):
         log = self.folder / "log" / f"{command[0]}-{len(self.processes)}.out"
@@ -206,43 +233,3 @@ class Slurm:
         wanted = [] if states == "all" else [f"--states={states}"]
         out = self.call("squeue", "--noheader", "-o", "%i|%T|%k|%N", *wanted)
         return [tuple(line.split("|")) for line in out.split("\n") if line]
-
-
-SETTINGS = """\
-ClusterName=private
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={port}
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-AuthInfo=socket={munge}
-CredType=cred/munge
-CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
-StateSaveLocation={root}/ctld
-SlurmdSpoolDir={root}/spool-%n
-SlurmctldPidFile={root}/slurmctld.pid
-SlurmdPidFile={root}/slurmd-%n.pid
-SlurmctldLogFile={root}/log/slurmctld.log
-SlurmdLogFile={root}/log/slurmd-%n.log
-PlugStackConfig={root}/etc/plugstack.conf
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-MpiDefault=none
-SwitchType=switch/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-SchedulerParameters=sched_min_interval=100000,batch_sched_delay=0,sched_interval=2,bf_interval=2
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-ReturnToService=2
-MailProg=/bin/true
-MinJobAge=3600
-KillWait=4
-OverTimeLimit=0
-SlurmdTimeout=60
-SlurmdParameters=config_overrides
-GresTypes=gpu
-AccountingStorageType=accounting_storage/none
-JobCompType=jobcomp/none
-JobAcctGatherType=jobacct_gather/none
-"""

@@ -1,0 +1,155 @@
+"""SLURM may be away, busy or forgetful: what its executor (2.8.0) lacks to go on behind that.
+
+By itself it forgets its jobs, and waits for ever, when five looks in a row get no answer; it asks
+an accounting that may not exist while slurmctld restarts; it knows no state "CANCELLED by 1000";
+it waits for ever for a job that SLURM lost; a refused submission is to it a failed job.
+"""
+
+import re
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pipeline.errors import UserError
+
+PLUGIN = "snakemake_executor_plugin_slurm"
+LOST_SECONDS = 600  # without an end or a requeue; accounting may lag by minutes
+TELL_SECONDS = 60  # without an answer, until a line says so
+BUSY_SECONDS = 30  # between two tries to submit
+# states in which SLURM either starts a job again or has forgotten it
+LIMBO = ("PREEMPTED", "NODE_FAIL", "REQUEUED", "")
+BUSY = re.compile(
+    "temporarily unable|Unable to contact|Socket timed out|MaxSubmitJob|Zero Bytes were transmitted"
+    "|Resource temporarily unavailable|Connection refused|MAX_SUBMIT"
+)
+# said of a submit limit, but also of a size that no queue takes
+LIMIT = "Job violates accounting/QOS policy"
+
+Statuses = dict[str, str]
+
+
+def attach(executor: Any) -> None:
+    """Put patience between SLURM and its executor; any other executor stays as it is.
+
+    Raises UserError where an executor is installed that this was not made for.
+    """
+    module = sys.modules[type(executor).__module__]
+    if module.__name__ == PLUGIN:
+        needed = (module, "query_job_status"), (executor, "_report_job_error_threadsafe")
+        if not all(hasattr(owner, name) for owner, name in needed):
+            raise UserError(f"{PLUGIN}: is not the version of envs/common.txt; run `make setup`")
+        Patience(executor, module)
+
+
+class Patience:
+    """Stands in for four functions of an executor, for as long as it lives."""
+
+    def __init__(
+        self, executor: Any, module: Any, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.executor, self.now = executor, now
+        self.asked: dict[str, Any] = {}  # jobs of the look that is on its way, by SLURM's id
+        self.since: dict[str, tuple[str, float]] = {}  # in limbo: state and its first moment
+        self.answered, self.told = now(), 0.0
+        self.closing = threading.Event()
+        self._query, self._check = module.query_job_status, executor.check_active_jobs
+        self._run, self._cancel = executor.run_job, executor.cancel_jobs
+        self._report = executor._report_job_error_threadsafe
+        module.query_job_status = self.query
+        executor.check_active_jobs, executor.run_job = self.check, self.run
+        executor.cancel_jobs, executor._report_job_error_threadsafe = self.cancel, self.report
+
+    # ---- looks
+
+    async def check(self, jobs: list[Any]) -> AsyncIterator[Any]:
+        """Jobs that are neither done nor failed."""
+        self.asked = {job.external_jobid: job for job in jobs}
+        async for job in self._check(jobs):
+            yield job
+        self.asked = {}
+
+    async def query(self, command: str, logger: Any) -> tuple[Statuses, float]:
+        """States by id and the seconds it took; none known where SLURM does not answer.
+
+        A job without a state is asked for again at the next look.
+        """
+        statuses, took = await self._query(command, logger)
+        if statuses is None:
+            self._tell_silence(command.split()[0])
+            return {}, 0.0
+        if self.told:
+            _say("SLURM answers again")
+        self.answered, self.told = self.now(), 0.0
+        return self._ends(statuses), took
+
+    def _tell_silence(self, command: str) -> None:
+        silent = self.now() - self.answered
+        if silent >= max(TELL_SECONDS, 2 * self.told):  # seldom, and ever more seldom
+            self.told = silent
+            _say(f"{command}: no answer for {silent:.0f} s; SLURM's jobs go on, this waits")
+
+    def _ends(self, statuses: Statuses) -> Statuses:
+        """States in one word; a job too long in limbo is over."""
+        found = {id: state.partition(" ")[0] for id, state in statuses.items()}
+        for id, job in self.asked.items():
+            state = found.get(id, "")
+            if state not in LIMBO:
+                self.since.pop(id, None)
+                continue
+            known, since = self.since.get(id, (None, 0.0))
+            if known != state:
+                self.since[id] = state, self.now()
+            elif self.now() - since > LOST_SECONDS:
+                found[id] = _outcome(job.job)
+                _say(f"SLURM job {id} is {state or 'unknown to SLURM'}: taken as {found[id]}")
+        return found
+
+    # ---- submissions
+
+    def run(self, job: Any) -> None:
+        """Submit a job, unless the master is ending; whatever goes wrong is reported."""
+        if self.closing.is_set():
+            return
+        try:
+            self._run(job)
+        except Exception as error:  # in a thread whose errors nobody reads
+            info = SimpleNamespace(job=job, external_jobid=None)
+            self._report(info, f"{type(error).__name__}: {error}")
+
+    def cancel(self, active: list[Any]) -> None:
+        """Cancel all jobs, those of a look that is on its way too, and submit no more."""
+        self.closing.set()
+        self._cancel(list((self.asked | {job.external_jobid: job for job in active}).values()))
+
+    def report(self, info: Any, message: str) -> None:
+        """Submit again, later, what a busy SLURM refused; any other refusal is a failed job."""
+        if info.external_jobid is not None or not self._is_busy(message):
+            self._report(info, message)
+            return
+        _say(f"SLURM takes no job now, tried again every {BUSY_SECONDS} s: {_reason(message)}")
+        if not self.closing.wait(BUSY_SECONDS):
+            self.executor._job_submission_executor.submit(self.run, info.job)
+
+    def _is_busy(self, message: str) -> bool:
+        """Whether the refusal is one of this moment: a limit is while own jobs fill it."""
+        own = bool(self.asked or self.executor.active_jobs)
+        return bool(BUSY.search(message)) or (own and LIMIT in message)
+
+
+def _outcome(job: Any) -> str:
+    """What became of a job that SLURM forgot: its files are whole or absent."""
+    return "COMPLETED" if all(Path(file).exists() for file in job.output) else "FAILED"
+
+
+def _reason(message: str) -> str:
+    """sbatch's own words in an executor's message."""
+    found = re.search(r"The error message was '(.*?)'\.\n", message, re.DOTALL)
+    return " ".join((found[1] if found else message).split())
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,209 @@
+"""Patience with SLURM, on the executor's own code, its commands small scripts."""
+
+import asyncio
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import snakemake_executor_plugin_slurm as plugin
+
+from pipeline.cluster import patience
+
+
+class Limiter:
+    async def __aenter__(self):
+        pass
+
+    async def __aexit__(self, *_):
+        pass
+
+
+class Executor:
+    """What check_active_jobs uses of an executor; what it reports is noted."""
+
+    __module__ = plugin.__name__
+    check_active_jobs = plugin.Executor.check_active_jobs
+    get_status_command = plugin.Executor.get_status_command
+
+    def __init__(self):
+        settings = SimpleNamespace(
+            status_attempts=1,
+            status_command="squeue",
+            init_seconds_before_status_checks=1,
+            keep_successful_logs=True,
+            requeue=True,
+        )
+        self.workflow = SimpleNamespace(executor_settings=settings)
+        self.logger, self.status_rate_limiter = logging.getLogger("test"), Limiter()
+        self.run_uuid, self.active_jobs, self._preemption_warning = "run", [], False
+        self._status_query_calls = self._status_query_failures = 0
+        self._status_query_total_seconds = self._status_query_max_seconds = 0.0
+        self._status_query_min_seconds, self._status_query_cycle_rows = None, []
+        self.next_seconds_between_status_checks, self._failed_nodes = 1, set()
+        self.done, self.failed, self.submitted, self.cancelled = [], [], [], []
+        self.refusals = []
+        self._job_submission_executor = ThreadPoolExecutor(1)
+
+    def report_job_success(self, info):
+        self.done.append(info.external_jobid)
+
+    def report_job_error(self, info, msg, aux_logs=()):
+        self.failed.append(info.external_jobid)
+
+    def run_job(self, job):
+        if self.refusals:
+            info = SimpleNamespace(job=job, external_jobid=None)
+            self._report_job_error_threadsafe(info, SBATCH.format(self.refusals.pop(0)))
+        else:
+            self.submitted.append(job)
+
+    def cancel_jobs(self, jobs):
+        self.cancelled = [job.external_jobid for job in jobs]
+
+    def _report_job_error_threadsafe(self, info, message):
+        self.failed.append(message)
+
+
+SBATCH = "SLURM sbatch failed. The error message was '{}'.\n    sbatch call:\n        sbatch\n"
+
+
+class Lab:
+    """An executor with patience, a clock, and scripts in the place of SLURM's commands."""
+
+    def __init__(self, folder, monkeypatch):
+        self.folder, self.time = folder, 0.0
+        monkeypatch.setenv("PATH", str(folder), prepend=":")
+        monkeypatch.setattr(plugin, "query_job_status", plugin.query_job_status)  # restored
+        self.script("scontrol", "echo 'MinJobAge = 3600 sec'")
+        self.executor = Executor()
+        self.patience = patience.Patience(self.executor, plugin, lambda: self.time)
+
+    def script(self, name, text):
+        (self.folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (self.folder / name).chmod(0o755)
+
+    def look(self, *jobs):
+        """Ids of the jobs that are still active after a look."""
+
+        async def ask():
+            return [job.external_jobid async for job in self.executor.check_active_jobs(jobs)]
+
+        return asyncio.run(ask())
+
+
+def job(id, *output):
+    return SimpleNamespace(external_jobid=id, aux={}, job=SimpleNamespace(output=output))
+
+
+@pytest.fixture
+def lab(tmp_path, monkeypatch):
+    return Lab(tmp_path, monkeypatch)
+
+
+def test_without_patience_an_executor_forgets_its_jobs(lab):
+    """The fault of 2.8.0; when this fails, patience may go."""
+    lab.script("squeue", "exit 1")
+    lab.executor.check_active_jobs = lab.patience._check
+    plugin.query_job_status = lab.patience._query
+    assert lab.look(job("1")) == [] and not lab.executor.done and not lab.executor.failed
+
+
+def test_a_mute_squeue_loses_no_job_and_is_told_of(lab, capsys):
+    lab.script("squeue", "exit 1")
+    for lab.time in (10, 70, 80, 200):
+        assert lab.look(job("1")) == ["1"]
+    lab.script("squeue", "echo '1|COMPLETED'")
+    assert lab.look(job("1")) == [] and lab.executor.done == ["1"]
+    told = capsys.readouterr().err.splitlines()
+    assert told == [
+        "squeue: no answer for 70 s; SLURM's jobs go on, this waits",
+        "squeue: no answer for 200 s; SLURM's jobs go on, this waits",
+        "SLURM answers again",
+    ]
+
+
+def test_without_slurmctld_no_accounting_is_needed(lab):
+    lab.script("scontrol", "exit 1")  # so that MinJobAge is not known, and sacct asked
+    lab.script("sacct", "echo Slurm accounting storage is disabled >&2; exit 1")
+    lab.script("squeue", "exit 1")
+    assert lab.look(job("1")) == ["1"]
+
+
+def test_a_job_that_slurm_forgot_is_over_in_time(lab, tmp_path):
+    lab.script("squeue", "echo '3|RUNNING'")
+    (tmp_path / "made").touch()
+    jobs = job("1", tmp_path / "made"), job("2", tmp_path / "made", tmp_path / "absent"), job("3")
+    for lab.time in (0, patience.LOST_SECONDS):
+        assert lab.look(*jobs) == ["1", "2", "3"]
+    lab.time += 1
+    assert lab.look(*jobs) == ["3"]
+    assert lab.executor.done == ["1"] and lab.executor.failed == ["2"]
+
+
+def test_a_preempted_job_that_is_not_requeued_is_over_and_one_that_is_goes_on(lab):
+    jobs = job("1", Path("absent")), job("2", Path("absent"))
+    for lab.time, second in ((0, "PREEMPTED"), (300, "RUNNING"), (601, "PREEMPTED")):
+        lab.script("squeue", f"echo '1|PREEMPTED'; echo '2|{second}'")
+        active = lab.look(*jobs)
+    assert active == ["2"] and lab.executor.failed == ["1"]
+
+
+def test_a_cancelled_job_of_the_accounting_is_over(lab):
+    lab.script("squeue", "echo '1|CANCELLED by 1000'")
+    assert lab.look(job("1")) == [] and lab.executor.failed == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "active", "waits"),
+    [
+        ("sbatch: error: Slurm temporarily unable to accept job", [], True),
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job", [], True),
+        ("Batch job submission failed: Unable to contact slurm controller", [], True),
+        ("sbatch: error: " + patience.LIMIT, ["1"], True),
+        ("sbatch: error: " + patience.LIMIT, [], False),
+        ("sbatch: error: invalid partition specified: gpuu", ["1"], False),
+    ],
+)
+def test_a_busy_slurm_is_waited_out_and_a_wrong_request_is_not(
+    lab, monkeypatch, capsys, words, active, waits
+):
+    monkeypatch.setattr(patience, "BUSY_SECONDS", 0.01)
+    lab.executor.refusals, lab.executor.active_jobs = [words] * 2, active
+    done = threading.Event()
+    monkeypatch.setattr(lab.executor, "submitted", SimpleNamespace(append=lambda _: done.set()))
+    lab.executor.run_job("job")
+    assert done.wait(5 if waits else 0) == waits
+    assert len(lab.executor.failed) == (0 if waits else 1)
+    first = words.splitlines()[0]
+    assert (first in capsys.readouterr().err) == waits
+
+
+def test_a_master_that_ends_submits_no_more_and_cancels_what_it_was_asking_about(lab):
+    async def interrupted():
+        async for _ in lab.executor.check_active_jobs([job("1"), job("2")]):
+            lab.executor.cancel_jobs([job("2"), job("3")])
+
+    lab.script("squeue", "echo '1|RUNNING'")
+    asyncio.run(interrupted())
+    assert lab.executor.cancelled == ["1", "2", "3"]
+    lab.executor.run_job("job")
+    assert lab.executor.submitted == []
+
+
+def test_a_submission_that_ends_in_a_trace_is_a_failed_job(lab, monkeypatch):
+    def broken(_):
+        raise AttributeError("no attribute rule")
+
+    monkeypatch.setattr(lab.patience, "_run", broken)
+    lab.executor.run_job("group")
+    assert lab.executor.failed == ["AttributeError: no attribute rule"]
+
+
+def test_another_executor_stays_as_it_is():
+    local = SimpleNamespace(check_active_jobs=nullcontext)
+    patience.attach(local)
+    assert local.check_active_jobs is nullcontext
