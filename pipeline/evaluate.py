@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.core import cost
+from pipeline.core import flops
 from pipeline.core.ensemble import Combination, Scaled
 from pipeline.errors import Interrupted
 from pipeline.evaluation import latency
@@ -25,8 +25,7 @@ from pipeline.job.progress import Progress
 from pipeline.job.report import report
 from pipeline.job.signals import StopRequest
 from pipeline.loading import models, sets
-from pipeline.loading.images import Split, load_split
-from pipeline.loading.subset import subset
+from pipeline.loading.images import Split, load_split, subset
 from pipeline.plan import Plan, Record, frozen, load_plan
 from pipeline.plan.params.words import digest
 from pipeline.store.files import write_atomic
@@ -138,14 +137,14 @@ def _clean(evaluation: Evaluation) -> Arrays:
 def _cost(plan: Plan, record: Record, victim: Combination, split: Split) -> dict[str, int]:
     """Parameters, MACs of one query, and FLOPs of training, parents and trajectories included."""
     channels, size = split.images.shape[1:3]
-    flops = models.inherited_flops([plan.run(e.run).folder for e in record.victim.elements])
+    trained = models.inherited_flops([plan.run(e.run).folder for e in record.victim.elements])
     members = [m.member if isinstance(m, Scaled) else m for m in victim.members]
-    macs = [cost.count_macs(m, channels, size) for m in members]
+    macs = [flops.count_macs(m, channels, size) for m in members]
     return {
         "members": len(members),
-        "parameters": sum(cost.count_parameters(m) for m in members),
+        "parameters": sum(flops.count_parameters(m) for m in members),
         "inference_macs": sum(macs) // (len(macs) if victim.random else 1),
-        "train_flops": sum(flops.values()),
+        "train_flops": sum(trained.values()),
     }
 
 

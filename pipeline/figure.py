@@ -8,13 +8,20 @@ import json
 from typing import Any
 
 import pandas as pd
+import torch
 
 from pipeline.errors import UserError
-from pipeline.figures import _exhibits as exhibits
+from pipeline.evaluation.verdicts import Evaluation
+from pipeline.figures._exhibit import Loaded, Recorded
+from pipeline.flags.evidence import Attack, Evidence, read
 from pipeline.job import device
 from pipeline.job.report import report
-from pipeline.loading import registry
+from pipeline.loading import models, registry
+from pipeline.loading.images import load_split, subset
 from pipeline.plan import Figure, Plan, load_plan
+from pipeline.plan.graph.artifacts import Cell
+from pipeline.plan.graph.labels import label
+from pipeline.plan.params import values
 from pipeline.plan.state import is_current
 from pipeline.store.files import write_atomic
 from pipeline.store.lease import check_held, hold
@@ -27,8 +34,58 @@ def numbers(plan: Plan, figure: Figure) -> tuple[Any, pd.DataFrame]:
         raise UserError(f"params.yaml: figures.{figure.name}: every row is planned; none to draw")
     kind = registry.build("figures", figure.kind)
     if figure.reads_weights:
-        return kind, kind.numbers(exhibits.loaded(plan, figure, where))
-    return kind, kind.numbers(exhibits.recorded(plan, figure))
+        return kind, kind.numbers(loaded(plan, figure, where))
+    return kind, kind.numbers(recorded(plan, figure))
+
+
+def recorded(plan: Plan, figure: Figure) -> list[Recorded]:
+    """Every cell of a figure that has records."""
+    return [_recorded(plan, figure, cell) for cell in figure.cells if cell.victim]
+
+
+def _recorded(plan: Plan, figure: Figure, cell: Cell) -> Recorded:
+    along = str(figure.kind["fields"].get("along", ""))
+    found = Evidence([(read(r), list(r.attacks)) for r in cell.records.values()])
+    clean = {k.removeprefix("clean/"): v for k, v in found.clean.items() if k.startswith("clean/")}
+    attacks = {"clean": Attack("clean", {"component": "clean", "fields": {}}, clean)}
+    for attack in found.everything():
+        attacks[attack.name] = _crafted_by(plan, attack)
+    settings = {k: _resolved(plan, cell, k, v) for k, v in cell.setting.overrides}
+    return Recorded(label(cell, figure.cells, without=along), settings, attacks)
+
+
+def _crafted_by(plan: Plan, attack: Attack) -> Attack:
+    """An attack of a transfer set as what crafted the set."""
+    if "set" not in attack.spec:
+        return attack
+    made = plan.set(attack.spec["set"])
+    spec = {**made.attack, "surrogate": made.surrogate.entry}
+    return Attack(attack.name, spec, attack.arrays)
+
+
+def _resolved(plan: Plan, cell: Cell, axis: str, stated: object) -> float:
+    """The value of an axis in the cell's run: an epoch is the scale's, a radius the paper's."""
+    assert cell.victim is not None
+    spec = plan.run(cell.victim.elements[0].run).spec
+    parts = [spec[key]["fields"] for key in ("average", "method") if key in spec]
+    for part in [*parts, spec.get("recipe", {})]:
+        if axis in part:
+            return float(part[axis])
+    return float(values.fraction(stated, f"params.yaml: tables: {axis}"))
+
+
+def loaded(plan: Plan, figure: Figure, where: torch.device) -> list[Loaded]:
+    """Every cell's victim, on as many of its test images as the figure's field `images` says."""
+    found = []
+    for cell, specs in zip(figure.cells, figure.attacks, strict=True):
+        if cell.victim is None:
+            continue
+        split = load_split(cell.victim.dataset, "test", where)
+        victim = models.load_victim(plan, cell.victim, split, where)
+        rows = subset(figure.pool, len(split))[: figure.kind["fields"].get("images", figure.pool)]
+        evaluation = Evaluation(victim, split, rows)
+        found.append(Loaded(label(cell, figure.cells), evaluation, specs))
+    return found
 
 
 def caption(plan: Plan, figure: Figure) -> str:

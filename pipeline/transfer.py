@@ -15,10 +15,9 @@ from pipeline.evaluation.verdicts import BATCH
 from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models
-from pipeline.loading.images import load_split
+from pipeline.loading.images import load_split, subset
 from pipeline.loading.registry import build
 from pipeline.loading.sets import weights_of
-from pipeline.loading.subset import subset
 from pipeline.plan import Plan, TransferSet, load_plan
 from pipeline.store.files import save_safetensors
 from pipeline.store.lease import check_held, hold

@@ -2,23 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from pipeline.contracts.attack import Attack
 from pipeline.contracts.recipe import Recipe
 from pipeline.core.batchnorm import attack_mode
 from pipeline.core.draws import Draws
 from pipeline.core.ensemble import Combination
-
-
-class Attack(Protocol):
-    """Settings in the object, model in the call; result in the eps ball and in [0, 1]."""
-
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
-        """Adversarial images, detached, of the shape of `images`."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,12 @@
-"""FLOPs of whatever runs inside a context: convolutions and matrix products, backwards too."""
+"""What a net costs: operations of whatever runs in a context, parameters, multiply-adds."""
 
+import copy
 from typing import Any
 
+import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 
 class FlopCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -24,3 +27,32 @@ class FlopCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=result)
         return result
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable and frozen parameters; buffers are not counted."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def count_macs(module: nn.Module, channels: int, size: int) -> int:
+    """Multiply-adds of convolutions and matrix products in one eval-mode forward of one image.
+
+    Biases, normalisation and pooling do not count. The forward runs on a copy without data, so
+    `module` keeps its mode, weights and statistics, and nothing is computed.
+    """
+    images = torch.empty(1, channels, size, size, device="meta", dtype=_dtype(module))
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        _without_data(module).eval()(images)
+    return int(counter.get_total_flops()) // 2  # one multiply-add is two operations
+
+
+def _without_data(module: nn.Module) -> nn.Module:
+    """A deep copy whose tensors are on the meta device; no weight is copied."""
+    tensors = [*module.parameters(), *module.buffers()]
+    shells = {id(t): torch.empty_like(t, device="meta") for t in tensors}
+    return copy.deepcopy(module, shells)
+
+
+def _dtype(module: nn.Module) -> torch.dtype:
+    return next(module.parameters()).dtype

@@ -1,18 +1,19 @@
-"""A prepared split on the device, and the batches of an epoch."""
+"""A prepared split on the device, its augmentation, and the batches of an epoch."""
 
 import json
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pipeline.contracts.dataset import stratified
 from pipeline.contracts.training import Batch
 from pipeline.core.draws import Draws, derive
 from pipeline.errors import UserError
-from pipeline.loading.augment import augment
 from pipeline.plan import Dataset
 from pipeline.store.files import load_safetensors
 
@@ -88,3 +89,40 @@ def batches(
             draws.fork("augment"),
         )
         yield Batch(images.to(torch.float32) / 255, split.labels[rows], draws)
+
+
+def crop_flip(images: Tensor, padding: int, draws: Draws) -> Tensor:
+    """Random crop after zero padding and horizontal flip with probability 1/2.
+
+    images [B, C, H, W] of any dtype; draws has one stream per image.
+    """
+    size = images.shape[-1]
+    padded = F.pad(images, (padding,) * 4)
+    offsets = draws.integers(2 * padding + 1, 2)
+    flipped = draws.integers(2, 1).bool()
+    steps = torch.arange(size, device=images.device)
+    rows = offsets[:, :1] + steps
+    columns = offsets[:, 1:] + torch.where(flipped, steps.flip(0), steps)
+    index = torch.arange(len(images), device=images.device)
+    return padded[
+        index[:, None, None, None],
+        torch.arange(images.shape[1], device=images.device)[None, :, None, None],
+        rows[:, None, :, None],
+        columns[:, None, None, :],
+    ]
+
+
+def augment(kind: str, images: Tensor, padding: int, draws: Draws) -> Tensor:
+    """Images under the data set's augmentation: `none` or `crop_flip`."""
+    return crop_flip(images, padding, draws) if kind == "crop_flip" else images
+
+
+def subset(images: int, available: int) -> list[int]:
+    """The fixed index list: all, or Python's sample with seed 0 (as DVERGE and SoE draw it)."""
+    if not 1 <= images <= available:
+        raise UserError(
+            f"params.yaml: images: {images} asked for, the test split has {available}; mend it"
+        )
+    if images == available:
+        return list(range(available))
+    return sorted(random.Random(0).sample(range(available), images))

@@ -17,8 +17,7 @@ from pipeline.evaluation.verdicts import Evaluation
 from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models, sets
-from pipeline.loading.images import load_split
-from pipeline.loading.subset import subset
+from pipeline.loading.images import load_split, subset
 from pipeline.plan import Plan, Record, load_plan
 from pipeline.plan.params.words import nearest
 from pipeline.store.files import save_safetensors

@@ -10,15 +10,14 @@ import sys
 import torch
 from torch import nn
 
-from pipeline.contracts.training import Attack
+from pipeline.contracts.attack import Attack
 from pipeline.core.draws import Draws, derive
 from pipeline.errors import UserError
 from pipeline.evaluation.verdicts import BATCH
 from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models, registry
-from pipeline.loading.images import Split, load_split
-from pipeline.loading.subset import subset
+from pipeline.loading.images import Split, load_split, subset
 from pipeline.plan import load_plan
 from pipeline.plan.params.words import nearest
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from pipeline.contracts.training import Attack
+from pipeline.contracts.attack import Attack
 from pipeline.core.draws import Draws, derive
 from pipeline.loading.images import Split
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from pipeline.archs.small_cnn import SmallCnn
 from pipeline.archs.wrn34_10 import WideResNet
-from pipeline.core.cost import count_macs, count_parameters
+from pipeline.core.flops import count_macs, count_parameters
 from pipeline.core.layers import Net
 from pipeline.errors import UserError
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from trajectories import copied, made, parameters, snapshots, weights_of
 
-from pipeline.average import BatchNormPass, averaged, make_average
+from pipeline.average import make_average
 from pipeline.averages.last import Last
 from pipeline.averages.meat import Meat
 from pipeline.averages.wa import Wa
@@ -25,6 +25,7 @@ from pipeline.plan.params.entries import Entries
 from pipeline.plan.params.schema import available
 from pipeline.store import checkpoint
 from pipeline.store.files import load_safetensors, sha256_of
+from pipeline.training.averaging import BatchNormPass, averaged
 
 MEAT = Meat(start=1, stop=0, bn_data="clean", bn_statistic="cumulative")
 WA = Wa(start=1, stop=0, bn_data="clean", bn_statistic="cumulative")

@@ -17,7 +17,7 @@ from pipeline.loading import models
 from pipeline.loading.images import load_split
 from pipeline.plan import Plan
 from pipeline.store.files import load_safetensors
-from pipeline.training.best_epoch import Judge, best
+from pipeline.training.averaging import Judge, best
 from pipeline.training.validate import accuracies
 
 
@@ -97,7 +97,7 @@ def test_killed_it_goes_on_with_the_next_epoch_to_the_same_bytes(here, tmp_path)
             return super().__call__(members)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command.best_epoch, "Judge", Killed)
+        patch.setattr(command, "Judge", Killed)
         with pytest.raises(KeyboardInterrupt):
             make_average(here, run, tiny.CPU)
         make_average(here, run, tiny.CPU)

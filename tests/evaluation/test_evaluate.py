@@ -16,8 +16,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.surrogates import surrogates
 from pipeline.evaluation.verdicts import Counted, Evaluation
 from pipeline.loading import registry
-from pipeline.loading.images import Split
-from pipeline.loading.subset import subset
+from pipeline.loading.images import Split, subset
 from pipeline.store.records import pack
 
 EPS = 0.1

@@ -7,8 +7,8 @@ from rig import batch_of, method_of, training_of, weights
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.core.cost import count_macs, count_parameters
 from pipeline.core.ensemble import RandomEach, RandomOne, combine
+from pipeline.core.flops import count_macs, count_parameters
 from pipeline.evaluation.surrogates import surrogates
 from pipeline.methods._gradients import loss_and_gradient, similarity, steepness
 from pipeline.methods._hypernet import Generated

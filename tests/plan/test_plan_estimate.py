@@ -6,7 +6,7 @@ import pytest
 import torch
 from projects import published, tiny_params
 
-from pipeline.core.cost import count_macs
+from pipeline.core.flops import count_macs
 from pipeline.loading import registry
 from pipeline.plan import Plan
 from pipeline.plan.estimate import (

@@ -14,8 +14,7 @@ from pipeline import evaluate
 from pipeline.errors import Interrupted, UserError
 from pipeline.evaluation.verdicts import Evaluation
 from pipeline.loading import models
-from pipeline.loading.images import load_split
-from pipeline.loading.subset import subset
+from pipeline.loading.images import load_split, subset
 from pipeline.plan import Plan, Record
 from pipeline.plan.params.entries import Setting
 from pipeline.store import checkpoint

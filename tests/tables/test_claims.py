@@ -8,10 +8,11 @@ import pytest
 import tiny
 from projects import published
 
-from pipeline.claims import OURS, PAPERS, PRINTED, RELATIONS, Ours, Printed, _decide, page
-from pipeline.claims import _read as read
+from pipeline.claims import page
 from pipeline.errors import UserError
 from pipeline.plan import Plan, load_plan, workflow
+from pipeline.tables.claims import OURS, PAPERS, PRINTED, RELATIONS, Ours, Printed, _decide
+from pipeline.tables.claims import read_claims as read
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = {  # tables of each paper: printed rows x columns, counted by eye

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import tiny
 
-from pipeline import claims
 from pipeline.core import metrics
 from pipeline.errors import UserError
 from pipeline.plan import Plan
 from pipeline.plan.graph import column_names as columns
 from pipeline.plan.graph.column_names import radius, split
 from pipeline.store.records import pack, read_arrays
-from pipeline.tables import dots
+from pipeline.tables import claims, dots
 from pipeline.tables.rows import Tabulation
 from pipeline.tools import compare
 

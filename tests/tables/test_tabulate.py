@@ -18,6 +18,7 @@ from pipeline.plan import Plan
 from pipeline.plan.workflow import is_current
 from pipeline.store.files import sha256_of
 from pipeline.store.records import pack, read_arrays
+from pipeline.tables.markdown import markdown
 from pipeline.tables.reported import Reported
 from pipeline.tables.rows import Tabulation
 
@@ -142,7 +143,7 @@ def test_a_matching_number_is_printed_in_brackets(full, monkeypatch):
     table = full.table("table1")
     tabulation = Tabulation(full, table, False)
     details = tabulation.details()
-    assert "(50.0)" in tabulate.markdown(tabulation, details)
+    assert "(50.0)" in markdown(tabulation, details)
     assert set(tabulation.frame(details)["pgd10_published"]) == {0.5}
 
 

@@ -13,8 +13,7 @@ from torch.optim import lr_scheduler
 from pipeline.contracts.recipe import Recipe
 from pipeline.core.draws import Draws
 from pipeline.errors import UserError
-from pipeline.loading.augment import augment, crop_flip
-from pipeline.loading.images import Split, batches
+from pipeline.loading.images import Split, augment, batches, crop_flip
 from pipeline.plan import Dataset
 from pipeline.plan.params.entries import Entries
 from pipeline.training.schedules import learning_rate, momentum

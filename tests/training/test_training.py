@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import train
-from pipeline.core import cost
+from pipeline.core import flops
 from pipeline.core.ensemble import combine
 from pipeline.errors import UserError
 from pipeline.loading import models
@@ -31,7 +31,7 @@ def test_a_run_says_what_it_is_and_what_it_cost(tmp_path, monkeypatch):
     assert details["id"] == run.id and details["spec"] == json.loads(json.dumps(run.spec))
     split = load_split(run.dataset, "train", tiny.CPU)
     (net,) = models.build_members(run.spec, split, tiny.CPU)
-    forward, first = 2 * cost.count_macs(net, 1, 8), 2 * cost.count_macs(net.stem[0], 1, 8)
+    forward, first = 2 * flops.count_macs(net, 1, 8), 2 * flops.count_macs(net.stem[0], 1, 8)
     attack = 2 * 2 * forward  # two steps, each a forward and a backward to the images
     per_image = attack + 3 * forward - first  # the first layer needs no gradient of its images
     assert details["flops"] == 2 * 120 * per_image and details["inherited"] == {}

@@ -12,6 +12,7 @@ from projects import copy_project, edit, jobs, logs, run, tiny_params, write_par
 
 from pipeline import evaluate, figure
 from pipeline.errors import UserError
+from pipeline.flags.evidence import read
 from pipeline.plan import Plan
 from pipeline.plan.state import is_current
 from pipeline.share import record
@@ -103,7 +104,7 @@ def test_a_surface_over_images_has_the_recorded_loss_in_its_middle(plan):
     record = next(c for c in plan.figures["histogram"].cells if c.row == "pgd_at").records[
         "unified"
     ]
-    arrays = figure.exhibits.read(record)
+    arrays = read(record)
     middle = frame[(frame["along"] == 0) & (frame["across"] == 0) & (frame["row"] == "pgd_at")]
     whole = middle[middle["of"] == "all members"]["loss"].iloc[0]
     assert whole == pytest.approx(float(arrays["clean/loss"][:20].mean()), rel=1e-5)

@@ -1,0 +1,190 @@
+"""The papers' sentences, decided by our records and by the papers' own cells."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.core import metrics
+from pipeline.core.metrics import Verdicts
+from pipeline.errors import UserError
+from pipeline.plan import Plan
+from pipeline.plan.graph.column_names import COSTS
+from pipeline.plan.params import values
+from pipeline.tables.rows import Row, Tabulation
+
+OURS_FILE = Path("data/claims/ours.csv")
+OURS = ("paper", "sentence", "table", "column", "better", "worse", "relation", "points")
+RELATIONS = ("above", "at_least", "within")
+PRINTED = ("paper", "where", "sentence", "relation", "stated", "left", "right")
+ABOUT = 0.5  # points: what `about` a number of up to 10 allows, a twentieth of larger ones
+PAPERS = ("aute", "soe", "at_aka", "red", "meat")
+
+
+def read_claims(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Lines of a file of sentences; raises UserError where its columns are not `columns`."""
+    try:
+        frame = pd.read_csv(path, keep_default_na=False, dtype=str)
+    except (FileNotFoundError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    if tuple(frame.columns) != columns:
+        raise UserError(f"{path}: columns must be {', '.join(columns)}")
+    return _lines(frame)
+
+
+def _lines(frame: pd.DataFrame) -> list[dict[str, str]]:
+    return [{str(k): str(v) for k, v in line.items()} for line in frame.to_dict("records")]
+
+
+# ---- our records
+
+
+class Ours:
+    """Sentences about our tables, decided by paired differences.
+
+    A side is a row, or one row minus another (`a - b`); table and column may differ by side
+    (`x | y`). A row is named by words: its entry, and x5, data set, arch or axis where these are
+    needed to tell it from others. Of a cost, what counts is the share the better side saves.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._tables: dict[str, Tabulation] = {}
+
+    def verdict(self, claim: dict[str, str]) -> tuple[str, str]:
+        """agrees, does not, cannot tell at this scale, or what is missing; and the difference."""
+        if claim["relation"] not in RELATIONS:
+            raise UserError(f"{OURS_FILE}: no relation {claim['relation']!r}")
+        texts = (claim["better"], claim["worse"])
+        sides = list(zip(_sides(claim["table"]), _sides(claim["column"]), texts, strict=True))
+        rows = [self._row(table, part) for table, _, text in sides for part in text.split(" - ")]
+        if None in rows or not all(self._shows(table, column) for table, column, _ in sides):
+            return "not in the table at this scale", ""
+        unfinished = [row.status for row in rows if row and row.status != "done"]
+        if unfinished:
+            return unfinished[0], ""
+        points = float(claim["points"])
+        if claim["column"] in COSTS:
+            less, more = (row.costs[claim["column"]] for row in rows if row)
+            saved = 100 * (1 - less / more)
+            return _decide(claim["relation"], points, saved, saved), f"{saved:.1f} % saved"
+        better, worse = (self._verdicts(*side) for side in sides)
+        if len(better[0]) != len(worse[0]):
+            return "judged on other images", ""
+        found = metrics.paired(better, worse)
+        low, high = 100 * found["low"], 100 * found["high"]
+        text = f"{100 * found['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+        return _decide(claim["relation"], points, low, high), text
+
+    def _verdicts(self, table: str, column: str, text: str) -> list[Verdicts]:
+        """Of a row, or of one minus another, one vector a seed."""
+        rows = [self._row(table, part) for part in text.split(" - ")]
+        found = [row.verdicts[column] for row in rows if row]
+        return found[0] if len(found) == 1 else [a - b for a, b in zip(*found, strict=True)]
+
+    def _shows(self, table: str, column: str) -> bool:
+        found = self._tabulation(table)
+        return column in found.accuracies or column in COSTS and column in found.table.columns
+
+    def _tabulation(self, table: str) -> Tabulation:
+        if table not in self._tables:
+            self._tables[table] = Tabulation(self.plan, self.plan.table(table), partial=True)
+        return self._tables[table]
+
+    def _row(self, table: str, words: str) -> Row | None:
+        """The one row of a table that all the words fit."""
+        if table not in self.plan.tables:
+            return None
+        rows = [r for r in self._tabulation(table).rows if set(words.split()) <= _words(r)]
+        if len(rows) > 1:
+            raise UserError(f"{OURS_FILE}: {words!r} fits several rows of {table}: say more")
+        return rows[0] if rows else None
+
+
+def _sides(text: str) -> list[str]:
+    """What stands for the better and for the worse side."""
+    parts = text.split(" | ")
+    return parts if len(parts) == 2 else parts * 2
+
+
+def _words(row: Row) -> set[str]:
+    """All that may be said of a row, as the papers' names have it."""
+    cell = row.cells[0]
+    axes = {f"{k}={v}" for k, v in cell.setting.overrides}
+    return {cell.row, f"x{cell.members}", cell.setting.dataset, cell.setting.arch, *axes}
+
+
+def _decide(relation: str, points: float, low: float, high: float) -> str:
+    """What the interval of a difference, in points, says.
+
+    above: more than `points`; at_least: no less; within: no further from 0 than `points`.
+    """
+    if relation == "within":
+        agrees, contradicts = -points <= low and high <= points, low > points or high < -points
+    else:
+        agrees = low >= points if relation == "at_least" else low > points
+        contradicts = high < points
+    return "agrees" if agrees else "does not" if contradicts else "cannot tell at this scale"
+
+
+# ---- the papers' own tables
+
+
+class Printed:
+    """Sentences and averages computed again from the published cells."""
+
+    def __init__(self) -> None:
+        self._cells: dict[tuple[str, str], float] = {}
+        self._rows: dict[str, list[dict[str, str]]] = {}
+        for paper in PAPERS:
+            path = Path("data/reported") / f"{paper}.csv"
+            frame = pd.read_csv(path, keep_default_na=False, dtype=str)
+            self._rows[paper] = _lines(frame)
+            for line in self._rows[paper]:
+                key = f"{line['table']}|{line['row']}|{line['column']}"
+                self._cells[paper, key] = float(values.fraction(line["value"], str(path)))
+
+    def verdict(self, claim: dict[str, str]) -> tuple[str, str]:
+        """Whether a printed sentence holds in the printed cells, and what they give."""
+        given = self._value(claim["paper"], claim["left"])
+        if claim["right"]:
+            given -= self._value(claim["paper"], claim["right"])
+        stated = float(claim["stated"])
+        digits = len(claim["stated"].partition(".")[2])
+        holds = {
+            "is": abs(given - stated) < 0.5 * 10.0**-digits + 1e-9,
+            "about": abs(given - stated) <= max(ABOUT, ABOUT * stated / 10) + 1e-9,
+            "at_least": given >= stated - 1e-9,
+            "at_most": given <= stated + 1e-9,
+        }
+        if claim["relation"] not in holds:
+            raise UserError(f"data/claims/printed.csv: no relation {claim['relation']!r}")
+        return ("holds" if holds[claim["relation"]] else "contradicted"), f"{given:.2f}"
+
+    def _value(self, paper: str, text: str) -> float:
+        """A cell, one minus another, or the max or min of several: `max a; b; c`."""
+        for word, pick in (("max ", max), ("min ", min)):
+            if text.startswith(word):
+                return pick(self._cell(paper, key) for key in text.removeprefix(word).split("; "))
+        first, _, second = text.partition(" minus ")
+        return self._cell(paper, first) - (self._cell(paper, second) if second else 0.0)
+
+    def _cell(self, paper: str, key: str) -> float:
+        if (paper, key) not in self._cells:
+            raise UserError(f"data/claims/printed.csv: data/reported/{paper}.csv has no cell {key}")
+        return self._cells[paper, key]
+
+    def averages(self, paper: str) -> list[tuple[str, float, float]]:
+        """Printed averages that are not those of their row's attacks: name, printed, computed."""
+        groups: dict[str, dict[str, float]] = {}
+        for line in self._rows[paper]:
+            prefix, _, column = f" {line['column']}".rpartition(" ")
+            name = f"Table {line['table']}, {line['row']}{prefix}"
+            groups.setdefault(name, {})[column] = float(line["value"])
+        wrong = []
+        for name, cells in groups.items():
+            if "Avg" in cells:
+                parts = [v for k, v in cells.items() if k not in ("Avg", "Clean", "change")]
+                mean = sum(parts) / len(parts)
+                if abs(mean - cells["Avg"]) > 0.05 + 1e-9:
+                    wrong.append((name, cells["Avg"], mean))
+        return wrong

@@ -1,0 +1,135 @@
+"""A table for people: percent with 95 % half-widths, costs, flags, what was cut."""
+
+from typing import Any
+
+from pipeline.plan.graph.tables import points
+from pipeline.tables.columns import CORE
+from pipeline.tables.rows import Tabulation
+
+
+def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
+    """The table for people: percent with 95 % half-widths, costs, flags, what was cut."""
+    spec = tabulation.table.spec
+    columns = list(tabulation.shown.values())
+    about = " ".join([_about(tabulation), *_best(tabulation, details)])
+    lines = [f"# {spec['entry']['title']}", "", about, ""]
+    lines.append("| " + " | ".join(["method", *columns, "vs reference", "flags"]) + " |")
+    lines.append("|---" * (len(columns) + 3) + "|")
+    for row in tabulation.rows:
+        found = details[row.label]
+        texts = [_text(found, c) for c in columns]
+        tail = [_against(found), " ".join(f.check for f in row.flags)]
+        if row.status != "done":
+            texts, tail = [row.status] + [""] * (len(columns) - 1), ["", ""]
+        lines.append("| " + " | ".join([row.label, *texts, *tail]) + " |")
+    lines += _spent(columns, details)
+    fired = [f"- {r.label}: {f.check}: {f.text}" for r in tabulation.rows for f in r.flags]
+    if fired:
+        lines += ["", "Red flags:", "", *fired]
+    return "\n".join(lines) + "\n"
+
+
+def _about(tabulation: Tabulation) -> str:
+    entries, entry = tabulation.plan.entries, tabulation.table.spec["entry"]
+    named = {d: entries.stand_in(d)[0] for d in entry["datasets"]}
+    archs = [a for d in entry["datasets"] for a in points(entry, "archs", d)]
+    named |= {a: entries.arch(a).name for a in archs}
+    stand_ins = [f"{used} standing in for {name}" for name, used in named.items() if used != name]
+    cuts = [f"{a} {_cut(c)}" for a, c in tabulation.cuts.items()]
+    training = entries.recipe_cut(entry["recipe"])
+    cuts += [f"training {_cut(training)}"] if training else []
+    against = (
+        f"core_worst (last accuracy column without one) minus {entry['reference']} "
+        "with as many members, paired"
+    )
+    parts = [
+        f"Scale {entries.scale_name}; {_images(tabulation)}; seeds {entry['seeds']}; "
+        f"checkpoint {entry['checkpoint']}; percent with 95 % half-width; "
+        f"vs reference: {against if entry['reference'] != 'none' else 'none'}.",
+        *([f"Stand-ins: {', '.join(stand_ins)}."] if stand_ins else []),
+        *([f"Cut by the scale: {'; '.join(cuts)}."] if cuts else []),
+        *_names(tabulation),
+    ]
+    return " ".join(parts)
+
+
+def _names(tabulation: Tabulation) -> list[str]:
+    """What the names of some columns mean."""
+    shown, distances = tabulation.shown, tabulation.columns.distances
+    found = []
+    if any(name != column for column, name in shown.items()):
+        found.append("_lite: AutoAttack cut by the scale, so not AutoAttack.")
+    if distances:
+        of = "of the images right when clean and fooled; -: none, or a random victim"
+        what = {"l2": "median l2 (pixels in [0, 1])", "pixels": "mean number of pixels changed"}
+        said = [f"{shown[c]} {what[c.rpartition('_')[2]]}" for c in distances]
+        found.append(f"No percent, {of}: {'; '.join(said)}.")
+    return found
+
+
+def _images(tabulation: Tabulation) -> str:
+    """How many images of which split; who of several rows is best where they may choose."""
+    records = [r for c in tabulation.table.cells for r in c.records.values()]
+    splits = {record.split: record.images for record in records}
+    if "validation" not in splits:
+        return f"{tabulation.table.spec['entry']['images']} test images"
+    return " and ".join(f"{count} {split} images" for split, count in splits.items())
+
+
+def _best(tabulation: Tabulation, details: dict[str, Any]) -> list[str]:
+    """On validation images, the row with the highest last accuracy: the one to choose."""
+    splits = {r.split for c in tabulation.table.cells for r in c.records.values()}
+    done = [row.label for row in tabulation.rows if row.status == "done"]
+    if splits != {"validation"} or not done:
+        return []
+    last = tabulation.shown[tabulation.accuracies[-1]]
+    top = max(done, key=lambda label: details[label][last]["mean"])
+    return [f"Best on them: {top}."]
+
+
+def _spent(columns: list[str], details: dict[str, Any]) -> list[str]:
+    """Gradient evaluations an image behind each worst case, row by row."""
+    lines = []
+    for column in (c for c in columns if c.endswith("_worst")):
+        spent = {
+            row: found[column]["backwards"] for row, found in details.items() if column in found
+        }
+        rows = ", ".join(f"{row} {value:.0f}" for row, value in spent.items())
+        lines += ["", f"Gradient evaluations an image behind {column}: {rows}."] if rows else []
+    return lines
+
+
+def _cut(cut: dict[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in cut.items())
+
+
+def _text(found: dict[str, Any], column: str) -> str:
+    value = found.get(column, "")
+    if isinstance(value, dict):
+        half = (value["high"] - value["low"]) / 2
+        text = f"{100 * value['mean']:.1f} ± {100 * half:.1f}"
+        published = value["published"]
+        return text if published is None else f"{text} ({100 * published:.1f})"
+    if isinstance(value, int) and value >= 100_000:
+        return f"{value:.2e}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if value is None:
+        return "-"
+    return str(value)
+
+
+def headline(details: dict[str, Any]) -> str | None:
+    """The column that ranks: core_worst, else the last accuracy."""
+    columns = [c for c, v in details.items() if isinstance(v, dict) and "mean" in v]
+    if f"{CORE}_worst" in columns:
+        return f"{CORE}_worst"
+    return columns[-1] if columns else None
+
+
+def _against(found: dict[str, Any]) -> str:
+    column = headline(found)
+    if column is None or "against" not in found[column]:
+        return ""
+    a = found[column]["against"]
+    return f"{100 * a['difference']:+.1f} [{100 * a['low']:+.1f}, {100 * a['high']:+.1f}]"
