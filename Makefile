@@ -5,7 +5,10 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= 2
 STAMP := $(VENV)/.installed
 
-.PHONY: table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims golden strength lint-records
+.PHONY: help table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims golden strength lint-records
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## */\1#/p' Makefile | awk -F'#' '{printf "make %-13s %s\n", $$1, $$2}'
 
 table1: setup  ## every stage, from data to results/table1.csv, at the scale of params.yaml
 	snakemake -q rules -c $(CORES) results/table1.csv
@@ -48,12 +51,12 @@ lint:  ## formatters in check mode, and the linters
 	snakefmt --check Snakefile pipeline/rules
 	snakemake --lint
 
-format:
+format:  ## what lint asks for
 	ruff format .
 	ruff check --fix .
 	snakefmt Snakefile pipeline/rules
 
-typecheck:
+typecheck:  ## mypy, strict
 	mypy
 
 strength: setup  ## attacks at full strength whatever the scale: results/strength.csv

@@ -1,4 +1,4 @@
-"""What an attack differentiates instead of a victim (attacks.md 4.2)."""
+"""What an attack differentiates instead of a victim: docs/flags.md says when and why."""
 
 from collections.abc import Iterable
 
@@ -37,7 +37,7 @@ class Answers(nn.Module):
 
 
 def surrogates(victim: Combination, kind: str) -> list[nn.Module]:
-    """The models an attack differentiates to fool `victim` (attacks.md 4.2).
+    """The models an attack differentiates to fool `victim`.
 
     self: the victim. averaged: the victim, or the mean probability of the members of a random
     one, whose gradient is then exact. mean_logit: the members' mean logits. members: each alone,

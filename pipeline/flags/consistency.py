@@ -1,4 +1,4 @@
-"""Checks C2 to C9 of attacks.md 5.2: what attacks on one victim must say about each other.
+"""Checks C2 to C9 of docs/flags.md: what attacks on one victim must say about each other.
 
 Each yields a text when it fires.
 """

@@ -1,4 +1,4 @@
-"""Red flags of gradient masking and broken attacks, from records alone (attacks.md 5.2).
+"""Red flags of gradient masking and broken attacks, from records alone: docs/flags.md.
 
 Thresholds are compared with bounds of paired differences on the same images, so that a small
 subset does not fire by noise. C1, C8, C9, C12, C16 and C18 say that a number is worthless, but

@@ -1,4 +1,4 @@
-"""Checks C10 to C20 of attacks.md 5.2: signs of masked gradients, broken attacks, weak evidence.
+"""Checks C10 to C20 of docs/flags.md: signs of masked gradients, broken attacks, weak evidence.
 
 Each yields a text when it fires.
 """

@@ -95,7 +95,7 @@ class Tabulation:
         for flag in found:
             if flag.fails:
                 path = next(iter(cell.records.values())).path.parent
-                raise UserError(f"{path}: {flag.check}: {flag.text}; see pipeline/flags/flags.py")
+                raise UserError(f"{path}: {flag.check}: {flag.text}; see docs/flags.md")
         return found
 
     @property

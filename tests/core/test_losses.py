@@ -1,4 +1,4 @@
-"""Golden values: methods_single.md, section 12, worked out by hand in float64."""
+"""Golden values, worked out by hand in float64."""
 
 import math
 

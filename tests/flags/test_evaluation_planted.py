@@ -1,4 +1,4 @@
-"""Each check of attacks.md 5.2 on verdicts that are planted: just enough, and not quite."""
+"""Each check of docs/flags.md on verdicts that are planted: just enough, and not quite."""
 
 import copy
 import json

@@ -88,7 +88,7 @@ def differ(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return any(not torch.equal(a[name], b[name]) for name in a)
 
 
-# the cards' example: clean and adversarial logits of two images
+# the example of the golden values: clean and adversarial logits of two images
 Z = torch.tensor([[2.0, 0, -1], [0.5, 1.5, 0]], dtype=torch.float64)
 A = torch.tensor([[1.0, 0.5, 0], [0, 1, 1.2]], dtype=torch.float64)
 LABELS = torch.tensor([0, 1])

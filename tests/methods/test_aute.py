@@ -1,4 +1,4 @@
-"""AUTE's losses against the cards' values and the printed formulas."""
+"""AUTE's losses against golden values (float64, by hand) and the printed formulas."""
 
 from dataclasses import replace
 from typing import Any
@@ -39,7 +39,7 @@ def weight_of(method: Aute, probs: list[float], label: int, index: int = 0) -> f
     return (losses / cross_entropy(logits, labels)).item()
 
 
-def test_the_unlearning_weight_has_the_cards_golden_values():
+def test_the_unlearning_weight_has_its_golden_values():
     learn = replace(PAPER, margin=0.25, gamma=0.5)
     for method in (learn, replace(RELEASED, margin=0.25, gamma=0.5)):
         assert weight_of(method, [0.5, 0.375, 0.125], 0) == pytest.approx(0.875)

@@ -16,7 +16,7 @@ from members import (
 from pipeline.methods._adp import log_volume, mean_entropy
 
 
-def test_the_volume_of_identical_members_has_the_cards_golden_value():
+def test_the_volume_of_identical_members_has_its_golden_value():
     probs_KBC = Z.softmax(1).expand(3, 2, 3)
     wide = torch.cat([probs_KBC / 2, probs_KBC / 2], dim=2)  # 6 classes: room for 3 members
     for probs in (wide, wide.float()):

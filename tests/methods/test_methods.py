@@ -99,7 +99,7 @@ def loss_of(method: Any, adversarial: float) -> float:
     return method.loss(training, 0, batch, clean + adversarial).mean().item()
 
 
-def test_losses_have_the_cards_golden_values():
+def test_losses_have_their_golden_values():
     assert loss_of(Standard(joint=False, **BOTH), 1) == pytest.approx(0.317107, abs=5e-7)
     assert loss_of(PgdAt(joint=False, **BOTH), 1) == pytest.approx(0.815825, abs=5e-7)
     assert loss_of(Trades(joint=False, beta=6, **BOTH), 1) == pytest.approx(1.828229, abs=5e-7)

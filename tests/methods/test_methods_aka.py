@@ -1,4 +1,4 @@
-"""AT-AKA and CAT-AKA: golden values of methods_ensembles.md 3.7, limits, who learns from what."""
+"""AT-AKA and CAT-AKA: golden values, limits, who learns from what."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""RED and PS-RED: golden values of methods_ensembles.md 4.7, limits, the hypernetwork."""
+"""RED and PS-RED: golden values, limits, the hypernetwork."""
 
 import pytest
 import torch

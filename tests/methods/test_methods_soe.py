@@ -1,4 +1,4 @@
-"""SoE: golden values of methods_ensembles.md 2.7, limits, and who learns from what."""
+"""SoE: golden values, limits, and who learns from what."""
 
 import math
 

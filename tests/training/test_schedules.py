@@ -45,7 +45,7 @@ def test_multi_step_is_torchs_scheduler(milestones):
         theirs.step()
 
 
-def test_meats_rate_has_the_cards_values_in_paper_and_code():
+def test_meats_rate_has_its_stated_values_in_paper_and_code():
     epochs = (1, 40, 60, 80, 100, 120)
     for end, values in ((0.001, [0.1, 0.1, 0.055, 0.01, 0.0055, 0.001]),
                         (0.005, [0.1, 0.1, 0.055, 0.01, 0.0075, 0.005])):  # fmt: skip
