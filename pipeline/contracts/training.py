@@ -1,6 +1,6 @@
 """What a method's update works on: members, their optimisers, the training attack."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -9,24 +9,35 @@ from torch import Tensor, nn
 from pipeline.contracts.attack import Attack
 from pipeline.contracts.recipe import Recipe
 from pipeline.core.batchnorm import attack_mode
-from pipeline.core.draws import Draws
+from pipeline.core.draws import Draws, derive
 from pipeline.core.ensemble import Combination
 
 
 @dataclass(frozen=True)
 class Batch:
-    """images float32 [B, C, H, W] in [0, 1]; labels int64 [B]; one stream of draws an image."""
+    """images float32 [B, C, H, W] in [0, 1]; labels int64 [B]; one stream of draws an image.
+
+    augment: the same images augmented by other draws; None where images are not augmented.
+    """
 
     images: Tensor
     labels: Tensor
     draws: Draws
+    augment: Callable[[Draws], Tensor] | None = None
+
+    def view(self, number: int) -> Tensor:
+        """The same images augmented independently of `images` and of other numbers' views."""
+        if self.augment is None:
+            return self.images
+        return self.augment(self.draws.fork("augment").fork(number))
 
 
 @dataclass
 class Training:
     """Members in training, and assistants that train along but are no part of the ensemble.
 
-    `epoch` is 1-based, `parents` are frozen models by field name.
+    `epoch` is 1-based; `parents` are frozen models and `attacks` built ones, by the method's
+    field that names them.
     """
 
     members: list[nn.Module]
@@ -37,6 +48,8 @@ class Training:
     parents: Mapping[str, nn.Module] = field(default_factory=dict)
     assistants: list[nn.Module] = field(default_factory=list)
     optimisers: list[torch.optim.Optimizer] = field(default_factory=list)
+    attacks: Mapping[str, Attack] = field(default_factory=dict)
+    seed: int = 0
     epoch: int = 1
 
     @property
@@ -55,30 +68,43 @@ class Training:
             nesterov=r.nesterov,
         )
 
-    def craft(self, batch: Batch, model: nn.Module | None = None) -> Tensor:
+    def draws(self, purpose: str) -> Draws:
+        """One stream of numbers for the whole of this epoch."""
+        return Draws(derive(self.seed, purpose, self.epoch), torch.zeros(1, dtype=torch.int64))
+
+    def craft(
+        self, batch: Batch, model: nn.Module | None = None, attack: Attack | None = None
+    ) -> Tensor:
         """Training examples against `model` (default: the ensemble) in the recipe's BN mode.
 
-        The images themselves when the recipe has no attack.
+        By the recipe's attack, or another one; the images themselves when there is none.
         """
-        if self.attack is None:
+        crafting = self.attack if attack is None else attack
+        if crafting is None:
             return batch.images
         target = self.ensemble if model is None else model
         with attack_mode(target, self.recipe.attack_bn_mode):
-            return self.attack(target, batch.images, batch.labels, batch.draws.fork("attack"))
+            return crafting(target, batch.images, batch.labels, batch.draws.fork("attack"))
 
-    def update(self, index: int, losses: Tensor) -> Tensor:
-        """One step of optimiser `index` on the mean of losses [B]; returns that mean."""
-        return _descend([self.optimisers[index]], losses.mean())
+    def update(self, index: int, losses: Tensor, clip: float = 0) -> Tensor:
+        """One step of optimiser `index` on the mean of losses [B]; returns that mean.
 
-    def update_members(self, loss: Tensor) -> Tensor:
+        clip: largest l2 norm of its gradient; 0 is no bound.
+        """
+        return _descend([self.optimisers[index]], losses.mean(), clip)
+
+    def update_members(self, loss: Tensor, clip: float = 0) -> Tensor:
         """One step of every member's optimiser down one common loss; returns it."""
-        return _descend(self.optimisers[: len(self.members)], loss)
+        return _descend(self.optimisers[: len(self.members)], loss, clip)
 
 
-def _descend(optimisers: list[torch.optim.Optimizer], loss: Tensor) -> Tensor:
+def _descend(optimisers: list[torch.optim.Optimizer], loss: Tensor, clip: float) -> Tensor:
     for optimiser in optimisers:
         optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     for optimiser in optimisers:
+        if clip:
+            moved = [p for group in optimiser.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(moved, clip)
         optimiser.step()
     return loss.detach()

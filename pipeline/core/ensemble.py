@@ -11,6 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.errors import UserError
+
+Gate: TypeAlias = Callable[[Tensor], Tensor]  # images -> how much each member counts, logits
 Answer: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]  # images -> logits, confidence
 
 
@@ -121,6 +124,38 @@ class MaxConf(Combination):
         return logits_KBC[chosen, everyone], logits_KBC
 
 
+def gate_of(member: nn.Module) -> Gate | None:
+    """The gate that a member carries, whatever its logits are scaled by."""
+    while isinstance(member, Scaled):
+        member = member.member
+    return getattr(member, "weigh", None)
+
+
+class Gated(Combination):
+    """Logits weighted by a gate's softmax on the image; the first member carries the gate (MoRE).
+
+    `member.weigh(images)` gives the gate's logits, [B, members].
+    """
+
+    def __init__(self, members: Iterable[nn.Module]) -> None:
+        super().__init__(members)
+        if gate_of(self.members[0]) is None:
+            raise UserError("params.yaml: combine: gated: these members have no gate; use another")
+
+    def weights(self, images: Tensor) -> Tensor:
+        """How much each member counts, [B, members], summing to 1."""
+        gate = gate_of(self.members[0])
+        assert gate is not None
+        logits = gate(images)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32)).softmax(-1)
+
+    def heard(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted logits [B, classes], differentiable through the gate, and every member's."""
+        logits_KBC = self.logits(images)
+        weights_KB = self.weights(images).T
+        return (weights_KB[..., None] * logits_KBC).sum(0), logits_KBC
+
+
 class RandomOne(Combination):
     """A member drawn uniformly for every call (RED); the whole batch sees the same one."""
 
@@ -182,6 +217,7 @@ RULES: dict[str, type[Combination]] = {
     "mean_logit": MeanLogit,
     "vote": Vote,
     "max_conf": MaxConf,
+    "gated": Gated,
     "random_one": RandomOne,
     "random_each": RandomEach,
 }

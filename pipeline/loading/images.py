@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -82,13 +83,16 @@ def batches(
     chunks = [c for c in torch.split(order, size) if len(c) > 1]
     for rows in chunks[first:]:
         draws = Draws(derive(seed, "epoch", epoch), rows)
-        images = augment(
-            dataset.fields["augment"],
-            split.images[rows],
-            dataset.fields["padding"],
-            draws.fork("augment"),
-        )
-        yield Batch(images.to(torch.float32) / 255, split.labels[rows], draws)
+        again = partial(_augmented, dataset, split.images[rows])
+        is_fixed = dataset.fields["augment"] == "none"
+        images = again(draws.fork("augment"))
+        yield Batch(images, split.labels[rows], draws, None if is_fixed else again)
+
+
+def _augmented(dataset: Dataset, images: Tensor, draws: Draws) -> Tensor:
+    """Official images uint8 to training images in [0, 1]."""
+    changed = augment(dataset.fields["augment"], images, dataset.fields["padding"], draws)
+    return changed.to(torch.float32) / 255
 
 
 def crop_flip(images: Tensor, padding: int, draws: Draws) -> Tensor:

@@ -53,6 +53,8 @@ class Trainer:
                 field: models.load_victim(plan, victim, self.split, where)
                 for field, victim in run.edges.items()
             },
+            attacks={k: self._attack(s) for k, s in spec.get("attacks", {}).items() if s},
+            seed=spec["seed"],
         )
         self.validation = self._attack(spec["validation_attack"])
         self.training.assistants = models.build_assistants(spec, self.split, where)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.core.ensemble import RULES, Scaled, combine, mean_log_prob
 from pipeline.core.losses import cross_entropy
+from pipeline.errors import UserError
 from pipeline.evaluation.surrogates import Normalised, surrogates
 
 PIXELS, CLASSES = 6, 4
@@ -28,10 +29,17 @@ class Fixed(nn.Module):
         return self.given + 0 * images.sum()
 
 
+class Gatekeeper(nn.Linear):
+    """A member that would also weigh three members, by the first three pixels."""
+
+    def weigh(self, images: Tensor) -> Tensor:
+        return images[:, :3]
+
+
 def linear(seed: int) -> nn.Module:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return nn.Linear(PIXELS, CLASSES)
+        return Gatekeeper(PIXELS, CLASSES)
 
 
 def linears(count: int) -> list[nn.Module]:
@@ -134,6 +142,40 @@ def test_max_conf_gives_no_gradient_to_the_members_that_stay_silent():
 def test_equally_sure_members_answer_by_the_lowest_index():
     tied = combine("max_conf", [Fixed([[1.0, 0]]), Fixed([[0.0, 1]])])
     assert torch.equal(tied(torch.zeros(1)), torch.tensor([[1.0, 0]]))
+
+
+class Gate(Fixed):
+    """A member that weighs all by given logits."""
+
+    def weigh(self, images: Tensor) -> Tensor:
+        return torch.tensor([[0.0, math.log(2)], [math.log(3), 0.0]], dtype=torch.float64)
+
+
+def test_a_gate_weighs_members_as_in_the_golden_values():
+    z, a = [[2.0, 0, -1], [0.5, 1.5, 0]], [[1.0, 0.5, 0], [0, 1, 1.2]]
+    mixture = combine("gated", [Gate(z, torch.float64), Fixed(a, torch.float64)])
+    logits = mixture(torch.zeros(2, dtype=torch.float64))
+    mixed = [4 / 3, 1 / 3, -1 / 3, 0.375, 1.375, 0.3]
+    assert logits.flatten().tolist() == pytest.approx(mixed, abs=1e-9)
+    losses = cross_entropy(logits, torch.tensor([0, 1])).tolist()
+    assert losses == pytest.approx([0.442604, 0.536012], abs=6e-7)
+
+
+def test_a_certain_gate_is_its_member_and_an_even_one_the_mean_of_logits():
+    members, shown = linears(3), images()
+    members[0].weigh = lambda images: torch.tensor([[0.0, 80.0, 0.0]]).expand(len(images), 3)
+    assert torch.allclose(combine("gated", members)(shown), members[1](shown))
+    members[0].weigh = lambda images: torch.zeros(len(images), 3)
+    even = combine("mean_logit", members)(shown)
+    assert torch.allclose(combine("gated", members)(shown), even, atol=1e-6)
+
+
+def test_scaled_members_are_gated_as_before_and_members_without_a_gate_are_refused():
+    members = linears(3)
+    heated = combine("gated", [Scaled(member, 10) for member in members])
+    assert torch.allclose(heated(images()), 10 * combine("gated", members)(images()), atol=1e-5)
+    with pytest.raises(UserError, match="combine: gated: these members have no gate"):
+        combine("gated", [nn.Linear(PIXELS, CLASSES) for _ in range(3)])
 
 
 def test_random_one_draws_every_member_equally_often_for_whole_batches():

@@ -38,8 +38,33 @@ def attack_of(entry: str) -> Any:
     return registry.build("attacks", found.spec) if found else None
 
 
+def fields_of(entry: str, kind: str) -> dict[str, str]:
+    """What an entry's fields of one type name."""
+    resolved = ENTRIES.method(entry, tiny.SETTING)[0]
+    types = ENTRIES.component("methods", resolved.component).types
+    return {k: v for k, v in resolved.fields.items() if types[k] == kind and v != "none"}
+
+
+def attacks_of(entry: str) -> dict[str, Any]:
+    """The attacks that the method's own fields name."""
+    factor = ENTRIES.stand_in("cifar10")[1]
+    named = fields_of(entry, "Attack")
+    return {k: registry.build("attacks", ENTRIES.attack(v, factor).spec) for k, v in named.items()}
+
+
+def parents_of(entry: str, network: Any) -> dict[str, nn.Module]:
+    """Frozen victims as the plan names them, of fresh nets."""
+    found = {}
+    for field, name in fields_of(entry, "Parent").items():
+        count = ENTRIES.params["parents"].get(name, {}).get("members", 1)
+        nets = Maker(len(found) + 1, network, {})
+        frozen = [nets(i).eval().requires_grad_(False) for i in range(count)]
+        found[field] = combine("mean_prob", frozen).eval()
+    return found
+
+
 def training_of(entry: str, method: Any, members: int, **recipe: Any) -> Training:
-    """Fresh thin nets in training mode, with the entry's recipe and attack."""
+    """Fresh thin nets in training mode, with the entry's recipe, attacks and parents."""
 
     def network() -> Net:
         return TINY.build(classes=10, channels=1, size=8, mean=[0.4], std=[0.25])
@@ -54,7 +79,9 @@ def training_of(entry: str, method: Any, members: int, **recipe: Any) -> Trainin
         recipe=recipe_of(entry, **recipe),
         attack=attack_of(entry),
         classes=10,
+        parents=parents_of(entry, network),
         assistants=assistants,
+        attacks=attacks_of(entry),
         epoch=3,
     )
     training.optimisers = method.setup(training)

@@ -9,7 +9,15 @@ from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import nearest
 
 CHECKPOINTS = ("last", "best")
-COMBINATIONS = ("mean_prob", "mean_logit", "vote", "max_conf", "random_one", "random_each")
+COMBINATIONS = (
+    "mean_prob",
+    "mean_logit",
+    "vote",
+    "max_conf",
+    "gated",
+    "random_one",
+    "random_each",
+)
 SURROGATES: tuple[str, ...] = ("self", "averaged", "mean_logit", "members", "normalised")
 SCALINGS = {"cooled": 0.1, "heated": 10.0}  # factors of the victim's logits
 SURROGATES += ("answers", *SCALINGS)
