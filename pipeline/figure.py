@@ -19,8 +19,7 @@ from pipeline.job.report import report
 from pipeline.loading import models, registry
 from pipeline.loading.images import load_split, subset
 from pipeline.plan import Figure, Plan, load_plan
-from pipeline.plan.graph.artifacts import Cell
-from pipeline.plan.graph.labels import label
+from pipeline.plan.graph.artifacts import Cell, label
 from pipeline.plan.params import values
 from pipeline.plan.state import is_current
 from pipeline.store.files import write_atomic

@@ -22,8 +22,10 @@ from pipeline.plan.graph.artifacts import (
 )
 from pipeline.plan.graph.audit import audit
 from pipeline.plan.graph.graph import Graph
+from pipeline.plan.graph.suites import name_record
+from pipeline.plan.graph.victims import name_victim
 from pipeline.plan.params import values
-from pipeline.plan.params.entries import Dataset, Entries
+from pipeline.plan.params.entries import Dataset, Entries, Setting
 from pipeline.plan.params.words import nearest
 
 T = TypeVar("T")
@@ -117,6 +119,14 @@ class Plan:
                 "see `python -m pipeline.plan`"
             )
         return known[name]
+
+    def name_victim(self, row: str, setting: Setting) -> Victim:
+        """The victim that a row is in a setting, which no table need show."""
+        return name_victim(self.graph, row, setting)
+
+    def name_record(self, victim: Victim, suite: str, setting: Setting, images: int) -> Record:
+        """The record of a suite on a victim, which no table need show."""
+        return name_record(self.graph, victim, suite, setting, images)
 
     def snapshots_from(self, id: str) -> int | None:
         """First epoch of a training that some average needs, or None."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pipeline.plan import Figure, Plan, Record, Run, TransferSet
-from pipeline.plan.graph.averaged import snapshots
+from pipeline.plan.graph.runs import count_snapshots
 from pipeline.plan.params.entries import Dataset, Entries
 from pipeline.plan.params.values import Entry
 
@@ -61,7 +61,7 @@ def run_flops(plan: Plan, run: Run) -> int | None:
         if not run.spec.get("best"):
             return once
         judged = int(run.dataset.fields["validation"]) * passes(spec["validation_attack"]["fields"])
-        return snapshots(plan.graph, run) * (once + judged * 2 * macs)
+        return count_snapshots(plan.graph, run) * (once + judged * 2 * macs)
     assistants = _assistants(plan, run)
     if assistants is None:
         return None

@@ -13,9 +13,9 @@ from pipeline.flags.evidence import Evidence
 from pipeline.flags.flags import Flag, flags
 from pipeline.plan import Plan, Table
 from pipeline.plan.graph.artifacts import Cell
-from pipeline.plan.graph.averaged import snapshots
+from pipeline.plan.graph.artifacts import label as label_of
 from pipeline.plan.graph.column_names import CLEAN, COSTS, DISK, cuts, split
-from pipeline.plan.graph.labels import label as label_of
+from pipeline.plan.graph.runs import count_snapshots
 from pipeline.store.records import meta
 from pipeline.tables.columns import Columns
 from pipeline.tables.reported import Reported
@@ -86,7 +86,7 @@ class Tabulation:
         costs = meta(self.columns.read(next(iter(first.records.values()))))["cost"]
         if DISK in self.table.columns:
             run = self.plan.run(first.victim.elements[0].run)
-            costs[DISK] = 4 * costs["parameters"] * snapshots(self.plan.graph, run)
+            costs[DISK] = 4 * costs["parameters"] * count_snapshots(self.plan.graph, run)
         return Row(label, keys, cells, status, verdicts, costs, tuple(found.values()))
 
     def _flags(self, cell: Cell) -> list[Flag]:

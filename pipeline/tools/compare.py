@@ -137,7 +137,7 @@ def _elsewhere(plan: Plan, table: Table, name: str) -> Cell:
     for cell in everywhere:
         if cell.victim and cell.victim.id == name:
             images = table.spec["entry"]["images"]
-            asked = [plan.graph.record(cell.victim, s, cell.setting, images) for s in table.suites]
+            asked = [plan.name_record(cell.victim, s, cell.setting, images) for s in table.suites]
             return replace(cell, records={record.suite: record for record in asked})
     rows = {c.row for c in table.cells}
     raise UserError(f"{table.path} has no row {name!r}{nearest(name, rows)}")

@@ -60,7 +60,7 @@ SETTING = Setting("cifar10", "resnet20", "unified", 2, 0)
 
 def record_of(plan: Plan, row: str, suite: str) -> Record:
     tiny.trained(plan, row, 2)
-    return plan.graph.record(plan.graph.victim(row, SETTING), suite, SETTING, 30)
+    return plan.name_record(plan.name_victim(row, SETTING), suite, SETTING, 30)
 
 
 def made(plan: Plan, row: str, suite: str) -> Arrays:
@@ -273,7 +273,7 @@ def theirs(here: Plan, prefix: str) -> tuple[dict, Record]:
     setting = Setting("cifar10", "resnet20", "unified", 1, 0)
     (run,) = tiny.trained(here, "standard", 1)
     weights, _ = load_safetensors(run.folder / "weights.safetensors", "")
-    record = here.graph.record(here.graph.victim("standard", setting), "plain", setting, 30)
+    record = here.name_record(here.name_victim("standard", setting), "plain", setting, 30)
     evaluate.evaluate(here, record, tiny.CPU)
     return {f"{prefix}{name.removeprefix('0.')}": v for name, v in weights.items()}, record
 
@@ -290,11 +290,11 @@ def test_weights_from_elsewhere_are_evaluated_without_training(here, name) -> No
         save_file(weights, path)
     plan = adopted(here, path, [["module.", ""]])
     setting = Setting("cifar10", "resnet20", "unified", 1, 0)
-    victim = plan.graph.victim("mine", setting)
+    victim = plan.name_victim("mine", setting)
     run = plan.run(victim.elements[0].run)
     assert run.stage == "adopt" and run.parents == ()
     adopt.adopt(plan, run)
-    record = plan.graph.record(victim, "plain", setting, 30)
+    record = plan.name_record(victim, "plain", setting, 30)
     evaluate.evaluate(plan, record, tiny.CPU)
     ours, mine = read_arrays(own.path), read_arrays(record.path)
     for attack in ("clean", *CORE):
@@ -314,7 +314,7 @@ def test_what_is_no_plain_weights_is_refused_in_one_line(here, capsys) -> None:
 
     def take_in(**changed) -> None:
         plan = adopted(here, path, changed.pop("keys", []), **changed)
-        adopt.adopt(plan, plan.run(plan.graph.victim("mine", setting).elements[0].run))
+        adopt.adopt(plan, plan.run(plan.name_victim("mine", setting).elements[0].run))
 
     torch.save(weights, path)
     take_in()
@@ -332,7 +332,7 @@ def test_what_is_no_plain_weights_is_refused_in_one_line(here, capsys) -> None:
     with pytest.raises(UserError, match="one value for each of 1 channels"):
         take_in(mean=[0, 0, 0])
     with pytest.raises(UserError, match="no .safetensors, .pt or .pth"):
-        adopted(here, Path("weights.pt"), [], file="weights.ckpt").graph.victim("mine", setting)
+        adopted(here, Path("weights.pt"), [], file="weights.ckpt").name_victim("mine", setting)
 
 
 # ---- images out, and members against each other

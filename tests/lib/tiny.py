@@ -107,7 +107,7 @@ def place(
 def runs(plan: Plan, row: str, members: int = 1, **changed: Any) -> list[Run]:
     """The runs of a row's victim, known to the plan from now on."""
     setting = Setting("cifar10", "resnet20", "unified", members, 0, **changed)
-    return [plan.run(e.run) for e in plan.graph.victim(row, setting).elements]
+    return [plan.run(e.run) for e in plan.name_victim(row, setting).elements]
 
 
 def one_run(plan: Plan, row: str, members: int = 1) -> Run:

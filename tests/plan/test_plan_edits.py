@@ -217,7 +217,7 @@ def test_two_swapped_values_are_noticed(section, name, first, second):
 
 def victim(plan, name, members, seed):
     setting = Setting("cifar10", "resnet20", "unified", members, seed)
-    return plan.graph.victim(name, setting)
+    return plan.name_victim(name, setting)
 
 
 def test_a_small_ensemble_is_part_of_a_larger_one():

@@ -34,7 +34,7 @@ def here(tmp_path, monkeypatch) -> Plan:
 def record_of(plan: Plan, row: str, members: int = 2) -> Record:
     tiny.trained(plan, row, members)
     setting = Setting("cifar10", "resnet20", "unified", members, 0)
-    return plan.graph.record(plan.graph.victim(row, setting), "unified", setting, 30)
+    return plan.name_record(plan.name_victim(row, setting), "unified", setting, 30)
 
 
 def made(plan: Plan, record: Record) -> Arrays:

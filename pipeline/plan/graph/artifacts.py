@@ -1,5 +1,6 @@
 """What the plan names: runs, victims, records, and the tables and figures made of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -172,3 +173,20 @@ class Figure(Target):
 def tail(id: str) -> str:
     """The digest at the end of an artifact's id."""
     return id.rpartition("-")[2]
+
+
+def label(cell: Cell, cells: Sequence[Cell], without: str = "") -> str:
+    """The row's name, and whatever else tells it from the others; `without` one axis."""
+    setting = cell.setting
+    parts = [cell.row]
+    parts += [f"x{cell.members}"] if _varies(cells, "members") else []
+    parts += [setting.dataset] if len({c.setting.dataset for c in cells}) > 1 else []
+    parts += [setting.arch] if _varies(cells, "arch") else []
+    parts += [f"{k}={v}" for k, v in setting.overrides if k != without]
+    return " ".join(parts)
+
+
+def _varies(cells: Sequence[Cell], key: str) -> bool:
+    """Whether rows of one data set differ in this part of their settings."""
+    pairs = {(c.setting.dataset, getattr(c.setting, key)) for c in cells}
+    return len(pairs) > len({c.setting.dataset for c in cells})

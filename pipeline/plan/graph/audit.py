@@ -2,8 +2,8 @@
 
 from fractions import Fraction
 
-from pipeline.plan.graph import averaged, suites, warm
-from pipeline.plan.graph.graph import PARENT_KEYS, SPECIAL, VICTIM_KEYS, Graph
+from pipeline.plan.graph import outside, runs, suites, victims
+from pipeline.plan.graph.graph import Graph
 from pipeline.plan.params import checks, values
 from pipeline.plan.params.entries import OWN, Entries
 from pipeline.plan.params.values import Entry
@@ -51,14 +51,14 @@ def _check_method(entries: Entries, name: str) -> None:
     values.coerce(own, {k: known[k] for k in own}, f"methods.{name}", eps_factor=Fraction(1))
     checks.members(entry.get("members", 1), f"methods.{name}.members")
     if "weights" in entry:
-        warm.check(entries, entry["weights"], f"methods.{name}.weights")
+        outside.check_weights(entries, entry["weights"], f"methods.{name}.weights")
 
 
 def _check_average(graph: Graph, name: str) -> None:
     """Types of an average's own keys, and that its trajectory is some method's."""
     where, (root, entry) = f"averages.{name}", graph.entries.entry("averages", name)
     types = graph.entries.component("averages", root).types
-    averaged.check(types, entry, where)
+    runs.check_average(types, entry, where)
     rest = {k: v for k, v in entry.items() if k in types}
     graph.entries.resolve("averages", name, rest)
     graph.kind(entry["of"], f"{where}.of")
@@ -67,11 +67,14 @@ def _check_average(graph: Graph, name: str) -> None:
 def _check_edges(graph: Graph) -> None:
     """Victims and parents: their keys, and that what they name exists."""
     entries = graph.entries
-    for kind, keys, edge in (("victims", VICTIM_KEYS, "of"), ("parents", PARENT_KEYS, "method")):
+    for kind, keys, edge in (
+        ("victims", victims.KEYS, "of"),
+        ("parents", runs.PARENT_KEYS, "method"),
+    ):
         for name in _names(entries, kind):
             where, entry = f"{kind}.{name}", entries.entry(kind, name)[1]
             values.only(entry, keys, where, must=(edge,))
-            if entry[edge] not in SPECIAL:
+            if entry[edge] not in victims.SPECIAL:
                 graph.kind(entry[edge], f"{where}.{edge}")
 
 

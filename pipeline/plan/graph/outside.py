@@ -1,37 +1,34 @@
-"""Runs that nobody trains here: weights from a file, under the names their entry gives them."""
+"""Weights from a user's file: runs that nobody trains here, and trainings that start from them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.errors import UserError
 from pipeline.plan.graph.artifacts import Run
-from pipeline.plan.params import values
-from pipeline.plan.params.entries import Setting
+from pipeline.plan.graph.graph import Graph
+from pipeline.plan.params import checks, values
+from pipeline.plan.params.entries import Entries, Setting
 from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import digest
 
-if TYPE_CHECKING:
-    from pipeline.plan.graph.graph import Graph
-
 FILE = "file"  # `of: file` in a victim's entry
-KEYS = ("file", "sha256", "method", "mean", "std", "keys")
+FILE_KEYS = ("file", "sha256", "method", "mean", "std", "keys")
+SUFFIXES = (".safetensors", ".pt", ".pth")
+WEIGHTS_KEYS = ("file", "sha256", "names", "fresh")  # of an entry of `weights:`
+NAMES = ("ours", "torchvision")  # how the file names a ResNet's tensors
+LACKS = "needs weights"  # what stands in a row whose file nobody has given
 
 
-def run(graph: "Graph", name: str, entry: Entry, setting: Setting) -> tuple[Run, str]:
+def name_adopted(graph: Graph, name: str, entry: Entry, setting: Setting) -> tuple[Run, str]:
     """The run of a victim's entry that names a file, and how its members combine.
 
     Its arch, members and seed are the setting's; `method` builds its networks, `mean` and `std`
     normalise its images, `keys` renames prefixes of its tensors ([[old, new], ...]).
     """
     where = f"params.yaml: victims.{name}"
-    for key in KEYS:
+    for key in FILE_KEYS:
         if key not in entry:
             raise UserError(f"{where}: key {key} is missing; add it")
-    if not isinstance(entry["file"], str) or Path(entry["file"]).suffix not in (
-        ".safetensors",
-        ".pt",
-        ".pth",
-    ):
+    if not isinstance(entry["file"], str) or Path(entry["file"]).suffix not in SUFFIXES:
         raise UserError(f"{where}.file: {entry['file']!r} is no .safetensors, .pt or .pth file")
     entries = graph.entries
     dataset = entries.dataset(entries.stand_in(setting.dataset)[0])
@@ -51,8 +48,8 @@ def run(graph: "Graph", name: str, entry: Entry, setting: Setting) -> tuple[Run,
     }
     id = f"{dataset.name}-{entries.arch(setting.arch).name}-{name}-s{setting.seed}-{digest(spec)}"
     arch = entries.arch(setting.arch).name
-    made = Run(id, "adopt", name, dataset, arch, spec, setting.members, file=entry["file"])
-    return made, method.fields["combine"]
+    adopted = Run(id, "adopt", name, dataset, arch, spec, setting.members, file=entry["file"])
+    return graph.runs.setdefault(id, adopted), method.fields["combine"]
 
 
 def _numbers(entry: Entry, key: str, where: str, dataset: Entry) -> list[float]:
@@ -68,3 +65,49 @@ def _renames(given: object, where: str) -> list[list[str]]:
     ):
         return given
     raise UserError(f"{where}.keys: needs a list of [old prefix, new prefix], or []")
+
+
+# ---- `weights:` in a method's entry: the file that its members start from
+
+
+def check_weights(entries: Entries, name: object, where: str) -> Entry:
+    """An entry of `weights:`; raises UserError for the first key that is none or mistyped.
+
+    sha256: of the file, or none while there is no file. fresh: prefixes of tensors that may be of
+    another shape, as a stem and a head are, and are then drawn.
+    """
+    known = entries.section("weights")
+    entry = known[values.find(known, where, name)]
+    own = f"weights.{name}"
+    values.only(entry, WEIGHTS_KEYS, own, must=WEIGHTS_KEYS)
+    checks.one_of(entry["names"], NAMES, f"{own}.names")
+    if not isinstance(entry["file"], str) or not entry["file"].endswith(SUFFIXES):
+        raise UserError(f"params.yaml: {own}.file: {entry['file']!r} is no .safetensors, .pt, .pth")
+    values.as_word(entry["sha256"], f"params.yaml: {own}.sha256")
+    if not isinstance(entry["fresh"], list) or not all(type(p) is str for p in entry["fresh"]):
+        raise UserError(f"params.yaml: {own}.fresh: needs a list of prefixes, or []")
+    return entry
+
+
+def describe_start(entries: Entries, method: str) -> tuple[Entry, str | None]:
+    """What a run's identity says of the weights it starts from, and their file."""
+    name = entries.entry("methods", method)[1].get("weights")
+    if name is None:
+        return {}, None
+    entry = check_weights(entries, name, f"methods.{method}.weights")
+    if entry["sha256"] == "none":
+        raise UserError(
+            f"params.yaml: weights.{name}.sha256: is none; {method} starts from your own "
+            f"{entry['file']}: put it there and write its sha256"
+        )
+    return {"init": {k: entry[k] for k in WEIGHTS_KEYS if k != "file"}}, entry["file"]
+
+
+def lacks_weights(entries: Entries, kinds: dict[str, str], row: str) -> bool:
+    """Whether a row rests on weights that nobody has given."""
+    for kind in ("victims", "averages"):  # a victim of an average of a method
+        if kinds.get(row) == kind:
+            row = str(entries.entry(kind, row)[1].get("of"))
+    is_method = kinds.get(row) == "methods"
+    name = entries.entry("methods", row)[1].get("weights") if is_method else None
+    return name is not None and check_weights(entries, name, row)["sha256"] == "none"

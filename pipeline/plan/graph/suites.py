@@ -3,22 +3,20 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.plan.graph.artifacts import Record, TransferSet, Victim, tail
+from pipeline.plan.graph.graph import Graph
+from pipeline.plan.graph.victims import SAME, name_victim
 from pipeline.plan.params import checks, values
 from pipeline.plan.params.entries import Entries, Setting
 from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import digest
 
-if TYPE_CHECKING:
-    from pipeline.plan.graph.graph import Graph
-
 STORED = "set"  # component of an attack whose images are a transfer set's
 KEYS = ("attacks", "leave", "eps", "surrogates", "peers", "split")
 SPLITS = ("test", "validation")
-SAME = "same"  # `of: same` in a surrogate's entry: the method of the row that is attacked
 
 
 def names(entries: Entries, suite: str) -> tuple[str, ...]:
@@ -93,7 +91,7 @@ def _attacks(entry: Entry) -> Iterator[tuple[str, str, Any]]:
             yield f"{attack}_eps_{text}", str(attack), eps
 
 
-def record(graph: "Graph", victim: Victim, suite: str, setting: Setting, images: int) -> Record:
+def name_record(graph: Graph, victim: Victim, suite: str, setting: Setting, images: int) -> Record:
     """The record of one suite on one victim."""
     entries = graph.entries
     entry = check(entries, suite)
@@ -130,7 +128,7 @@ def record(graph: "Graph", victim: Victim, suite: str, setting: Setting, images:
 
 
 def _suited(
-    graph: "Graph", suite: str, combine: str, setting: Setting
+    graph: Graph, suite: str, combine: str, setting: Setting
 ) -> list[tuple[str, str, Entry]]:
     """(name in the record, entry, spec) of the attacks for victims of this rule, found once."""
     entries = graph.entries
@@ -148,7 +146,7 @@ def _suited(
 
 
 def _set(
-    graph: "Graph",
+    graph: Graph,
     victim: Victim,
     surrogate: str,
     attack: tuple[str, Entry],
@@ -173,18 +171,18 @@ def _set(
     return graph.sets.setdefault(id, TransferSet(id, source, name, spec, images, whole))
 
 
-def _surrogate(graph: "Graph", victim: Victim, name: str, setting: Setting) -> Victim:
+def _surrogate(graph: Graph, victim: Victim, name: str, setting: Setting) -> Victim:
     """A surrogate of the row's data set and arch, at its own seed."""
     _, entry = graph.entries.entry("victims", name)
     if "seed" not in entry:
         raise UserError(f"params.yaml: victims.{name}: key seed is missing: a surrogate needs one")
     seed = values.as_int(entry["seed"], f"params.yaml: victims.{name}.seed")
     if entry.get("of") == SAME:
-        return graph.victim(victim.entry, replace(setting, seed=seed))
-    return graph.victim(name, replace(setting, overrides=()))
+        return name_victim(graph, victim.entry, replace(setting, seed=seed))
+    return name_victim(graph, name, replace(setting, overrides=()))
 
 
-def _refuse_member(graph: "Graph", victim: Victim, name: str, source: Victim) -> None:
+def _refuse_member(graph: Graph, victim: Victim, name: str, source: Victim) -> None:
     shared = _ancestors(graph, victim) & _ancestors(graph, source)
     if shared:
         raise UserError(
@@ -193,7 +191,7 @@ def _refuse_member(graph: "Graph", victim: Victim, name: str, source: Victim) ->
         )
 
 
-def _ancestors(graph: "Graph", victim: Victim) -> set[str]:
+def _ancestors(graph: Graph, victim: Victim) -> set[str]:
     """Runs behind a victim, and the trajectories behind its averages."""
     found = {element.run for element in victim.elements}
     for id in list(found):

@@ -9,9 +9,11 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.plan.graph import column_names as columns
-from pipeline.plan.graph import suites, warm
+from pipeline.plan.graph import outside, suites
 from pipeline.plan.graph.artifacts import Cell, Table, tail
 from pipeline.plan.graph.graph import Graph
+from pipeline.plan.graph.runs import find_fields
+from pipeline.plan.graph.victims import name_victim
 from pipeline.plan.params import checks, schema, values
 from pipeline.plan.params.entries import Entries, Setting
 from pipeline.plan.params.schema import ROOT
@@ -172,7 +174,7 @@ def _axis(graph: Graph, entry: Entry, key: str, where: str) -> Any:
     `train_eps` is the radius of training and evaluation alike.
     """
     rows = {r for d in entry["datasets"] for r in points(entry, "rows", d)}
-    fields = {f for row in rows for f in graph.fields(row)}
+    fields = {f for row in rows for f in find_fields(graph, row)}
     values.only({key: None}, {*fields, *KEYS, "train_eps"}, where)
     for dataset in entry["datasets"]:
         along = points(entry, key, dataset)
@@ -204,8 +206,8 @@ def cells_of(graph: Graph, entry: Entry) -> list[Cell]:
     to_come = planned(graph)
     for row, setting in _settings(entry):
         lacks = "planned" if row in to_come else ""
-        if warm.lacks(graph.entries, graph.kinds, row):
-            lacks = warm.LACKS
+        if outside.lacks_weights(graph.entries, graph.kinds, row):
+            lacks = outside.LACKS
         cell = _empty(row, setting, lacks) if lacks else _cell(graph, row, setting, entry)
         # a single network stands once beside 3, 5 and 8 members
         same = cell.victim.id if cell.victim else setting.members
@@ -223,12 +225,14 @@ def _empty(row: str, setting: Setting, lacks: str) -> Cell:
 
 
 def _cell(graph: Graph, row: str, setting: Setting, entry: Entry) -> Cell:
-    victim = graph.victim(row, setting)
-    records = {s: graph.record(victim, s, setting, entry["images"]) for s in entry["suites"]}
+    victim = name_victim(graph, row, setting)
+    records = {
+        s: suites.name_record(graph, victim, s, setting, entry["images"]) for s in entry["suites"]
+    }
     reference = None
     if entry["reference"] != "none":
         same = replace(setting.bare(), members=victim.members)
-        reference = graph.victim(entry["reference"], same).id
+        reference = name_victim(graph, entry["reference"], same).id
     return Cell(row, setting, victim.members, setting.seed, victim, records, reference)
 
 

@@ -1,0 +1,210 @@
+"""Methods and averages to runs: one training, or one average of a training's epochs."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.plan.graph import outside
+from pipeline.plan.graph.artifacts import Run, Victim, tail
+from pipeline.plan.graph.graph import Graph
+from pipeline.plan.params import checks, values
+from pipeline.plan.params.entries import Resolved, Setting
+from pipeline.plan.params.values import Entry
+from pipeline.plan.params.words import digest
+
+ATTACKS = ("attack", "validation_attack")  # fields of a recipe
+AVERAGE_KEYS = ("of", "members", "best")  # beside an average's own fields
+PARENT_KEYS = ("method", "arch", "recipe", "members", "seed", "checkpoint")
+
+# How a parent is named: victims.py is built on this file, so it is handed down. The entries of
+# `parents:` being resolved come along, outermost first.
+NameParent = Callable[[str, Setting, tuple[str, ...]], Victim]
+
+
+def name_runs(
+    graph: Graph,
+    name: str,
+    setting: Setting,
+    name_parent: NameParent,
+    resolving: tuple[str, ...] = (),
+) -> tuple[list[Run], str]:
+    """The runs behind a method or an average, and how its members combine."""
+    if graph.kind(name) == "averages":
+        average, of, best = _resolve_average(graph, name, setting)
+        members = graph.entries.members("averages", name, setting)
+        inner = replace(setting, members=members)
+        trajectories, combine = name_runs(graph, of, inner, name_parent, resolving)
+        return [_name_average(graph, average, run, best) for run in trajectories], combine
+
+    members = graph.entries.members("methods", name, setting)
+    method, recipe = graph.entries.method(name, setting)
+    parents = _name_parents(graph, method, setting, name_parent, resolving)
+    joint = method.fields["joint"] or members == 1
+    size, seeds = (members, setting.seeds(1)) if joint else (1, setting.seeds(members))
+    trained = [_name_training(graph, method, recipe, setting, size, s, parents) for s in seeds]
+    return trained, method.fields["combine"]
+
+
+def find_fields(graph: Graph, row: str) -> set[str]:
+    """The keys that an axis may vary for a row: its component's and its recipe's."""
+    kind = graph.kinds.get(row)
+    if kind is None:
+        return set()
+    root, entry = graph.entries.entry(kind, row)
+    if kind == "victims":
+        is_file = entry.get("of") == outside.FILE
+        return find_fields(graph, str(entry.get("method" if is_file else "of")))
+    own = graph.entries.component(kind, root).types
+    of = find_fields(graph, str(entry.get("of"))) if kind == "averages" else set()
+    return {*own, *of, *graph.entries.recipe_types}
+
+
+# ---- trainings
+
+
+def _name_training(
+    graph: Graph,
+    method: Resolved,
+    recipe: Entry,
+    setting: Setting,
+    members: int,
+    seed: int,
+    edges: dict[str, Victim],
+) -> Run:
+    entries = graph.entries
+    stand_in, factor = entries.stand_in(setting.dataset)
+    dataset, arch = entries.dataset(stand_in), entries.arch(setting.arch)
+    fields = dict(method.fields)
+    if members == 1:  # how members meet is no part of what one member learns
+        fields |= {"joint": False, "combine": "single"}
+    start, file = outside.describe_start(entries, method.name)
+
+    types = entries.component("methods", method.component).types
+    archs = {k: v for k, v in fields.items() if types[k] == "Arch"}  # `same` is the row's own
+    archs = {k: entries.arch(setting.arch if v == "same" else v).spec for k, v in archs.items()}
+    attacks = {k: v for k, v in fields.items() if types[k] == "Attack"}  # of the method itself
+    attacks = {k: _craft(graph, v, factor, setting.eps) for k, v in attacks.items()}
+    spec: Entry = {
+        "stage": "train",
+        "core": entries.core["train"],
+        "data": dataset.digest,
+        "arch": arch.spec,
+        "method": {**method.spec, "fields": fields},
+        "recipe": {k: v for k, v in recipe.items() if k not in ATTACKS},
+        **{k: _craft(graph, recipe[k], factor, setting.eps) for k in ATTACKS},
+        "threads": entries.threads,
+        "members": members,
+        "seed": seed,
+        "parents": {k: tail(v.id) for k, v in edges.items()},
+        **({"attacks": attacks} if attacks else {}),
+        **({"archs": archs} if archs else {}),
+        **start,
+    }
+    id = f"{dataset.name}-{arch.name}-{method.name}-s{seed}-{digest(spec)}"
+    parents = tuple(e.run for v in edges.values() for e in v.elements)
+    run = Run(id, "train", method.name, dataset, arch.name, spec, members, parents, edges, file)
+    return graph.runs.setdefault(id, run)
+
+
+def _craft(graph: Graph, name: str, factor: Fraction, eps: Any) -> Entry | None:
+    """The spec of an attack used in training, which differentiates what is trained."""
+    if name == "none":
+        return None
+    if graph.entries.surrogate(name) != "self":
+        raise UserError(f"params.yaml: attacks.{name}: has a surrogate; not for training")
+    return graph.entries.named_attack(name, factor, eps).spec
+
+
+def _name_parents(
+    graph: Graph,
+    method: Resolved,
+    setting: Setting,
+    name_parent: NameParent,
+    resolving: tuple[str, ...],
+) -> dict[str, Victim]:
+    """The victims that a method's Parent fields name, by field."""
+    types = graph.entries.component("methods", method.component).types
+    parents = {}
+    for field, name in method.fields.items():
+        if types[field] != "Parent" or name == "none":
+            continue
+        where = f"parents.{name}"
+        _, entry = graph.entries.entry("parents", name)
+        values.only(entry, PARENT_KEYS, where, must=("method",))
+        graph.kind(entry["method"], f"{where}.method")
+        if name in resolving:
+            raise UserError(f"params.yaml: {where}: would be trained from itself")
+        inner = _parent_setting(graph, entry, where, setting)
+        parents[field] = name_parent(entry["method"], inner, (*resolving, name))
+    return parents
+
+
+def _parent_setting(graph: Graph, entry: Entry, where: str, setting: Setting) -> Setting:
+    """The row's setting with the keys of an entry of `parents:`."""
+    own = {k: entry[k] for k in PARENT_KEYS[1:] if k in entry}
+    if isinstance(own.get("arch"), dict):  # one arch per data set
+        own["arch"] = own["arch"].get(setting.dataset, setting.arch)
+    for key in {"arch", "recipe"} & own.keys():
+        values.find(graph.entries.section(f"{key}s"), f"{where}.{key}", own[key])
+    checks.parent(own, where)
+    return replace(setting.bare(), **own)
+
+
+# ---- averages
+
+
+def check_average(types: Iterable[str], entry: Entry, where: str) -> None:
+    """Raise UserError unless an entry of `averages:` has its keys; best: the epochs' best."""
+    values.only(entry, (*types, *AVERAGE_KEYS), where, must=("of",))
+    if not isinstance(entry.get("best", False), bool):
+        raise UserError(f"params.yaml: {where}.best: {entry['best']!r} is not true or false")
+    if entry.get("best") and "stop" not in types:
+        raise UserError(f"params.yaml: {where}.best: this average follows no trajectory")
+
+
+def count_snapshots(graph: Graph, run: Run) -> int:
+    """Epochs of a trajectory that an average of it keeps on disk; 0 where it keeps none."""
+    fields = run.spec["average"]["fields"] if run.stage == "average" else {}
+    if "start" not in fields:
+        return 0
+    last = fields["stop"] or graph.runs[run.parents[0]].spec["recipe"]["epochs"]
+    return int(last - fields["start"] + 1)
+
+
+def _resolve_average(graph: Graph, name: str, setting: Setting) -> tuple[Resolved, str, bool]:
+    """An entry of `averages:` in a setting, the method it follows, and whether to the best."""
+    entries, where = graph.entries, f"averages.{name}"
+    root, entry = entries.entry("averages", name)
+    types = entries.component("averages", root).types
+    check_average(types, entry, where)
+    if graph.kind(entry["of"], f"{where}.of") != "methods":
+        raise UserError(f"params.yaml: {where}.of: {entry['of']} is no method")
+
+    own = {k: v for k, v in (entry | dict(setting.overrides)).items() if k in types}
+    average = entries.resolve("averages", name, own, entries.stand_in(setting.dataset)[1])
+    recipe, before = entries.training(entry["of"], setting)
+    checks.window(average.fields, types, before, where)
+    fields = values.rescale(average.fields, types, before, recipe["epochs"])
+
+    best = bool(entry.get("best"))
+    if best and (recipe["select"] == "lowest_train_loss" or recipe["validation_attack"] == "none"):
+        raise UserError(f"params.yaml: {where}.best: recipe {setting.recipe} validates no epoch")
+    return replace(average, fields=fields), str(entry["of"]), best
+
+
+def _name_average(graph: Graph, average: Resolved, of: Run, best: bool) -> Run:
+    spec = {
+        "stage": "average",
+        "core": graph.entries.core["average"],
+        "trajectory": digest(of.spec),
+        "average": average.spec,
+        "data": of.dataset.digest,
+        "threads": graph.entries.threads,
+        **({"best": True} if best else {}),
+    }
+    head = f"{of.dataset.name}-{of.arch}-{average.name}-s{of.spec['seed']}"
+    id, stage = f"{head}-{digest(spec)}", "average"
+    run = Run(id, stage, average.name, of.dataset, of.arch, spec, of.members, (of.id,))
+    return graph.runs.setdefault(id, run)

@@ -1,0 +1,104 @@
+"""Rows to victims: the runs whose weights are attacked, and the rule that combines them."""
+
+from dataclasses import replace
+
+from pipeline.errors import UserError
+from pipeline.plan.graph import outside
+from pipeline.plan.graph.artifacts import Element, Run, Victim, tail
+from pipeline.plan.graph.graph import Graph
+from pipeline.plan.graph.runs import name_runs
+from pipeline.plan.params import checks, values
+from pipeline.plan.params.entries import Setting
+from pipeline.plan.params.values import Entry
+from pipeline.plan.params.words import digest
+
+SAME = "same"  # `of: same` in a surrogate's entry: the method of the row that is attacked
+SPECIAL = (outside.FILE, SAME)  # what `of` may say that is no entry
+PLACES = ("arch", "recipe", "seed", "checkpoint")  # what a victim may change of its row's setting
+KEYS = ("of", "combine", "logit_scale", "members", "member", *PLACES, *outside.FILE_KEYS)
+
+
+def name_victim(
+    graph: Graph, name: str, setting: Setting, resolving: tuple[str, ...] = ()
+) -> Victim:
+    """The victim that a row of this name is, in one setting; `resolving`: see `name_runs`."""
+    key = (name, setting)
+    if key not in graph.victims:
+        graph.victims[key] = _name_victim(graph, name, setting, resolving)
+    return graph.victims[key]
+
+
+def _name_victim(graph: Graph, name: str, setting: Setting, resolving: tuple[str, ...]) -> Victim:
+    changes: Entry = {}
+    trained = name
+    if graph.kind(name) == "victims":
+        trained, changes, setting = _change(graph, name, setting)
+    if trained == outside.FILE:
+        run, combine = outside.name_adopted(graph, name, changes, setting)
+        runs = [run]
+    else:
+
+        def name_parent(method: str, inner: Setting, along: tuple[str, ...]) -> Victim:
+            return name_victim(graph, method, inner, along)
+
+        runs, combine = name_runs(graph, trained, setting, name_parent, resolving)
+
+    combine = changes.get("combine", combine)
+    combine = checks.one_of(combine, checks.COMBINATIONS, f"{name}.combine")
+    where = f"params.yaml: victims.{name}.logit_scale"
+    scale = float(values.fraction(changes.get("logit_scale", 1), where))
+    members, member = sum(run.members for run in runs), changes.get("member")
+    if member is not None:
+        where = f"params.yaml: victims.{name}.member"
+        if values.as_int(member, where, 0) >= members:
+            raise UserError(f"{where}: {member} is not one of the members 0 to {members - 1}")
+        members = 1
+    return _combine(name, runs, setting, combine, scale, members, member)
+
+
+def _combine(
+    name: str,
+    runs: list[Run],
+    setting: Setting,
+    combine: str,
+    scale: float,
+    members: int,
+    member: int | None,
+) -> Victim:
+    rule = combine if members > 1 else "single"
+    elements = tuple(  # an average has one checkpoint
+        Element(run.id, setting.checkpoint if run.stage == "train" else "last") for run in runs
+    )
+    spec = {
+        "elements": [[tail(e.run), e.checkpoint] for e in elements],
+        "combine": rule,
+        "logit_scale": scale,
+        **({"member": member} if member is not None else {}),
+    }
+    dataset, arch = runs[0].dataset, runs[0].arch
+    id = f"{dataset.name}-{arch}-{name}-x{members}-s{setting.seed}-{digest(spec)}"
+    return Victim(id, name, dataset, elements, rule, scale, members, member)
+
+
+def _change(graph: Graph, name: str, setting: Setting) -> tuple[str, Entry, Setting]:
+    """What a `victims:` entry attacks, what it changes, and the setting it changes."""
+    entries, where = graph.entries, f"victims.{name}"
+    _, entry = entries.entry("victims", name)
+    values.only(entry, KEYS, where, must=("of",))
+    if "members" in entry:
+        setting = replace(setting, members=entries.members("victims", name, setting))
+    if "arch" in entry:
+        arch = values.find(entries.section("archs"), f"{where}.arch", entry["arch"])
+        setting = replace(setting, arch=arch)
+    if "recipe" in entry:
+        recipe = values.find(entries.section("recipes"), f"{where}.recipe", entry["recipe"])
+        setting = replace(setting, recipe=recipe)
+    if "seed" in entry:
+        seed = values.as_int(entry["seed"], f"params.yaml: {where}.seed")
+        setting = replace(setting, seed=seed)
+    if "checkpoint" in entry:
+        which = checks.one_of(entry["checkpoint"], checks.CHECKPOINTS, f"{where}.checkpoint")
+        setting = replace(setting, checkpoint=which)
+    if entry["of"] != outside.FILE and graph.kind(entry["of"], f"{where}.of") == "victims":
+        raise UserError(f"params.yaml: {where}.of: {entry['of']} is a victim itself")
+    return str(entry["of"]), entry, setting
