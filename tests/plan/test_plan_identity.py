@@ -17,7 +17,8 @@ import json, sys
 from pathlib import Path
 root = Path({str(ROOT)!r})
 sys.path.insert(0, str(root))
-from pipeline.plan import Plan, schema
+from pipeline.plan import Plan
+from pipeline.plan.params import schema
 plan = Plan(json.loads(sys.stdin.read()))
 files = sorted([*root.glob("pipeline/**/*.py"), *root.glob("tests/plan/*.py")])
 codes = {{f.name: schema.code_of(f) for f in files}}

@@ -10,8 +10,8 @@ from projects import command, copy_project, edit, tiny_params, write_params
 CHILD = '''
 """A method with a parent, an attack of its own and a second net."""
 from dataclasses import dataclass
-from pipeline.fields import Arch, Attack, Parent
-from pipeline.method import Method
+from pipeline.contracts.fields import Arch, Attack, Parent
+from pipeline.contracts.method import Method
 
 @dataclass(frozen=True, kw_only=True)
 class Child(Method):

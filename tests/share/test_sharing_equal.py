@@ -46,7 +46,9 @@ def name_the_result(path):
 def code(clone, component):
     """The identity that the clone's plan gives a component."""
     kind, _, name = component.partition("/")
-    text = f"from pipeline.plan import schema; print(schema.component({kind!r}, {name!r}).code)"
+    text = (
+        f"from pipeline.plan.params import schema; print(schema.component({kind!r}, {name!r}).code)"
+    )
     return lab.shell(clone, lab.PYTHON, "-c", text).text.strip()
 
 
