@@ -5,7 +5,7 @@ import json
 import sys
 
 import pytest
-from projects import command, copy_project, edit, tiny_params, write_params
+from projects import command, copy_project, tiny_params, write_params
 
 CHILD = '''
 """A method with a parent, an attack of its own and a second net."""
@@ -73,10 +73,12 @@ def test_a_parent_is_a_run_of_its_own_and_comes_first(project):
 
 
 def test_what_changes_the_parent_renames_the_child(project):
-    before = child(project)
-    edit(project, "beta: 6\n", "beta: 2\n")
+    before, params = child(project), params_with({"method": "trades", "seed": 9})
+    params["methods"]["trades"]["beta"] = 2
+    write_params(project, params)
     assert child(project) != before
-    edit(project, "beta: 2\n", "beta: 6\n")
+    params["methods"]["trades"]["beta"] = 6
+    write_params(project, params)
     assert child(project) == before
 
 
