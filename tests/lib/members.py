@@ -52,11 +52,11 @@ def attacks_of(entry: str) -> dict[str, Any]:
     return {k: registry.build("attacks", ENTRIES.attack(v, factor).spec) for k, v in named.items()}
 
 
-def parents_of(entry: str, network: Any) -> dict[str, nn.Module]:
+def parents_of(entry: str, network: Any, members: int) -> dict[str, nn.Module]:
     """Frozen victims as the plan names them, of fresh nets."""
     found = {}
     for field, name in fields_of(entry, "Parent").items():
-        count = ENTRIES.params["parents"].get(name, {}).get("members", 1)
+        count = ENTRIES.params["parents"].get(name, {}).get("members", members)
         nets = Maker(len(found) + 1, network, {})
         frozen = [nets(i).eval().requires_grad_(False) for i in range(count)]
         found[field] = combine("mean_prob", frozen).eval()
@@ -79,7 +79,7 @@ def training_of(entry: str, method: Any, members: int, **recipe: Any) -> Trainin
         recipe=recipe_of(entry, **recipe),
         attack=attack_of(entry),
         classes=10,
-        parents=parents_of(entry, network),
+        parents=parents_of(entry, network, members),
         assistants=assistants,
         attacks=attacks_of(entry),
         epoch=3,

@@ -3,10 +3,12 @@
 from fractions import Fraction
 
 import pytest
+import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
+from pipeline.plan import Plan
 from pipeline.plan.params.values import coerce, inherit, only, rescale, section
 
 
@@ -165,3 +167,13 @@ def test_rescaled_epochs_keep_their_order_and_are_at_least_1(epochs, old, new):
 
 def test_epochs_of_a_training_that_is_not_cut_stay():
     assert rescale({"at": 3, "k": 1}, {"at": "Epoch", "k": "int"}, 7, 7) == {"at": 3, "k": 1}
+
+
+def test_a_variant_takes_a_key_back_from_its_base_with_recipe():
+    asked = tiny.params()
+    asked["methods"]["clean"] = {"base": "trades", "attack": "none", "lr": 0.5}
+    asked["methods"]["again"] = {"base": "clean", "attack": "recipe", "lr": "recipe"}
+    asked["methods"]["plain"] = {"base": "pgd_at"}
+    of = {name: Plan(asked).entries.method(name, tiny.SETTING)[1] for name in asked["methods"]}
+    assert (of["clean"]["attack"], of["clean"]["lr"]) == ("none", 0.5)
+    assert of["again"] == of["plain"]

@@ -125,10 +125,14 @@ class Entries(Scale):
         return None if mirror == "none" else mirror
 
     def entry(self, kind: str, name: str) -> tuple[str, Entry]:
-        """Root name and merged keys of one entry."""
+        """Root name and merged keys of one entry.
+
+        A method's key that is `recipe` is no key of its own: the recipe's again, whatever a base
+        says.
+        """
         key = ("entry", kind, name)
         root, merged = self.once(key, lambda: values.inherit(self.section(kind), kind, name))
-        return root, dict(merged)
+        return root, {k: v for k, v in merged.items() if (kind, v) != ("methods", "recipe")}
 
     # ---- components
 

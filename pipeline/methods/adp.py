@@ -1,0 +1,47 @@
+"""ADP (Pang et al., ICML 2019): members agree on the truth and differ in all else.
+
+L = sum_i CE(z_i, y) - alpha H(mean_i p_i) - beta log det(M'M), where the columns of M are the
+members' probabilities without the true class, of unit length (Eqs. 4 and 8). Nothing is detached.
+
+Departures between the authors' code and those that others compare with, each a field: the authors
+add the whole objective on adversarial images (`adversarial: objective`), DVERGE's port, which SoE
+takes up, their cross-entropy (`adp_at`); RED's port multiplies the loss by 0.1 and descends by SGD
+where all others take Adam (`adp_red`); the authors draw the radius of every batch from 0.01 to
+0.05, here it is the recipe's. The volume's 1e-6 is the code's (pipeline/methods/_adp.py).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.contracts.training import Batch, Training
+from pipeline.core.losses import cross_entropy
+from pipeline.errors import UserError
+from pipeline.methods._adp import log_volume, mean_entropy
+from pipeline.methods._diverse import Diverse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adp(Diverse):
+    """alpha: weight of the entropy of the mean. beta: weight of the volume; 0 computes neither."""
+
+    alpha: float
+    beta: float
+
+    def terms(self, training: Training, batch: Batch) -> tuple[Tensor, Tensor]:
+        """CE [members, B] and -alpha H - beta log det [B]."""
+        members, classes = len(training.members), training.classes
+        if self.beta and members > classes - 1:
+            raise UserError(
+                f"params.yaml: methods: adp: {members} members in {classes} classes span no "
+                f"volume; take at most {classes - 1} members, or beta 0"
+            )
+        logits_KBC = torch.stack([member(batch.images) for member in training.members])
+        losses_KB = torch.stack([cross_entropy(z, batch.labels) for z in logits_KBC])
+        probs_KBC, regulariser = logits_KBC.softmax(-1), losses_KB.new_zeros(len(batch.labels))
+        if self.alpha:
+            regulariser = regulariser - self.alpha * mean_entropy(probs_KBC)
+        if self.beta:
+            regulariser = regulariser - self.beta * log_volume(probs_KBC, batch.labels)
+        return losses_KB, regulariser
