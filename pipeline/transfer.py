@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from pipeline.core.draws import Draws, derive
+from pipeline.core.ensemble import check_finite
 from pipeline.evaluation.verdicts import BATCH
 from pipeline.job import device
 from pipeline.job.report import report
@@ -35,7 +36,9 @@ def craft(plan: Plan, made: TransferSet, where: torch.device) -> None:
         draws = Draws(derive(0, made.name), part)  # as an evaluation of the surrogate itself
         moved = attack(surrogate, split.floats(part), split.labels[part], draws)
         with torch.no_grad():
-            fooled += int((surrogate(moved).argmax(1) != split.labels[part]).sum())
+            scores = surrogate(moved)
+        check_finite(scores, moved, surrogate.name)
+        fooled += int((scores.argmax(1) != split.labels[part]).sum())
         parts.append(moved.cpu())
     tensors = {"images": torch.cat(parts).contiguous(), "ids": rows.cpu()}
     about = {

@@ -25,6 +25,7 @@ class Combination(nn.Module):
 
     random = False
     selects = False
+    name = "the victim"  # for a user's error
 
     def __init__(self, members: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -227,6 +228,21 @@ def combine(rule: str, members: Iterable[nn.Module]) -> Combination:
     """Members under a named rule; one member is always `single`."""
     members = list(members)
     return RULES[rule if len(members) > 1 else "single"](members)
+
+
+def check_finite(scores: Tensor, images: Tensor, who: str) -> None:
+    """Raise UserError where scores [..., B, classes] are no numbers: argmax takes NaN for a class.
+
+    Images [B, C, H, W] that are no numbers themselves are their attack's fault (check C1).
+    """
+    lost = (~scores.isfinite().all(-1)).reshape(-1, len(images)).any(0)
+    lost &= images.flatten(1).isfinite().all(1)
+    if lost.any():
+        share = f"{int(lost.sum())} of {len(images)} images"
+        raise UserError(
+            f"{who}: its scores on {share} are no finite numbers, so it decides nothing there; "
+            "mend mean and std, or train it again with a lower lr"
+        )
 
 
 def mean_log_prob(logits_KBC: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pipeline.core.ascent import gradient_in
 from pipeline.core.draws import Draws, derive
-from pipeline.core.ensemble import Combination
+from pipeline.core.ensemble import Combination, check_finite
 from pipeline.core.losses import cross_entropy, margin
 from pipeline.evaluation.surrogates import surrogates
 from pipeline.loading import registry
@@ -69,6 +69,7 @@ class Evaluation:
         labels = self.labels[rows]
         with torch.no_grad():
             scores, logits_KBC = self.victim.heard(images)
+            check_finite(torch.cat([scores[None], logits_KBC]), images, self.victim.name)
             said_KB = logits_KBC.argmax(-1)
             right = (scores.argmax(-1) == labels).float()
             if self.victim.random:

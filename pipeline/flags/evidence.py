@@ -1,6 +1,7 @@
 """What the records of one victim say together: the evidence that the red flags judge."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.store.records import Arrays, meta, read_arrays
 
 TOLERANCE = 1e-6  # C1: rounding of x + delta in float32
 ROUNDING = 2.0**-23  # C1, l1: of a changed pixel, whose channels are each 2**-25 off at most
+SCORES = ("margin", "loss")  # what a record keeps of a victim's scores
 SUM = 8  # C1, l1: roundings that a float32 sum of thousands of terms is off, relative to it
 
 
@@ -26,7 +28,17 @@ def read(record: Record) -> Arrays:
         raise UserError(f"{record.path}: is of another plan; delete it and evaluate again")
     manifest.check_rests_on(record.path, meta(arrays)["weights"])
     check_budget(arrays, record.attacks, str(record.path))
+    if name := not_finite(arrays, record.attacks):
+        raise UserError(f"{record.path}: the victim's scores under {name} are no finite numbers")
     return arrays
+
+
+def not_finite(arrays: Arrays, attacks: Iterable[tuple[str, Any]]) -> str | None:
+    """The first of clean and the attacks under which a victim gave scores that are no numbers."""
+    for name in ("clean", *(attack for attack, _ in attacks)):
+        if not all(np.isfinite(arrays[f"{name}/{part}"]).all() for part in SCORES):
+            return name
+    return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,8 @@
 """Red flags of gradient masking and broken attacks, from records alone: docs/flags.md.
 
 Thresholds are compared with bounds of paired differences on the same images, so that a small
-subset does not fire by noise. C1, C8, C9, C12, C16 and C18 say that a number is worthless, but
-C8 not of random victims, where lucky draws explain it.
+subset does not fire by noise. C1, C8, C9, C12, C16, C18 and C21 say that a number is worthless,
+but C8 not of random victims, where lucky draws explain it.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from pipeline.flags import consistency as orders
 from pipeline.flags import masking as symptoms
 from pipeline.flags.evidence import Evidence
 
-FAILS = ("C1", "C8", "C9", "C12", "C16", "C18")
+FAILS = ("C1", "C8", "C9", "C12", "C16", "C18", "C21")
 CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "C2": orders.noise,
     "C3": orders.one_step,
@@ -33,6 +33,7 @@ CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "C18": symptoms.side_effects,
     "C19": symptoms.images,
     "C20": symptoms.scaling,
+    "C21": symptoms.constant,
 }
 
 

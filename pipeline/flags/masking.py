@@ -1,4 +1,4 @@
-"""Checks C10 to C20 of docs/flags.md: signs of masked gradients, broken attacks, weak evidence.
+"""Checks C10 to C21 of docs/flags.md: signs of masked gradients, broken attacks, weak evidence.
 
 Each yields a text when it fires.
 """
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipeline.core.metrics import Z95, wilson, worst
-from pipeline.flags.evidence import Attack, Evidence, exceeds, points
+from pipeline.flags.evidence import SCORES, Attack, Evidence, exceeds, points
 from pipeline.plan.params.checks import SCALINGS
 
 MASKING = 0.08  # C10: accuracy under PGD may exceed the worst case by this much
@@ -19,6 +19,7 @@ ZERO_GRADIENTS = 0.01  # C13: share of images without a gradient
 SAME_SIGNS = 0.999  # C15: agreement of the gradients of cross-entropy and margin
 RISES = 0.99  # C17: share of images whose loss an attack raises
 SCALING = 0.01  # C20: what scaling the logits may hide from a whole suite
+OTHERS = 0.05  # C21: share of other answers that may have been missed
 HALF_WIDTH = 0.06  # C19: of the 95 % interval where it is widest, at 50 %
 
 # parts and wholes of AutoAttack, ours and torchattacks'
@@ -92,7 +93,12 @@ def surrogate_loss(e: Evidence) -> Iterator[str]:
 
 
 def outputs(e: Evidence) -> Iterator[str]:
-    """The victim gives logits, or log-probabilities to attacks that can climb them."""
+    """The victim gives finite logits, or log-probabilities to attacks that can climb them."""
+    scores = {"no attack": [e.clean[f"clean/{part}"] for part in SCORES]}
+    scores |= {a.name: [a.arrays[part] for part in SCORES] for a in e.everything()}
+    for name, values in scores.items():
+        if not np.isfinite(values).all():
+            yield f"the victim's scores under {name} are no finite numbers"
     if e.metas[0].get("outputs") == "probs":
         yield "the victim gives probabilities, whose logarithm saturates: give logits instead"
     for attack in (a for a in e.attacks if a.kind == "CW" and a.field("as_published") is False):
@@ -135,6 +141,19 @@ def images(e: Evidence) -> Iterator[str]:
     half = Z95 * 0.5 / len(e.right) ** 0.5
     if half > HALF_WIDTH:
         yield f"{len(e.right)} images: an accuracy is known to ±{100 * half:.1f} points only"
+
+
+def constant(e: Evidence) -> Iterator[str]:
+    """The victim tells images apart: its answers are not all one class."""
+    right, labels = e.right > 0, e.clean["labels"]
+    if len(np.unique(labels)) < 2 or wilson(0.0, len(labels))[1] > OTHERS:
+        return
+    members = e.clean["clean/members"]
+    answers = np.unique(labels[right])
+    if (members == members[0]).all():
+        yield f"every member gives one answer to all of {len(labels)} images"
+    elif len(answers) == 1 and right[labels == answers[0]].all():
+        yield f"the victim is right on all images of class {answers[0]} and on no other"
 
 
 def scaling(e: Evidence) -> Iterator[str]:

@@ -11,6 +11,7 @@ from torch import nn
 
 from pipeline.errors import UserError
 from pipeline.plan.params.values import Entry
+from pipeline.store import checkpoint
 from pipeline.store.checkpoint import Weights
 from pipeline.store.files import sha256_of
 
@@ -48,7 +49,9 @@ def verified(path: Path, expected: str) -> Weights:
     found = sha256_of(path)
     if found != expected:
         raise UserError(f"{path}: its sha256 is {found}, params.yaml says {expected}")
-    return read(path)
+    weights = read(path)
+    checkpoint.check_finite(weights, str(path), "such a network decides nothing: take another file")
+    return weights
 
 
 def start(members: list[nn.Module], path: Path, spec: Entry) -> None:

@@ -94,7 +94,9 @@ def load_victim(plan: Plan, victim: Victim, split: Split, device: torch.device) 
         members = [members[victim.member]]
     if victim.logit_scale != 1:
         members = [Scaled(m, victim.logit_scale) for m in members]
-    return combine(victim.combine, members).eval()
+    combined = combine(victim.combine, members).eval()
+    combined.name = victim.id
+    return combined
 
 
 def inherited_flops(parents: list[Path]) -> dict[str, int]:

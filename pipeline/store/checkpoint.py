@@ -17,6 +17,7 @@ from pipeline.store.lease import check_held
 
 Weights = dict[str, Tensor]
 
+LOWER = "lower lr in params.yaml (recipes, or the method's own)"
 DIGEST = hashlib.sha256().digest_size  # bytes at the head of a resume state
 
 
@@ -45,8 +46,18 @@ def distribute(weights: Weights, members: Sequence[nn.Module], path: Path) -> No
         member.load_state_dict({n: weights[f"{i}.{n}"] for n in names})
 
 
+def check_finite(weights: Weights, where: str, remedy: str) -> None:
+    """Raise UserError on a tensor that is not finite, or a variance below 0, by its name."""
+    for name, value in weights.items():
+        if not bool(value.isfinite().all()):
+            raise UserError(f"{where}: tensor {name} is not finite; {remedy}")
+        if name.endswith("running_var") and value.numel() and float(value.min()) < 0:
+            raise UserError(f"{where}: tensor {name} is a variance and below 0; {remedy}")
+
+
 def save(path: Path, weights: Weights) -> None:
-    """Write weights atomically."""
+    """Write weights atomically, if they are numbers."""
+    check_finite(weights, f"{path}: is not written", LOWER)
     save_safetensors(path, weights, {"format": "pt"})
 
 
@@ -54,7 +65,9 @@ def load(path: Path, members: Sequence[nn.Module]) -> None:
     """Read weights into members, after the manifest has vouched for them."""
     manifest.verify(path)
     remedy = f"pull it again (dvc pull {path}) or delete it and re-run"
-    distribute(load_safetensors(path, remedy)[0], members, path)
+    weights = load_safetensors(path, remedy)[0]
+    check_finite(weights, str(path), "such a network decides nothing: train it again")
+    distribute(weights, members, path)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

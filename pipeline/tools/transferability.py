@@ -12,6 +12,7 @@ from torch import nn
 
 from pipeline.contracts.attack import Attack
 from pipeline.core.draws import Draws, derive
+from pipeline.core.ensemble import check_finite
 from pipeline.errors import UserError
 from pipeline.evaluation.verdicts import BATCH
 from pipeline.job import device
@@ -38,9 +39,17 @@ def matrix(
 
 
 def _all_right(members: list[nn.Module], split: Split, rows: torch.Tensor) -> list[int]:
-    with torch.no_grad():
-        said = torch.stack([m(split.floats(rows)).argmax(1) for m in members])
+    said = _said(members, split.floats(rows))
     return [int(r) for r in rows[(said == split.labels[rows]).all(0)]]
+
+
+def _said(members: list[nn.Module], images: torch.Tensor) -> torch.Tensor:
+    """What every member answers, [members, B]."""
+    with torch.no_grad():
+        scores = [member(images) for member in members]
+    for number, one in enumerate(scores):
+        check_finite(one, images, f"member {number}")
+    return torch.stack([one.argmax(1) for one in scores])
 
 
 def _row(
@@ -55,9 +64,7 @@ def _row(
     for part in torch.split(rows, BATCH):
         draws = Draws(derive(0, "transferability", number), part)
         moved = attack(source, split.floats(part), split.labels[part], draws)
-        with torch.no_grad():
-            said = torch.stack([m(moved).argmax(1) for m in members])
-        fooled += (said != split.labels[part]).sum(1).cpu()
+        fooled += (_said(members, moved) != split.labels[part]).sum(1).cpu()
     return [float(f) for f in fooled / len(rows)]
 
 

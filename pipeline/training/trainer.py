@@ -129,8 +129,7 @@ class Trainer:
         epoch, loss = self.training.epoch, self.loss[0] / max(self.loss[1], 1)
         if not math.isfinite(loss):
             raise UserError(
-                f"{self.run.id}: the loss is {loss} in epoch {epoch}; "
-                "lower lr in params.yaml (recipes, or the method's own)"
+                f"{self.run.id}: the loss is {loss} in epoch {epoch}; {checkpoint.LOWER}"
             )
         row: dict[str, Any] = {
             "epoch": epoch,
@@ -140,6 +139,8 @@ class Trainer:
             "val_robust": "",
         }
         weights = self.weights()
+        # the loss was finite before the epoch's last update
+        checkpoint.check_finite(weights, f"{self.run.id}: after epoch {epoch}", checkpoint.LOWER)
         if self._is_validated(epoch):
             row |= self._validated(weights)
         self._select(row, weights)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from pipeline.contracts.attack import Attack
 from pipeline.core.draws import Draws, derive
+from pipeline.core.ensemble import check_finite
 from pipeline.loading.images import Split
 
 BATCH = 500  # images; draws are per image, so this changes nothing but memory
@@ -13,8 +14,9 @@ BATCH = 500  # images; draws are per image, so this changes nothing but memory
 def predictions(model: nn.Module, images: Tensor) -> Tensor:
     """Predicted classes [B], without gradient."""
     with torch.no_grad():
-        predicted: Tensor = model(images).argmax(-1)
-    return predicted
+        scores: Tensor = model(images)
+    check_finite(scores, images, "validation")
+    return scores.argmax(-1)
 
 
 def accuracies(

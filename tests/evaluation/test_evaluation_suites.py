@@ -112,7 +112,7 @@ def test_a_resumed_suite_that_leaves_has_the_same_bytes(here, monkeypatch) -> No
     record.path.unlink()
     attack = Evaluation.attack
 
-    def interrupted(self, name, spec, seed):
+    def interrupted(self, name, spec, seed=0):
         if name == CORE[1]:
             raise Interrupted(name)
         return attack(self, name, spec, seed)
@@ -131,7 +131,7 @@ def test_a_record_says_whether_an_attack_left_the_generators_alone(here, monkeyp
     record.path.unlink()
     attack = Evaluation.attack
 
-    def drawing(self, name, spec, seed):
+    def drawing(self, name, spec, seed=0):
         torch.rand(1)
         return attack(self, name, spec, seed)
 

@@ -56,7 +56,15 @@ def _numbers(entry: Entry, key: str, where: str, dataset: Entry) -> list[float]:
     given, wanted = entry[key], dataset["channels"]
     if not isinstance(given, list) or len(given) != wanted:
         raise UserError(f"{where}.{key}: needs one value for each of {wanted} channels")
-    return [float(values.fraction(v, f"{where}.{key}")) for v in given]
+    found = [float(values.fraction(v, f"{where}.{key}")) for v in given]
+    for value in found:  # of pixels in [0, 1], which a std of 0 would divide by
+        if not 0 <= value <= 1 or (key == "std" and value == 0):
+            least = "above 0" if key == "std" else "at least 0"
+            raise UserError(
+                f"{where}.{key}: {value:g} must be {least} and at most 1, of pixels in [0, 1]; "
+                "write 78.6/255 for a network of pixels in [0, 255]"
+            )
+    return found
 
 
 def _renames(given: object, where: str) -> list[list[str]]:
