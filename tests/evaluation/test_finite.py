@@ -146,7 +146,7 @@ def split_of(second: int) -> Split:
     return Split(images, labels, list("abc"), [0.5], [0.5])
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", [rule for rule in RULES if rule != "gated"])  # has no gate here
 def test_an_evaluation_of_scores_that_are_no_numbers_fails(rule):
     members = [Overflowing(), Exact(classes=3), Exact(classes=3, seed=1)]
     victim = combine(rule, members[:1] if rule == "single" else members).eval()
