@@ -1,4 +1,5 @@
 # Table of contents: a version floor, the configuration, one rule file a stage, the targets.
+import glob
 import os
 
 from snakemake.utils import min_version
@@ -10,6 +11,11 @@ HERE = os.environ.get("ROBUST_FROZEN", workflow.basedir)
 
 
 configfile: f"{HERE}/params.yaml"
+
+
+for page in sorted(glob.glob(f"{HERE}/papers/*.yaml")):
+
+    configfile: page
 
 
 include: f"{HERE}/pipeline/rules/plan.smk"

@@ -14,8 +14,6 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-import yaml
-
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 TARGET = "results/table1.csv"
@@ -36,9 +34,10 @@ def project(folder: Path) -> None:
 
 def write_params(seeds: int) -> None:
     """One row, `seeds` replicates of it, the least of training and attacks."""
+    from pipeline.plan.params.reader import read
     from pipeline.share import writer
 
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = read(ROOT / "params.yaml")
     demo, table = params["scales"]["demo"], params["tables"]["table1"]
     demo |= {"images": 20, "tables": {}, "figures": {}, "seeds": list(range(seeds))}
     demo["recipe"] = {"epochs": 1, "batch_size": 32, "validate_every": 0, "train_images": 32}
@@ -49,7 +48,7 @@ def write_params(seeds: int) -> None:
     params["suites"]["bench"] = {"attacks": ["pgd10"]}
     params |= {"tables": {"table1": table}, "figures": {}, "scale": "demo"}
     params["scales"] = {"paper": {}, "demo": demo}
-    Path("params.yaml").write_text(writer.text(params))
+    writer.write(Path(), params)
 
 
 def build() -> None:

@@ -29,7 +29,9 @@ def project(folder: Path, seeds: int) -> None:
     for name in ("pipeline", "profiles", "envs", "data/reported"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "Snakefile", folder)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    from pipeline.plan.params.reader import read
+
+    params = read(ROOT / "params.yaml")
     params["scale"] = "demo"
     for part in (params["tables"]["table1"], params["scales"]["demo"]):
         part["seeds"] = list(range(seeds))

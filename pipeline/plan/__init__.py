@@ -1,4 +1,4 @@
-"""The plan: params.yaml -> tables, figures -> victims -> runs -> jobs, with ids and paths.
+"""The plan: params.yaml, papers/ -> tables, figures -> victims -> runs -> jobs, with ids and paths.
 
 Standard library and PyYAML only, so that the workflow's graph parses fast; torch is never
 imported here.
@@ -173,7 +173,12 @@ def _name_of(target: str) -> str:
 
 
 def load_plan(path: str | Path | None = None) -> Plan:
-    """The plan of a params file; raises UserError naming file and key."""
-    from pipeline.plan.params.reader import read
+    """The plan of a params file and its pages; raises UserError naming file and key."""
+    from pipeline.plan.params import reader
 
-    return Plan(read(Path(path) if path else frozen.params_path()))
+    file = Path(path) if path else frozen.params_path()
+    params = reader.read(file)
+    try:
+        return Plan(params)
+    except UserError as error:
+        raise UserError(reader.located(str(error), file)) from None

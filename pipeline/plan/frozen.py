@@ -1,7 +1,7 @@
 """A copy of the plan and the code that a workflow started with, for the jobs it starts later.
 
 A cluster's jobs begin hours after they were planned, and read the plan again. They run from the
-copy, so params.yaml and the code may be edited meanwhile: the edit counts for the next call.
+copy, so the plan and the code may be edited meanwhile: the edit counts for the next call.
 """
 
 import hashlib
@@ -13,13 +13,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import UserError
+from pipeline.plan.params.reader import pages
 from pipeline.plan.params.schema import ROOT
 
 VARIABLE = "ROBUST_FROZEN"  # folder of the copy, in the environment of jobs
 STORE = Path("work/frozen")
 KEPT_DAYS = 60  # longer than any queue and time limit
 PATTERNS = (
-    "params.yaml",
     "pipeline/**/*.py",
     "pipeline/**/*.smk",
     "pipeline/**/*.json",
@@ -38,8 +38,9 @@ def params_path() -> Path:
 
 
 def _sources() -> Iterator[tuple[str, Path]]:
-    yield "params.yaml", params_path()
-    for pattern in PATTERNS[1:]:
+    for path in [params_path(), *pages(params_path())]:
+        yield path.relative_to(base()).as_posix(), path
+    for pattern in PATTERNS:
         for path in sorted(ROOT.glob(pattern)):
             yield path.relative_to(ROOT).as_posix(), path
 
@@ -67,7 +68,7 @@ def freeze(expected: str) -> Path:
             shutil.copyfile(path, part / name)
         if fingerprint() != expected:
             shutil.rmtree(part)
-            raise UserError("params.yaml or pipeline/ changed while starting; run it again")
+            raise UserError("the plan or pipeline/ changed while starting; run it again")
         with suppress(OSError):  # another process made the same copy
             part.rename(target)
         shutil.rmtree(part, ignore_errors=True)

@@ -197,7 +197,7 @@ def _mark(target: Target) -> Path:
 
 
 def stages(plan: Plan) -> dict[str, list[Target]]:
-    """Targets by DVC's stage, its @ as _: paper_unified, paper_aute, beyond_sweep, picture_radii.
+    """Targets by DVC's stage, its @ as _: unified, paper_aute, beyond_sweep, picture_radii.
 
     Uncut tables belong to no stage.
     """
@@ -209,7 +209,7 @@ def stages(plan: Plan) -> dict[str, list[Target]]:
         if folder != "results":
             found.setdefault(f"paper_{folder}", []).append(target)
         elif name == "table1":
-            found["paper_unified"] = [target]
+            found["unified"] = [target]
         else:
             found[f"{'picture' if isinstance(target, Figure) else 'beyond'}_{name}"] = [target]
     return found

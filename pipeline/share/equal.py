@@ -104,7 +104,7 @@ def _copy(target: Path) -> None:
 
 def _results(tree: Path, params: dict[str, Any], kind: str) -> dict[str, list[str]]:
     """Run the micro-run in a tree; sums by name, the part of a name that code determines cut."""
-    (tree / "params.yaml").write_text(writer.text(params))
+    writer.write(tree, params)
     (tree / "results/manifest.jsonl").unlink(missing_ok=True)
     raw = tree / "data/raw"
     raw.parent.mkdir(exist_ok=True)

@@ -24,7 +24,6 @@ from pipeline.store.files import locked
 from pipeline.store.manifest import MANIFEST, Line
 
 RESULTS = Path("results")
-UNIFIED, SHORT = "paper@unified", "unified"  # two names of one stage
 
 
 class Recorder:
@@ -125,8 +124,6 @@ def lock_stages(plan: Plan) -> None:
     """Tell DVC that stages are done whose every target is today's, whoever ran Snakemake."""
     done = [name for name, made in stages(plan).items() if all(map(is_current, made))]
     names = [name.replace("_", "@", 1) for name in done]
-    if UNIFIED in names:
-        names.append(SHORT)
     if names:
         pools.dvc(["commit", "--force", *names])
 

@@ -1,9 +1,12 @@
 """A params.yaml from values, in the one spelling that its strict reader takes."""
 
+import shutil
 from decimal import Decimal
+from pathlib import Path
 
 import yaml
 
+from pipeline.plan.params.reader import PAGES, PARAMS
 from pipeline.plan.params.values import Entry
 
 LINE = 1_000_000  # characters: no entry is broken
@@ -27,3 +30,9 @@ _Plain.add_representer(float, _fixed)
 def text(params: Entry) -> str:
     """The file's text."""
     return yaml.dump(params, Dumper=_Plain, sort_keys=False, default_flow_style=None, width=LINE)
+
+
+def write(folder: Path, params: Entry) -> None:
+    """These values as the whole of a folder's params.yaml; its papers' pages go."""
+    (folder / PARAMS).write_text(text(params))
+    shutil.rmtree(folder / PAGES, ignore_errors=True)

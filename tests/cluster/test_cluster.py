@@ -230,9 +230,9 @@ def test_what_fails_is_explained_and_dvc_goes_the_same_way(slurm, tmp_path):
     for command in (("git", "init", "-q"), ("dvc", "init", "-q")):
         project.run(*command, check=True)
     project.env["SNAKEMAKE_PROFILE"] = "slurm"
-    done = project.run("dvc", "repro", "paper@unified")
+    done = project.run("dvc", "repro", "unified")
     assert done.returncode == 0, done.stdout[-3000:]
     log = (project.folder / "logs" / "train" / f"{run}.log").read_text()
     assert re.search(r"# SLURM job \d+, node node[12], GPU [0-2]$", log, re.MULTILINE)
-    again = project.run("dvc", "repro", "paper@unified")
+    again = project.run("dvc", "repro", "unified")
     assert "didn't change" in again.stdout and "Running stage" not in again.stdout

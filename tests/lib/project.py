@@ -13,13 +13,15 @@ from pathlib import Path
 import yaml
 from projects import Plain
 
+from pipeline.plan.params.reader import read
+
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = {"epochs": 3, "batch_size": 32, "train_images": 120, "validate_every": 1}
 
 
 def tiny(rows, members=1, suites=("unified",), device="cpu", **recipe):
     """params.yaml as one table of `rows` on the thinnest net and 120 digits."""
-    found = yaml.safe_load((ROOT / "params.yaml").read_text())
+    found = read(ROOT / "params.yaml")
     found["archs"]["tiny"] = {"base": "resnet20", "blocks": 1, "width": 4}
     stand_ins = copy.deepcopy(found["scales"]["demo"]["stand_ins"])
     attacks = ("train_pgd10", "train_trades10", "train_aute6", "validation_margin_pgd")

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from pipeline.plan.params.reader import read
+
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = "results/table1.csv"
 TINY = {  # the keys of the demo that a tiny project shrinks further
@@ -32,9 +34,8 @@ class Plain(yaml.SafeDumper):
 
 
 def published() -> dict[str, Any]:
-    """params.yaml as it is in the repository."""
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-    return loaded
+    """params.yaml with the papers' pages, as they are in the repository."""
+    return read(ROOT / "params.yaml")
 
 
 def tiny_params() -> dict[str, Any]:

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-import yaml
-
+from pipeline.plan.params.reader import read
 from pipeline.share import writer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -174,17 +173,23 @@ def identify(folder):
 
 
 def read_params(folder):
-    return yaml.safe_load((folder / "params.yaml").read_text())
+    return read(folder / "params.yaml")
 
 
 def write_params(folder, params):
-    (folder / "params.yaml").write_text(writer.text(params))
+    """The values in params.yaml, but the table of AUTE: it stands on its page."""
+    tables = params["tables"]
+    mine = {name: tables[name] for name in tables if name.startswith("aute_")}
+    rest = {name: tables[name] for name in tables if name not in mine}
+    writer.write(folder, {**params, "tables": rest})
+    (folder / "papers").mkdir()
+    (folder / "papers/aute.yaml").write_text(writer.text({"tables": mine}))
 
 
 def edit(folder, change):
-    """Change params.yaml by a function; returns the old text, to put back."""
+    """Change the plan's values by a function; returns the old text of params.yaml, to put back."""
     old = (folder / "params.yaml").read_text()
-    params = yaml.safe_load(old)
+    params = read_params(folder)
     change(params)
     write_params(folder, params)
     return old

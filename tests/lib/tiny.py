@@ -17,13 +17,13 @@ import pandas as pd
 import plain
 import pytest
 import torch
-import yaml
 
 from pipeline import average, download, evaluate, prepare, tabulate, train
 from pipeline.errors import UserError
 from pipeline.job import device
 from pipeline.plan import Plan, Run
 from pipeline.plan.params.entries import Setting
+from pipeline.plan.params.reader import read
 from pipeline.store.files import sha256_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,8 +34,7 @@ RECIPE = {"epochs": 3, "batch_size": 32, "train_images": 120, "validate_every": 
 
 @functools.cache
 def _published() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / "params.yaml").read_text())
-    return loaded
+    return read(ROOT / "params.yaml")
 
 
 def params(**recipe: Any) -> dict[str, Any]:

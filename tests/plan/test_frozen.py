@@ -10,6 +10,7 @@ from project import Project, tiny
 
 from pipeline.errors import UserError
 from pipeline.plan import frozen
+from pipeline.share import writer
 
 NAMES = (
     "from pipeline.plan import load_plan; import pipeline; p = load_plan();"
@@ -21,7 +22,10 @@ NAMES = (
 def place(tmp_path, monkeypatch):
     params = tiny(["pgd_at", "trades"])
     params["tables"]["table1"]["reported"] = "aute"
+    page = {"recipes": {"red": params["recipes"].pop("red")}}
     project = Project(tmp_path, params, prepared=False)
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers/red.yaml").write_text(writer.text(page))
     monkeypatch.chdir(project.folder)
     monkeypatch.setattr(frozen, "ROOT", project.folder)
     for name in (frozen.VARIABLE, "PYTHONSAFEPATH", "PYTHONPATH"):
@@ -42,9 +46,11 @@ def test_a_job_sees_the_plan_and_code_of_its_start_whatever_is_edited(place):
     before = names()
     assert before[0].is_relative_to(place.folder / "pipeline")
     copy = frozen.freeze(frozen.fingerprint())
+    assert (copy / "papers/red.yaml").is_file()
     (place.folder / "params.yaml").write_text("scale: [")
     (place.folder / "pipeline" / "plan" / "__init__.py").write_text("raise SystemExit('edited')")
     (place.folder / "data" / "reported" / "aute.csv").unlink()
+    (place.folder / "papers/red.yaml").write_text("recipes: [")
     where, rest = names()
     assert where.is_relative_to(copy) and rest == before[1]
     assert "pgd_at" in rest
@@ -65,6 +71,12 @@ def test_files_that_change_while_a_workflow_starts_are_one_line(place):
     with pytest.raises(UserError, match="changed while starting; run it again"):
         frozen.freeze(fingerprint)
     assert not list(frozen.STORE.iterdir())
+
+
+def test_another_page_is_another_copy(place):
+    first = frozen.fingerprint()
+    (place.folder / "papers/soe.yaml").write_text("recipes: {}\n")
+    assert frozen.fingerprint() != first
 
 
 def test_equal_plans_share_a_copy_and_old_copies_go(place):

@@ -1,16 +1,15 @@
 """params.yaml says one thing to Snakemake's reader, to DVC's and to ours."""
 
-from pathlib import Path
-
 import pytest
 from dvc.utils.serialize import load_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from projects import ROOT
 from snakemake.common.configfile import load_configfile
+from snakemake.utils import update_config
 
 from pipeline.errors import UserError
-from pipeline.plan.params.reader import read
+from pipeline.plan.params.reader import pages, read
 
 
 def refusal(tmp_path, text):
@@ -30,12 +29,15 @@ def leaves(value, at=()):
 
 
 def test_all_three_readers_agree_on_every_leaf():
-    path = str(ROOT / "params.yaml")
-    ours = leaves(read(Path(path)))
+    ours = leaves(read(ROOT / "params.yaml"))
     assert len(ours) > 300
-    assert leaves(load_yaml(path)) == ours
-    snakemakes = {k: v for k, v in leaves(load_configfile(path)).items()}
-    assert {k: ("dict", {}) if v[1] == {} else v for k, v in snakemakes.items()} == ours
+    dvcs, snakemakes = {}, {}
+    for path in map(str, (ROOT / "params.yaml", *pages(ROOT / "params.yaml"))):
+        dvcs |= leaves(load_yaml(path))
+        update_config(snakemakes, load_configfile(path))
+    assert dvcs == ours
+    merged = leaves(snakemakes)
+    assert {k: ("dict", {}) if v[1] == {} else v for k, v in merged.items()} == ours
 
 
 ODD = "on|off|yes|no|y|n|true|True|null|NULL|~|.inf|.nan|010|0o7|08|1e3|1e-4|1.5e4|1.5e+4|1_000|"

@@ -5,8 +5,8 @@ import json
 import pytest
 import sharing_lab as lab
 import sharing_origin as home
-import yaml
 
+from pipeline.plan.params.reader import read
 from pipeline.share.micro import params_for
 
 pytestmark = pytest.mark.sharing
@@ -87,7 +87,7 @@ def test_a_proven_refactoring_runs_nothing_in_snakemake():
 
 
 def test_archs_are_compared_on_cifar10_where_it_was_fetched():
-    params = yaml.safe_load((lab.ROOT / "params.yaml").read_text())
+    params = read(lab.ROOT / "params.yaml")
     without = params_for(params, "archs", "vgg16", False)["scales"]["demo"]["stand_ins"]
     having = params_for(params, "archs", "vgg16", True)["scales"]["demo"]["stand_ins"]
     assert set(without) - set(having) == {"cifar10"}

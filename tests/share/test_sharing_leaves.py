@@ -147,7 +147,7 @@ def test_every_leaf_changes_what_uses_it_and_nothing_else(monkeypatch):
     before = Plan(params)
     runs, records, tables = artifacts(before)
     stages = yaml.safe_load((lab.ROOT / "dvc.yaml").read_text())["stages"]
-    watched = [set(stages["paper"]["do"]["params"])]
+    watched = [set(stages["unified"]["params"])]
     moved, still, refused, known = 0, 0, [], words(params)
     for path in leaves(params):
         after = changed(params, path, known)

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import re
 import subprocess
 
 import pytest
@@ -11,6 +12,7 @@ import sharing_origin as home
 import yaml
 
 from pipeline.plan import load_plan
+from pipeline.plan.params.reader import pages
 
 pytestmark = pytest.mark.sharing
 TARGETS = (lab.TABLE, home.PAPER)
@@ -78,6 +80,25 @@ def test_metrics_params_and_plots_of_two_commits_are_told_apart():
     assert "table1" in page
     assert "http" not in page and "<script" not in page  # opens without the internet
     assert len(list((folder / "static").glob("*.png"))) >= 2
+
+
+def test_a_paper_hears_of_its_own_page_and_of_no_other():
+    clone = lab.clone(home.copied("pages", lambda folder: None), home.world() / "hears")
+    names = ("aute", "soe")
+    for name in names:
+        (clone / "results" / name / "metrics").mkdir(parents=True)
+    stages = [f"paper@{name}" for name in names]
+    lab.run(clone, "dvc", "commit", "--force", *stages).ok()
+    page = clone / "papers/soe.yaml"
+    page.write_text(page.read_text().replace("SoE Table 2, three", "SoE Table 2, several", 1))
+    said = lab.run(clone, "dvc", "status", *stages).ok()
+    assert "paper@soe" in said and "papers/soe.yaml" in said and "paper@aute" not in said
+    params = lab.run(clone, "dvc", "params", "diff").ok()
+    assert re.search(r"papers/soe\.yaml +tables\.soe_table2\.title", params), params
+    shared = clone / "params.yaml"
+    shared.write_text(shared.read_text().replace("mim50: {steps: 10}", "mim50: {steps: 12}", 1))
+    said = lab.run(clone, "dvc", "status", *stages).ok()
+    assert "paper@aute" in said and "paper@soe" in said
 
 
 def test_another_split_is_another_data_set_and_the_old_results_come_back():
@@ -157,8 +178,7 @@ def test_stages_name_every_table_and_figure_of_params():
     plan = load_plan(lab.ROOT / "params.yaml")
     papers = stages["stages"]["paper"]["foreach"]
     folders = {t.path.parent.name for t in plan.targets.values()} - {"results"}
-    assert papers.pop("unified") == str(plan.tables["table1"].metrics)
-    assert papers == {name: f"results/{name}/metrics" for name in folders}
+    assert set(papers) == folders == {page.stem for page in pages(lab.ROOT / "params.yaml")}
     beyond = {t.path.stem for t in plan.tables.values() if t.path.parent.name == "results"}
     made = {"table1", *stages["stages"]["beyond"]["foreach"]}
     assert made == {name for name in beyond if not name.endswith("_all")}

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from projects import published
+from projects import published, write_params
 
 from pipeline.claims import page
 from pipeline.errors import UserError
@@ -200,7 +200,7 @@ def test_rows_without_records_are_not_judged(monkeypatch, tmp_path):
         target = tmp_path / folder
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(ROOT / folder)
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    write_params(tmp_path, published())
     monkeypatch.chdir(tmp_path)
     plan = load_plan()
     ours = Ours(plan)
@@ -216,7 +216,7 @@ def test_rows_without_records_are_not_judged(monkeypatch, tmp_path):
 
 def test_every_stale_target_has_its_mark_before_the_graph_is_built(monkeypatch, tmp_path):
     """Snakemake lists a folder once: a mark made for the second stale table came too late."""
-    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    write_params(tmp_path, published())
     monkeypatch.chdir(tmp_path)
     plan = load_plan()
     workflow.mark_targets(plan)

@@ -1,13 +1,21 @@
-"""The text of params.yaml: one reading of every value, by Snakemake's, DVC's and our reader."""
+"""The text of params.yaml and of the papers' pages, merged.
+
+One reading of every value, by Snakemake's, DVC's and our reader.
+"""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from pipeline.errors import UserError
+from pipeline.plan.params.scale import NAMES
 
+PARAMS = "params.yaml"
+PAGES = "papers"  # folder beside params.yaml: a page for each paper
+ALONE = ("scale", "mirror", "core", "planned")  # of all papers, so in params.yaml
 KINDS = {"map", "seq", "str", "int", "float", "bool"}
 PLAIN = {
     "int": re.compile(r"[-+]?(0|[1-9][0-9]*)"),
@@ -20,9 +28,115 @@ GRAMMAR = "write 12, 0.0001, 8/255, true, false, none, or quote a word"
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The file as nested mappings; raises UserError with the line for whatever is no such thing."""
+    """params.yaml with the entries of the pages beside it.
+
+    Raises UserError with the line for whatever is no such thing, and for a name in two files.
+    """
+    merged: dict[str, Any] = {}
+    files = _load_all(path)
+    papers = [Path(name).stem for name in files if name != PARAMS]
+    for name, sections in files.items():
+        _check_owners(name, sections, papers)
+        if name != PARAMS:
+            _check_page(name, sections)
+        for keys, value in _entries(sections):
+            _add(merged, keys, value, name, files)
+    return merged
+
+
+def pages(path: Path) -> list[Path]:
+    """The papers' pages that belong to a params.yaml, in the order of their names."""
+    found = (path.parent / PAGES).glob("*.yaml")
+    return sorted(p for p in found if not p.name.startswith("."))
+
+
+def located(error: str, path: Path) -> str:
+    """A line about an entry of params.yaml, with the page it stands on in the place of that."""
+    named = re.match(r"params\.yaml: ([\w.]+)", error)
+    keys = named[1].split(".") if named else []
+    entry = keys[: 4 if keys[:1] == ["scales"] else 2]
+    holders = [name for name, sections in _load_all(path).items() if _holds(sections, entry)]
+    return error.replace(PARAMS, holders[0], 1) if holders else error
+
+
+def _holds(sections: Any, keys: list[str]) -> bool:
+    for key in keys:
+        if not isinstance(sections, dict) or key not in sections:
+            return False
+        sections = sections[key]
+    return True
+
+
+def _load_all(path: Path) -> dict[str, dict[str, Any]]:
+    """Every file's sections, by the name that errors have for it."""
+    files = {PARAMS: _load(path, PARAMS)}
+    for page in pages(path):
+        name = f"{PAGES}/{page.name}"
+        files[name] = _load(page, name)
+    return files
+
+
+def _check_page(name: str, sections: dict[str, Any]) -> None:
+    """Raise UserError for what a page says of other papers.
+
+    DVC builds a paper again when its page or params.yaml changes, and for no other reason.
+    """
+    for key in ALONE:
+        if key in sections:
+            raise UserError(f"{name}: {key}: concerns every paper; write it in params.yaml")
+    for (_, *keys), _ in _entries(_mapping(sections.get("scales")), ("scales",)):
+        kind, entry = NAMES.get("".join(keys[1:2])), "".join(keys[2:])
+        if entry not in _mapping(sections.get(kind or "")):
+            where = ".".join(["scales", *keys])
+            raise UserError(f"{name}: {where}: cuts no entry of this page; write it in params.yaml")
+
+
+def _check_owners(name: str, sections: dict[str, Any], papers: list[str]) -> None:
+    """Raise UserError unless every table and figure of a paper stands on its page, and no other."""
+    own = None if name == PARAMS else Path(name).stem
+    for kind in ("tables", "figures"):
+        for entry in _mapping(sections.get(kind)):
+            owner = next((p for p in papers if entry.startswith(f"{p}_")), None)
+            if owner != own:
+                place = f"{PAGES}/{owner}.yaml" if owner else PARAMS
+                raise UserError(f"{name}: {kind}.{entry}: move it to {place}, or rename it")
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _entries(sections: Any, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Keys and value of every entry, of every cut of a scale, of every section that is neither."""
+    depth = 4 if at[:1] == ("scales",) else 2
+    for key, value in sections.items():
+        if isinstance(value, dict) and value and len(at) + 1 < depth:
+            yield from _entries(value, (*at, key))
+        else:
+            yield (*at, key), value
+
+
+def _add(
+    merged: dict[str, Any], keys: tuple[str, ...], value: Any, name: str, files: dict[str, Any]
+) -> None:
+    """Put an entry in its place, which must be free."""
+    place: Any = merged
+    for depth, key in enumerate(keys):
+        last = depth == len(keys) - 1
+        taken = key in place and not (isinstance(place[key], dict) and (not last or value == {}))
+        if taken:
+            other = next(f for f in files if _holds(files[f], list(keys[: depth + 1])))
+            where = ".".join(keys[: depth + 1])
+            raise UserError(f"{name}: {where}: stands in {other} too; keep one, or rename one")
+        place = place.setdefault(key, value if last and value != {} else {})
+
+
+def _load(path: Path, name: str) -> dict[str, Any]:
+    """One file as nested mappings."""
     try:
-        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_Strict)
+        loader = _Strict(path.read_text(encoding="utf-8"))
+        loader.name = name
+        loaded = loader.get_single_data()
     except FileNotFoundError:
         raise UserError(f"{path}: missing; run from the folder that holds it") from None
     except OSError as error:
@@ -74,4 +188,4 @@ def _is_plain(kind: str, node: Any) -> bool:
 
 
 def _refusal(place: Any, what: str) -> UserError:
-    return UserError(f"params.yaml:{place.start_mark.line + 1}: {what}")
+    return UserError(f"{place.start_mark.name}:{place.start_mark.line + 1}: {what}")

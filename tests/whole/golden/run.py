@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "lib")]
@@ -28,6 +27,7 @@ from pipeline.download import main as download  # noqa: E402
 from pipeline.job import device  # noqa: E402
 from pipeline.loading import registry  # noqa: E402
 from pipeline.plan import Plan  # noqa: E402
+from pipeline.plan.params.reader import read  # noqa: E402
 from pipeline.store.files import load_safetensors  # noqa: E402
 from pipeline.store.records import read_arrays  # noqa: E402
 
@@ -54,7 +54,7 @@ def host_class() -> str:
 
 def micro_params() -> dict:
     """params.yaml cut to one method and its median: seconds."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params = read(ROOT / "params.yaml")
     demo = params["scales"]["demo"]
     demo["recipe"] = {"epochs": 6, "batch_size": 32, "train_images": 320, "validate_every": 3}
     demo["images"] = 40
