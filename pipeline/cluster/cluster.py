@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable
 
-from pipeline.cluster.resources import Resources
-from pipeline.plan import Figure, Plan, Record, Run, TransferSet
+from pipeline.cluster import site
+from pipeline.cluster.resources import Artifact, Resources
+from pipeline.plan import Plan, Run
 from pipeline.plan.estimate import describe, seconds
 from pipeline.plan.state import NEED, State
 
 Rows = list[list[str]]
-Artifact = Run | Record | TransferSet | Figure
 # stage -> the stage whose entry of `resources:` it asks by
 ASKING = {
     "train": "train",
@@ -19,12 +19,12 @@ ASKING = {
     "evaluate": "evaluate",
     "figure": "figure",
 }
-HEAD = ["stage", "jobs", "GPUs a job", "memory a job", "longest time asked", "estimate in all"]
+HEAD = ["stage", "jobs", "GPUs a job", "memory a job", "time a job", "slices", "estimate in all"]
 
 
 def report(plan: Plan, found: Iterable[State]) -> Rows:
     """One row a stage: jobs, what one of them asks for, GPU hours or CPU hours of all."""
-    resources, rows = Resources(plan), [HEAD]
+    resources, rows = Resources(plan, site.here()), [HEAD]
     needed = [s for s in found if s.status == NEED]
     for stage, asking in ASKING.items():
         artifacts = [_artifact(plan, s) for s in needed if s.stage == stage]
@@ -48,12 +48,14 @@ def _row(
     packs: dict[int, int],
 ) -> list[str]:
     gpus, memory = resources.gpus(stage), resources.stage(stage)["mem_mb"] * max(packs)
-    minutes = max(resources.minutes(stage, a) for a in artifacts)
+    minutes = max(resources.slice(stage, a) for a in artifacts)
+    slices = max(-(-resources.minutes(stage, a) // resources.slice(stage, a)) for a in artifacts)
     total = describe(seconds(plan, artifacts))
     unit = "of GPUs" if gpus else "of CPUs"
     longest = f"{minutes // 60} h {minutes % 60:02d} min"
+    pieces = f"up to {slices}" if slices > 1 else "1"
     jobs = str(sum(packs.values())) + (f" ({len(artifacts)} runs)" if max(packs) > 1 else "")
-    return [jobs, str(gpus), f"{memory} MB", longest, f"{total} {unit}"]
+    return [jobs, str(gpus), f"{memory} MB", longest, pieces, f"{total} {unit}"]
 
 
 def _artifact(plan: Plan, state: State) -> Artifact:

@@ -2,18 +2,21 @@
 
 By itself it forgets its jobs, and waits for ever, when five looks in a row get no answer; it asks
 an accounting that may not exist while slurmctld restarts; it knows no state "CANCELLED by 1000";
-it waits for ever for a job that SLURM lost; a refused submission is to it a failed job.
+it waits for ever for a job that SLURM lost; a refused submission is to it a failed job, and so
+is the end of a time slice (pipeline/cluster/slices.py).
 """
 
 import re
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from pipeline.cluster import slices
 from pipeline.errors import UserError
 
 PLUGIN = "snakemake_executor_plugin_slurm"
@@ -32,9 +35,10 @@ LIMIT = "Job violates accounting/QOS policy"
 Statuses = dict[str, str]
 
 
-def attach(executor: Any) -> None:
+def attach(executor: Any, kills: Counter[str]) -> None:
     """Put patience between SLURM and its executor; any other executor stays as it is.
 
+    `kills` counts how often SLURM killed a job for its memory, by `slices.key`.
     Raises UserError where an executor is installed that this was not made for.
     """
     module = sys.modules[type(executor).__module__]
@@ -42,18 +46,25 @@ def attach(executor: Any) -> None:
         needed = (module, "query_job_status"), (executor, "_report_job_error_threadsafe")
         if not all(hasattr(owner, name) for owner, name in needed):
             raise UserError(f"{PLUGIN}: is not the version of envs/common.txt; run `make setup`")
-        Patience(executor, module)
+        Patience(executor, module, kills)
 
 
 class Patience:
     """Stands in for four functions of an executor, for as long as it lives."""
 
     def __init__(
-        self, executor: Any, module: Any, now: Callable[[], float] = time.monotonic
+        self,
+        executor: Any,
+        module: Any,
+        kills: Counter[str],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.executor, self.now = executor, now
+        self.executor, self.kills, self.now = executor, kills, now
         self.asked: dict[str, Any] = {}  # jobs of the look that is on its way, by SLURM's id
         self.since: dict[str, tuple[str, float]] = {}  # in limbo: state and its first moment
+        self.ended: set[str] = set()  # time slices
+        self.count: Counter[str] = Counter()  # of slices, by what a job is about
+        self.saved: dict[str, int] = {}  # progress at the start of a slice
         self.answered, self.told = now(), 0.0
         self.closing = threading.Event()
         self._query, self._check = module.query_job_status, executor.check_active_jobs
@@ -68,9 +79,15 @@ class Patience:
     async def check(self, jobs: list[Any]) -> AsyncIterator[Any]:
         """Jobs that are neither done nor failed."""
         self.asked = {job.external_jobid: job for job in jobs}
+        before = len(self.ended)
         async for job in self._check(jobs):
-            yield job
+            if job.external_jobid not in self.ended:
+                yield job
         self.asked = {}
+        if len(self.ended) > before:  # looks become seldom while nothing ends
+            settings = self.executor.workflow.executor_settings
+            first = settings.init_seconds_before_status_checks
+            self.executor.next_seconds_between_status_checks = first
 
     async def query(self, command: str, logger: Any) -> tuple[Statuses, float]:
         """States by id and the seconds it took; none known where SLURM does not answer.
@@ -93,20 +110,34 @@ class Patience:
             _say(f"{command}: no answer for {silent:.0f} s; SLURM's jobs go on, this waits")
 
     def _ends(self, statuses: Statuses) -> Statuses:
-        """States in one word; a job too long in limbo is over."""
+        """States in one word, as the executor is to see them."""
         found = {id: state.partition(" ")[0] for id, state in statuses.items()}
-        for id, job in self.asked.items():
-            state = found.get(id, "")
-            if state not in LIMBO:
-                self.since.pop(id, None)
-                continue
-            known, since = self.since.get(id, (None, 0.0))
+        for id, info in self.asked.items():
+            if id not in self.ended:
+                found[id] = self._judge(id, found.get(id, ""), info.job)
+        return {id: state for id, state in found.items() if state}
+
+    def _judge(self, id: str, state: str, job: Any) -> str:
+        """A job too long in limbo is over; one whose slice ended is submitted again."""
+        if state in LIMBO:
+            known, since = self.since.get(id, ("none", 0.0))
             if known != state:
                 self.since[id] = state, self.now()
             elif self.now() - since > LOST_SECONDS:
-                found[id] = _outcome(job.job)
-                _say(f"SLURM job {id} is {state or 'unknown to SLURM'}: taken as {found[id]}")
-        return found
+                _say(f"SLURM job {id} is {state or 'unknown to SLURM'} for too long: it is over")
+                return _outcome(job)
+            return state
+        self.since.pop(id, None)
+        key = slices.key(job)
+        if state == "OUT_OF_MEMORY":
+            self.kills[key] += 1
+        if slices.has_ended(state, id, job, self.saved.get(key, 0)):
+            self.ended.add(id)
+            self.count[key] += 1
+            _say(f"SLURM job {id}: slice {self.count[key]} of {key} ended, the next is submitted")
+            self.executor._job_submission_executor.submit(self.run, job)
+            return "PENDING"
+        return state
 
     # ---- submissions
 
@@ -115,6 +146,7 @@ class Patience:
         if self.closing.is_set():
             return
         try:
+            self.saved[slices.key(job)] = slices.progress(job)
             self._run(job)
         except Exception as error:  # in a thread whose errors nobody reads
             info = SimpleNamespace(job=job, external_jobid=None)

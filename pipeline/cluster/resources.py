@@ -2,30 +2,26 @@
 
 import math
 import os
-import re
+from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any
 
+from pipeline.cluster.site import Site
+from pipeline.cluster.slices import key_of
 from pipeline.errors import UserError
 from pipeline.plan import Figure, Plan, Record, Run, TransferSet
 from pipeline.plan.estimate import arch_resources, seconds
 from pipeline.plan.graph.audit import STAGE_KEYS
 
-SYNTAX = re.compile(r"(gpu|gres)(?::([A-Za-z0-9_.]+))?")
+Artifact = Run | Record | TransferSet | Figure
 PACK = "ROBUST_PACK"  # ids of runs, in the environment of jobs that share an allocation
 # sbatch's own variables, which the executor's options would otherwise hide
-SITE = {
+VARIABLES = {
     "slurm_account": "SBATCH_ACCOUNT",
     "slurm_partition": "SBATCH_PARTITION",
     "constraint": "SBATCH_CONSTRAINT",
 }
-
-
-def gpu_syntax(defaults: Any) -> str:
-    """How the profile's default resources say that GPUs are asked for; `gpu` without a profile."""
-    found = dict(defaults or {}).get("gpu_syntax", "gpu")
-    return str(getattr(found, "raw", found))
 
 
 def pack_environment(arguments: Iterable[str]) -> dict[str, str]:
@@ -40,27 +36,21 @@ def pack_environment(arguments: Iterable[str]) -> dict[str, str]:
 
 
 class Resources:
-    """Requests by stage and artifact at the plan's scale; `syntax` is the cluster's."""
+    """Requests by stage and artifact at the plan's scale and a cluster's site."""
 
-    def __init__(self, plan: Plan, syntax: str = "gpu") -> None:
-        match = SYNTAX.fullmatch(syntax)
-        if not match:
-            raise UserError(
-                f"slurm/config.yaml: gpu_syntax: {syntax!r} is not one of gpu, gpu:MODEL, "
-                "gres, gres:MODEL"
-            )
-        self.plan, self.kind, self.model = plan, match[1], match[2]
+    def __init__(self, plan: Plan, site: Site | None = None) -> None:
+        self.plan, self.site = plan, site or Site()
+        self.kind, self.model = self.site.gpus()
+        self.kills: Counter[str] = Counter()  # for memory, by what a job is about
 
     def of(self, stage: str) -> dict[str, Any]:
         """The `resources` of a rule, as Snakemake and its SLURM executor name them."""
         return {
-            "mem_mb": lambda wildcards, attempt: self.stage(stage)["mem_mb"] * attempt,
-            "runtime": lambda wildcards, attempt: (
-                self.minutes(stage, self._artifact(wildcards)) * attempt
-            ),
+            "mem_mb": lambda wildcards: self._memory(stage, key_of(wildcards)),
+            "runtime": lambda wildcards: self.slice(stage, self._artifact(wildcards)),
             "cpus_per_task": self.stage(stage)["cpus"],
             **self._gpus(stage),
-            **{k: os.environ[v] for k, v in SITE.items() if os.environ.get(v)},
+            **{k: os.environ[v] for k, v in VARIABLES.items() if os.environ.get(v)},
         }
 
     def stage(self, stage: str) -> dict[str, int]:
@@ -76,14 +66,24 @@ class Resources:
         """GPUs of one job: none where the scale computes on the CPU."""
         return 0 if self.plan.entries.device == "cpu" else self.stage(stage)["gpus"]
 
-    def minutes(self, stage: str, artifact: Run | Record | TransferSet | Figure) -> int:
-        """Minutes of a first attempt: some for the start, and `slack` times the estimate.
+    def _memory(self, stage: str, key: str) -> int:
+        """MB of a job: once more what a stage asks for after each time that it was too little."""
+        killed = sum(n for keys, n in self.kills.items() if key in keys.split(", "))
+        return self.stage(stage)["mem_mb"] * (1 + killed)
+
+    def minutes(self, stage: str, artifact: Artifact) -> int:
+        """Minutes that a job may need: some for the start, and `slack` times the estimate.
 
         Runs that share a GPU are given the time to do so one after the other.
         """
         asked, estimate = self.stage(stage), seconds(self.plan, [artifact]) or 0
         side_by_side = self.runs_per_gpu(artifact) if isinstance(artifact, Run) else 1
         return asked["minutes"] + math.ceil(asked["slack"] * estimate * side_by_side / 60)
+
+    def slice(self, stage: str, artifact: Artifact) -> int:
+        """Minutes that a job asks for: it comes back as often as it takes."""
+        limits = self.stage(stage)["most_minutes"], self.site.limit
+        return min(self.minutes(stage, artifact), *(m for m in limits if m is not None))
 
     def pack(self, wildcards: Any, settings: Any) -> str | None:
         """The group of a run whose arch leaves a GPU room for more; None where it has its own.
@@ -106,7 +106,7 @@ class Resources:
         stated = arch_resources(self.plan, run.arch)
         return stated["runs_per_gpu"] if stated and self.gpus("train") else 1
 
-    def _artifact(self, wildcards: Any) -> Run | Record | TransferSet | Figure:
+    def _artifact(self, wildcards: Any) -> Artifact:
         if hasattr(wildcards, "run"):
             return self.plan.run(wildcards.run)
         if hasattr(wildcards, "figure"):

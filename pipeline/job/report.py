@@ -13,6 +13,7 @@ from pipeline.errors import EXIT_INTERRUPTED, Interrupted, UserError
 from pipeline.plan import frozen
 
 DONE = "# done"  # last line of a job that ended well
+STOPPED = "stopped: "  # begins the last line of one that saved and stopped
 PACKAGES = ("torch", "numpy", "snakemake")
 
 
@@ -48,6 +49,16 @@ def ended_well(log: Path) -> bool:
     return log.read_text(errors="replace").rstrip().endswith(DONE)
 
 
+def was_stopped(log: Path, job: str) -> bool:
+    """Whether a SLURM job, the writer of a log, saved and stopped as a signal asked."""
+    try:
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return False
+    is_its = any(line.startswith(f"# SLURM job {job}, ") for line in lines)
+    return is_its and lines[-1].startswith(STOPPED)
+
+
 def report(main: Callable[[list[str] | None], None]) -> None:
     """Run a command's main; a user's error becomes one line on stderr and exit code 1."""
     in_workflow = "ROBUST_FROZEN" in os.environ  # a job, whose log begins and ends here
@@ -60,7 +71,7 @@ def report(main: Callable[[list[str] | None], None]) -> None:
     except UserError as error:
         sys.exit(f"error: {error}")
     except Interrupted as stop:
-        print(f"stopped: {stop}", file=sys.stderr)
+        print(f"{STOPPED}{stop}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     except OSError as error:  # full disk, read-only folder, missing file
         where = f"{error.filename}: " if error.filename else ""

@@ -7,18 +7,20 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, HERE)
 
-from pipeline.cluster import master, patience
+from pipeline.cluster import master, patience, site
 from pipeline.errors import UserError
 from pipeline.cluster import resources as requested
 from pipeline.plan import frozen, load_plan, workflow as jobs
 from pipeline.share import guard
 
 master.leave_warnings_to_commands()
-SYNTAX = requested.gpu_syntax(workflow.resource_settings.default_resources)
+SITE = site.of_profile(
+    workflow.resource_settings.default_resources, workflow.is_main_process
+)
 try:
     PLAN = load_plan()
     FINGERPRINT = frozen.fingerprint()
-    ASKED = requested.Resources(PLAN, SYNTAX)
+    ASKED = requested.Resources(PLAN, SITE)
     jobs.check_config(PLAN, config)
     jobs.mark_targets(PLAN)
 except UserError as error:
@@ -42,7 +44,7 @@ onstart:
     try:
         guard.check_jobs(PLAN, workflow.dag.needrun_jobs())
         master.begin(FINGERPRINT)
-        patience.attach(workflow.scheduler._executor)
+        patience.attach(workflow.scheduler._executor, ASKED.kills)
         master.look_once_a_job(
             workflow.scheduler, workflow.scheduling_settings.max_jobs_per_timespan
         )

@@ -1,4 +1,4 @@
-"""A real SLURM that goes away, refuses or forgets: the master waits, then goes on."""
+"""A real SLURM that goes away, refuses jobs or ends their time: the master goes on behind that."""
 
 import re
 import time
@@ -30,7 +30,8 @@ def wait(condition, seconds=120, what="it"):
         time.sleep(0.2)
 
 
-LIMIT = "sbatch: error: AssocMaxSubmitJobLimit"
+EPOCHS = 24
+PARAMS = tiny(["pgd_at_single"], device="auto", epochs=EPOCHS, train_images=600)
 
 
 def hurry(project, **seconds):
@@ -43,18 +44,25 @@ def hurry(project, **seconds):
     path.write_text(code)
 
 
-def test_neither_a_restart_of_slurm_nor_a_refusal_costs_a_job(slurm, tmp_path):
-    params = tiny(["pgd_at_single"], device="auto", epochs=8, train_images=300)
-    project = Project(tmp_path, params, slurm.env)
+def losses(log):
+    """Epochs that a run's log tells of."""
+    return re.findall(r" (\d+)/\d+ loss", log.read_text() if log.exists() else "")
+
+
+def writer(log):
+    """The SLURM job that writes a log."""
+    return re.search(r"# SLURM job (\d+),", log.read_text())[1]
+
+
+def test_a_restart_of_slurm_costs_no_job(slurm, tmp_path):
+    project = Project(tmp_path, PARAMS, slurm.env)
     (run,), _ = project.plan()
     weights = f"results/runs/{run}/weights.safetensors"
-    hurry(project, BUSY_SECONDS=1)
-    slurm.refuse("sbatch", "sbatch: error: Slurm temporarily unable to accept job", LIMIT)
     slurm.refuse("sacct", *["Slurm accounting storage is disabled"] * MANY)
     with (tmp_path / "screen").open("w") as screen:
         master = project.start(*MASTER, weights, *FAST, stdout=screen)
         log = project.folder / "logs" / "train" / f"{run}.log"
-        wait(lambda: log.exists() and " loss " in log.read_text(), what="an epoch")
+        wait(lambda: losses(log), what="an epoch")
         slurm.kill_controller()
         # without slurmctld the executor asks the accounting, which this cluster has not
         wait(lambda: slurm.refuses("sacct") < MANY, what="a look")
@@ -66,8 +74,33 @@ def test_neither_a_restart_of_slurm_nor_a_refusal_costs_a_job(slurm, tmp_path):
             master.kill()
     text = (tmp_path / "screen").read_text()
     assert code == 0, text[-3000:]
-    assert not slurm.refuses("sbatch") and text.count("SLURM takes no job now") == 2
     assert (project.folder / weights).exists() and "Trying to restart" not in text
-    assert [line.split()[1] for line in log.read_text().splitlines() if " loss " in line] == [
-        f"{epoch}/8" for epoch in range(1, 9)
-    ]
+    assert losses(log) == [str(epoch) for epoch in range(1, EPOCHS + 1)]
+
+
+def test_a_run_of_three_slices_and_two_refusals_is_no_failure(slurm, tmp_path):
+    project = Project(tmp_path, PARAMS, slurm.env)
+    (run,), _ = project.plan()
+    weights = f"results/runs/{run}/weights.safetensors"
+    hurry(project, BUSY_SECONDS=1)
+    busy = "sbatch: error: Slurm temporarily unable to accept job"
+    slurm.refuse("sbatch", busy, "sbatch: error: AssocMaxSubmitJobLimit")
+    project.env["SBATCH_PARTITION"] = "minute"  # which takes no job of more than a minute
+    log = project.folder / "logs" / "train" / f"{run}.log"
+    with (tmp_path / "screen").open("w") as screen:
+        master = project.start(*MASTER, weights, *FAST, stdout=screen)
+        try:
+            jobs = []
+            for _ in range(2):
+                wait(lambda: losses(log) and writer(log) not in jobs, what="an epoch of a slice")
+                jobs.append(writer(log))
+                slurm.call("scancel", "--signal=USR1", jobs[-1])  # as SLURM does before a limit
+            code = master.wait(300)
+        finally:
+            master.kill()
+    text = (tmp_path / "screen").read_text()
+    assert code == 0, text[-3000:]
+    assert not slurm.refuses("sbatch") and text.count("SLURM takes no job now") == 2
+    assert text.count(f"of {run} ended, the next is submitted") >= 2  # or SLURM's own limit too
+    assert "Trying to restart" not in text and int(losses(log)[0]) > 2
+    assert losses(log)[-1] == str(EPOCHS)

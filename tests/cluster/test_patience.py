@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import os
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -80,7 +82,8 @@ class Lab:
         monkeypatch.setattr(plugin, "query_job_status", plugin.query_job_status)  # restored
         self.script("scontrol", "echo 'MinJobAge = 3600 sec'")
         self.executor = Executor()
-        self.patience = patience.Patience(self.executor, plugin, lambda: self.time)
+        self.kills = Counter()
+        self.patience = patience.Patience(self.executor, plugin, self.kills, lambda: self.time)
 
     def script(self, name, text):
         (self.folder / name).write_text(f"#!/bin/sh\n{text}\n")
@@ -95,8 +98,14 @@ class Lab:
         return asyncio.run(ask())
 
 
-def job(id, *output):
-    return SimpleNamespace(external_jobid=id, aux={}, job=SimpleNamespace(output=output))
+def single(run, *output, log=()):
+    return SimpleNamespace(
+        output=output, log=log, wildcards_dict={"run": run}, is_group=lambda: False
+    )
+
+
+def job(id, *output, log=()):
+    return SimpleNamespace(external_jobid=id, aux={}, job=single(f"run{id}", *output, log=log))
 
 
 @pytest.fixture
@@ -175,7 +184,7 @@ def test_a_busy_slurm_is_waited_out_and_a_wrong_request_is_not(
     lab.executor.refusals, lab.executor.active_jobs = [words] * 2, active
     done = threading.Event()
     monkeypatch.setattr(lab.executor, "submitted", SimpleNamespace(append=lambda _: done.set()))
-    lab.executor.run_job("job")
+    lab.executor.run_job(single("a"))
     assert done.wait(5 if waits else 0) == waits
     assert len(lab.executor.failed) == (0 if waits else 1)
     first = words.splitlines()[0]
@@ -190,7 +199,7 @@ def test_a_master_that_ends_submits_no_more_and_cancels_what_it_was_asking_about
     lab.script("squeue", "echo '1|RUNNING'")
     asyncio.run(interrupted())
     assert lab.executor.cancelled == ["1", "2", "3"]
-    lab.executor.run_job("job")
+    lab.executor.run_job(single("a"))
     assert lab.executor.submitted == []
 
 
@@ -199,11 +208,43 @@ def test_a_submission_that_ends_in_a_trace_is_a_failed_job(lab, monkeypatch):
         raise AttributeError("no attribute rule")
 
     monkeypatch.setattr(lab.patience, "_run", broken)
-    lab.executor.run_job("group")
+    lab.executor.run_job(single("a"))
     assert lab.executor.failed == ["AttributeError: no attribute rule"]
+
+
+def test_an_ended_slice_is_submitted_again_and_a_crash_is_not(lab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    texts = {
+        "1": "# SLURM job 1, node n\nstopped: saved",
+        "2": "# SLURM job 2, node n\nerror: no",
+        "3": "# SLURM job 30, node n\nstopped: an earlier slice",
+    }
+    for id, text in texts.items():
+        Path(id).write_text(text)
+    jobs = [job(id, log=[id]) for id in texts] + [job("4", log=["absent"]), job("5"), job("6")]
+    for id in ("5", "6"):
+        Path(f"work/runs/run{id}").mkdir(parents=True)
+        Path(f"work/runs/run{id}/state.pt").write_text("state")
+        lab.patience.run(jobs[int(id) - 1].job)
+    os.utime("work/runs/run5/state.pt")
+    ends = {"1": "FAILED", "2": "FAILED", "3": "FAILED", "4": "FAILED", "5": "TIMEOUT"}
+    states = ends | {"6": "TIMEOUT"}
+    lab.script("squeue", "".join(f"echo '{id}|{state}';" for id, state in states.items()))
+    lab.executor.submitted.clear()
+    lab.executor.next_seconds_between_status_checks = 50
+    assert lab.look(*jobs) == [] and lab.executor.failed == ["2", "3", "4", "6"]
+    lab.executor._job_submission_executor.shutdown()
+    assert lab.executor.submitted == [jobs[0].job, jobs[4].job]
+    assert lab.executor.next_seconds_between_status_checks == 1
+
+
+def test_a_kill_for_memory_is_counted_and_no_other_end_is(lab):
+    lab.script("squeue", "echo '1|OUT_OF_MEMORY'; echo '2|FAILED'; echo '3|TIMEOUT'")
+    assert lab.look(job("1"), job("2"), job("3")) == []
+    assert lab.kills == {"run1": 1} and lab.executor.failed == ["1", "2", "3"]
 
 
 def test_another_executor_stays_as_it_is():
     local = SimpleNamespace(check_active_jobs=nullcontext)
-    patience.attach(local)
+    patience.attach(local, Counter())
     assert local.check_active_jobs is nullcontext

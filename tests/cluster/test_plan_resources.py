@@ -4,9 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 from projects import published
+from snakemake.iocontainers import Wildcards
 
+from pipeline.cluster import site
 from pipeline.cluster.cluster import report
-from pipeline.cluster.resources import PACK, Resources, gpu_syntax, pack_environment
+from pipeline.cluster.resources import PACK, Resources, pack_environment
+from pipeline.cluster.site import Site
 from pipeline.errors import UserError
 from pipeline.plan import Plan
 from pipeline.plan.state import NEED, states
@@ -31,10 +34,10 @@ def runs(plan, arch):
     return [run for run in plan.graph.runs.values() if run.arch == arch and run.stage == "train"]
 
 
-def asked(resources, stage, run, attempt=1):
+def asked(resources, stage, run):
     """The values of a rule's resources, as Snakemake asks for them."""
-    wildcards, found = SimpleNamespace(run=run.id), resources.of(stage)
-    return {k: v(wildcards, attempt) if callable(v) else v for k, v in found.items()}
+    wildcards, found = Wildcards(fromdict={"run": run.id}), resources.of(stage)
+    return {k: v(wildcards) if callable(v) else v for k, v in found.items()}
 
 
 @pytest.mark.parametrize(
@@ -49,25 +52,55 @@ def asked(resources, stage, run, attempt=1):
 def test_gpus_are_asked_for_as_the_site_says(plan, syntax, single, packed):
     keys = {"gpu", "gpu_model", "gres"}
     for stage, expected in (("evaluate", single), ("train", packed)):
-        found = Resources(plan, syntax).of(stage)
+        found = Resources(plan, Site(syntax)).of(stage)
         assert {k: found[k] for k in keys & set(found)} == expected
 
 
 def test_without_packs_training_follows_the_syntax_too():
     alone = {name: {"runs_per_gpu": 1} for name in PARAMS["resources"] if name in PARAMS["archs"]}
-    resources = Resources(changed(**alone), "gpu:a100")
+    resources = Resources(changed(**alone), Site("gpu:a100"))
     assert resources.of("train")["gpu"] == 1 and "gres" not in resources.of("train")
     assert resources.packs == {}
 
 
 def test_an_unknown_syntax_is_refused(plan):
     with pytest.raises(UserError, match="slurm/config.yaml: gpu_syntax: 'gpus' is not one of"):
-        Resources(plan, "gpus")
+        Resources(plan, Site("gpus"))
 
 
 def test_the_syntax_comes_from_the_profile():
-    assert gpu_syntax({"gpu_syntax": SimpleNamespace(raw="gres")}) == "gres"
-    assert gpu_syntax({"gpu_syntax": "gpu:a100"}) == "gpu:a100" and gpu_syntax(None) == "gpu"
+    assert site.of_profile({"gpu_syntax": SimpleNamespace(raw="gres")}, False) == Site("gres")
+    assert site.of_profile({"gpu_syntax": "gpu:a100"}, False) == Site("gpu:a100")
+    assert site.of_profile(None, True) == Site() and site.of_profile({"mem_mb": 1}, True) == Site()
+    assert site.here().syntax == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [
+        ("infinite", None),
+        ("30", 30),
+        ("30:00", 30),
+        ("2:30:00", 150),
+        ("1-00:00:00", 1440),
+        ("7-12", 7 * 1440 + 720),
+        ("1-06:30", 1440 + 390),
+    ],
+)
+def test_a_limit_is_read_as_slurm_writes_it(text, minutes):
+    assert site.to_minutes(text) == minutes
+
+
+def test_a_partitions_limit_is_asked_of_slurm(tmp_path, monkeypatch):
+    (tmp_path / "sinfo").write_text("#!/bin/sh\necho 'gpu|2:00:00'; echo 'cpu*|1-00:00:00'\n")
+    (tmp_path / "sinfo").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    defaults = {"gpu_syntax": "gpu"}
+    assert site.of_profile(defaults | {"slurm_partition": "gpu"}, True).limit == 120
+    assert site.of_profile(defaults, True).limit == 1440
+    assert site.of_profile(defaults, False).limit is None
+    monkeypatch.setenv("SBATCH_PARTITION", "other")
+    assert site.of_profile(defaults, True).limit is None
 
 
 def test_a_site_in_the_environment_comes_first(plan, monkeypatch):
@@ -77,12 +110,23 @@ def test_a_site_in_the_environment_comes_first(plan, monkeypatch):
     assert found["slurm_account"] == "ours" and "slurm_partition" not in found
 
 
-def test_a_second_attempt_asks_for_twice_the_time_and_memory(plan):
-    resources, run = Resources(plan), runs(plan, "resnet20")[0]
-    first, second = asked(resources, "train", run), asked(resources, "train", run, 2)
-    for key in ("mem_mb", "runtime"):
-        assert second[key] == 2 * first[key] > 0
-    assert second["cpus_per_task"] == first["cpus_per_task"]
+def test_only_a_kill_for_memory_asks_for_more_memory(plan):
+    resources, run, other = Resources(plan), *runs(plan, "resnet20")[:2]
+    first = asked(resources, "train", run)
+    resources.kills[f"a, {run.id}"] += 1  # as one of a pack
+    assert asked(resources, "train", run) == first | {"mem_mb": 2 * first["mem_mb"]}
+    assert asked(resources, "train", other)["mem_mb"] == first["mem_mb"]
+
+
+def test_a_job_asks_for_a_slice_of_what_it_needs(plan):
+    (run,) = [max(runs(plan, "wrn34_10"), key=lambda r: Resources(plan).minutes("train", r))]
+    most = PARAMS["resources"]["train"]["most_minutes"]
+    assert Resources(plan).minutes("train", run) > most
+    assert asked(Resources(plan), "train", run)["runtime"] == most
+    assert asked(Resources(plan, Site(limit=60)), "train", run)["runtime"] == 60
+    assert asked(Resources(plan, Site(limit=most + 1)), "train", run)["runtime"] == most
+    generous = Resources(changed(train={"most_minutes": 10**7}))
+    assert asked(generous, "train", run)["runtime"] == generous.minutes("train", run)
 
 
 def test_small_nets_share_a_gpu_and_are_given_the_time_for_it():

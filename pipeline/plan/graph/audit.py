@@ -34,7 +34,7 @@ def audit(graph: Graph) -> None:
 
 STAGES = ("train", "average", "transfer", "evaluate", "figure")  # those whose jobs a cluster runs
 ARCH_KEYS = ("macs", "runs_per_gpu")
-STAGE_KEYS = ("gpus", "cpus", "mem_mb", "minutes", "slack")
+STAGE_KEYS = ("gpus", "cpus", "mem_mb", "minutes", "slack", "most_minutes")
 
 
 def _names(entries: Entries, kind: str) -> list[str]:

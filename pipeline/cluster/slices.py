@@ -1,0 +1,55 @@
+"""A time slice that ended is no failure: told from a crash by log and resume state.
+
+A job asks for no more than a slice of time. Warned before its end it saves and says "stopped"; one
+that SLURM cut off all the same has moved on if its resume state has.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pipeline.job.report import was_stopped
+
+
+def has_ended(state: str, id: str, job: Any, before: int) -> bool:
+    """Whether SLURM's `state` of a job is the end of a slice; `before` is its `progress` then."""
+    if state == "FAILED":
+        return any(was_stopped(Path(log), id) for one in singles(job) for log in one.log)
+    return state == "TIMEOUT" and progress(job) > before
+
+
+def singles(job: Any) -> list[Any]:
+    """Snakemake's jobs in one of SLURM's."""
+    return list(job.jobs) if job.is_group() else [job]
+
+
+def key(job: Any) -> str:
+    """What a job is about: the wildcards of its rule, or of all of a group's."""
+    return ", ".join(sorted(key_of(one.wildcards_dict.values()) for one in singles(job)))
+
+
+def key_of(wildcards: Iterable[Any]) -> str:
+    """What a single job is about."""
+    return "/".join(map(str, wildcards))
+
+
+def progress(job: Any) -> int:
+    """When the job last saved something, in the file system's nanoseconds; 0 where it has not."""
+    return max((time for one in singles(job) for time in _times(one.wildcards_dict)), default=0)
+
+
+def _times(wildcards: dict[str, str]) -> Iterator[int]:
+    folder = _folder(wildcards)
+    for path in folder.rglob("*") if folder else ():
+        with suppress(FileNotFoundError):  # a state is replaced as it is looked at
+            yield path.stat().st_mtime_ns
+
+
+def _folder(wildcards: dict[str, str]) -> Path | None:
+    """Where the job of a run or a record saves; no other job saves anything."""
+    if "run" in wildcards:
+        return Path("work/runs") / wildcards["run"]
+    if "suite" in wildcards:
+        return Path("work/records") / wildcards["victim"] / wildcards["suite"]
+    return None
