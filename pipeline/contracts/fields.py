@@ -7,4 +7,6 @@ Epoch: TypeAlias = int  # 1-based; rescaled when a scale changes the number of e
 Attack: TypeAlias = str  # name of an entry of `attacks:`, or `none`
 Arguments: TypeAlias = dict[str, Any]  # the entry's other keys; eps and alpha are radii
 Parent: TypeAlias = str  # name of an entry of `parents:`: an edge of the graph
+# how the members that this entry trained before are combined, each a parent; or `none`
+Earlier: TypeAlias = str
 Arch: TypeAlias = str  # name of an entry of `archs:`, or `same`: the row's

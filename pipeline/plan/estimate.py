@@ -67,6 +67,8 @@ def run_flops(plan: Plan, run: Run) -> int | None:
         return None
     if not assistants or spec["method"]["fields"].get("student_input") == "own":
         crafting += _particle_passes(spec, run.members)
+    if earlier := run.edges.get("earlier"):  # examples are crafted against those before, too
+        crafting *= 1 + len(earlier.elements)
     own = (crafting + 3) * macs
     along = sum((_particle_passes(spec, len(assistants)) + 3) * m for m in assistants)
     epochs: int = spec["recipe"]["epochs"]

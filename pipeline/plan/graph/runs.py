@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.plan.graph import outside
-from pipeline.plan.graph.artifacts import Run, Victim, tail
+from pipeline.plan.graph.artifacts import Element, Run, Victim, tail
 from pipeline.plan.graph.graph import Graph
 from pipeline.plan.params import checks, values
 from pipeline.plan.params.entries import Resolved, Setting
@@ -43,8 +43,36 @@ def name_runs(
     parents = _name_parents(graph, method, setting, name_parent, resolving)
     joint = method.fields["joint"] or members == 1
     size, seeds = (members, setting.seeds(1)) if joint else (1, setting.seeds(members))
-    trained = [_name_training(graph, method, recipe, setting, size, s, parents) for s in seeds]
+    trained: list[Run] = []
+    for seed in seeds:
+        edges = parents | _name_earlier(graph, method, setting, trained)
+        trained.append(_name_training(graph, method, recipe, setting, size, seed, edges))
     return trained, method.fields["combine"]
+
+
+def combine_runs(
+    name: str,
+    runs: list[Run],
+    setting: Setting,
+    combine: str,
+    scale: float,
+    members: int,
+    member: int | None = None,
+) -> Victim:
+    """The members of some runs under one rule, or the one `member` of them."""
+    rule = combine if members > 1 else "single"
+    elements = tuple(  # an average has one checkpoint
+        Element(run.id, setting.checkpoint if run.stage == "train" else "last") for run in runs
+    )
+    spec = {
+        "elements": [[tail(e.run), e.checkpoint] for e in elements],
+        "combine": rule,
+        "logit_scale": scale,
+        **({"member": member} if member is not None else {}),
+    }
+    dataset, arch = runs[0].dataset, runs[0].arch
+    id = f"{dataset.name}-{arch}-{name}-x{members}-s{setting.seed}-{digest(spec)}"
+    return Victim(id, name, dataset, elements, rule, scale, members, member)
 
 
 def find_fields(graph: Graph, row: str) -> set[str]:
@@ -139,6 +167,23 @@ def _name_parents(
         inner = _parent_setting(graph, entry, where, setting)
         parents[field] = name_parent(entry["method"], inner, (*resolving, name))
     return parents
+
+
+def _name_earlier(
+    graph: Graph, method: Resolved, setting: Setting, trained: list[Run]
+) -> dict[str, Victim]:
+    """The members trained before the next one, as the parent that an Earlier field is."""
+    types = graph.entries.component("methods", method.component).types
+    rules = {k: v for k, v in method.fields.items() if types[k] == "Earlier" and v != "none"}
+    for field, rule in rules.items():
+        checks.one_of(rule, checks.COMBINATIONS, f"methods.{method.name}.{field}")
+    if not trained:
+        return {}
+    last = replace(setting, checkpoint="last")
+    return {
+        field: combine_runs(method.name, trained, last, rule, 1.0, len(trained))
+        for field, rule in rules.items()
+    }
 
 
 def _parent_setting(graph: Graph, entry: Entry, where: str, setting: Setting) -> Setting:

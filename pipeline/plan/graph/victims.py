@@ -4,13 +4,12 @@ from dataclasses import replace
 
 from pipeline.errors import UserError
 from pipeline.plan.graph import outside
-from pipeline.plan.graph.artifacts import Element, Run, Victim, tail
+from pipeline.plan.graph.artifacts import Victim
 from pipeline.plan.graph.graph import Graph
-from pipeline.plan.graph.runs import name_runs
+from pipeline.plan.graph.runs import combine_runs, name_runs
 from pipeline.plan.params import checks, values
 from pipeline.plan.params.entries import Setting
 from pipeline.plan.params.values import Entry
-from pipeline.plan.params.words import digest
 
 SAME = "same"  # `of: same` in a surrogate's entry: the method of the row that is attacked
 SPECIAL = (outside.FILE, SAME)  # what `of` may say that is no entry
@@ -53,31 +52,7 @@ def _name_victim(graph: Graph, name: str, setting: Setting, resolving: tuple[str
         if values.as_int(member, where, 0) >= members:
             raise UserError(f"{where}: {member} is not one of the members 0 to {members - 1}")
         members = 1
-    return _combine(name, runs, setting, combine, scale, members, member)
-
-
-def _combine(
-    name: str,
-    runs: list[Run],
-    setting: Setting,
-    combine: str,
-    scale: float,
-    members: int,
-    member: int | None,
-) -> Victim:
-    rule = combine if members > 1 else "single"
-    elements = tuple(  # an average has one checkpoint
-        Element(run.id, setting.checkpoint if run.stage == "train" else "last") for run in runs
-    )
-    spec = {
-        "elements": [[tail(e.run), e.checkpoint] for e in elements],
-        "combine": rule,
-        "logit_scale": scale,
-        **({"member": member} if member is not None else {}),
-    }
-    dataset, arch = runs[0].dataset, runs[0].arch
-    id = f"{dataset.name}-{arch}-{name}-x{members}-s{setting.seed}-{digest(spec)}"
-    return Victim(id, name, dataset, elements, rule, scale, members, member)
+    return combine_runs(name, runs, setting, combine, scale, members, member)
 
 
 def _change(graph: Graph, name: str, setting: Setting) -> tuple[str, Entry, Setting]:

@@ -206,6 +206,7 @@ _SCALARS: dict[str, Callable[[Any, str], Any]] = {
     "str": as_word,
     "Attack": as_word,
     "Parent": as_word,
+    "Earlier": as_word,
     "Arch": as_word,
 }
 
