@@ -14,6 +14,7 @@ from pipeline.core.draws import Draws
 
 Norm: TypeAlias = Literal["linf", "l2"]
 
+GAUSSIAN_START = 0.001  # standard deviation, in the code of TRADES (Zhang et al. 2019)
 WATER_ROUNDS = 30  # far more than was ever needed; stopping early would only undershoot
 
 
@@ -47,6 +48,12 @@ def uniform_start(norm: Norm, images: Tensor, eps: float, draws: Draws) -> Tenso
         direction = steepest("l2", draws.normal(*shape))
         radius = eps * draws.uniform() ** (1 / math.prod(shape))
         noise = direction * per_image(radius, images)
+    return project(norm, images + noise, images, eps)
+
+
+def gaussian_start(norm: Norm, images: Tensor, eps: float, draws: Draws) -> Tensor:
+    """Images plus small normal noise, projected: where losses without slope at x are climbed."""
+    noise = GAUSSIAN_START * draws.normal(*images.shape[1:])
     return project(norm, images + noise, images, eps)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.contracts.method import Method
 from pipeline.contracts.training import Batch, Training
-from pipeline.core.losses import boosted_cross_entropy, kl, true_probability
+from pipeline.methods._objectives import mart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +29,4 @@ class Mart(Method):
 
     def loss(self, training: Training, index: int, batch: Batch, adversarial: Tensor) -> Tensor:
         """BCE(p(x'), y) + beta KL(p(x) || p(x')) (1 - p_y(x)), [B]."""
-        member = training.members[index]
-        if self.beta == 0:  # the clean forward would only move running statistics
-            return boosted_cross_entropy(member(adversarial), batch.labels)
-        clean, attacked = member(batch.images), member(adversarial)
-        doubt = 1.0000001 - true_probability(clean, batch.labels)
-        boosted = boosted_cross_entropy(attacked, batch.labels)
-        return boosted + self.beta * kl(clean, attacked) * doubt
+        return mart(training.members[index], batch, adversarial, self.beta)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pipeline.contracts.method import Method
 from pipeline.contracts.training import Batch, Training
-from pipeline.core.losses import cross_entropy, kl
+from pipeline.methods._objectives import trades
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +24,4 @@ class Trades(Method):
 
     def loss(self, training: Training, index: int, batch: Batch, adversarial: Tensor) -> Tensor:
         """CE(f(x), y) + beta KL(p(x) || p(x')), gradient through both arguments, [B]."""
-        member = training.members[index]
-        clean = member(batch.images)
-        losses = cross_entropy(clean, batch.labels)
-        if self.beta == 0:  # the adversarial forward would only move running statistics
-            return losses
-        return losses + self.beta * kl(clean, member(adversarial))
+        return trades(training.members[index], batch, adversarial, self.beta)
