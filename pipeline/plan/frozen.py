@@ -8,7 +8,7 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,8 +47,20 @@ def _sources() -> Iterator[tuple[str, Path]]:
 
 def fingerprint() -> str:
     """What the copy would be called: a hash of everything it holds."""
+    return _hash(_sources())
+
+
+def _is_whole(copy: Path) -> bool:
+    """Whether a copy is what its name says: scratch folders are purged, power is cut."""
+    try:
+        return _hash((name, copy / name) for name, _ in _sources()) == copy.name
+    except OSError:
+        return False
+
+
+def _hash(files: Iterable[tuple[str, Path]]) -> str:
     whole = hashlib.sha256()
-    for name, path in _sources():
+    for name, path in files:
         content = path.read_bytes()
         whole.update(f"{name} {len(content)}\n".encode())
         whole.update(content)
@@ -56,12 +68,12 @@ def fingerprint() -> str:
 
 
 def freeze(expected: str) -> Path:
-    """Make the copy and point this process's children at it.
+    """Make the copy, again where it is not what its name says, and point children at it.
 
     Raises UserError when files changed since `expected` was taken.
     """
     target = (STORE / expected).resolve()
-    if not target.is_dir():
+    if not _is_whole(target):
         part = target.with_name(f".{target.name}.{os.getpid()}")
         for name, path in _sources():
             (part / name).parent.mkdir(parents=True, exist_ok=True)
@@ -69,9 +81,8 @@ def freeze(expected: str) -> Path:
         if fingerprint() != expected:
             shutil.rmtree(part)
             raise UserError("the plan or pipeline/ changed while starting; run it again")
-        with suppress(OSError):  # another process made the same copy
-            part.rename(target)
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
     os.utime(target)
     _sweep()
     os.environ[VARIABLE] = str(target)
