@@ -157,11 +157,11 @@ class Answers(nn.Module):
 
 
 def losses_of(
-    method: Any, member: nn.Module, labels: Tensor = LABELS, **parents: nn.Module
+    method: Any, member: nn.Module, labels: Tensor = LABELS, epoch: int = 3, **parents: nn.Module
 ) -> Tensor:
     """Losses [B] of a member on clean images of pixels 0 and adversarial ones of pixels 1."""
     clean = torch.zeros(len(labels), 1, 2, 2, dtype=torch.float64)
     training = training_of("standard", method_of("standard"), 1)
-    training.members, training.parents = [member], parents
+    training.members, training.parents, training.epoch = [member], parents, epoch
     batch = Batch(clean, labels, Draws(0, torch.arange(len(labels))))
     return method.loss(training, 0, batch, clean + 1)

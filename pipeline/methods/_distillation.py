@@ -1,0 +1,46 @@
+"""What robust distillation shares: frozen teachers, and several teachers' answers made one."""
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor
+
+from pipeline.contracts.fields import Parent
+from pipeline.contracts.method import Method
+from pipeline.contracts.training import Training
+from pipeline.core.ensemble import Combination, mean_log_prob
+from pipeline.core.losses import cross_entropy
+from pipeline.methods import _fusion as fusion
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distilling(Method):
+    """A student of the frozen members of `teacher`.
+
+    mix: mean_logit or mean_prob of the teachers, or AT-AKA's naive, linear, soft (logits weighted
+    by the teachers' losses, `sharpness` times for soft) and pareto (the mixture of probabilities
+    that is closest to the student's).
+    """
+
+    teacher: Parent
+    mix: Literal["mean_logit", "mean_prob", "naive", "linear", "soft", "pareto"]
+    sharpness: float
+
+    @torch.no_grad()
+    def ask(self, training: Training, images: Tensor) -> Tensor:
+        """Every teacher's logits, [teachers, B, classes]."""
+        return cast(Combination, training.parents["teacher"]).logits(images)
+
+    @torch.no_grad()
+    def mixed(self, logits_KBC: Tensor, labels: Tensor, student: Tensor) -> Tensor:
+        """The teachers' common logits [B, classes]; the student's own matter to pareto alone."""
+        if self.mix == "mean_logit":
+            return logits_KBC.mean(0)
+        if self.mix == "mean_prob":
+            return mean_log_prob(logits_KBC)
+        if self.mix == "pareto":
+            probs_KBC = logits_KBC.softmax(-1)
+            return fusion.fuse(fusion.closest(student.softmax(-1), probs_KBC), probs_KBC).log()
+        losses_KB = torch.stack([cross_entropy(z, labels) for z in logits_KBC])
+        return fusion.fuse(fusion.weights(self.mix, losses_KB, self.sharpness), logits_KBC)
