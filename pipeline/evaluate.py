@@ -1,6 +1,7 @@
 """Attack one victim with one suite: `python -m pipeline.evaluate RECORD`.
 
-Writes per-image verdicts. Killed, the same command goes on with the next attack.
+Writes per-image verdicts. Killed, the same command goes on with the next attack; an attack that
+fails is named, and what the others found is kept, also for a suite that is mended.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from torch import nn
 
 from pipeline.core import flops
 from pipeline.core.ensemble import Combination, Scaled
-from pipeline.errors import Interrupted
+from pipeline.errors import Interrupted, UserError
 from pipeline.evaluation import latency
 from pipeline.evaluation.verdicts import SEED, Evaluation
 from pipeline.job import device
@@ -78,23 +79,49 @@ class Attacks:
     def run(self) -> tuple[Arrays, dict[str, float]]:
         """Verdicts under every attack, and the seconds of those that were not saved before."""
         arrays: Arrays = {}
-        seconds = {}
-        attacks = self.record.attacks
+        seconds: dict[str, float] = {}
+        attacks, failures = self.record.attacks, []
         with StopRequest() as stop, Progress(self.record.id, len(attacks)) as progress:
             for done, (name, spec) in enumerate(attacks, start=1):
-                part, begun = self.work / f"{name}.npz", time.monotonic()
-                if not part.exists():
-                    verdicts = pack(self._verdicts(name, spec))
+                begun = time.monotonic()
+                found = self._kept(name)
+                if found is None:
+                    try:
+                        found = self._verdicts(name, spec)
+                    except UserError as error:
+                        failures.append(f"{name}: {error}")
+                        if self.record.leave:  # later attacks meet those whom this one left
+                            break
+                        continue
                     check_held()
-                    write_atomic(part, verdicts)
+                    write_atomic(self._part(name), pack(found))
                     seconds[name] = round(time.monotonic() - begun, 2)
-                found = read_arrays(part)
                 self._leave(found)
                 arrays |= {f"{name}/{key}": value for key, value in found.items()}
                 progress.line(done, f"{name} {100 * found['right'].mean():.1f}")
                 if stop.requested:
                     raise Interrupted(f"{self.record.id}: saved after {name}; run again to resume")
+        if failures:
+            raise UserError(
+                f"{self.record.id}: {'; '.join(failures)} (verdicts of others are kept)"
+            )
         return arrays, seconds
+
+    def _part(self, name: str) -> Path:
+        """Where the verdicts under one attack are kept, by all that they depend on."""
+        spec = self.record.spec
+        asked = list(self.record.attacks)
+        number = [other for other, _ in asked].index(name)
+        of = asked[: number + 1] if self.record.leave else [asked[number]]
+        return self.work / f"{name}-{digest({**spec, 'attacks': of})}.npz"
+
+    def _kept(self, name: str) -> Arrays | None:
+        """Verdicts that were saved before, for this suite or for an earlier form of it."""
+        part = self._part(name)
+        for path in [part, *sorted(self.work.parents[1].glob(f"*/{self.work.name}/{part.name}"))]:
+            if path.exists():
+                return read_arrays(path)
+        return None
 
     def _verdicts(self, name: str, spec: dict[str, Any]) -> Arrays:
         if "set" not in spec:

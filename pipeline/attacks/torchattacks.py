@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import torch
@@ -19,8 +19,14 @@ from pipeline.errors import UserError
 # What returns its last iterate needs no draw of a random model to count as a success.
 LAST_ITERATE = {"FGSM", "BIM", "PGD", "PGDL2", "MIFGSM", "NIFGSM", "TIFGSM", "DIFGSM", "EOTPGD"}
 LAST_ITERATE |= {"TPGD", "RFGSM", "FFGSM", "VMIFGSM", "VNIFGSM", "SINIFGSM", "UPGD", "PGDRS"}
+LAST_ITERATE |= {"PGDRSL2", "GN", "Jitter", "PIFGSM", "PIFGSMPP", "SPSA", "VANILA"}
 # Budgets of AutoAttack's parts, which its constructor does not take
 PARTS = {"AutoAttack": ("steps", "n_queries")}
+NORMS = {"linf": "Linf", "l2": "L2"}  # as the library writes them
+RADII = ("eps", "max_epsilon")  # what its constructors call a radius
+COLOURED = {"TIFGSM", "PIFGSM", "PIFGSMPP"}  # their kernels are of three channels
+# What a library's code raises on settings or images that it was not written for
+FAULTS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +34,10 @@ class Torchattacks:
     """`class` with its constructor's `arguments`; others are torchattacks' defaults.
 
     AutoAttack also takes `steps` (of APGD, APGD-T and FAB) and `n_queries` (of Square).
-    `norm` says in which ball of its `eps` the result must lie (none: unbounded). Combinations
-    known to say nothing are refused unless `as_published`: CW on log-probabilities, and searches
-    that take one draw of a random model for a success.
+    `norm` is the ball of its `eps`, handed on to the classes that know several, and none where
+    nothing bounds the result; PIFGSM's `max_epsilon` is written `eps`, too. Combinations known to
+    say nothing are refused unless `as_published`: CW on log-probabilities, and searches that take
+    one draw of a random model for a success.
     The model keeps its modes and gradients and the generators their states; these attacks draw
     for a whole batch, so their results, unlike ours, depend on it.
     """
@@ -43,41 +50,65 @@ class Torchattacks:
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """Perturbed images [B, C, H, W] in the box, detached."""
         attack_class = self._find()
+        if self.class_ in COLOURED and images.shape[1] != 3:
+            self._refuse(f"knows images of 3 channels only, these have {images.shape[1]}")
         if not self.as_published:
             self._refuse_inert(model, images)
         seed = int(draws.integers(2**31, 1)[0, 0])
         with _untouched(model), _seeded(seed):
-            attack = self._build(attack_class, _Frozen(model, images.device))
-            with torch.enable_grad():
-                found = attack(images.clone(), labels.clone())
+            try:
+                attack = self._build(attack_class, _Frozen(model, images.device), seed)
+                with torch.enable_grad():
+                    found = attack(images.clone(), labels.clone())
+            except FAULTS as error:
+                said = " ".join(str(error).split())
+                self._refuse(f"cannot attack this victim ({type(error).__name__}: {said})")
         moved: Tensor = found.detach().to(images)
         return moved.clamp(0, 1)
 
     def _find(self) -> Any:
-        """The class; raises UserError naming an unknown one or an unknown argument."""
+        """The class; raises UserError naming an unknown one, or an argument that it has not."""
         import torchattacks  # its import takes a second, and most evaluations do without
 
         found = getattr(torchattacks, self.class_, None)
         if not inspect.isclass(found):
             raise UserError(f"params.yaml: attacks: torchattacks has no class {self.class_!r}")
-        known = [*list(inspect.signature(found).parameters)[1:], *PARTS.get(self.class_, ())]
+        settings = [s for s in list(inspect.signature(found).parameters)[1:] if s != "norm"]
+        known = ["eps" if s in RADII else s for s in settings] + [*PARTS.get(self.class_, ())]
         for name in self.arguments:
             if name not in known:
-                raise UserError(
-                    f"params.yaml: attacks: torchattacks' {self.class_} has no argument {name!r}: "
-                    f"it has {', '.join(known)}"
-                )
+                self._refuse(f"has no argument {name!r}: it has {', '.join(known)}")
+        self._check_ball(found, bounded="eps" in known)
         return found
 
-    def _build(self, attack_class: Any, model: nn.Module) -> Any:
+    def _check_ball(self, found: Any, *, bounded: bool) -> None:
+        """Raise UserError unless the norm is one of the class's, and its radius is stated."""
+        several = "norm" in inspect.signature(found).parameters
+        own = ["l2" if self.class_.endswith("L2") else "linf"] if bounded else ["none"]
+        own = list(NORMS) if several else own
+        if self.norm not in own:
+            self._refuse(f"has no norm {self.norm}: write norm: {' or '.join(own)}")
+        if bounded and "eps" not in self.arguments:
+            self._refuse("needs its radius: add eps")
+
+    def _build(self, attack_class: Any, model: nn.Module, seed: int = 0) -> Any:
         """The attack, its parts' budgets set on those parts that have them."""
         names = PARTS.get(self.class_, ())
-        own = {name: value for name, value in self.arguments.items() if name not in names}
+        known = inspect.signature(attack_class).parameters
+        radius = next((name for name in RADII if name in known), "eps")
+        own = {radius if n == "eps" else n: v for n, v in self.arguments.items() if n not in names}
+        if "norm" in known:
+            own["norm"] = NORMS[self.norm]
+        if "seed" in known and known["seed"].default is None:  # or it would be the time of day
+            own = {"seed": seed, **own}
         attack = attack_class(model, **own)
-        for name in self.arguments.keys() - own.keys():
+        for name in (name for name in self.arguments if name in names):
             for part in (p for p in attack._autoattack.attacks if hasattr(p, name)):
                 setattr(part, name, self.arguments[name])
         return attack
+
+    def _refuse(self, problem: str) -> NoReturn:
+        raise UserError(f"params.yaml: attacks: torchattacks' {self.class_} {problem}")
 
     def _refuse_inert(self, model: nn.Module, images: Tensor) -> None:
         problem = None
@@ -86,10 +117,7 @@ class Torchattacks:
         elif self.class_ == "CW" and _are_log_probabilities(model, images):
             problem = "returns the clean image on log-probabilities (its rival is a masked 0)"
         if problem:
-            raise UserError(
-                f"params.yaml: attacks: torchattacks' {self.class_} {problem}: "
-                "take cw_l2 or another own attack, or say as_published: true"
-            )
+            self._refuse(f"{problem}: take an own attack, such as cw_l2, or say as_published: true")
 
 
 class _Frozen(nn.Module):

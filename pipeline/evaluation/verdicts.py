@@ -145,6 +145,8 @@ class Evaluation:
         asked = torch.zeros_like(self.standing)
         for number, model in enumerate(models):
             for rows in torch.split(self._left(kept["right"]), BATCH):
+                if not len(rows):  # an empty index is split into one empty batch
+                    continue
                 draws = Draws(derive(seed, name, number), self.ids[rows])
                 found = attack(model, self.images[rows], self.labels[rows], draws)
                 self.take(found, rows, adversarial, kept)

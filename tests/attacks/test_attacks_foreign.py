@@ -1,5 +1,7 @@
 """torchattacks through the adapter: used as it is, without its side effects."""
 
+import inspect
+
 import pytest
 import torch
 import torchattacks
@@ -15,8 +17,9 @@ from pipeline.plan.params.entries import STAGES, Entries
 from pipeline.plan.params.values import fraction
 
 
-def foreign(name: str, as_published: bool = False, **arguments) -> Torchattacks:
-    return Torchattacks(class_=name, norm="none", as_published=as_published, arguments=arguments)
+def foreign(name: str, as_published: bool = False, norm: str = "", **arguments) -> Torchattacks:
+    ball = norm or ("linf" if "eps" in arguments else "none")
+    return Torchattacks(class_=name, norm=ball, as_published=as_published, arguments=arguments)
 
 
 FEW = {
@@ -162,7 +165,7 @@ def test_lucky_draws_are_refused_unless_published_so(name: str) -> None:
     model = Exact()
     model.random = True
     with pytest.raises(UserError, match="lucky draw"):
-        foreign(name)(model, *held_out(2))
+        foreign(name, **FEW[name])(model, *held_out(2))
     foreign(name, as_published=True, **FEW[name])(model, *held_out(2))
 
 
@@ -210,3 +213,88 @@ def test_autoattacks_parts_take_the_budgets_given() -> None:
     assert plain._build(torchattacks.AutoAttack, model)._autoattack.attacks[0].steps == 10
     with pytest.raises(UserError, match="no argument 'n_queries'"):
         foreign("APGD", n_queries=3)(model, images, labels, draws)
+
+
+# ---- every argument reaches the class, or is refused by its name
+
+
+@pytest.mark.parametrize("name", ["APGD", "APGDT", "FAB", "Square", "AutoAttack"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_norm_is_the_librarys_and_its_ball_is_kept(name: str, norm: str) -> None:
+    model, (images, labels, draws) = trained(0.0), held_out(4)
+    few = {"Square": {"n_queries": 100}, "AutoAttack": {"steps": 3, "n_queries": 20}}
+    eps = 3.0 if norm == "l2" else 0.4
+    attack = foreign(name, norm=norm, eps=eps, **few.get(name, {"steps": 3}))
+    built = attack._build(getattr(torchattacks, name), model)
+    assert built.norm == {"linf": "Linf", "l2": "L2"}[norm]
+    change = (attack(model, images, labels, draws) - images).flatten(1)
+    sizes = change.norm(dim=1) if norm == "l2" else change.abs().amax(1)
+    assert 0 < float(sizes.max()) <= eps + 1e-6
+
+
+CLASSES = sorted(
+    name
+    for name, found in vars(torchattacks).items()
+    if inspect.isclass(found) and name not in ("LGV", "MultiAttack")  # they take objects
+)
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_argument_of_every_class_reaches_it(name: str) -> None:
+    parameters = list(inspect.signature(getattr(torchattacks, name)).parameters.values())[1:]
+    taken: dict = {}
+
+    def build(self, model, **given) -> None:
+        taken.update(given)
+
+    stated = {p.name: f"<{p.name}>" for p in parameters if p.name != "norm"}
+    asked = {"eps" if n == "max_epsilon" else n: v for n, v in stated.items()}
+    several = any(p.name == "norm" for p in parameters)
+    norm = "l2" if several or name.endswith("L2") else "linf" if "eps" in asked else "none"
+    attack = foreign(name, norm=norm, **asked)
+    found = attack._find()
+    fake = type(name, (), {"__init__": build, "__signature__": inspect.signature(found)})
+    attack._build(fake, nn.Identity())
+    assert taken == stated | ({"norm": "L2"} if several else {})
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "arguments", "text"),
+    [
+        ("PGD", "l2", {"eps": EPS}, "PGD has no norm l2: write norm: linf"),
+        ("PGD", "none", {"eps": EPS}, "PGD has no norm none: write norm: linf"),
+        ("PGDL2", "linf", {"eps": EPS}, "PGDL2 has no norm linf: write norm: l2"),
+        ("AutoAttack", "none", {"eps": EPS}, "write norm: linf or l2"),
+        ("CW", "l2", {}, "CW has no norm l2: write norm: none"),
+        ("PGD", "linf", {}, "PGD needs its radius: add eps"),
+        ("PIFGSM", "linf", {"max_epsilon": EPS}, "has no argument 'max_epsilon': it has eps"),
+        ("TIFGSM", "linf", {"eps": EPS}, "knows images of 3 channels only, these have 1"),
+        ("PIFGSM", "linf", {"eps": EPS}, "knows images of 3 channels only, these have 1"),
+        ("PGD", "linf", {"eps": EPS, "steps": "word"}, "cannot attack this victim .TypeError"),
+    ],
+)
+def test_what_a_class_cannot_take_is_refused_by_name(name, norm, arguments, text) -> None:
+    with pytest.raises(UserError, match=f"params.yaml: attacks: torchattacks' .*{text}") as raised:
+        foreign(name, norm=norm, **arguments)(trained(0.0), *held_out(2))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["PIFGSM", "TIFGSM"])
+def test_on_coloured_images_they_keep_their_ball(name: str) -> None:
+    model, images, labels = coloured()
+    moved = foreign(name, eps=EPS)(model, images, labels, Draws(0, torch.arange(10)))
+    assert 0 < float((moved - images).abs().max()) <= EPS + 1e-6
+
+
+@pytest.mark.parametrize("name", ["GN", "Jitter"])
+def test_what_returns_its_last_image_may_meet_a_random_model(name: str) -> None:
+    model = Exact()
+    model.random = True
+    foreign(name, **({"eps": EPS} if name == "Jitter" else {}))(model, *held_out(2))
+
+
+def test_autoattack_without_a_seed_repeats() -> None:
+    model, (images, labels, draws) = trained(0.0), held_out(3)
+    attack = foreign("AutoAttack", eps=EPS, steps=2, n_queries=9)
+    assert attack._build(torchattacks.AutoAttack, model, 5).seed == 5
+    assert torch.equal(attack(model, images, labels, draws), attack(model, *held_out(3)))

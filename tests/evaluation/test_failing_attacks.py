@@ -1,0 +1,92 @@
+"""One attack that fails names itself and keeps the others' work; nobody is asked of no image."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import projects
+import pytest
+import tiny
+import torch
+from test_evaluate import evaluation, exact, split_of
+
+from pipeline import evaluate
+from pipeline.errors import UserError
+from pipeline.evaluation.verdicts import Evaluation
+from pipeline.loading.images import Split
+from pipeline.plan import Plan, Record
+from pipeline.plan.params.entries import Entries
+from pipeline.store.records import Arrays, read_arrays
+
+
+def asked(*attacks: str, **suite: Any) -> dict[str, Any]:
+    found = tiny.params(epochs=1, validate_every=0)
+    found["attacks"]["pixelwise"] = {"base": "torchattacks", "class": "TIFGSM", "norm": "linf"}
+    found["attacks"]["pixelwise"] |= {"eps": "8/255"}  # knows three channels; digits have one
+    found["suites"]["unified"] = {"attacks": list(attacks), **suite}
+    found["tables"]["table1"]["columns"] = ["clean"]
+    return found
+
+
+def record_of(plan: Plan) -> Record:
+    tiny.trained(plan, "standard")
+    return plan.table("table1").cells[0].records["unified"]
+
+
+@pytest.fixture
+def crafted(monkeypatch) -> Iterator[list[str]]:
+    """Names of the attacks that run."""
+    names, whole = list[str](), Evaluation.attack
+
+    def attack(self: Evaluation, name: str, *rest: Any) -> Arrays:
+        names.append(name)
+        return whole(self, name, *rest)
+
+    monkeypatch.setattr(Evaluation, "attack", attack)
+    yield names
+
+
+@pytest.mark.parametrize("leave", [False, True])
+def test_a_failing_attack_names_itself_and_keeps_the_others_work(
+    tmp_path, monkeypatch, crafted, leave
+):
+    order = ("fgsm", "pixelwise", "pgd10")
+    plan = tiny.place(tmp_path, monkeypatch, asked(*order, leave=leave))
+    for _ in range(2):
+        with pytest.raises(UserError, match="pixelwise: .*TIFGSM knows images of 3") as raised:
+            evaluate.evaluate(plan, record_of(plan), tiny.CPU)
+        tiny.line(raised)
+    assert crafted == ["fgsm", "pixelwise"] + ([] if leave else ["pgd10"]) + ["pixelwise"]
+    crafted.clear()
+    mended = Plan(asked("fgsm", "pgd10", leave=leave))
+    record = record_of(mended)
+    evaluate.evaluate(mended, record, tiny.CPU)
+    assert crafted == (["pgd10"] if leave else [])
+    kept = read_arrays(record.path)
+    record.path.unlink()
+    evaluate.evaluate(mended, record, tiny.CPU)
+    assert crafted[-2:] == ["fgsm", "pgd10"]
+    again = read_arrays(record.path)
+    assert all(np.array_equal(kept[k], again[k]) for k in kept)
+
+
+def wrong(split: Split) -> Split:
+    """The split with labels that no answer is."""
+    with torch.no_grad():
+        answers = exact(1, "single")(split.floats()).argmax(1)
+    return Split(split.images, (answers + 1) % 3, split.names, split.mean, split.std)
+
+
+def test_no_entry_is_asked_about_no_image() -> None:
+    """Every entry that is for one network: where each image is wrong before, none is called."""
+    entries = Entries(projects.published())
+    victim, split = exact(1, "single"), wrong(split_of())
+    names = [n for n in entries.section("attacks") if entries.suits(n, "single")]
+    assert len(names) > 50
+    for name in names:
+        asked = entries.named_attack(name, Fraction(1)).spec
+        found = evaluation(victim, split).attack(
+            name, {**asked, "surrogate": entries.surrogate(name)}
+        )
+        assert not found["asked"].any() and not found["right"].any() and not found["linf"].any()
