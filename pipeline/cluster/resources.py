@@ -11,7 +11,7 @@ from pipeline.cluster.site import Site
 from pipeline.cluster.slices import key_of
 from pipeline.errors import UserError
 from pipeline.plan import Figure, Plan, Record, Run, TransferSet
-from pipeline.plan.estimate import arch_resources, seconds
+from pipeline.plan.estimate import seconds
 from pipeline.plan.graph.audit import STAGE_KEYS
 
 Artifact = Run | Record | TransferSet | Figure
@@ -103,8 +103,8 @@ class Resources:
 
     def runs_per_gpu(self, run: Run) -> int:
         """How many trainings of this arch share a GPU; 1 where there is none."""
-        stated = arch_resources(self.plan, run.arch)
-        return stated["runs_per_gpu"] if stated and self.gpus("train") else 1
+        count = self.plan.entries.stated("archs", run.arch, "runs_per_gpu")
+        return count if count and self.gpus("train") else 1
 
     def _artifact(self, wildcards: Any) -> Artifact:
         if hasattr(wildcards, "run"):

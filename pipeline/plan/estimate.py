@@ -1,6 +1,6 @@
 """What a run or a record costs, before it is made: an estimate, and no part of any identity.
 
-Forward passes are counted in multiply-adds (`resources:`, two FLOPs each); a backward pass
+Forward passes are counted in multiply-adds (`macs` of an arch, two FLOPs each); a backward pass
 costs as much as a forward in the images alone, twice as much in the weights too. Attacks stop on
 fooled images, so an evaluation is an upper bound.
 """
@@ -38,7 +38,7 @@ def seconds(plan: Plan, artifacts: Iterable[Run | Record | TransferSet | Figure]
 def describe(found: float | None) -> str:
     """The estimate in words a person plans with."""
     if found is None:
-        return "unknown (an arch or data set has no entry in resources:)"
+        return "unknown (an arch states no `macs`, or a data set no `images`)"
     if found < 90:
         return f"{found:.0f} seconds"
     return f"{found / 60:.0f} minutes" if found < 5400 else f"{found / 3600:.1f} hours"
@@ -136,14 +136,6 @@ def passes(fields: dict[str, Any]) -> int:
     return int(restarts * (2 * steps * looks + queries))
 
 
-def arch_resources(plan: Plan, name: str) -> dict[str, int] | None:
-    """What `resources:` states of an arch, or of the next one that it is based on."""
-    stated, archs = plan.entries.section("resources"), plan.entries.section("archs")
-    while name not in stated and "base" in archs[name]:
-        name = archs[name]["base"]
-    return stated.get(name)
-
-
 def forward_macs(plan: Plan, run: Run) -> int | None:
     """Multiply-adds of one image through every member of a run, scaled by its area."""
     macs = _image_macs(plan, run.arch, run.dataset)
@@ -151,17 +143,17 @@ def forward_macs(plan: Plan, run: Run) -> int | None:
 
 
 def _image_macs(plan: Plan, name: str, dataset: Dataset) -> int | None:
-    stated = arch_resources(plan, name)
+    macs = plan.entries.stated("archs", name, "macs")
     size = int(dataset.fields["size"])
-    return None if stated is None else int(stated["macs"]) * size**2 // NATIVE**2
+    return None if macs is None else macs * size**2 // NATIVE**2
 
 
 def _training_images(entries: Entries, dataset: Dataset) -> int | None:
     """Official images less those held out; digits hold out their test images too."""
-    stated = entries.section("resources").get(dataset.name)
-    if stated is None:
+    images = entries.stated("datasets", dataset.name, "images")
+    if images is None:
         return None
-    return int(stated["images"] - dataset.fields["validation"] - dataset.fields.get("test", 0))
+    return int(images - dataset.fields["validation"] - dataset.fields.get("test", 0))
 
 
 def _pass_cost(bn_data: str, crafting: int) -> int:

@@ -86,7 +86,8 @@ class Reported:
         """Whether the scale or an axis makes something else of what the row's names say."""
         entries = self.plan.entries
         stood_in = entries.stand_in(setting.dataset)[0] != setting.dataset
-        cut = setting.arch in entries.part("archs") or column in entries.part("attacks")
+        cut = setting.arch in entries.part("archs")
+        cut |= column in entries.section("attacks") and bool(entries.cut_of("attacks", column))
         cut |= bool(entries.recipe_cut(setting.recipe))
         return stood_in or cut or setting != setting.bare()
 

@@ -191,7 +191,7 @@ def watch(project, run, master, until, meanwhile=lambda: None, seconds=300):
 
 def test_runs_of_a_small_net_share_a_gpu_side_by_side(slurm, undisturbed, tmp_path):
     params = tiny(["pgd_at"], 2, **PLAN)
-    params["resources"]["tiny"]["runs_per_gpu"] = 2
+    params["archs"]["tiny"]["runs_per_gpu"] = 2
     project = Project(tmp_path, params, slurm.env)
     runs, _ = project.plan()
     with (tmp_path / "screen").open("w") as screen:

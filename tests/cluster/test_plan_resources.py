@@ -23,11 +23,9 @@ def plan():
 
 
 def changed(**entries):
-    """The plan with other values of single archs or stages."""
-    resources = {name: dict(entry) for name, entry in PARAMS["resources"].items()}
-    for name, values in entries.items():
-        resources[name] |= values
-    return Plan(PARAMS | {"resources": resources})
+    """The plan with other values of single archs."""
+    archs = {name: {**entry, **entries.get(name, {})} for name, entry in PARAMS["archs"].items()}
+    return Plan(PARAMS | {"archs": archs})
 
 
 def runs(plan, arch):
@@ -57,7 +55,7 @@ def test_gpus_are_asked_for_as_the_site_says(plan, syntax, single, packed):
 
 
 def test_without_packs_training_follows_the_syntax_too():
-    alone = {name: {"runs_per_gpu": 1} for name in PARAMS["resources"] if name in PARAMS["archs"]}
+    alone = {name: {"runs_per_gpu": 1} for name in PARAMS["archs"]}
     resources = Resources(changed(**alone), Site("gpu:a100"))
     assert resources.of("train")["gpu"] == 1 and "gres" not in resources.of("train")
     assert resources.packs == {}
@@ -156,7 +154,7 @@ def test_an_arch_without_an_entry_is_packed_as_the_one_it_is_based_on():
     params["figures"] = {}
     plan = Plan(params)
     (count,) = {Resources(plan).runs_per_gpu(run) for run in runs(plan, "thin")}
-    assert count == PARAMS["resources"]["resnet20"]["runs_per_gpu"]
+    assert count == PARAMS["archs"]["resnet20"]["runs_per_gpu"]
 
 
 def test_members_of_a_pack_know_of_each_other():
@@ -170,7 +168,7 @@ def test_the_report_counts_slurm_jobs(plan, tmp_path, monkeypatch):
     found = [s for s in states(plan, [plan.tables["table1"]]) if s.status == NEED]
     rows = {row[0]: row for row in report(plan, found)[1:]}
     trained = [plan.run(s.id) for s in found if s.stage == "train"]
-    size = PARAMS["resources"]["resnet20"]["runs_per_gpu"]
+    size = PARAMS["archs"]["resnet20"]["runs_per_gpu"]
     packed = [run for run in trained if Resources(plan).runs_per_gpu(run) == size]
     jobs = -(-len(packed) // size) + len(trained) - len(packed)
     assert rows["train"][1:4] == [f"{jobs} ({len(trained)} runs)", "1", f"{16000 * size} MB"]

@@ -22,7 +22,8 @@ RECIPE = {"epochs": 3, "batch_size": 32, "train_images": 120, "validate_every": 
 def tiny(rows, members=1, suites=("unified",), device="cpu", **recipe):
     """params.yaml as one table of `rows` on the thinnest net and 120 digits."""
     found = read(ROOT / "params.yaml")
-    found["archs"]["tiny"] = {"base": "resnet20", "blocks": 1, "width": 4}
+    found["archs"]["tiny"] = {"base": "resnet20", "blocks": 1, "width": 4, "macs": 1000000}
+    found["archs"]["tiny"]["runs_per_gpu"] = 1
     stand_ins = copy.deepcopy(found["scales"]["demo"]["stand_ins"])
     attacks = ("train_pgd10", "train_trades10", "train_aute6", "validation_margin_pgd")
     found["scales"]["tiny"] = {
@@ -48,7 +49,6 @@ def tiny(rows, members=1, suites=("unified",), device="cpu", **recipe):
     found["tables"], found["figures"] = {"table1": table}, {}
     for stage in ("train", "average", "evaluate"):
         found["resources"][stage] |= {"cpus": 1, "mem_mb": 500, "minutes": 10}
-    found["resources"]["tiny"] = {"macs": 1000000, "runs_per_gpu": 1}
     return found
 
 

@@ -23,7 +23,7 @@ def small():
         scale.pop("figures", None)
         if known:
             scale["tables"] = {name: known[name] for name in known if name == "table1"}
-    params["parents"] = {"teacher": {"method": "pgd_at", "seed": 9}}
+    params["parents"]["teacher"] = {"method": "pgd_at", "seed": 9}
     return params
 
 
@@ -165,15 +165,25 @@ CASES = [
     ("planned", ["trades"], "planned: trades exists; take it off the list"),
     ("planned", "trades", "planned: needs a list of names"),
     # resources
-    ("resources.resnet20", {"mac": 3}, "resources.resnet20.mac: no such key (nearest: macs)"),
-    ("resources.resnet19", {"macs": 3}, "resources: no entry 'resnet19' (nearest: resnet"),
-    ("resources.digits", {"macs": 3}, "resources.digits.macs: no such key"),
+    ("resources.trian", {}, "resources: 'trian' is not one of train, average, transfer, evaluate"),
+    ("resources.train", {"gpu": 3}, "resources.train.gpu: no such key (nearest: gpus)"),
+    ("resources.train.gpus", GONE, "resources.train: key gpus is missing"),
+    ("resources.train.cpus", 0, "resources.train.cpus: 0 is not between 1"),
+    ("archs.resnet20.macs", 0, "archs.resnet20.macs: 0 is not between 1"),
+    ("archs.resnet20.runs_per_gpu", "x", "archs.resnet20.runs_per_gpu: 'x' is not a whole number"),
+    ("datasets.digits.images", 0, "datasets.digits.images: 0 is not between 1"),
+    # grammar
+    ("attacks.full_apgd_t.uncut", 1, "attacks.full_apgd_t.uncut: 1 is not true or false"),
     (
-        "resources.resnet20",
-        {"macs": 0, "runs_per_gpu": 1},
-        "resources.resnet20.macs: 0 is not between 1",
+        "scales.demo.attacks.full_apgd_t",
+        {"steps": 1},
+        "scales.demo.attacks.full_apgd_t: the entry is `uncut`; take one off",
     ),
-    ("resources.resnet20", {"macs": 3}, "resources.resnet20: key runs_per_gpu is missing"),
+    ("suites.core.base", "cores", "suites.core.base: no entry 'cores' (nearest: core)"),
+    ("suites.core.base", "core", "suites.core.base: goes in a circle"),
+    ("scales.demo.tables.table1.variants", 0, "tables.table1.variants: 0 is not true or false"),
+    ("tables.table1.rows", ["trades", ["tradez"]], "table1.rows: no entry 'tradez' (nearest: trad"),
+    ("tables.table1.rows", ["trades", [["aute"]]], "tables.table1.rows: no entry ['aute']"),
 ]
 
 

@@ -27,14 +27,12 @@ def test_stated_macs_are_those_of_the_net(name):
     arch = registry.build("archs", PLAN.entries.resolve("archs", name).spec)
     with torch.device("meta"):
         net = arch.build(classes=10, channels=3, size=32, mean=[0.0] * 3, std=[1.0] * 3)
-    resources, archs = PLAN.entries.section("resources"), PLAN.entries.section("archs")
-    while name not in resources:
-        name = archs[name]["base"]
-    assert resources[name]["macs"] == count_macs(net, 3, 32)
+    assert PLAN.entries.stated("archs", name, "macs") == count_macs(net, 3, 32)
 
 
 def test_every_data_set_states_its_images():
-    assert set(PLAN.entries.section("datasets")) <= set(PLAN.entries.section("resources"))
+    for name in PLAN.entries.section("datasets"):
+        assert PLAN.entries.stated("datasets", name, "images")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +78,7 @@ def test_networks_that_train_along_and_particles_are_counted():
     plan = tiny_plan(rows=["at_aka", "at_aka_literal", "at_aka_own_input", "cat_aka"])
     runs = plan.graph.runs.values()
     image = 2 * 12501632 * 8**2 // 32**2
-    teacher = 2 * plan.entries.section("resources")["wrn34_10"]["macs"] * 8**2 // 32**2
+    teacher = 2 * plan.entries.section("archs")["wrn34_10"]["macs"] * 8**2 // 32**2
     steps = of(runs, "at_aka").spec["method"]["fields"]["steps"]
     epochs = 64 * 2
     clean = run_flops(plan, of(runs, "at_aka"))
@@ -139,7 +137,7 @@ def test_seconds_are_flops_at_the_scales_speed_and_a_start_of_every_process():
 
 def test_an_arch_without_macs_makes_the_estimate_unknown():
     params = published()
-    del params["resources"]["resnet20"], params["resources"]["resnet8"]
+    del params["archs"]["resnet20"]["macs"], params["archs"]["resnet8"]["macs"]
     plan = Plan(params)
     run = of(plan.graph.runs.values(), "trades")
     assert run_flops(plan, run) is None and seconds(plan, [run]) is None

@@ -5,7 +5,7 @@ from fractions import Fraction
 from pipeline.plan.graph import outside, runs, suites, victims
 from pipeline.plan.graph.graph import Graph
 from pipeline.plan.params import checks, values
-from pipeline.plan.params.entries import OWN, Entries
+from pipeline.plan.params.entries import BESIDE, OWN, Entries
 from pipeline.plan.params.values import Entry
 
 
@@ -14,8 +14,11 @@ def audit(graph: Graph) -> None:
     entries = graph.entries
     for name in _names(entries, "datasets"):
         entries.dataset(name)
+        entries.stated("datasets", name, "images")
     for name in _names(entries, "archs"):
         entries.resolve("archs", name)
+        for key in BESIDE["archs"]:
+            entries.stated("archs", name, key)
     for name in _names(entries, "attacks"):
         entries.named_attack(name, Fraction(1))
         entries.surrogate(name)
@@ -33,7 +36,6 @@ def audit(graph: Graph) -> None:
 
 
 STAGES = ("train", "average", "transfer", "evaluate", "figure")  # those whose jobs a cluster runs
-ARCH_KEYS = ("macs", "runs_per_gpu")
 STAGE_KEYS = ("gpus", "cpus", "mem_mb", "minutes", "slack", "most_minutes")
 
 
@@ -79,19 +81,10 @@ def _check_edges(graph: Graph) -> None:
 
 
 def _check_resources(entries: Entries) -> None:
-    """`resources:` holds counts of archs and data sets, and what a stage's job asks for."""
+    """`resources:` says what a stage's job asks for."""
     for name in _names(entries, "resources"):
-        keys = _resource_keys(entries, name)
+        checks.one_of(name, STAGES, "resources")
         where, entry = f"resources.{name}", entries.section("resources")[name]
-        values.only(entry, keys, where, must=keys)
-        for key in keys:
+        values.only(entry, STAGE_KEYS, where, must=STAGE_KEYS)
+        for key in STAGE_KEYS:
             values.as_int(entry[key], f"params.yaml: {where}.{key}", 0 if key == "gpus" else 1)
-
-
-def _resource_keys(entries: Entries, name: str) -> tuple[str, ...]:
-    if name in STAGES:
-        return STAGE_KEYS
-    if name in entries.section("datasets"):
-        return ("images",)
-    values.find(entries.section("archs"), "resources", name)
-    return ARCH_KEYS

@@ -88,7 +88,8 @@ def _apart(entries: Entries, entry: Entry) -> list[str]:
 def cuts(entries: Entries, behind: Mapping[str, Mapping[str, str]]) -> dict[str, Entry]:
     """What the scale changes of the attacks behind a table, by entry."""
     used = {attack for suite in behind.values() for attack in suite.values()}
-    return {name: cut for name, cut in entries.part("attacks").items() if name in used}
+    found = {name: entries.cut_of("attacks", name) for name in sorted(used)}
+    return {name: cut for name, cut in found.items() if cut}
 
 
 def shown(
@@ -107,6 +108,6 @@ def shown(
 def _is_lite(entries: Entries, attack: str) -> bool:
     """Whether an attack is an AutoAttack whose budget the scale cuts."""
     root, entry = entries.entry("attacks", attack)
-    cut = entries.part("attacks").get(attack, {})
+    cut = entries.cut_of("attacks", attack)
     smaller = any(entry.get(key) != value for key, value in cut.items() if key != "eps")
     return smaller and (root == "autoattack" or entry.get("class") == "AutoAttack")

@@ -40,8 +40,7 @@ def leaves(entries: Entries, suite: str) -> bool:
 
 def check(entries: Entries, suite: str) -> Entry:
     """A suite's entry; raises UserError for the first key that is none or holds nothing."""
-    suites, where = entries.section("suites"), f"suites.{suite}"
-    entry = suites[values.find(suites, "suites", suite)]
+    where, entry = f"suites.{suite}", entries.entry("suites", suite)[1]
     values.only(entry, KEYS, where, must=("attacks",))
     checks.names(entry["attacks"], entries.section("attacks"), f"{where}.attacks")
     if "surrogates" in entry:

@@ -72,7 +72,8 @@ def build(graph: Graph, name: str, *, all_rows: bool = False) -> Table:
 
 def is_cut(entries: Entries, name: str) -> bool:
     """Whether the scale shows fewer rows of this table than params.yaml names."""
-    return "rows" in entries.part("tables").get(name, {})
+    cut = entries.part("tables").get(name, {})
+    return "rows" in cut or cut.get("variants") is False
 
 
 def entry_of(graph: Graph, name: str, all_rows: bool) -> Entry:
@@ -80,18 +81,22 @@ def entry_of(graph: Graph, name: str, all_rows: bool) -> Entry:
     entries = graph.entries
     _, whole = entries.entry("tables", name)
     values.only(whole, whole, f"tables.{name}", must=KEYS)
+    where = f"tables.{name}"
     is_apart(entries, name)
     whole.pop("apart", None)
-    entry = entries.cut("tables", name, _shrunk(entries, whole, f"tables.{name}"))
+    rows, main = (_rows(whole["rows"], variants) for variants in (True, False))
+    entry = entries.cut("tables", name, {**_shrunk(entries, whole, where), "rows": rows})
+    variants = entry.pop("variants", True)
+    if not values.as_bool(variants, f"params.yaml: scale's {where}.variants"):
+        entry["rows"] = main
     if all_rows:
-        entry["rows"] = whole["rows"]
-    where = f"tables.{name}"
+        entry["rows"] = rows
     for key in ("datasets", "suites"):
         checks.names(entry[key], entries.section(key), f"{where}.{key}")
-    rows = [*graph.kinds, *planned(graph)]
+    known = [*graph.kinds, *planned(graph)]
     for dataset in entry["datasets"]:
         checks.names(points(entry, "archs", dataset), entries.section("archs"), f"{where}.archs")
-        checks.names(points(entry, "rows", dataset), rows, f"{where}.rows")
+        checks.names(points(entry, "rows", dataset), known, f"{where}.rows")
         checks.counts(points(entry, "members", dataset), f"{where}.members", 1)
     _check_columns(graph, entry, where)
     checks.counts(entry["seeds"], f"{where}.seeds")
@@ -106,6 +111,21 @@ def entry_of(graph: Graph, name: str, all_rows: bool) -> Entry:
     if not isinstance(entry["title"], str):
         raise UserError(f"params.yaml: {where}.title: {entry['title']!r} is no text")
     return entry | {k: _axis(graph, entry, k, where) for k in entry if k not in KEYS}
+
+
+def _rows(rows: Any, variants: bool) -> Any:
+    """Rows in one list, by data set or not; those in inner brackets only as `variants`."""
+    if isinstance(rows, dict):
+        return {dataset: _rows(asked, variants) for dataset, asked in rows.items()}
+    if not isinstance(rows, list):
+        return rows
+    groups = [row if isinstance(row, list) else [row] for row in rows]
+    return [
+        n
+        for row, group in zip(rows, groups, strict=True)
+        if variants or row is not group
+        for n in group
+    ]
 
 
 def points(entry: Entry, key: str, dataset: str) -> Any:

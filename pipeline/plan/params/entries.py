@@ -34,6 +34,11 @@ SECTIONS = (
     "resources",
 )
 OWN = ("members", "weights")  # keys of a method that are no fields
+BESIDE = {  # keys of other entries that are no fields, and of archs and data sets in no name
+    "attacks": ("surrogate", "only", "uncut"),
+    "archs": ("macs", "runs_per_gpu"),
+    "datasets": ("images",),
+}
 ROWS = ("victims", "averages", "methods")  # sections that a table's row may name
 
 
@@ -150,9 +155,9 @@ class Entries(Scale):
         self, kind: str, name: str, entry: Entry | None = None, factor: Fraction = Fraction(1)
     ) -> Resolved:
         """Entry `name` of section `kind`, or other keys in its place, with coerced values."""
-        root, own = self.entry(kind, name)
-        component = self.component(kind, root)
-        where, keys = f"{kind}.{name}", own if entry is None else entry
+        root, _ = self.entry(kind, name)
+        component, where = self.component(kind, root), f"{kind}.{name}"
+        keys = self.component_keys(kind, name) if entry is None else entry
         fields = values.coerce(keys, component.types, where, eps_factor=factor)
         return Resolved(name, root, fields, component.code)
 
@@ -178,15 +183,23 @@ class Entries(Scale):
         """A component that depends on nothing but its name, factor and radius, resolved once."""
 
         def find() -> Resolved:
-            entry = self.cut(kind, name, self.entry(kind, name)[1]) if kind == "attacks" else None
-            if entry:
-                entry.pop("surrogate", None)
-                entry.pop("only", None)
-            if entry and eps is not None:
+            entry = self.component_keys(kind, name)
+            if kind == "attacks":
+                entry = self.cut(kind, name, entry)
+            if eps is not None:
                 entry["eps"] = eps
             return self.resolve(kind, name, entry, factor)
 
         return self.once((kind, name, factor, str(eps)), find)
+
+    def component_keys(self, kind: str, name: str) -> Entry:
+        """An entry without the keys that are no fields of its component."""
+        return {k: v for k, v in self.entry(kind, name)[1].items() if k not in BESIDE.get(kind, ())}
+
+    def stated(self, kind: str, name: str, key: str) -> int | None:
+        """A count beside the fields of an arch or data set, for estimates and clusters, or None."""
+        where, value = f"params.yaml: {kind}.{name}.{key}", self.entry(kind, name)[1].get(key)
+        return None if value is None else values.as_int(value, where, 1)
 
     def surrogate(self, name: str) -> str:
         """What an attack differentiates instead of the victim: see evaluation/surrogates.py."""

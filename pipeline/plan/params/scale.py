@@ -28,6 +28,7 @@ KEYS = (
 )
 NAMES = {"stand_ins": "datasets", "archs": "archs", "recipes": "recipes", "attacks": "attacks"}
 NAMES |= {"tables": "tables", "figures": "figures"}
+INHERITED = ("recipes", "attacks")  # whose cuts hold for entries based on those they name
 DEVICES = ("cpu", "cuda", "auto")
 GFLOPS = 20000  # what one GPU sustains, where a scale says nothing
 
@@ -91,7 +92,32 @@ class Scale:
 
     def recipe_cut(self, name: str) -> Entry:
         """What the scale changes of a recipe: of every one, and nearer, of this one by name."""
-        return {**self.part("recipe"), **self.part("recipes").get(name, {})}
+        return {**self.part("recipe"), **self.cut_of("recipes", name)}
+
+    def cut_of(self, key: str, name: str) -> Entry:
+        """What the scale changes of an attack or recipe, or of those it is based on, nearest first.
+
+        Of an inherited cut, counts are upper bounds, and what the entry says itself stays.
+        """
+        section, cuts = self.section(NAMES[key]), self.part(key)
+        _, entry = values.inherit(section, NAMES[key], name)
+        if values.as_bool(entry.get("uncut", False), f"params.yaml: {key}.{name}.uncut"):
+            if name in cuts:
+                raise UserError(f"{self._named(key)}.{name}: the entry is `uncut`; take one off")
+            return {}
+        cut: Entry = {}
+        own: set[str] = set()
+        ancestor: str | None = name
+        while ancestor is not None:
+            for field, value in cuts.get(ancestor, {}).items():
+                said = entry.get(field) if field in own else None
+                if type(value) is int and type(said) is int:
+                    cut.setdefault(field, min(value, said))
+                elif said is None:
+                    cut.setdefault(field, value)
+            own |= set(section[ancestor])
+            ancestor = section[ancestor].get("base")
+        return cut
 
     def _gflops(self) -> float:
         """What the machine sustains, for estimates."""
@@ -119,6 +145,8 @@ class Scale:
     def cut(self, key: str, name: str, entry: Entry) -> Entry:
         """An entry with the scale's cut of it; raises UserError when the cut would grow it."""
         cut = self.part(key).get(name, {})
+        if key in INHERITED:
+            cut = self.cut_of(key, name)
         for field, value in cut.items():
             if field in entry and _grows(entry[field], value):
                 raise UserError(

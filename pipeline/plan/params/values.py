@@ -188,7 +188,8 @@ def as_word(value: Any, where: str) -> str:
     return value
 
 
-def _bool(value: Any, where: str) -> bool:
+def as_bool(value: Any, where: str) -> bool:
+    """true or false."""
     if not isinstance(value, bool):
         raise UserError(f"{where}: {value!r} is not true or false")
     return value
@@ -202,7 +203,7 @@ _SCALARS: dict[str, Callable[[Any, str], Any]] = {
     "int": as_int,
     "Epoch": as_int,
     "float": _float,
-    "bool": _bool,
+    "bool": as_bool,
     "str": as_word,
     "Attack": as_word,
     "Parent": as_word,
