@@ -17,7 +17,7 @@ from pipeline.plan.needs import closure
 from pipeline.plan.workflow import figure_pattern, shown, stages, table_folder
 from pipeline.share import guard, unused
 
-CURVE = {"kind": "curves", "title": "Curve", "table": "sweep", "rows": ["pgd_at_single", "trs"],
+CURVE = {"kind": "curves", "title": "Curve", "table": "sweep", "rows": ["pgd_at_single", "to_come"],
          "suites": ["sweep"], "where": {"seed": 0}, "along": "eps", "symbol": "eps",
          "spacing": "linear", "show": "each"}  # fmt: skip
 REGIONS = {"kind": "regions", "title": "Regions", "table": "table1", "rows": ["pgd_at", "soe"],
@@ -34,7 +34,7 @@ MARGINS = {"kind": "histogram", "title": "Margins", "table": "table1", "rows": [
 @functools.cache
 def params():
     """Two tables and a figure of each layer of inputs, at demo scale."""
-    found = published() | {"scale": "demo"}
+    found = published() | {"scale": "demo", "planned": ["to_come"]}
     found["tables"] = {name: found["tables"][name] for name in ("table1", "sweep")}
     found["tables"]["sweep"]["rows"] = ["standard", "pgd_at_single"]
     for scale in found["scales"].values():
@@ -86,7 +86,7 @@ def test_a_figure_shows_its_rows_in_its_tables_settings(plan):
     cells = plan.figures["curve"].cells
     assert [(c.row, c.victim is None, c.seed) for c in cells] == [
         ("pgd_at_single", False, 0),
-        ("trs", True, 0),
+        ("to_come", True, 0),
     ]
     table = next(c for c in plan.tables["sweep"].cells if c.row == "pgd_at_single")
     assert cells[0].victim is table.victim and cells[0].records == table.records

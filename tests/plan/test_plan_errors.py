@@ -80,7 +80,11 @@ CASES = [
         "scales.demo.attacks.pgd100.steps: 101 is more than attacks.pgd100 has (100); a scale only",
     ),
     ("scales.demo.tables.table9", {}, "scales.demo.tables.table9: no entry 'table9'"),
-    ("scales.demo.tables.table1.rows", ["trs"], "scales.demo.tables.table1.rows: ['trs'] is more"),
+    (
+        "scales.demo.tables.table1.rows",
+        ["red_each"],
+        "scales.demo.tables.table1.rows: ['red_each'] is more",
+    ),
     ("scales.demo.tables.table1.colums", ["x"], "tables.table1.colums: no such key (nearest: col"),
     ("scales.demo.stand_ins.cifar1", {}, "scales.demo.stand_ins.cifar1: no entry 'cifar1'"),
     ("scales.demo.stand_ins.cifar10", {}, "scales.demo.stand_ins.cifar10: key dataset is missing"),

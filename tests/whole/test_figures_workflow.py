@@ -21,7 +21,7 @@ SHARED = {"table": "table1", "where": {"seed": 0}}
 FROM_WEIGHTS = {**SHARED, "suites": [], "rows": ["pgd_at", "soe"], "seed": 0}
 GRID = {"half": 1, "images": 20, "members": 1}
 KINDS = {
-    "curves": {**SHARED, "rows": ["pgd_at", "trs"], "suites": ["sweep"], "along": "eps",
+    "curves": {**SHARED, "rows": ["pgd_at", "to_come"], "suites": ["sweep"], "along": "eps",
                "symbol": "eps", "spacing": "log", "show": "each"},
     "histogram": {**SHARED, "rows": ["pgd_at", "soe"], "suites": ["unified"],
                   "columns": ["clean", "pgd10"], "bins": 8},
@@ -46,7 +46,7 @@ def entry_of(kind, **changed):
 def asked():
     """A table of two ensembles, and a figure of each kind."""
     found = tiny.table_of(["pgd_at", "soe"], members=[2])
-    found["planned"] = ["trs"]
+    found["planned"] = ["to_come"]
     found["recipes"]["unified"]["lr"] = 0.05
     found["scales"]["demo"]["recipe"] |= {"epochs": 4, "train_images": 240}
     found["suites"]["sweep"] = {"attacks": ["fgsm"], "eps": [0, "2/255", "8/255"]}
@@ -87,7 +87,7 @@ def test_every_kind_is_drawn_from_trained_victims_and_to_the_same_bytes_again(pl
     assert is_current(drawn)
     about = json.loads(drawn.path.with_suffix(".json").read_text())
     assert about["receipt"] == {"plan": drawn.digest, "scale": "demo"}
-    assert about["planned"] == (["trs"] if kind == "curves" else [])
+    assert about["planned"] == (["to_come"] if kind == "curves" else [])
     frame = pd.read_csv(drawn.path.with_suffix(".csv"))
     rows = {"pgd_at"} if kind in ("curves", "particles") else {"pgd_at", "soe"}
     assert set(frame["row"]) == rows and len(frame) >= 2
@@ -117,7 +117,7 @@ def test_an_up_to_date_figure_is_left_alone_and_an_unknown_one_is_one_line(plan,
     with pytest.raises(UserError, match="no figure 'curvs' .nearest: curves"):
         figure.main(["curvs"])
     changed = asked()
-    changed["figures"] = {"curves": entry_of("curves", rows=["trs"])}
+    changed["figures"] = {"curves": entry_of("curves", rows=["to_come"])}
     figure_of_none = Plan(changed)
     with pytest.raises(UserError, match="figures.curves: every row is planned; none to draw"):
         figure.draw(figure_of_none, figure_of_none.figures["curves"])
