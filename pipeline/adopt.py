@@ -62,7 +62,7 @@ def main(argv: list[str] | None) -> None:
         raise UserError(f"{run.id} is trained here: use python -m pipeline.{run.stage} {run.id}")
     device.select("cpu", plan.entries.threads)
     with hold(f"runs/{run.id}"):
-        if (run.folder / "weights.safetensors").exists():
+        if run.is_here():
             print(f"{run.id}: nothing to do")
             return
         adopt(plan, run)

@@ -68,7 +68,7 @@ def main(argv: list[str] | None) -> None:
         raise UserError(f"{run.id} is a training: use python -m pipeline.train {run.id}")
     where = device.select(plan.entries.device, plan.entries.threads)
     with hold(f"runs/{run.id}"):
-        if all((run.folder / name).exists() for name in ("weights.safetensors", "run.json")):
+        if run.is_here():
             print(f"{run.id}: nothing to do")
             return
         make_average(plan, run, where)

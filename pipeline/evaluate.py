@@ -184,7 +184,7 @@ def main(argv: list[str] | None) -> None:
     record = plan.record(given.removeprefix("results/records/").removesuffix(".npz"))
     where = device.select(plan.entries.device, plan.entries.threads)
     with hold(f"records/{record.id}"):
-        if record.path.exists():
+        if record.is_here():
             print(f"{record.id}: nothing to do")
             return
         evaluate(plan, record, where)

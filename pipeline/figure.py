@@ -19,9 +19,8 @@ from pipeline.job.report import report
 from pipeline.loading import models, registry
 from pipeline.loading.images import load_split, subset
 from pipeline.plan import Figure, Plan, load_plan
-from pipeline.plan.graph.artifacts import Cell, label
+from pipeline.plan.graph.targets import Cell, label
 from pipeline.plan.params import values
-from pipeline.plan.state import is_current
 from pipeline.store.files import write_atomic
 from pipeline.store.lease import check_held, hold
 
@@ -126,7 +125,7 @@ def main(argv: list[str] | None) -> None:
     plan = load_plan()
     figure = plan.figure(given)
     with hold(f"figures/{figure.name}"):
-        if is_current(figure):
+        if figure.is_here():
             print(f"{figure.path}: nothing to do")
             return
         draw(plan, figure)

@@ -57,9 +57,10 @@ def write(trainer: Trainer) -> None:
 
 def train(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> None:
     """Train a run to its folder, or only re-derive its snapshots."""
-    if snapshots is not None and (run.folder / "weights.safetensors").exists():
+    if snapshots is not None and run.is_here():
         _rederive(plan, run, where, snapshots)
     else:
+        run.weights.unlink(missing_ok=True)  # of a folder with a hole
         trainer = Trainer(plan, run, where, snapshots)
         trainer.fit()
         write(trainer)
@@ -138,18 +139,11 @@ def main(argv: list[str] | None) -> None:
 
 def _train_once(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> None:
     if snapshots is None:
-        if is_finished(run):
+        if run.is_here():
             print(f"{run.id}: nothing to do")
             return
-        (run.folder / "weights.safetensors").unlink(missing_ok=True)  # of a folder with a hole
         snapshots = plan.snapshots_from(run.id)
     train(plan, run, where, snapshots)
-
-
-def is_finished(run: Run) -> bool:
-    """Whether the run's folder is whole: the weights come last, the workflow may take a part."""
-    names = ("weights.safetensors", "best.safetensors", "history.csv", "run.json")
-    return all((run.folder / name).exists() for name in names)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def main(argv: list[str] | None) -> None:
     made = plan.set(Path(given).name.removesuffix(".safetensors"))
     where = device.select(plan.entries.device, plan.entries.threads)
     with hold(f"transfer/{made.id}"):
-        if made.path.exists():
+        if made.is_here():
             print(f"{made.id}: nothing to do")
             return
         craft(plan, made, where)

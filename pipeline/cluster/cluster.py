@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 
 from pipeline.cluster import site
-from pipeline.cluster.resources import Artifact, Resources
-from pipeline.plan import Plan, Run
+from pipeline.cluster.resources import Resources
+from pipeline.plan import Artifact, Plan, Run
 from pipeline.plan.estimate import describe, seconds
 from pipeline.plan.state import NEED, State
 
@@ -27,7 +27,7 @@ def report(plan: Plan, found: Iterable[State]) -> Rows:
     resources, rows = Resources(plan, site.here()), [HEAD]
     needed = [s for s in found if s.status == NEED]
     for stage, asking in ASKING.items():
-        artifacts = [_artifact(plan, s) for s in needed if s.stage == stage]
+        artifacts = [s.artifact for s in needed if s.stage == stage]
         if artifacts:
             packs = _packs(resources, artifacts) if stage == "train" else {1: len(artifacts)}
             rows.append([stage, *_row(plan, resources, asking, artifacts, packs)])
@@ -56,11 +56,3 @@ def _row(
     pieces = f"up to {slices}" if slices > 1 else "1"
     jobs = str(sum(packs.values())) + (f" ({len(artifacts)} runs)" if max(packs) > 1 else "")
     return [jobs, str(gpus), f"{memory} MB", longest, pieces, f"{total} {unit}"]
-
-
-def _artifact(plan: Plan, state: State) -> Artifact:
-    if state.stage == "evaluate":
-        return plan.record(state.id)
-    if state.stage == "figure":
-        return plan.figure(state.id)
-    return plan.set(state.id) if state.stage == "transfer" else plan.run(state.id)

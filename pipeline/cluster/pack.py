@@ -31,8 +31,8 @@ def log_path(run: Run) -> Path:
 
 
 def is_trained(run: Run) -> bool:
-    """Whether the run has its weights, or a state behind its last epoch."""
-    if (run.folder / "weights.safetensors").exists():
+    """Whether the run is finished, or has a state behind its last epoch."""
+    if run.is_here():
         return True
     try:
         state = checkpoint.load_state(run.state, run.id)

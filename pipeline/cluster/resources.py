@@ -10,11 +10,11 @@ from typing import Any
 from pipeline.cluster.site import Site
 from pipeline.cluster.slices import key_of
 from pipeline.errors import UserError
-from pipeline.plan import Figure, Plan, Record, Run, TransferSet
+from pipeline.plan import Artifact, Plan, Run
 from pipeline.plan.estimate import seconds
 from pipeline.plan.graph.audit import STAGE_KEYS
+from pipeline.plan.workflow import FIND
 
-Artifact = Run | Record | TransferSet | Figure
 PACK = "ROBUST_PACK"  # ids of runs, in the environment of jobs that share an allocation
 # sbatch's own variables, which the executor's options would otherwise hide
 VARIABLES = {
@@ -47,7 +47,7 @@ class Resources:
         """The `resources` of a rule, as Snakemake and its SLURM executor name them."""
         return {
             "mem_mb": lambda wildcards: self._memory(stage, key_of(wildcards)),
-            "runtime": lambda wildcards: self.slice(stage, self._artifact(wildcards)),
+            "runtime": lambda wildcards: self.slice(stage, self._artifact(stage, wildcards)),
             "cpus_per_task": self.stage(stage)["cpus"],
             **self._gpus(stage),
             **{k: os.environ[v] for k, v in VARIABLES.items() if os.environ.get(v)},
@@ -106,14 +106,8 @@ class Resources:
         count = self.plan.entries.stated("archs", run.arch, "runs_per_gpu")
         return count if count and self.gpus("train") else 1
 
-    def _artifact(self, wildcards: Any) -> Artifact:
-        if hasattr(wildcards, "run"):
-            return self.plan.run(wildcards.run)
-        if hasattr(wildcards, "figure"):
-            return self.plan.figure(wildcards.figure)
-        if hasattr(wildcards, "set"):
-            return self.plan.set(wildcards.set)
-        return self.plan.record(f"{wildcards.victim}/{wildcards.suite}")
+    def _artifact(self, stage: str, wildcards: Any) -> Artifact:
+        return FIND[stage](self.plan, dict(wildcards.items()))
 
     def _gpus(self, stage: str) -> dict[str, Any]:
         """As `gres` where jobs may be packed: Snakemake adds up a group's numbers."""

@@ -9,34 +9,29 @@ from typing import TypeVar
 
 from pipeline.errors import UserError
 from pipeline.plan import frozen
+from pipeline.plan.artifact import Dataset
 from pipeline.plan.graph import figures, tables
-from pipeline.plan.graph.artifacts import (
-    Element,
-    Figure,
-    Record,
-    Run,
-    Table,
-    Target,
-    TransferSet,
-    Victim,
-)
+from pipeline.plan.graph.artifacts import Element, Record, Run, Snapshots, TransferSet, Victim
 from pipeline.plan.graph.audit import audit
 from pipeline.plan.graph.graph import Graph
 from pipeline.plan.graph.suites import name_record
+from pipeline.plan.graph.targets import Artifact, Figure, Table, Target, walk
 from pipeline.plan.graph.victims import name_victim
 from pipeline.plan.params import values
-from pipeline.plan.params.entries import Dataset, Entries, Setting
+from pipeline.plan.params.entries import Entries, Setting
 from pipeline.plan.params.words import nearest
 
 T = TypeVar("T")
 
 __all__ = [
+    "Artifact",
     "Dataset",
     "Element",
     "Figure",
     "Plan",
     "Record",
     "Run",
+    "Snapshots",
     "Table",
     "Target",
     "TransferSet",
@@ -102,12 +97,12 @@ class Plan:
         """A figure by one of its files or its name: results/aute/fig4.png, aute_fig4."""
         return self._find(self.figures, _name_of(target), "figure")
 
-    def target(self, name: str) -> Target:
+    def target(self, name: str) -> Table | Figure:
         """A table or a figure by its file or name."""
         return self._find(self.targets, _name_of(name), "table or figure")
 
     @property
-    def targets(self) -> dict[str, Target]:
+    def targets(self) -> dict[str, Table | Figure]:
         """Tables and figures by name."""
         return {**self.tables, **self.figures}
 
@@ -139,31 +134,11 @@ class Plan:
         ]
         return min(firsts, default=None)
 
-    def needs(self, target: Target) -> tuple[list[Record], list[Run]]:
+    def needs(self, target: Table | Figure) -> tuple[list[Record], list[Run]]:
         """Records and runs that a table or figure rests on, parents first."""
-        records = {r.id: r for c in target.cells for r in c.records.values()}
-        runs: dict[str, Run] = {}
-
-        def visit(id: str) -> None:
-            run = self.graph.runs[id]
-            for parent in run.parents:
-                visit(parent)
-            runs.setdefault(id, run)
-
-        for record in records.values():
-            sources = [self.graph.sets[id].surrogate for id in record.sets]
-            for element in [e for v in (record.victim, *sources) for e in v.elements]:
-                visit(element.run)
-        for victim in self.shown(target):
-            for element in victim.elements:
-                visit(element.run)
-        return list(records.values()), list(runs.values())
-
-    def shown(self, target: Target) -> list[Victim]:
-        """Victims whose weights are read to draw a target; none for a table."""
-        if not isinstance(target, Figure) or not target.reads_weights:
-            return []
-        return list({c.victim.id: c.victim for c in target.cells if c.victim}.values())
+        below = walk(self.graph, [target])
+        records = [artifact for artifact in below if isinstance(artifact, Record)]
+        return records, [artifact for artifact in below if isinstance(artifact, Run)]
 
 
 def _name_of(target: str) -> str:

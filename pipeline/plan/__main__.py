@@ -8,9 +8,9 @@ import argparse
 
 from pipeline.cluster.cluster import report as report_cluster
 from pipeline.job.report import report
-from pipeline.plan import Plan, Target, load_plan
+from pipeline.plan import Figure, Plan, Table, load_plan
 from pipeline.plan.estimate import describe
-from pipeline.plan.state import NEED, State, headline, is_current, states
+from pipeline.plan.state import NEED, State, headline, states
 from pipeline.share import guard
 from pipeline.share.equal import prove
 from pipeline.share.pull import pull
@@ -55,12 +55,12 @@ def _cluster(plan: Plan, target: str | None) -> str:
     return "\n".join([line, "", *_aligned(report_cluster(plan, found))])
 
 
-def _target(plan: Plan, target: Target) -> str:
+def _target(plan: Plan, target: Table | Figure) -> str:
     """The one-line summary, then runs and records, one a line."""
     found = states(plan, [target])
     line = headline(plan, [target], [s for s in found if s.status == NEED])
     rows = [[s.status, s.stage, s.id, _cost(s)] for s in found]
-    state = "is up to date" if is_current(target) else "is to be made"
+    state = "is up to date" if target.is_here() else "is to be made"
     return "\n".join([f"{target.path} {state}", line, "", *_aligned(rows)])
 
 
@@ -78,7 +78,7 @@ def _targets(plan: Plan) -> str:
         costs = [s.seconds for s in needed]
         total = None if None in costs else sum(c for c in costs if c is not None)
         counts = [len({c.row for c in target.cells}), len(runs), len(records)]
-        state = "up to date" if is_current(target) else "to be made"
+        state = "up to date" if target.is_here() else "to be made"
         cells = [str(target.path), *map(str, counts), state, describe(total)]
         rows.append(cells)
     line = headline(plan, list(plan.targets.values()), [])

@@ -5,33 +5,30 @@ costs as much as a forward in the images alone, twice as much in the weights too
 fooled images, so an evaluation is an upper bound.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from pipeline.plan import Figure, Plan, Record, Run, TransferSet
+from pipeline.plan import Artifact, Dataset, Figure, Plan, Record, Run, Snapshots, TransferSet
 from pipeline.plan.graph.runs import count_snapshots
-from pipeline.plan.params.entries import Dataset, Entries
+from pipeline.plan.params.entries import Entries
 from pipeline.plan.params.values import Entry
 
 NATIVE = 32  # pixels of a side at which `macs` are stated
 PROCESS = 3  # seconds in which a job's process loads torch and its data
 
 
-def seconds(plan: Plan, artifacts: Iterable[Run | Record | TransferSet | Figure]) -> float | None:
-    """Seconds on one machine of the scale's `gflops`; None when an arch's MACs are not stated."""
+def seconds(plan: Plan, artifacts: Iterable[Artifact]) -> float | None:
+    """Seconds on one machine of the scale's `gflops`; None when an arch's MACs are not stated.
+
+    What has no FLOPs to speak of (data, tables, plots) costs nothing.
+    """
     total = 0.0
     for artifact in artifacts:
-        if isinstance(artifact, Run):
-            flops = run_flops(plan, artifact)
-        elif isinstance(artifact, TransferSet):
-            flops = set_flops(plan, artifact)
-        elif isinstance(artifact, Figure):
-            flops = figure_flops(plan, artifact)
-        else:
-            flops = record_flops(plan, artifact)
-        if flops is None:
-            return None
-        total += PROCESS + flops / (plan.entries.gflops * 1e9)
+        if artifact.stage in FLOPS:
+            flops = FLOPS[artifact.stage](plan, artifact)
+            if flops is None:
+                return None
+            total += PROCESS + flops / (plan.entries.gflops * 1e9)
     return total
 
 
@@ -124,6 +121,22 @@ def figure_flops(plan: Plan, figure: Figure) -> int | None:
         work = points * (1 + sum(crafting)) * int(fields.get("images", 1))
         total += work * 2 * sum(m for m in macs if m)
     return total
+
+
+def snapshots_flops(plan: Plan, snapshots: Snapshots) -> int | None:
+    """FLOPs of training once more to the same weights."""
+    return run_flops(plan, snapshots.run)
+
+
+FLOPS: dict[str, Callable[[Plan, Any], int | None]] = {
+    "train": run_flops,
+    "average": run_flops,
+    "adopt": run_flops,
+    "trajectory": snapshots_flops,
+    "transfer": set_flops,
+    "evaluate": record_flops,
+    "figure": figure_flops,
+}
 
 
 def passes(fields: dict[str, Any]) -> int:

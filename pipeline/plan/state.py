@@ -1,13 +1,13 @@
-"""What targets rest on, what of it exists, and what making the rest would take."""
+"""What targets rest on: what is here, what only others have, what making the rest would take."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
-from pipeline.plan import Figure, Plan, Record, Run, Target, Victim
+from pipeline.plan import Artifact, Plan, Snapshots, Target
 from pipeline.plan.estimate import describe, seconds
+from pipeline.plan.graph.targets import walk
+from pipeline.store.manifest import Manifest
 
 HAVE, NEED, SPARE = "have", "need", "spare"  # spare: neither there nor asked for
 STAGES = {
@@ -20,96 +20,79 @@ STAGES = {
     "evaluate": "evaluation",
     "figure": "figure",
 }
+ORDER = {"prepare": 0, "transfer": 2, "evaluate": 3, "figure": 4}  # of a list; all runs are 1
+
+
+@dataclass
+class Needs:
+    """Paths by what is to be done about them, inputs before what they are for."""
+
+    pull: dict[str, Artifact] = field(default_factory=dict)
+    compute: dict[str, Artifact] = field(default_factory=dict)
+
+
+def closure(plan: Plan, targets: Iterable[Artifact], listed: Manifest) -> Needs:
+    """What getting the targets takes: nothing below an artifact that is here or can be pulled."""
+    needs = Needs()
+
+    def is_got(artifact: Artifact) -> bool:
+        if artifact.is_here():
+            return True
+        path = artifact.path.as_posix()
+        if path in listed:
+            needs.pull[path] = artifact
+        return path in listed
+
+    for artifact in walk(plan.graph, targets, is_got):
+        needs.compute[artifact.path.as_posix()] = artifact
+    return needs
+
+
+def sinks(plan: Plan, wanted: Iterable[Artifact]) -> list[Artifact]:
+    """Those of several artifacts that no other one of them needs, directly or not."""
+    artifacts = list(wanted)
+    parts = (part for artifact in artifacts for part in artifact.inputs(plan.graph))
+    below = {artifact.path for artifact in walk(plan.graph, parts)}
+    return [artifact for artifact in artifacts if artifact.path not in below]
 
 
 @dataclass(frozen=True)
 class State:
     """One artifact; `seconds` estimates what making it takes, None is unknown."""
 
-    stage: str
-    id: str
-    path: Path  # the file that says it is there
+    artifact: Artifact
     status: str
     seconds: float | None
 
+    @property
+    def stage(self) -> str:
+        """The stage that makes it."""
+        return self.artifact.stage
 
-def is_current(target: Target) -> bool:
-    """Whether the table or figure on disk was made from exactly this plan."""
-    try:
-        made_from = json.loads(target.path.with_suffix(".json").read_text())["receipt"]["plan"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    here = target.path.exists() and target.path.with_suffix(".csv").exists()
-    return here and bool(made_from == target.digest)
-
-
-def is_built(run: Run) -> bool:
-    """Whether a run has its weights and their description."""
-    return all((run.folder / name).exists() for name in ("weights.safetensors", "run.json"))
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return self.artifact.id
 
 
-def states(plan: Plan, targets: Iterable[Target]) -> list[State]:
+def states(plan: Plan, targets: Iterable[Artifact]) -> list[State]:
     """Everything that tables and figures rest on, parents first, each once; figures last."""
-    records: dict[str, Record] = {}
-    runs: dict[str, Run] = {}
-    stale: set[str] = set()
-    asked: list[Victim] = []
-    drawn = []
-    for target in targets:
-        needed, behind = plan.needs(target)
-        records |= {r.id: r for r in needed}
-        runs |= {r.id: r for r in behind}
-        current = is_current(target)
-        stale |= set() if current else {r.id for r in needed if not r.path.exists()}
-        asked += [] if current else plan.shown(target)
-        if isinstance(target, Figure) and target.reads_weights:
-            status, cost = HAVE if current else NEED, seconds(plan, [target])
-            drawn.append(State("figure", target.name, target.path, status, cost))
-    sets = {id: plan.set(id) for record in records.values() for id in record.sets}
-    crafted = {s for id in stale for s in records[id].sets if not sets[s].path.exists()}
-    asked += [*(records[id].victim for id in stale), *(sets[id].surrogate for id in crafted)]
-    made, lost = _to_make(runs, {e.run for victim in asked for e in victim.elements})
-    used: list[Run | Victim] = [*(runs[id] for id in made | lost), *asked]
-    found = _data(plan, {r.dataset.name for r in runs.values()}, {u.dataset.name for u in used})
-    for run in runs.values():
-        status = NEED if run.id in made else HAVE if is_built(run) else SPARE
-        cost = seconds(plan, [run])
-        found.append(State(run.stage, run.id, run.folder / "weights.safetensors", status, cost))
-        if run.id in lost:
-            found.append(State("trajectory", run.id, run.snapshots, NEED, cost))
-    for id, wanted in sets.items():
-        status = NEED if id in crafted else HAVE if wanted.path.exists() else SPARE
-        found.append(State("transfer", id, wanted.path, status, seconds(plan, [wanted])))
-    for record in records.values():
-        status = NEED if record.id in stale else HAVE if record.path.exists() else SPARE
-        cost = seconds(plan, [record])
-        found.append(State("evaluate", record.id, record.path, status, cost))
-    return found + drawn
+    wanted = list(targets)
+    needed = closure(plan, wanted, {}).compute
+    rested_on = [a for a in walk(plan.graph, wanted) if a.stage in STAGES]
 
+    listed = []
+    for artifact in sorted(rested_on, key=lambda a: ORDER.get(a.stage, 1)):
+        is_needed = artifact.path.as_posix() in needed
 
-def _to_make(runs: dict[str, Run], wanted: set[str]) -> tuple[set[str], set[str]]:
-    """Runs to make so that `wanted` are there, and trainings whose snapshots were lost."""
-    made, lost = set(), set()
-    for run in reversed(runs.values()):  # parents come after what needs them
-        if run.id in wanted and not is_built(run):
-            made.add(run.id)
-            wanted |= set(run.parents)
-            first = run.spec["average"]["fields"].get("start") if run.stage == "average" else None
-            if first is not None:
-                (source,) = (runs[p] for p in run.parents)
-                is_lost = not (source.snapshots / f"from{first}.json").exists()
-                lost |= {source.id} if is_lost and is_built(source) else set()
-    return made, lost
+        # a training that is made leaves its snapshots by the way
+        lost = is_needed and isinstance(artifact, Snapshots) and artifact.run.is_here()
+        if isinstance(artifact, Snapshots) and not lost:
+            continue
 
-
-def _data(plan: Plan, names: set[str], used: set[str]) -> list[State]:
-    """Prepared data sets; preparing takes one process each, fetching what the network takes."""
-    found = []
-    for name in sorted(names):
-        path = plan.dataset(name).folder / "test.safetensors"
-        status = HAVE if path.exists() else NEED if name in used else SPARE
-        found.append(State("prepare", name, path, status, seconds(plan, [])))
-    return found
+        status = NEED if is_needed else HAVE if artifact.is_here() else SPARE
+        listed.append(State(artifact, status, seconds(plan, [artifact])))
+    return listed
 
 
 def headline(plan: Plan, targets: Sequence[Target], needed: list[State]) -> str:

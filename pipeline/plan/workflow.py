@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import Figure, Plan, Record, Run, Target, TransferSet, Victim
+from pipeline.plan import Artifact, Figure, Plan, Snapshots, Table, Target
 from pipeline.plan.graph import tables
-from pipeline.plan.inputs import outputs, paths_of, wanted
-from pipeline.plan.state import NEED, headline, is_current, states
+from pipeline.plan.graph.artifacts import run_files
+from pipeline.plan.state import NEED, headline, states
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -38,88 +38,44 @@ def _one_line(question: Callable[P, T]) -> Callable[P, T]:
     return answer
 
 
-def raw(plan: Plan, dataset: str) -> list[str]:
-    """The receipt of a data set's raw files."""
-    found = plan.dataset(dataset)
-    return wanted(found, [found.raw / "verified.json"])
+# the artifact that a job of a rule makes
+FIND: dict[str, Callable[[Plan, Mapping[str, str]], Artifact]] = {
+    "prepare": lambda plan, wildcards: plan.dataset(wildcards["dataset"]),
+    "train": lambda plan, wildcards: plan.run(wildcards["run"]),
+    "average": lambda plan, wildcards: plan.run(wildcards["run"]),
+    "adopt": lambda plan, wildcards: plan.run(wildcards["run"]),
+    "trajectory": lambda plan, wildcards: Snapshots(
+        plan.run(wildcards["run"]), int(wildcards["epoch"])
+    ),
+    "transfer": lambda plan, wildcards: plan.set(wildcards["set"]),
+    "evaluate": lambda plan, wildcards: plan.record(f"{wildcards['victim']}/{wildcards['suite']}"),
+    "tabulate": lambda plan, wildcards: plan.table(wildcards["folder"] + wildcards["table"]),
+    "plot": lambda plan, wildcards: plan.figure(wildcards["figure"]),
+    "figure": lambda plan, wildcards: plan.figure(wildcards["figure"]),
+}
 
 
-def data(artifact: Run | Record | TransferSet) -> list[str]:
-    """The prepared arrays that an artifact is made from."""
-    if isinstance(artifact, Run):
-        dataset = artifact.dataset
-    else:
-        victim = artifact.victim if isinstance(artifact, Record) else artifact.surrogate
-        dataset = victim.dataset
-    return wanted(artifact, outputs(dataset))
-
-
-def files(plan: Plan, victim: Victim) -> list[str]:
-    """Weights and descriptions of the runs behind a victim."""
-    found = []
-    for element in victim.elements:
-        folder = plan.run(element.run).folder
-        name = "weights" if element.checkpoint == "last" else "best"
-        found += [str(folder / f"{name}.safetensors"), str(folder / "run.json")]
-    return found
+def artifact_of(plan: Plan, rule: str, wildcards: Mapping[str, str]) -> Artifact | None:
+    """The artifact that a job of a rule makes; None for rules that make none."""
+    return FIND[rule](plan, wildcards) if rule in FIND else None
 
 
 @_one_line
-def parents(plan: Plan, run: str) -> list[str]:
-    """What a training needs of other runs."""
-    child = plan.run(run)
-    return wanted(child, [f for victim in child.edges.values() for f in files(plan, victim)])
+def inputs(plan: Plan, rule: str, wildcards: Any) -> list[str]:
+    """What a rule's job reads; once its artifact is there, what of it happens to be.
+
+    An input that must be made first makes Snakemake run the job again, `ancient` or not.
+    """
+    artifact = FIND[rule](plan, dict(wildcards.items()))
+    parts = artifact.inputs(plan.graph)
+    files = [*artifact.sources, *(path for part in parts for path in part.outputs)]
+    is_here = artifact.is_here()
+    return [str(path) for path in dict.fromkeys(files) if not is_here or path.exists()]
 
 
-@_one_line
-def trajectory(plan: Plan, run: str) -> list[str]:
-    """What an average needs of its training: snapshots, or the last weights."""
-    average = plan.run(run)
-    source = plan.run(average.parents[0])
-    found = [str(source.folder / "weights.safetensors"), str(source.folder / "run.json")]
-    first = average.spec["average"]["fields"].get("start")
-    if first is not None:
-        found.append(str(source.snapshots / f"from{first}.json"))
-    return wanted(average, found)
-
-
-@_one_line
-def weights(plan: Plan, record: str) -> list[str]:
-    """What an evaluation needs: its victim, and the transfer sets it judges."""
-    found = plan.record(record)
-    sets = [str(plan.set(id).path) for id in found.sets]
-    return wanted(found, files(plan, found.victim) + sets)
-
-
-@_one_line
-def surrogate(plan: Plan, set: str) -> list[str]:
-    """What crafting a transfer set needs."""
-    found = plan.set(set)
-    return wanted(found, files(plan, found.surrogate))
-
-
-@_one_line
-def adopted(plan: Plan, run: str) -> list[str]:
-    """The file whose weights a run takes in."""
-    found = plan.run(run)
-    return wanted(found, [found.file or ""])
-
-
-@_one_line
-def records(plan: Plan, target: str) -> list[str]:
-    """The records of a table or figure; of one that is today's, those that are here."""
-    found = plan.target(target)
-    paths = [r.path for r in plan.needs(found)[0]]
-    return paths_of(found, paths)
-
-
-@_one_line
-def shown(plan: Plan, figure: str) -> list[str]:
-    """Data and weights that drawing a figure reads, beside its records."""
-    found = plan.figure(figure)
-    victims = plan.shown(found)
-    read = [f for v in victims for f in [*map(str, outputs(v.dataset)), *files(plan, v)]]
-    return paths_of(found, read)
+def run_outputs(stage: str) -> dict[str, str]:
+    """The outputs of a rule that makes runs, by name."""
+    return {key: str(path) for key, path in run_files(stage, "{run}").items()}
 
 
 def average_pattern(plan: Plan) -> str:
@@ -174,7 +130,7 @@ def target_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
     reported number changed, still has the checksum Snakemake remembers, and would be no reason.
     """
     target = plan.target(name)
-    if is_current(target):
+    if target.is_here():
         return ancient("params.yaml")
     if target.path.exists():
         os.utime(target.path, (1, 1))
@@ -187,7 +143,7 @@ def mark_targets(plan: Plan) -> None:
     A mark made later is missing to it: it lists a folder once.
     """
     for target in plan.targets.values():
-        if not is_current(target):
+        if not target.is_here():
             _mark(target).parent.mkdir(parents=True, exist_ok=True)
             _mark(target).touch()
 
@@ -221,24 +177,21 @@ def summary(plan: Plan, made: Iterable[str] | None = None) -> str:
     `made` are the files of the jobs to run; without them it is what the tables still need.
     """
     names = plan.entries.section("tables")
-    targets: list[Target] = [plan.tables[n] for n in names]
+    targets: list[Table | Figure] = [plan.tables[n] for n in names]
     if made is not None:
         targets = list(plan.targets.values())
-    files = None if made is None else set(made)
     needed = [s for s in states(plan, targets) if s.status == NEED]
-    if files is not None:
-        folders = {str(Path(f).parent) for f in files}  # a trajectory's file names its first epoch
-        needed = [
-            s for s in needed if str(s.path) in (folders if s.stage == "trajectory" else files)
-        ]
+    if made is not None:
+        files = set(made)
+        needed = [s for s in needed if not files.isdisjoint(map(str, s.artifact.outputs))]
     return headline(plan, targets, needed)
 
 
 def sweep(plan: Plan) -> None:
     """Remove resume states of what is finished: see `frozen.discard`."""
     for run in plan.graph.runs.values():
-        if (run.folder / "weights.safetensors").exists():
+        if run.is_here():
             shutil.rmtree(run.work, ignore_errors=True)
     for record in plan.graph.records.values():
-        if record.path.exists():
+        if record.is_here():
             shutil.rmtree(Path("work/records") / record.id, ignore_errors=True)

@@ -1,11 +1,9 @@
 # Take in weights that were trained elsewhere.
 rule adopt:
     input:
-        data=ancient(lambda wc: jobs.data(PLAN.run(wc.run))),
-        file=ancient(lambda wc: jobs.adopted(PLAN, wc.run)),
+        made_of=ancient(lambda wc: jobs.inputs(PLAN, "adopt", wc)),
     output:
-        weights="results/runs/{run}/weights.safetensors",
-        spec="results/runs/{run}/run.json",
+        **jobs.run_outputs("adopt"),
     log:
         "logs/adopt/{run}.log",
     wildcard_constraints:

@@ -1,11 +1,9 @@
 # Average a trajectory.
 rule average:
     input:
-        data=ancient(lambda wc: jobs.data(PLAN.run(wc.run))),
-        trajectory=ancient(lambda wc: jobs.trajectory(PLAN, wc.run)),
+        made_of=ancient(lambda wc: jobs.inputs(PLAN, "average", wc)),
     output:
-        weights="results/runs/{run}/weights.safetensors",
-        spec="results/runs/{run}/run.json",
+        **jobs.run_outputs("average"),
     log:
         "logs/average/{run}.log",
     wildcard_constraints:

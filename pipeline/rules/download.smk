@@ -14,7 +14,7 @@ rule download:
 
 rule prepare:
     input:
-        raw=ancient(lambda wc: jobs.raw(PLAN, wc.dataset)),
+        made_of=ancient(lambda wc: jobs.inputs(PLAN, "prepare", wc)),
     output:
         train="data/{dataset}/{digest}/train.safetensors",
         validation="data/{dataset}/{digest}/validation.safetensors",

@@ -1,8 +1,7 @@
 # Attack one victim with one suite.
 rule evaluate:
     input:
-        data=ancient(lambda wc: jobs.data(PLAN.record(f"{wc.victim}/{wc.suite}"))),
-        weights=ancient(lambda wc: jobs.weights(PLAN, f"{wc.victim}/{wc.suite}")),
+        made_of=ancient(lambda wc: jobs.inputs(PLAN, "evaluate", wc)),
     output:
         "results/records/{victim}/{suite}.npz",
     log:

@@ -2,7 +2,7 @@
 rule plot:
     input:
         plan=lambda wc: jobs.target_input(PLAN, wc.figure, ancient),
-        records=ancient(lambda wc: jobs.records(PLAN, wc.figure)),
+        made_of=ancient(lambda wc: jobs.inputs(PLAN, "plot", wc)),
     output:
         png=report("results/{figure}.png", category="figures"),
         csv="results/{figure}.csv",
@@ -20,8 +20,7 @@ rule plot:
 rule figure:
     input:
         plan=lambda wc: jobs.target_input(PLAN, wc.figure, ancient),
-        records=ancient(lambda wc: jobs.records(PLAN, wc.figure)),
-        weights=ancient(lambda wc: jobs.shown(PLAN, wc.figure)),
+        made_of=ancient(lambda wc: jobs.inputs(PLAN, "figure", wc)),
     output:
         png=report("results/{figure}.png", category="figures"),
         csv="results/{figure}.csv",

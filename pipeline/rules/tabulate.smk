@@ -2,7 +2,7 @@
 rule tabulate:
     input:
         plan=lambda wc: jobs.target_input(PLAN, wc.folder + wc.table, ancient),
-        records=ancient(lambda wc: jobs.records(PLAN, wc.folder + wc.table)),
+        made_of=ancient(lambda wc: jobs.inputs(PLAN, "tabulate", wc)),
     output:
         csv=report("results/{folder}{table}.csv", category="tables"),
         md="results/{folder}{table}.md",

@@ -4,13 +4,9 @@ os.environ |= requested.pack_environment(sys.argv)
 
 rule train:
     input:
-        data=ancient(lambda wc: jobs.data(PLAN.run(wc.run))),
-        parents=ancient(lambda wc: jobs.parents(PLAN, wc.run)),
+        made_of=ancient(lambda wc: jobs.inputs(PLAN, "train", wc)),
     output:
-        weights="results/runs/{run}/weights.safetensors",
-        best="results/runs/{run}/best.safetensors",
-        history="results/runs/{run}/history.csv",
-        spec="results/runs/{run}/run.json",
+        **jobs.run_outputs("train"),
     log:
         "logs/train/{run}.log",
     wildcard_constraints:
@@ -27,7 +23,7 @@ rule train:
 
 rule trajectory:
     input:
-        weights=ancient("results/runs/{run}/weights.safetensors"),
+        made_of=ancient(lambda wc: jobs.inputs(PLAN, "trajectory", wc)),
     output:
         "results/snapshots/{run}/from{epoch}.json",
     log:

@@ -1,8 +1,7 @@
 # Craft the adversarial images of one surrogate and one attack, for every victim.
 rule transfer:
     input:
-        data=ancient(lambda wc: jobs.data(PLAN.set(wc.set))),
-        weights=ancient(lambda wc: jobs.surrogate(PLAN, wc.set)),
+        made_of=ancient(lambda wc: jobs.inputs(PLAN, "transfer", wc)),
     output:
         "results/transfer/{set}.safetensors",
     log:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import UserError
-from pipeline.plan import Dataset, Plan, Record, Run, TransferSet
-from pipeline.plan.needs import Artifact, Needs, closure, is_here, path_of, sinks
+from pipeline.plan import Artifact, Dataset, Plan, Record, Run, Snapshots, TransferSet
+from pipeline.plan.state import Needs, closure, sinks
+from pipeline.plan.workflow import artifact_of
 from pipeline.store import manifest
 from pipeline.store.manifest import Line
 
@@ -39,23 +40,6 @@ class Again:
     def is_dear(self) -> bool:
         """Whether it costs training or attacks; preparing data does not."""
         return any(not isinstance(a, Dataset) for a in self.made)
-
-
-def artifact_of(plan: Plan, rule: str, wildcards: Mapping[str, str]) -> Artifact | None:
-    """The artifact that a job of the workflow makes; None for jobs the manifest never lists."""
-    if rule in ("train", "average", "adopt"):
-        return plan.run(wildcards["run"])
-    if rule == "transfer":
-        return plan.set(wildcards["set"])
-    if rule == "evaluate":
-        return plan.record(f"{wildcards['victim']}/{wildcards['suite']}")
-    if rule == "tabulate":
-        return plan.table((wildcards["folder"] + wildcards["table"]).replace("/", "_"))
-    if rule in ("plot", "figure"):
-        return plan.figure(wildcards["figure"])
-    if rule == "prepare":
-        return plan.dataset(wildcards["dataset"])
-    return None
 
 
 def check_jobs(plan: Plan, jobs: Iterable[Job]) -> None:
@@ -91,32 +75,27 @@ def warn(plan: Plan, targets: Iterable[Artifact]) -> None:
 def _again(plan: Plan, made: list[Artifact], needs: Needs, missing: list[Artifact]) -> Again:
     """What of `made` is recorded; fetched is what is needed of it, or here with a hole."""
     listed = manifest.read()
-    known = [a for a in made if path_of(a).as_posix() in listed]
-    holes = [p.as_posix() for a in missing if is_here(a) and (p := path_of(a)).as_posix() in listed]
+    known = [a for a in made if a.path.as_posix() in listed]
+    holes = [p.as_posix() for a in missing if a.is_here() and (p := a.path).as_posix() in listed]
     fetch = [*needs.pull, *(p for p in holes if p not in needs.pull)]
-    return Again(known, _derived(plan, known, {path_of(a) for a in made}), fetch)
+    return Again(known, _derived(plan, known, {a.path for a in made}), fetch)
 
 
 def _derived(plan: Plan, known: list[Artifact], made: set[Path]) -> list[Run]:
     """Recorded trainings whose snapshots an average lacks: they are trained through again."""
-    found = []
-    for run in known:
-        if isinstance(run, Run) and run.stage == "average":
-            source = plan.run(run.parents[0])
-            first = run.spec["average"]["fields"].get("start")
-            lost = first is not None and not (source.snapshots / f"from{first}.json").exists()
-            if lost and source.folder not in made:
-                found.append(source)
-    return found
+    runs = (run for run in known if isinstance(run, Run))
+    parts = (part for run in runs for part in run.inputs(plan.graph))
+    lost = (part for part in parts if isinstance(part, Snapshots) and not part.is_here())
+    return [snapshots.run for snapshots in lost if snapshots.run.path not in made]
 
 
 def explain(again: Again) -> str:
     """What would be made again, what that costs, and the line that fetches it instead."""
     listed = manifest.read()
-    lines = [listed[path_of(a).as_posix()] for a in again.made]
+    lines = [listed[a.path.as_posix()] for a in again.made]
     lines.sort(key=lambda line: -line.seconds)
     shown = [f"  {line.artifact} ({_cost(line)})" for line in lines]
-    derived = [listed[n] for r in again.derived if (n := r.folder.as_posix()) in listed]
+    derived = [listed[n] for r in again.derived if (n := r.path.as_posix()) in listed]
     shown += [f"  snapshots of {line.artifact} ({_cost(line)})" for line in derived]
     total = spent(sum(line.seconds for line in (*lines, *derived)))
     advice = f"fetch them instead:\n  {pull_line(again.fetch)}" if again.fetch else FORCED

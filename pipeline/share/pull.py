@@ -5,8 +5,8 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan
-from pipeline.plan.needs import Artifact, Needs, closure
+from pipeline.plan import Artifact, Plan
+from pipeline.plan.state import Needs, closure
 from pipeline.share.guard import pull_line
 from pipeline.store import manifest
 

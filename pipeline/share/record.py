@@ -14,7 +14,6 @@ from pipeline.errors import UserError
 from pipeline.job.report import report
 from pipeline.plan import Plan, load_plan
 from pipeline.plan.params.words import digest
-from pipeline.plan.state import is_current
 from pipeline.plan.workflow import stages
 from pipeline.raw.receipt import summed
 from pipeline.share import finished, pools
@@ -112,9 +111,8 @@ def stage_targets(plan: Plan) -> tuple[list[Path], list[str]]:
     files: list[Path] = []
     stale = []
     for target in plan.targets.values():
-        if is_current(target):
-            files += sorted(target.path.parent.glob(f"{target.path.stem}.*"))
-            files += target.elsewhere
+        if target.is_here():
+            files += target.outputs
         elif target.path.exists():
             stale.append(str(target.path))
     return [f for f in files if f.exists()], stale
@@ -122,7 +120,7 @@ def stage_targets(plan: Plan) -> tuple[list[Path], list[str]]:
 
 def lock_stages(plan: Plan) -> None:
     """Tell DVC that stages are done whose every target is today's, whoever ran Snakemake."""
-    done = [name for name, made in stages(plan).items() if all(map(is_current, made))]
+    done = [name for name, made in stages(plan).items() if all(target.is_here() for target in made)]
     names = [name.replace("_", "@", 1) for name in done]
     if names:
         pools.dvc(["commit", "--force", *names])

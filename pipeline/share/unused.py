@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.plan import Plan, load_plan
+from pipeline.plan import Plan, Run, load_plan
+from pipeline.plan.graph.targets import walk
 from pipeline.plan.params.values import Entry
 from pipeline.store import manifest
 
@@ -14,13 +15,10 @@ def needed(params: Entry) -> set[str]:
     found: set[str] = set()
     for scale in params["scales"]:
         plan = Plan({**params, "scale": scale})
-        for target in plan.targets.values():
-            records, runs = plan.needs(target)
-            found |= {r.path.as_posix() for r in records}
-            found |= {plan.set(id).path.as_posix() for r in records for id in r.sets}
-            found |= {f.as_posix() for r in runs for f in (r.folder, r.snapshots)}
-            found |= {r.dataset.folder.as_posix() for r in runs}
-            found |= {r.dataset.raw.as_posix() for r in runs}
+        artifacts = walk(plan.graph, plan.targets.values())
+        found |= {artifact.path.as_posix() for artifact in artifacts}
+        runs = [artifact for artifact in artifacts if isinstance(artifact, Run)]
+        found |= {f.as_posix() for run in runs for f in (run.snapshots, run.dataset.raw)}
     return found
 
 

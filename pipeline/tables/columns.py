@@ -10,7 +10,6 @@ from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
 from pipeline.flags.evidence import TOLERANCE, read
 from pipeline.plan import Plan, Record, Table
-from pipeline.plan.graph.artifacts import Cell
 from pipeline.plan.graph.column_names import (
     CLEAN,
     MEMBERS,
@@ -25,6 +24,7 @@ from pipeline.plan.graph.column_names import (
     shown,
     split,
 )
+from pipeline.plan.graph.targets import Cell
 from pipeline.store.records import Arrays, meta
 
 CORE, ADAPTIVE = "core", "adaptive"

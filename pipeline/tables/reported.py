@@ -7,7 +7,7 @@ import pandas as pd
 
 from pipeline.errors import UserError
 from pipeline.plan import Plan, frozen
-from pipeline.plan.graph.artifacts import Cell
+from pipeline.plan.graph.targets import Cell
 from pipeline.plan.params import values
 from pipeline.plan.params.entries import Setting
 

@@ -1,6 +1,7 @@
 """The rows of a table, read from records and checked."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,14 @@ from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
 from pipeline.flags.evidence import Evidence
 from pipeline.flags.flags import Flag, flags
-from pipeline.plan import Plan, Table
-from pipeline.plan.graph.artifacts import Cell
-from pipeline.plan.graph.artifacts import label as label_of
+from pipeline.plan import Plan, Record, Table
 from pipeline.plan.graph.column_names import CLEAN, COSTS, DISK, cuts, split
 from pipeline.plan.graph.runs import count_snapshots
+from pipeline.plan.graph.targets import Cell
+from pipeline.plan.graph.targets import label as label_of
 from pipeline.store.records import meta
 from pipeline.tables.columns import Columns
 from pipeline.tables.reported import Reported
-from pipeline.tables.status import status_of
 
 
 @dataclass(frozen=True)
@@ -180,3 +180,18 @@ class Tabulation:
 def _digest(victim: str) -> str:
     """What a victim is, whatever its row is called."""
     return victim.rsplit("-", 1)[-1]
+
+
+def status_of(plan: Plan, missing: list[Record]) -> str:
+    """failed, running or not built, from the logs of what a row still needs."""
+    logs = []
+    for record in missing:
+        logs.append(Path("logs/evaluate") / f"{record.id}.log")
+        for element in record.victim.elements:
+            run = plan.run(element.run)
+            if not run.is_here():
+                logs.append(Path("logs") / run.stage / f"{run.id}.log")
+    texts = [log.read_text(errors="replace") for log in logs if log.exists()]
+    if any("\nerror: " in f"\n{t}" or "Traceback" in t for t in texts):
+        return "failed"
+    return "running" if texts else "not built"

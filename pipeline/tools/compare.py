@@ -19,8 +19,8 @@ from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
 from pipeline.job.report import report
 from pipeline.plan import Plan, Table, load_plan
-from pipeline.plan.graph.artifacts import Cell
 from pipeline.plan.graph.column_names import accuracies
+from pipeline.plan.graph.targets import Cell
 from pipeline.plan.params.words import nearest
 from pipeline.tables.columns import Columns
 

@@ -16,8 +16,8 @@ import pandas as pd
 from pipeline.errors import UserError
 from pipeline.job.report import report
 from pipeline.plan import Plan, Run, Table, load_plan
-from pipeline.plan.graph.artifacts import Cell
 from pipeline.plan.graph.column_names import COSTS
+from pipeline.plan.graph.targets import Cell
 from pipeline.store.files import write_atomic
 from pipeline.store.records import meta, read_arrays
 

@@ -1,15 +1,32 @@
-"""What the plan names: runs, victims, records, and the tables and figures made of them."""
+"""What the plan names: runs, victims, transfer sets, records; what each is made of."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, Protocol
 
-from pipeline.plan.params.entries import Dataset, Setting
+from pipeline.plan.artifact import Dataset, Files
 from pipeline.plan.params.values import Entry
+
+# the files of a run's folder, by what the rules call them; `run.json` describes it
+RUN_FILES = {"weights": "weights.safetensors", "spec": "run.json"}
+TRAINING_FILES = {**RUN_FILES, "best": "best.safetensors", "history": "history.csv"}
+
+
+class Book(Protocol):
+    """Where artifacts look up what they are made of, by name: the plan's graph."""
+
+    runs: "dict[str, Run]"
+    sets: "dict[str, TransferSet]"
+
+
+def run_files(stage: str, run: str) -> dict[str, Path]:
+    """The files of a run of a stage, by what the rules call them."""
+    names = TRAINING_FILES if stage == "train" else RUN_FILES
+    return {key: Path("results/runs") / run / name for key, name in names.items()}
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Files):
     """One training, or one average of a trajectory; `parents` are runs it needs."""
 
     id: str
@@ -29,6 +46,37 @@ class Run:
         return Path("results/runs") / self.id
 
     @property
+    def path(self) -> Path:
+        """The folder, under which it is recorded."""
+        return self.folder
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """Its weights, their description, and of a training its best epoch and history."""
+        return tuple(run_files(self.stage, self.id).values())
+
+    @property
+    def weights(self) -> Path:
+        """The weights it ended with."""
+        return self.folder / TRAINING_FILES["weights"]
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The user's file, of an adopted run."""
+        return (Path(self.file or ""),) if self.stage == "adopt" else ()
+
+    def checkpoint(self, which: str) -> Path:
+        """The weights of its `last` or `best` epoch."""
+        return self.folder / TRAINING_FILES["weights" if which == "last" else "best"]
+
+    def inputs(self, book: Book) -> "tuple[Part, ...]":
+        """Data, and the runs it starts from or averages, with the epochs it takes of them."""
+        parents = tuple(book.runs[parent] for parent in self.parents)
+        first = self.spec["average"]["fields"].get("start") if self.stage == "average" else None
+        epochs = () if first is None else (Snapshots(parents[0], first),)
+        return (self.dataset, *parents, *epochs)
+
+    @property
     def snapshots(self) -> Path:
         """Where a trajectory's epochs lie."""
         return Path("results/snapshots") / self.id
@@ -42,6 +90,34 @@ class Run:
     def state(self) -> Path:
         """What an interrupted training goes on from."""
         return self.work / "state.pt"
+
+
+@dataclass(frozen=True)
+class Snapshots(Files):
+    """The epochs of a training from `first` on: never recorded, derived again when lost."""
+
+    run: Run
+    first: int
+    stage: ClassVar[str] = "trajectory"
+
+    @property
+    def id(self) -> str:
+        """The training's, and the first epoch."""
+        return f"{self.run.id}-from{self.first}"
+
+    @property
+    def path(self) -> Path:
+        """The index of the epochs."""
+        return self.run.snapshots / f"from{self.first}.json"
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """The index."""
+        return (self.path,)
+
+    def inputs(self, book: Book) -> "tuple[Part, ...]":
+        """The training, whose weights must come out again, and its data."""
+        return (self.run.dataset, self.run)
 
 
 @dataclass(frozen=True)
@@ -65,9 +141,13 @@ class Victim:
     members: int
     member: int | None = None  # the one that answers alone, of jointly trained members
 
+    def inputs(self, book: Book) -> "tuple[Part, ...]":
+        """What loading it on its images reads: data and runs."""
+        return (self.dataset, *(book.runs[element.run] for element in self.elements))
+
 
 @dataclass(frozen=True)
-class Record:
+class Record(Files):
     """One suite of attacks on one victim: per-sample verdicts."""
 
     id: str
@@ -78,6 +158,7 @@ class Record:
     spec: Entry
     leave: bool = False  # whether fooled images leave before the next attack
     sets: tuple[str, ...] = ()  # transfer sets it judges
+    stage: ClassVar[str] = "evaluate"
 
     @property
     def split(self) -> str:
@@ -89,9 +170,18 @@ class Record:
         """Where the verdicts lie."""
         return Path("results/records") / f"{self.id}.npz"
 
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """The verdicts."""
+        return (self.path,)
+
+    def inputs(self, book: Book) -> "tuple[Part, ...]":
+        """The victim, and the transfer sets."""
+        return (*self.victim.inputs(book), *(book.sets[id] for id in self.sets))
+
 
 @dataclass(frozen=True)
-class TransferSet:
+class TransferSet(Files):
     """Adversarial images of one surrogate and one attack, for every victim."""
 
     id: str
@@ -100,93 +190,26 @@ class TransferSet:
     attack: Entry
     images: int
     spec: Entry
+    stage: ClassVar[str] = "transfer"
 
     @property
     def path(self) -> Path:
         """Where the images lie."""
         return Path("results/transfer") / f"{self.id}.safetensors"
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One row of a table at one seed; no victim and no records where it `lacks` something."""
-
-    row: str
-    setting: Setting
-    members: int
-    seed: int
-    victim: Victim | None
-    records: dict[str, Record]
-    reference: str | None  # id of the victim to compare with
-    lacks: str = ""  # planned: the method; needs weights: the user's own file
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """What is made of records and weights and has a human name; its receipt holds `digest`."""
-
-    name: str
-    path: Path
-    cells: tuple[Cell, ...]
-    spec: Entry
-    digest: str
-
     @property
-    def elsewhere(self) -> tuple[Path, ...]:
-        """Its files beside those that share the path's stem."""
-        return ()
+    def outputs(self) -> tuple[Path, ...]:
+        """The images."""
+        return (self.path,)
+
+    def inputs(self, book: Book) -> "tuple[Part, ...]":
+        """The surrogate."""
+        return self.surrogate.inputs(book)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Table(Target):
-    """A table as this plan builds it."""
-
-    columns: tuple[str, ...]
-    suites: dict[str, dict[str, str]]  # entries of their attacks, by the name in columns
-
-    @property
-    def metrics(self) -> Path:
-        """Its numbers alone, for DVC."""
-        return self.path.parent / "metrics" / f"{self.path.stem}.json"
-
-    @property
-    def elsewhere(self) -> tuple[Path, ...]:
-        """The metrics."""
-        return (self.metrics,)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Figure(Target):
-    """A picture as this plan draws it; `attacks` are the specs of its own, for each cell."""
-
-    kind: Entry  # component, fields, code
-    attacks: tuple[Entry, ...]
-    pool: int  # test images it may take, its table's
-    reads_weights: bool
-
-    @property
-    def stem(self) -> str:
-        """Its files without results/ and suffix, as the rules name it."""
-        return self.path.with_suffix("").relative_to("results").as_posix()
+Part = Dataset | Run | Snapshots | TransferSet | Record  # what others are made of
 
 
 def tail(id: str) -> str:
     """The digest at the end of an artifact's id."""
     return id.rpartition("-")[2]
-
-
-def label(cell: Cell, cells: Sequence[Cell], without: str = "") -> str:
-    """The row's name, and whatever else tells it from the others; `without` one axis."""
-    setting = cell.setting
-    parts = [cell.row]
-    parts += [f"x{cell.members}"] if _varies(cells, "members") else []
-    parts += [setting.dataset] if len({c.setting.dataset for c in cells}) > 1 else []
-    parts += [setting.arch] if _varies(cells, "arch") else []
-    parts += [f"{k}={v}" for k, v in setting.overrides if k != without]
-    return " ".join(parts)
-
-
-def _varies(cells: Sequence[Cell], key: str) -> bool:
-    """Whether rows of one data set differ in this part of their settings."""
-    pairs = {(c.setting.dataset, getattr(c.setting, key)) for c in cells}
-    return len(pairs) > len({c.setting.dataset for c in cells})

@@ -12,8 +12,9 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.plan.graph import suites, tables
-from pipeline.plan.graph.artifacts import Cell, Figure, tail
+from pipeline.plan.graph.artifacts import tail
 from pipeline.plan.graph.graph import Graph
+from pipeline.plan.graph.targets import Cell, Figure
 from pipeline.plan.params import checks, schema, values
 from pipeline.plan.params.entries import Entries, Resolved
 from pipeline.plan.params.schema import ROOT

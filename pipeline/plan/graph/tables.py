@@ -10,9 +10,10 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.plan.graph import column_names as columns
 from pipeline.plan.graph import outside, suites
-from pipeline.plan.graph.artifacts import Cell, Table, tail
+from pipeline.plan.graph.artifacts import tail
 from pipeline.plan.graph.graph import Graph
 from pipeline.plan.graph.runs import find_fields
+from pipeline.plan.graph.targets import Cell, Table
 from pipeline.plan.graph.victims import name_victim
 from pipeline.plan.params import checks, schema, values
 from pipeline.plan.params.entries import Entries, Setting

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.plan.artifact import Dataset
 from pipeline.plan.params import checks, schema, values
 from pipeline.plan.params.checks import MOST_MEMBERS
 from pipeline.plan.params.scale import Scale
@@ -40,26 +40,6 @@ BESIDE = {  # keys of other entries that are no fields, and of archs and data se
     "datasets": ("images",),
 }
 ROWS = ("victims", "averages", "methods")  # sections that a table's row may name
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """A data set as this plan prepares it; `fields` are its class's arguments."""
-
-    name: str
-    component: str
-    fields: Entry
-    digest: str
-
-    @property
-    def raw(self) -> Path:
-        """Folder of the fetched files."""
-        return Path("data/raw") / self.component
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the prepared arrays."""
-        return Path("data") / self.name / self.digest
 
 
 @dataclass(frozen=True)

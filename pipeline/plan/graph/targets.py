@@ -1,0 +1,172 @@
+"""Tables and figures: what people ask for, and everything that it rests on."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from pipeline.plan.artifact import Files
+from pipeline.plan.graph.artifacts import Book, Part, Record, Victim
+from pipeline.plan.params.entries import Setting
+from pipeline.plan.params.values import Entry
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row of a table at one seed; no victim and no records where it `lacks` something."""
+
+    row: str
+    setting: Setting
+    members: int
+    seed: int
+    victim: Victim | None
+    records: dict[str, Record]
+    reference: str | None  # id of the victim to compare with
+    lacks: str = ""  # planned: the method; needs weights: the user's own file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target(Files):
+    """What is made of records and weights and has a human name; its receipt holds `digest`."""
+
+    name: str
+    path: Path
+    cells: tuple[Cell, ...]
+    spec: Entry
+    digest: str
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return self.name
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """The records of its cells, each once."""
+        return tuple({r.id: r for cell in self.cells for r in cell.records.values()}.values())
+
+    @property
+    def elsewhere(self) -> tuple[Path, ...]:
+        """Its files beside those that share the path's stem."""
+        return ()
+
+    def is_here(self) -> bool:
+        """Whether its files are there, and were made from exactly this plan."""
+        try:
+            about = json.loads(self.path.with_suffix(".json").read_text())
+            made_from = about["receipt"]["plan"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return bool(made_from == self.digest) and super().is_here()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table(Target):
+    """A table as this plan builds it."""
+
+    columns: tuple[str, ...]
+    suites: dict[str, dict[str, str]]  # entries of their attacks, by the name in columns
+    stage: ClassVar[str] = "tabulate"
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """The .csv, its text and picture, what all of them rest on, and the metrics."""
+        beside = (self.path.with_suffix(suffix) for suffix in (".md", ".json", ".png"))
+        return (self.path, *beside, self.metrics)
+
+    def inputs(self, book: Book) -> "tuple[Part, ...]":
+        """The records."""
+        return self.records
+
+    @property
+    def metrics(self) -> Path:
+        """Its numbers alone, for DVC."""
+        return self.path.parent / "metrics" / f"{self.path.stem}.json"
+
+    @property
+    def elsewhere(self) -> tuple[Path, ...]:
+        """The metrics."""
+        return (self.metrics,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure(Target):
+    """A picture as this plan draws it; `attacks` are the specs of its own, for each cell."""
+
+    kind: Entry  # component, fields, code
+    attacks: tuple[Entry, ...]
+    pool: int  # test images it may take, its table's
+    reads_weights: bool
+
+    @property
+    def stage(self) -> str:
+        """A job of its own where weights are read; else drawn from records at once."""
+        return "figure" if self.reads_weights else "plot"
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """The picture, its numbers, and what they rest on."""
+        return (self.path, self.path.with_suffix(".csv"), self.path.with_suffix(".json"))
+
+    @property
+    def victims(self) -> tuple[Victim, ...]:
+        """Those whose weights are read to draw it."""
+        shown = {c.victim.id: c.victim for c in self.cells if c.victim}
+        return tuple(shown.values()) if self.reads_weights else ()
+
+    def inputs(self, book: Book) -> "tuple[Part, ...]":
+        """The records, and the victims whose weights are read."""
+        return (*self.records, *(part for v in self.victims for part in v.inputs(book)))
+
+    @property
+    def stem(self) -> str:
+        """Its files without results/ and suffix, as the rules name it."""
+        return self.path.with_suffix("").relative_to("results").as_posix()
+
+
+Artifact = Part | Table | Figure
+
+
+def walk(
+    book: Book,
+    artifacts: Iterable[Artifact],
+    is_done: Callable[[Artifact], bool] = lambda artifact: False,
+) -> list[Artifact]:
+    """Artifacts and all that they are made of, each once, inputs before what they are for.
+
+    What `is_done` is not among them, nor what only it is made of.
+    """
+    seen: set[tuple[str, str]] = set()
+    walked: list[Artifact] = []
+
+    def visit(artifact: Artifact) -> None:
+        key = (artifact.stage, artifact.id)
+        if key in seen:
+            return
+        seen.add(key)
+        if not is_done(artifact):
+            for part in artifact.inputs(book):
+                visit(part)
+            walked.append(artifact)
+
+    for artifact in artifacts:
+        visit(artifact)
+    return walked
+
+
+def label(cell: Cell, cells: Sequence[Cell], without: str = "") -> str:
+    """The row's name, and whatever else tells it from the others; `without` one axis."""
+    setting = cell.setting
+    parts = [cell.row]
+    parts += [f"x{cell.members}"] if _varies(cells, "members") else []
+    parts += [setting.dataset] if len({c.setting.dataset for c in cells}) > 1 else []
+    parts += [setting.arch] if _varies(cells, "arch") else []
+    parts += [f"{k}={v}" for k, v in setting.overrides if k != without]
+    return " ".join(parts)
+
+
+def _varies(cells: Sequence[Cell], key: str) -> bool:
+    """Whether rows of one data set differ in this part of their settings."""
+    pairs = {(c.setting.dataset, getattr(c.setting, key)) for c in cells}
+    return len(pairs) > len({c.setting.dataset for c in cells})
