@@ -12,7 +12,7 @@ import sharing_lab as lab
 import yaml
 
 from pipeline.plan import Record, Run, Table, TransferSet, load_plan
-from pipeline.plan.needs import closure
+from pipeline.plan.state import closure
 from pipeline.store.manifest import MANIFEST, parse, winners, without_orphans
 
 PAPER = "results/aute/table2.csv"

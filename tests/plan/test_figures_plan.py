@@ -13,8 +13,8 @@ from pipeline.cluster import cluster, resources
 from pipeline.errors import UserError
 from pipeline.plan import Figure, Plan, Table, estimate, state
 from pipeline.plan.__main__ import main
-from pipeline.plan.needs import closure
-from pipeline.plan.workflow import figure_pattern, shown, stages, table_folder
+from pipeline.plan.state import closure
+from pipeline.plan.workflow import artifact_of, figure_pattern, inputs, stages, table_folder
 from pipeline.share import guard, unused
 
 CURVE = {"kind": "curves", "title": "Curve", "table": "sweep", "rows": ["pgd_at_single", "to_come"],
@@ -131,14 +131,15 @@ def test_every_figure_of_the_repository_resolves_at_every_scale(scale):
 
 def test_only_kinds_that_read_weights_need_them(plan):
     records, runs = plan.needs(plan.figures["curve"])
-    assert len(records) == 1 and len(runs) == 1 and plan.shown(plan.figures["curve"]) == []
+    assert len(records) == 1 and len(runs) == 1 and plan.figures["curve"].victims == ()
     records, runs = plan.needs(plan.figures["loss"])
     assert records == [] and [r.stage for r in runs] == ["train", "average"]
-    assert shown(plan, "loss")[-2:] == [
+    asked = inputs(plan, "figure", {"figure": "loss"})
+    assert asked[-2:] == [
         f"{runs[1].folder}/weights.safetensors",
         f"{runs[1].folder}/run.json",
     ]
-    assert [p.rpartition("/")[2] for p in shown(plan, "loss")[:3]] == [
+    assert [p.rpartition("/")[2] for p in asked[:3]] == [
         f"{split}.safetensors" for split in ("train", "validation", "test")
     ]
 
@@ -155,12 +156,12 @@ def test_missing_weights_of_a_figure_are_pulled_when_others_have_them(here, plan
     records = closure(plan, [plan.figures["curve"]], {})
     assert any("records" in path for path in records.compute)
     jobs = ("figure", "plot")
-    assert {guard.artifact_of(plan, job, {"figure": "regions"}).name for job in jobs} == {"regions"}
+    assert {artifact_of(plan, job, {"figure": "regions"}).name for job in jobs} == {"regions"}
 
 
 def test_a_figure_that_is_up_to_date_needs_nothing(here, plan, capsys):
     figure = plan.figures["regions"]
-    assert not state.is_current(figure)
+    assert not figure.is_here()
     main(["results/regions.png"])
     said = capsys.readouterr().out
     assert said.startswith("results/regions.png is to be made") and "1 figure;" in said
@@ -168,7 +169,7 @@ def test_a_figure_that_is_up_to_date_needs_nothing(here, plan, capsys):
     figure.path.touch()
     figure.path.with_suffix(".csv").touch()
     figure.path.with_suffix(".json").write_text(json.dumps({"receipt": {"plan": figure.digest}}))
-    assert state.is_current(figure)
+    assert figure.is_here()
     main(["results/regions.png"])
     said = capsys.readouterr().out
     assert said.startswith("results/regions.png is up to date") and "to make: nothing" in said

@@ -25,13 +25,14 @@ def touch(path):
 
 
 def make_run(run):
-    for name in ("weights.safetensors", "best.safetensors", "run.json"):
-        touch(run.folder / name)
+    for path in run.outputs:
+        touch(path)
 
 
 def make_table(plan, receipt):
     table = plan.table(TARGET)
-    touch(table.path)
+    for path in table.outputs:
+        touch(path)
     table.path.with_suffix(".json").write_text(json.dumps({"receipt": {"plan": receipt}}))
 
 
@@ -160,9 +161,10 @@ def test_an_unknown_target_is_one_line(plan):
 
 
 def test_a_users_error_inside_a_rule_ends_in_one_line(plan):
-    for question in (workflow.records, workflow.weights, workflow.parents, workflow.trajectory):
+    wildcards = {"run": "tabel1", "victim": "v", "suite": "s", "folder": "", "table": "tabel1"}
+    for rule in ("train", "average", "trajectory", "evaluate", "tabulate"):
         with pytest.raises(SystemExit) as caught:
-            question(plan, "tabel1")
+            workflow.inputs(plan, rule, {**wildcards, "epoch": "1"})
         assert str(caught.value).startswith("error: params.yaml (scale demo): no ")
 
 

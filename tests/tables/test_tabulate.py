@@ -15,7 +15,6 @@ from pipeline import tabulate
 from pipeline.core import metrics
 from pipeline.errors import UserError
 from pipeline.plan import Plan
-from pipeline.plan.workflow import is_current
 from pipeline.store.files import sha256_of
 from pipeline.store.records import pack, read_arrays
 from pipeline.tables.markdown import markdown
@@ -114,7 +113,7 @@ def test_a_table_repeats_byte_for_byte_and_carries_its_receipt(full):
     tiny.tabulated(full)
     paths = [table.path.with_suffix(s) for s in (".csv", ".md", ".json", ".png")] + [table.metrics]
     before = [sha256_of(p) for p in paths]
-    assert is_current(table)
+    assert table.is_here()
     tiny.tabulated(full)
     assert [sha256_of(p) for p in paths] == before
     numbers = json.loads(table.metrics.read_text())
@@ -171,7 +170,7 @@ def test_missing_rows_say_what_they_are(gappy, text, status):
     assert frame["status"].tolist() == ["done"] * 3 + [status, "planned"]
     assert details["rows"]["trades"] == {**details["rows"]["trades"], "status": status}
     assert f"| trades | {status} |" in shown and "| to_come | planned |" in shown
-    assert frame.loc["trades", "pgd10"] == "" and not is_current(gappy.table("table1"))
+    assert frame.loc["trades", "pgd10"] == "" and not gappy.table("table1").is_here()
 
 
 def test_a_table_with_missing_records_is_refused_unless_partial(gappy):

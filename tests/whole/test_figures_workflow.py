@@ -14,7 +14,6 @@ from pipeline import evaluate, figure
 from pipeline.errors import UserError
 from pipeline.flags.evidence import read
 from pipeline.plan import Plan
-from pipeline.plan.state import is_current
 from pipeline.share import record
 
 SHARED = {"table": "table1", "where": {"seed": 0}}
@@ -84,7 +83,7 @@ def test_every_kind_is_drawn_from_trained_victims_and_to_the_same_bytes_again(pl
     name = named(kind)
     drawn = plan.figures[name]
     figure.main([f"results/{name}.png"])
-    assert is_current(drawn)
+    assert drawn.is_here()
     about = json.loads(drawn.path.with_suffix(".json").read_text())
     assert about["receipt"] == {"plan": drawn.digest, "scale": "demo"}
     assert about["planned"] == (["to_come"] if kind == "curves" else [])
