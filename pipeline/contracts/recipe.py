@@ -30,6 +30,10 @@ class Recipe:
     ema_decay: float  # per-step average of the weights; 0 is none
     ema_start: Epoch
     ema_buffers: Literal["copied", "averaged"]
+    ema_first: Literal["first_step", "initial"]  # what the average starts from
+    ema_warmup: bool  # whether the decay of update t, from 0, is at most (t + 1) / (t + 10)
+    augment: Literal["dataset", "autoaugment", "idbh_weak", "idbh_strong"]
+    augment_after: Epoch  # up to it the data set's own augmentation; 0: from the start
     select: Literal["best_val", "best_test_as_published", "lowest_train_loss"]
     validate_every: int  # epochs; 0 is never (then best is last)
     validation_attack: Attack

@@ -20,18 +20,23 @@ _declared: list[torch.library.Library] = []  # kept, since they vanish with thei
 
 def torchvision_datasets() -> ModuleType:
     """The module torchvision.datasets; raises UserError when torchvision is not installed."""
+    return torchvision_module("datasets")
+
+
+def torchvision_module(name: str) -> ModuleType:
+    """A module of torchvision; raises UserError when torchvision is not installed."""
     try:
-        return importlib.import_module("torchvision.datasets")
+        return importlib.import_module(f"torchvision.{name}")
     except ImportError as error:
         raise UserError(
-            f"torchvision cannot be imported ({error}): it names the data's sources; install "
-            "the pins in envs/"
+            f"torchvision cannot be imported ({error}): it names the data's sources and augments; "
+            "install the pins in envs/"
         ) from error
     except RuntimeError as error:
         if "torchvision::nms" not in str(error) or _declared:
             raise
     _declare_operators()
-    return torchvision_datasets()
+    return torchvision_module(name)
 
 
 def _declare_operators() -> None:

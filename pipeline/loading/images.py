@@ -1,4 +1,4 @@
-"""A prepared split on the device, its augmentation, and the batches of an epoch."""
+"""A prepared split on the device, and the batches of an epoch."""
 
 import json
 import random
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from pipeline.contracts.dataset import stratified
 from pipeline.contracts.training import Batch
 from pipeline.core.draws import Draws, derive
 from pipeline.errors import UserError
+from pipeline.loading.augment import augment
 from pipeline.plan import Dataset
 from pipeline.store.files import load_safetensors
 
@@ -68,9 +68,15 @@ def cut(split: Split, images: int, seed: int) -> Split:
 
 
 def batches(
-    split: Split, dataset: Dataset, size: int, seed: int, epoch: int, first: int = 0
+    split: Split,
+    dataset: Dataset,
+    size: int,
+    seed: int,
+    epoch: int,
+    first: int = 0,
+    policy: str = "dataset",
 ) -> Iterator[Batch]:
-    """The batches of one epoch from number `first` on.
+    """The batches of one epoch from number `first` on, augmented by a policy (augment.py).
 
     Order, augmentation and every later draw are functions of (seed, epoch, image), so that a
     resumed epoch goes on exactly where it stood. A last batch of one image joins none: batch
@@ -83,42 +89,11 @@ def batches(
     chunks = [c for c in torch.split(order, size) if len(c) > 1]
     for rows in chunks[first:]:
         draws = Draws(derive(seed, "epoch", epoch), rows)
-        again = partial(_augmented, dataset, split.images[rows])
-        is_fixed = dataset.fields["augment"] == "none"
+        own, padding = dataset.fields["augment"], dataset.fields["padding"]
+        again = partial(augment, policy, own, padding, split.images[rows])
+        is_fixed = (policy, own) == ("dataset", "none")
         images = again(draws.fork("augment"))
         yield Batch(images, split.labels[rows], draws, None if is_fixed else again)
-
-
-def _augmented(dataset: Dataset, images: Tensor, draws: Draws) -> Tensor:
-    """Official images uint8 to training images in [0, 1]."""
-    changed = augment(dataset.fields["augment"], images, dataset.fields["padding"], draws)
-    return changed.to(torch.float32) / 255
-
-
-def crop_flip(images: Tensor, padding: int, draws: Draws) -> Tensor:
-    """Random crop after zero padding and horizontal flip with probability 1/2.
-
-    images [B, C, H, W] of any dtype; draws has one stream per image.
-    """
-    size = images.shape[-1]
-    padded = F.pad(images, (padding,) * 4)
-    offsets = draws.integers(2 * padding + 1, 2)
-    flipped = draws.integers(2, 1).bool()
-    steps = torch.arange(size, device=images.device)
-    rows = offsets[:, :1] + steps
-    columns = offsets[:, 1:] + torch.where(flipped, steps.flip(0), steps)
-    index = torch.arange(len(images), device=images.device)
-    return padded[
-        index[:, None, None, None],
-        torch.arange(images.shape[1], device=images.device)[None, :, None, None],
-        rows[:, None, :, None],
-        columns[:, None, None, :],
-    ]
-
-
-def augment(kind: str, images: Tensor, padding: int, draws: Draws) -> Tensor:
-    """Images under the data set's augmentation: `none` or `crop_flip`."""
-    return crop_flip(images, padding, draws) if kind == "crop_flip" else images
 
 
 def subset(images: int, available: int) -> list[int]:

@@ -101,7 +101,8 @@ class BatchNormPass:
 
     def _batches(self) -> Iterator[Batch]:
         size, seed = self.spec["recipe"]["batch_size"], self.spec["seed"]
-        return batches(self.split, self.run.dataset, size, seed, epoch=0)
+        policy = self.spec["recipe"]["augment"]
+        return batches(self.split, self.run.dataset, size, seed, epoch=0, policy=policy)
 
     def _images(self) -> Iterator[Tensor]:
         return (batch.images for batch in self._batches())

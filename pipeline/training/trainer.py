@@ -19,6 +19,7 @@ from pipeline.errors import Interrupted, UserError
 from pipeline.job.progress import Progress
 from pipeline.job.signals import StopRequest
 from pipeline.loading import foreign, models, registry
+from pipeline.loading.augment import policy_in
 from pipeline.loading.images import Split, batches, cut, load_split
 from pipeline.plan import Plan, Run
 from pipeline.store import checkpoint
@@ -87,7 +88,8 @@ class Trainer:
         count = -(-len(self.split) // size)
         for network in training.networks:
             network.train()
-        loader = batches(self.split, self.run.dataset, size, seed, epoch, self.done)
+        policy = policy_in(epoch, self.recipe.augment, self.recipe.augment_after)
+        loader = batches(self.split, self.run.dataset, size, seed, epoch, self.done, policy)
         for batch in loader:
             self._set_rate(self.done / count)
             loss = self._step(batch)

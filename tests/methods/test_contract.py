@@ -10,7 +10,7 @@ from members import batch_of, method_of, training_of
 from pipeline.attacks.pgd import PGD
 from pipeline.contracts.training import Batch
 from pipeline.core.draws import Draws
-from pipeline.loading.images import crop_flip
+from pipeline.loading.augment import crop_flip
 
 
 def cropped(batch: Batch) -> Batch:

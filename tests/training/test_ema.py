@@ -1,7 +1,9 @@
 """Weights averaged at every step, and training in half precision."""
 
+import copy
 from dataclasses import replace
 
+import pytest
 import tiny
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,39 @@ def validated(plan: Plan, run: Run, weights: dict[str, Tensor], split: str) -> t
 
 
 # ---- averages per step
+
+
+def test_from_the_initial_weights_and_with_a_warm_up_it_has_the_golden_values():
+    net = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(net.weight)
+    recipe = models.recipe_of({"recipe": Entries(tiny.params()).method("seat", tiny.SETTING)[1]})
+    ema, found = Ema([net], recipe), []
+    nn.init.ones_(net.weight)
+    for _ in range(3):
+        ema.update([net], 1)
+        found.append(ema.weights([net])["0.weight"].item())
+    assert found == pytest.approx([0.9, 0.981818, 0.995455], abs=6e-7)
+    again = Ema([net], recipe)
+    again.restore(copy.deepcopy(ema.state()))
+    nn.init.zeros_(net.weight)
+    for average in (ema, again):
+        average.update([net], 1)
+        assert average.weights([net])["0.weight"].item() == pytest.approx(
+            0.995455 * 4 / 13, abs=6e-7
+        )
+    ema.updates = 8990
+    before = ema.weights([net])["0.weight"].item()
+    ema.update([net], 1)
+    assert ema.weights([net])["0.weight"].item() == pytest.approx(0.999 * before, abs=1e-7)
+
+
+def test_an_average_of_constant_weights_is_those_weights():
+    net = nn.Linear(3, 2)
+    recipe = models.recipe_of({"recipe": Entries(tiny.params()).method("seat", tiny.SETTING)[1]})
+    ema = Ema([net], recipe)
+    for _ in range(5):
+        ema.update([net], 1)
+    assert torch.allclose(ema.weights([net])["0.weight"], net.weight, atol=1e-7)
 
 
 def test_the_average_per_step_has_its_closed_form():

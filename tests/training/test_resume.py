@@ -36,6 +36,8 @@ def fit(plan: Plan, run: Run, *stops: int) -> None:
     ("pgd_at", 1, EMA),
     ("pgd_at", 1, {**EMA, "ema_buffers": "averaged", "select": "lowest_train_loss"}),
     ("aute", 3, {}),
+    ("seat", 1, {}),
+    ("idbh", 1, {}),
 ])  # fmt: skip
 def test_an_interrupted_training_ends_in_the_same_bytes(
     tmp_path, monkeypatch, row, members, recipe

@@ -13,7 +13,8 @@ from torch.optim import lr_scheduler
 from pipeline.contracts.recipe import Recipe
 from pipeline.core.draws import Draws
 from pipeline.errors import UserError
-from pipeline.loading.images import Split, augment, batches, crop_flip
+from pipeline.loading.augment import augment, crop_flip
+from pipeline.loading.images import Split, batches
 from pipeline.plan import Dataset
 from pipeline.plan.params.entries import Entries
 from pipeline.training.schedules import learning_rate, momentum
@@ -162,7 +163,8 @@ def test_no_padding_leaves_only_flips_and_none_leaves_the_images():
     whole = [torch.equal(a, b) for a, b in zip(images, found, strict=True)]
     mirrored = [torch.equal(a.flip(2), b) for a, b in zip(images, found, strict=True)]
     assert all(a != b for a, b in zip(whole, mirrored, strict=True)) and 5 < sum(whole) < 35
-    assert augment("none", images, 4, Draws(0, torch.arange(40))) is images
+    found = augment("dataset", "none", 4, images, Draws(0, torch.arange(40)))
+    assert torch.equal(found, images.float() / 255)
 
 
 # ---- batches

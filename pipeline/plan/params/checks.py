@@ -44,6 +44,8 @@ def recipe(fields: Entry, where: str) -> None:
     """Raise UserError unless epochs, milestones and rates fit together."""
     for key in ("epochs", "batch_size"):
         values.as_int(fields[key], f"params.yaml: {where}.{key}", 1)
+    if fields["ema_decay"] and fields["ema_first"] == "initial" and fields["ema_start"] > 1:
+        raise UserError(f"params.yaml: {where}.ema_first: initial needs ema_start 1")
     milestones, one_cycle = fields["milestones"], fields["schedule"] == "one_cycle"
     if milestones != sorted(milestones):
         raise UserError(f"params.yaml: {where}.milestones: must not fall")
