@@ -1,4 +1,4 @@
-"""Loss surfaces over two directions: their numbers and their picture."""
+"""Loss surfaces over two directions: directions in the images, numbers, and picture."""
 
 from collections.abc import Callable, Iterable
 from itertools import chain
@@ -6,13 +6,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.core.ascent import gradient_in
+from pipeline.core.draws import Draws, derive
+from pipeline.core.ensemble import Combination
+from pipeline.core.losses import cross_entropy
+from pipeline.errors import UserError
 from pipeline.figures._canvas import SMALL, drawn
-from pipeline.figures._plane import offsets
 
 WHOLE, ALONE = "all members", "one network"
 LEVELS, LEAST = 25, 1e-6  # of losses, which are drawn logarithmically
@@ -42,12 +47,12 @@ def surface(
     return lines
 
 
-def frame(surfaces: Iterable[list[Line]]) -> pd.DataFrame:
+def frame_of(surfaces: Iterable[list[Line]]) -> pd.DataFrame:
     """The numbers of all rows' surfaces."""
     return pd.DataFrame(chain.from_iterable(surfaces), columns=list(COLUMNS))
 
 
-def draw(frame: pd.DataFrame, title: str, names: tuple[str, str]) -> bytes:
+def draw_surfaces(frame: pd.DataFrame, title: str, names: tuple[str, str]) -> bytes:
     """PNG: a panel for each row and part, one logarithmic scale of losses for all."""
     panels = list(frame.groupby(["row", "of"], sort=False))
     columns = frame["of"].nunique() if frame["of"].nunique() > 1 else len(panels)
@@ -82,3 +87,34 @@ def _paint(panel: Any, own: pd.DataFrame, levels: NDArray[np.float64]) -> Any:
     panel.plot(0, 0, marker="+", color="red", markersize=8)
     panel.tick_params(labelsize=SMALL - 1)
     return filled
+
+
+def offsets(half: int) -> list[float]:
+    """2 half + 1 even steps from -1 to 1; the middle one is exactly 0."""
+    if half < 1:
+        raise UserError(f"params.yaml: figures: half: {half} is no grid; at least 1")
+    return [step / half for step in range(-half, half + 1)]
+
+
+def losses(victim: Combination, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each member, [members, B], and of the victim, [B].
+
+    A random victim's is the expectation: the mean over the members it draws from.
+    """
+    members_KB = torch.stack([cross_entropy(z, labels) for z in victim.logits(images)])
+    if victim.random:
+        return members_KB, members_KB.mean(0)
+    return members_KB, cross_entropy(victim(images), labels)
+
+
+def directions(
+    victim: Combination, images: Tensor, labels: Tensor, ids: Tensor, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Per image, both of unit linf length [B, C, H, W]: the sign of the loss's gradient (the
+    adversarial direction) and random signs (a Rademacher vector), the same for every victim."""
+    with torch.enable_grad():
+        leaves = images.clone().requires_grad_()
+        _, whole_B = losses(victim, leaves, labels)
+        steepest = gradient_in(leaves, whole_B).sign()
+    draws = Draws(derive(seed, "plane"), ids)
+    return steepest, draws.signs(*images.shape[1:]).to(images)

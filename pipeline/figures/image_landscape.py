@@ -8,9 +8,15 @@ import torch
 from torch import Tensor
 
 from pipeline.contracts.fields import Radius
-from pipeline.figures import _surface as surface
 from pipeline.figures._exhibit import Loaded
-from pipeline.figures._plane import directions, losses
+from pipeline.figures._surface import (
+    Line,
+    directions,
+    draw_surfaces,
+    frame_of,
+    losses,
+    surface,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +38,9 @@ class ImageLandscape:
 
     def numbers(self, shown: list[Loaded]) -> pd.DataFrame:
         """Losses by row, member and point."""
-        return surface.frame(self._surface(item) for item in shown)
+        return frame_of(self._surface(item) for item in shown)
 
-    def _surface(self, item: Loaded) -> list[surface.Line]:
+    def _surface(self, item: Loaded) -> list[Line]:
         steepest, random = directions(item.victim, item.images, item.labels, item.ids, self.seed)
 
         @torch.no_grad()
@@ -42,8 +48,8 @@ class ImageLandscape:
             moved = item.images + along * steepest + across * random
             return losses(item.victim, moved, item.labels)
 
-        return surface.surface(item.label, self.half, self.radius, at, self.members)
+        return surface(item.label, self.half, self.radius, at, self.members)
 
     def draw(self, frame: pd.DataFrame, title: str) -> bytes:
         """PNG of the surfaces."""
-        return surface.draw(frame, title, ("along the gradient's sign", "along random signs"))
+        return draw_surfaces(frame, title, ("along the gradient's sign", "along random signs"))

@@ -17,7 +17,7 @@ from pipeline.core.ensemble import MaxConf
 from pipeline.errors import UserError
 from pipeline.figures._canvas import SMALL, drawn
 from pipeline.figures._exhibit import Loaded
-from pipeline.figures._plane import directions, offsets
+from pipeline.figures._surface import directions, offsets
 
 VICTIM, CHOSEN = "all members", "chosen"
 BLACK = (0.0, 0.0, 0.0, 1.0)

@@ -1,5 +1,7 @@
 """Adversarial loss over the weights (MEAT, Fig. 2), along filter-normalised random directions."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,17 +11,19 @@ from torch import Tensor
 
 from pipeline.contracts.fields import Attack
 from pipeline.core.draws import Draws, derive
-from pipeline.figures import _surface as surface
+from pipeline.core.ensemble import Combination
 from pipeline.figures._exhibit import Loaded
-from pipeline.figures._perturb import directions, moved
-from pipeline.figures._plane import losses
+from pipeline.figures._surface import Line, draw_surfaces, frame_of, losses, surface
+
+Direction = dict[str, Tensor]  # by parameter of the victim
+TINY = 1e-10  # the source's, beside the norm of a filter of the direction
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightLandscape:
     """Mean cross-entropy at theta + a d + b e on images crafted at those weights.
 
-    d and e are Gaussian, normalised filter by filter (_perturb.py), a and b up to `span`
+    d and e are Gaussian, normalised filter by filter (Li et al., NeurIPS 2018), a and b up to `span`
     on both sides. Images are attacked anew at every point, as Wu et al. (2020) draw what MEAT
     refers to; attack `none` gives the clean loss. Members move along directions of their own.
     """
@@ -35,9 +39,9 @@ class WeightLandscape:
 
     def numbers(self, shown: list[Loaded]) -> pd.DataFrame:
         """Losses by row, member and point."""
-        return surface.frame(self._surface(item) for item in shown)
+        return frame_of(self._surface(item) for item in shown)
 
-    def _surface(self, item: Loaded) -> list[surface.Line]:
+    def _surface(self, item: Loaded) -> list[Line]:
         first, second = (directions(item.victim, self.seed, axis) for axis in (0, 1))
 
         def at(along: float, across: float) -> tuple[Tensor, Tensor]:
@@ -46,7 +50,7 @@ class WeightLandscape:
                 with torch.no_grad():
                     return losses(item.victim, images, item.labels)
 
-        return surface.surface(item.label, self.half, self.span, at, self.members)
+        return surface(item.label, self.half, self.span, at, self.members)
 
     def _images(self, item: Loaded) -> Tensor:
         """The images that the weights of the moment meet; the draws are an evaluation's."""
@@ -60,4 +64,48 @@ class WeightLandscape:
 
     def draw(self, frame: pd.DataFrame, title: str) -> bytes:
         """PNG of the surfaces."""
-        return surface.draw(frame, title, ("direction 1", "direction 2"))
+        return draw_surfaces(frame, title, ("direction 1", "direction 2"))
+
+
+def directions(victim: Combination, seed: int, axis: int) -> Direction:
+    """A Gaussian direction whose every filter is as long as the victim's own.
+
+    A filter is what a weight's first axis counts: an output channel of a convolution, a row of a
+    linear layer. Biases and batch-norm's parameters have one axis and stay where they are, and so
+    do its statistics (the source's `biasbn`). So a convolution's scale, which the batch-norm
+    behind it undoes, does not change the picture.
+    """
+    return {
+        name: _direction(weight, derive(seed, "direction", axis, name))
+        for name, weight in victim.named_parameters()
+    }
+
+
+def _direction(weight: Tensor, key: int) -> Tensor:
+    if weight.ndim <= 1:
+        return torch.zeros_like(weight)
+    rows = torch.arange(len(weight), device=weight.device)
+    drawn = Draws(key, rows).normal(*weight.shape[1:]).to(weight.dtype)
+    normalised: Tensor = drawn * (_lengths(weight) / (_lengths(drawn) + TINY))
+    return normalised
+
+
+def _lengths(weight: Tensor) -> Tensor:
+    """Norm of each filter, [filters, 1, ...]."""
+    lengths: Tensor = weight.detach().flatten(1).norm(dim=1)
+    return lengths.view(-1, *[1] * (weight.ndim - 1))
+
+
+@contextmanager
+def moved(victim: Combination, *steps: tuple[float, Direction]) -> Iterator[None]:
+    """The victim at its weights plus these multiples of directions; back at its own afterwards."""
+    own = {name: weight.detach().clone() for name, weight in victim.named_parameters()}
+    try:
+        with torch.no_grad():
+            for name, weight in victim.named_parameters():
+                weight.copy_(own[name] + sum(size * way[name] for size, way in steps))
+        yield
+    finally:
+        with torch.no_grad():
+            for name, weight in victim.named_parameters():
+                weight.copy_(own[name])

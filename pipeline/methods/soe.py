@@ -25,8 +25,10 @@ from pipeline.contracts.maker import Maker
 from pipeline.contracts.method import Method
 from pipeline.contracts.training import Batch, Training
 from pipeline.core.ensemble import combine
+from pipeline.core.layers import Net
 from pipeline.core.losses import cross_entropy, soft_minimum
-from pipeline.methods._heads import DualHead, confidence_cross_entropy
+
+LEAST = 1e-6  # keeps the logarithms of a saturated confidence finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +49,7 @@ class SoE(Method):
     def build(self, make: Maker, members: int) -> list[nn.Module]:
         """Each member's network with an evaluator."""
         return [
-            make.adapted(i, lambda net: DualHead(net, rectified=self.rectified))
+            make.adapted(i, lambda net: _DualHead(net, rectified=self.rectified))
             for i in range(members)
         ]
 
@@ -72,7 +74,7 @@ class SoE(Method):
 
     def _common(self, training: Training, images: Tensor, labels: Tensor) -> Tensor:
         """Mean over images of the experts' loss, plus the mean BCE of the confidences."""
-        heads = [cast(DualHead, m).heads(images, through=self.through) for m in training.members]
+        heads = [cast(_DualHead, m).heads(images, through=self.through) for m in training.members]
         losses_KB = torch.stack([cross_entropy(logits, labels) for logits, _ in heads])
         found = [self._confidence(logits, trust, labels) for logits, trust in heads]
         targets_KB = (-losses_KB.detach()).exp()  # the probability of the true class
@@ -91,3 +93,41 @@ class SoE(Method):
         is_right = logits.argmax(-1) == labels
         fixed = is_right if self.through else torch.ones_like(is_right)
         return trust * torch.where(fixed, largest.detach(), largest)
+
+
+class _DualHead(nn.Module):
+    """A net and a linear evaluator of its confidence on the same pooled features.
+
+    `rectified` multiplies the evaluator's output by the largest softmax (released SoE).
+    """
+
+    def __init__(self, net: Net, *, rectified: bool) -> None:
+        super().__init__()
+        self.net, self.rectified = net, rectified
+        self.evaluator = nn.Linear(net.width, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, classes]; the evaluator is not asked."""
+        return cast(Tensor, self.net(images))
+
+    def answer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, classes] and confidence [B] in (0, 1), differentiable in the images."""
+        logits, trust = self.heads(images, through=True)
+        if self.rectified:
+            return logits, trust * logits.softmax(-1).amax(-1)
+        return logits, trust
+
+    def heads(self, images: Tensor, *, through: bool) -> tuple[Tensor, Tensor]:
+        """Logits and the evaluator's output; its gradient ends at the features unless `through`."""
+        pooled = self.net.pooled(images)
+        logits: Tensor = self.net.head(pooled)
+        trust: Tensor = self.evaluator(pooled if through else pooled.detach())
+        return logits, torch.sigmoid(
+            trust[:, 0].to(torch.promote_types(trust.dtype, torch.float32))
+        )
+
+
+def confidence_cross_entropy(confidence: Tensor, target: Tensor) -> Tensor:
+    """-t log c - (1 - t) log(1 - c), [B], for a soft target; finite at saturated confidence."""
+    confidence = confidence.clamp(LEAST, 1 - LEAST)
+    return -(target * confidence.log() + (1 - target) * (-confidence).log1p())

@@ -8,8 +8,7 @@ from torch.nn import functional as F
 from victims import EPS, Exact, held_out, right, trained
 
 from pipeline.archs.vgg16 import Vgg
-from pipeline.attacks._diverse import diversify, resize_matrix
-from pipeline.attacks.di2 import DI2
+from pipeline.attacks.di2 import DI2, diversify, resize_matrix
 from pipeline.attacks.eot_pgd import EOTPGD
 from pipeline.attacks.mim import MIM
 from pipeline.core.draws import Draws

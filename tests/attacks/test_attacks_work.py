@@ -16,7 +16,7 @@ from pipeline.core.ensemble import MeanProb, RandomOne
 from pipeline.core.folding import folded
 from pipeline.core.losses import margin
 from pipeline.core.norms import per_image
-from pipeline.methods._hypernet import Generated
+from pipeline.methods.ps_red import _Generated
 
 
 @torch.no_grad()
@@ -130,7 +130,7 @@ def test_what_cannot_be_folded_is_the_models_own() -> None:
 
 def test_generated_convolutions_are_left_to_be_generated() -> None:
     net, images = lively("resnet8")
-    victim = Generated(net, embedding=8, unit=0, init="he").eval().requires_grad_(False)
+    victim = _Generated(net, embedding=8, unit=0, init="he").eval().requires_grad_(False)
     fast = folded(victim)  # before the first forward, which generates
     logits = fast(images)
     assert float(logits.std()) > 0

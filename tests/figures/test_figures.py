@@ -19,10 +19,8 @@ from pipeline.core.losses import cross_entropy
 from pipeline.errors import UserError
 from pipeline.evaluation.verdicts import Evaluation
 from pipeline.figures._exhibit import Loaded, Recorded
-from pipeline.figures._perturb import directions, moved
-from pipeline.figures._plane import directions as plane_directions
-from pipeline.figures._plane import losses, offsets
-from pipeline.figures._surface import ALONE, WHOLE
+from pipeline.figures._surface import ALONE, WHOLE, losses, offsets
+from pipeline.figures._surface import directions as plane_directions
 from pipeline.figures.curves import Curves
 from pipeline.figures.histogram import Histogram, distances
 from pipeline.figures.image_landscape import ImageLandscape
@@ -30,7 +28,7 @@ from pipeline.figures.particles import Particles, losses_of, mean_distance
 from pipeline.figures.peers import BOTH, MEMBER, PEERS, Peers, compare
 from pipeline.figures.peers import NONE as NEITHER
 from pipeline.figures.regions import CHOSEN, VICTIM, Regions, predictions
-from pipeline.figures.weight_landscape import WeightLandscape
+from pipeline.figures.weight_landscape import WeightLandscape, directions, moved
 from pipeline.figures.weights import Weights, last_convolution
 from pipeline.flags.evidence import Attack
 from pipeline.loading.images import Split

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from pipeline.core.draws import Draws
 from pipeline.core.particles import Particles, median_width, stein
-from pipeline.methods import _fusion as fusion
+from pipeline.methods._amalgamation import find_closest, fuse, weigh
 
 LOSSES = torch.tensor([[1.0], [2.0], [5.0]], dtype=torch.float64)
 
@@ -125,15 +125,15 @@ def test_each_models_gradient_is_taken_where_the_pairing_says() -> None:
 
 
 def test_amalgamation_weights_have_their_golden_values() -> None:
-    linear = fusion.weights("linear", LOSSES, 1.0).flatten().tolist()
+    linear = weigh("linear", LOSSES, 1.0).flatten().tolist()
     assert linear == pytest.approx([0.125, 0.25, 0.625])
-    soft = fusion.weights("soft", LOSSES, 1.0).flatten().tolist()
+    soft = weigh("soft", LOSSES, 1.0).flatten().tolist()
     assert soft == pytest.approx([0.0171, 0.0466, 0.9362], abs=5e-5)
-    assert fusion.weights("naive", LOSSES, 1.0).flatten().tolist() == [0, 0, 1]
-    assert torch.allclose(fusion.weights("soft", LOSSES, 0.0), torch.full((3, 1), 1 / 3).double())
-    sharp = fusion.weights("soft", LOSSES, 1e4)
-    assert torch.equal(sharp, fusion.weights("naive", LOSSES, 1.0))
-    nothing = fusion.weights("linear", torch.zeros(3, 1), 1.0)
+    assert weigh("naive", LOSSES, 1.0).flatten().tolist() == [0, 0, 1]
+    assert torch.allclose(weigh("soft", LOSSES, 0.0), torch.full((3, 1), 1 / 3).double())
+    sharp = weigh("soft", LOSSES, 1e4)
+    assert torch.equal(sharp, weigh("naive", LOSSES, 1.0))
+    nothing = weigh("linear", torch.zeros(3, 1), 1.0)
     assert torch.allclose(nothing, torch.full((3, 1), 1 / 3))
 
 
@@ -145,29 +145,29 @@ def simplex(*shape: int, seed: int) -> Tensor:
 def test_a_corner_and_an_inner_point_are_found_exactly() -> None:
     corners = simplex(3, 7, 5, seed=0)
     for k in range(3):
-        found = fusion.closest(corners[k], corners)
+        found = find_closest(corners[k], corners)
         assert torch.allclose(found, F.one_hot(torch.tensor(k), 3).double()[:, None].expand(3, 7))
     inside = simplex(7, 3, seed=1).T
-    point = fusion.fuse(inside, corners)
-    residual = fusion.fuse(fusion.closest(point, corners), corners) - point
+    point = fuse(inside, corners)
+    residual = fuse(find_closest(point, corners), corners) - point
     assert float(residual.abs().max()) < 1e-9
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_no_other_point_of_the_hull_is_closer(count: int) -> None:
     corners, point = simplex(count, 40, 6, seed=2), simplex(40, 6, seed=3)
-    found = fusion.closest(point, corners)
+    found = find_closest(point, corners)
     assert torch.allclose(found.sum(0), torch.ones(40).double()) and float(found.min()) >= 0
-    best = (fusion.fuse(found, corners) - point).square().sum(1)
+    best = (fuse(found, corners) - point).square().sum(1)
     for seed in range(300):
         other = simplex(40, count, seed=seed).T
-        assert bool(((fusion.fuse(other, corners) - point).square().sum(1) >= best - 1e-12).all())
+        assert bool(((fuse(other, corners) - point).square().sum(1) >= best - 1e-12).all())
 
 
 def test_equal_teachers_leave_any_weights_but_a_valid_point() -> None:
     corners = simplex(1, 4, 5, seed=4).expand(3, 4, 5)
-    found = fusion.closest(simplex(4, 5, seed=5), corners)
-    assert torch.allclose(fusion.fuse(found, corners), corners[0])
+    found = find_closest(simplex(4, 5, seed=5), corners)
+    assert torch.allclose(fuse(found, corners), corners[0])
 
 
 def test_students_without_alpha_learn_clean_images_plainly() -> None:

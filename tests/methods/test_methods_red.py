@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from pipeline.core.ensemble import RandomEach, RandomOne, combine
 from pipeline.core.flops import count_macs, count_parameters
 from pipeline.evaluation.surrogates import surrogates
-from pipeline.methods._gradients import loss_and_gradient, similarity, steepness
-from pipeline.methods._hypernet import Generated
+from pipeline.methods._red import loss_and_gradient, similarity, steepness
+from pipeline.methods.ps_red import _Generated
 
 
 class Linear(nn.Module):
@@ -195,11 +195,11 @@ def test_a_random_victim_is_attacked_in_expectation_where_asked() -> None:
     assert surrogates(steady, "averaged") == [steady]
 
 
-def ps_resnet18() -> Generated:
+def ps_resnet18() -> _Generated:
     torch.manual_seed(0)
     net = RESNET18.build(classes=10, channels=3, size=32, mean=[0.0] * 3, std=[1.0] * 3)
     assert count_parameters(net) == 11_173_962
-    return Generated(net, embedding=128, unit=0, init="he")
+    return _Generated(net, embedding=128, unit=0, init="he")
 
 
 def test_a_generated_resnet18_has_the_published_number_of_parameters_and_embeddings() -> None:
@@ -215,10 +215,10 @@ def test_a_generated_resnet18_has_the_published_number_of_parameters_and_embeddi
         assert value == pytest.approx(wanted, rel=0.35), name
 
 
-def generated(init: str = "he") -> Generated:
+def generated(init: str = "he") -> _Generated:
     torch.manual_seed(0)
     net = TINY.build(classes=4, channels=1, size=8, mean=[0.0], std=[1.0])
-    return Generated(net, embedding=5, unit=2, init=init)
+    return _Generated(net, embedding=5, unit=2, init=init)
 
 
 def test_kernels_are_joined_along_inputs_then_outputs_and_shortcuts_are_means() -> None:
@@ -256,7 +256,7 @@ def test_frozen_weights_are_generated_once_and_again_after_loading_others() -> N
 def test_released_initialisation_has_kernels_of_a_spread_in_the_tens() -> None:
     torch.manual_seed(0)
     net = RESNET18.build(classes=10, channels=3, size=32, mean=[0.0] * 3, std=[1.0] * 3)
-    member = Generated(net, embedding=128, unit=0, init="released")
+    member = _Generated(net, embedding=128, unit=0, init="released")
     _, weight = next(member.weights())
     assert 10 < float(weight.detach().std()) < 200
 
@@ -264,5 +264,5 @@ def test_released_initialisation_has_kernels_of_a_spread_in_the_tens() -> None:
 def test_depthwise_convolutions_keep_their_own_weights() -> None:
     with torch.device("meta"):
         net = MOBILE.build(classes=10, channels=3, size=8, mean=[0.0] * 3, std=[1.0] * 3)
-    member = Generated(net.to_empty(device="cpu"), embedding=4, unit=8, init="he")
+    member = _Generated(net.to_empty(device="cpu"), embedding=4, unit=8, init="he")
     assert all(".weight" in n and w.shape[1] > 1 for n, w in member.weights())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.core.ensemble import MaxConf, combine
 from pipeline.core.losses import cross_entropy, soft_minimum
 from pipeline.core.metrics import of_members
-from pipeline.methods._heads import DualHead, confidence_cross_entropy
+from pipeline.methods.soe import _DualHead, confidence_cross_entropy
 
 THREE = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64)[:, None]
 
@@ -138,7 +138,7 @@ def test_the_common_loss_has_the_gradient_of_finite_differences() -> None:
 def test_a_dual_head_reads_the_features_of_its_net() -> None:
     torch.manual_seed(0)
     net = TINY.build(classes=4, channels=1, size=8, mean=[0.0], std=[1.0])
-    member, images = DualHead(net, rectified=False).eval(), torch.rand(3, 1, 8, 8)
+    member, images = _DualHead(net, rectified=False).eval(), torch.rand(3, 1, 8, 8)
     logits, trust = member.answer(images)
     assert torch.equal(logits, net(images)) and torch.equal(member(images), logits)
     assert torch.allclose(trust, torch.sigmoid(member.evaluator(net.pooled(images)))[:, 0])
