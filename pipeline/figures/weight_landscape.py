@@ -23,9 +23,9 @@ TINY = 1e-10  # the source's, beside the norm of a filter of the direction
 class WeightLandscape:
     """Mean cross-entropy at theta + a d + b e on images crafted at those weights.
 
-    d and e are Gaussian, normalised filter by filter (Li et al., NeurIPS 2018), a and b up to `span`
-    on both sides. Images are attacked anew at every point, as Wu et al. (2020) draw what MEAT
-    refers to; attack `none` gives the clean loss. Members move along directions of their own.
+    d and e are Gaussian, normalised filter by filter (Li et al., NeurIPS 2018), a and b up to
+    `span` on both sides. Images are attacked anew at every point, as Wu et al. (2020) draw what
+    MEAT refers to; attack `none` gives the clean loss. Members move along directions of their own.
     """
 
     attack: Attack

@@ -183,8 +183,8 @@ def test_a_joint_batch_is_crafted_once_on_the_whole_ensemble():
     assert seen == [training.ensemble]
 
 
-def test_a_method_is_one_file_of_at_most_150_lines():
+def test_a_method_is_one_file_of_at_most_200_lines():
     files = sorted((tiny.ROOT / "pipeline" / "methods").glob("[a-z]*.py"))
     assert len(files) > 5
     for path in files:
-        assert len(path.read_text().splitlines()) <= 150, path.name
+        assert len(path.read_text().splitlines()) <= 200, path.name

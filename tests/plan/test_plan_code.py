@@ -1,10 +1,11 @@
 """The hash of a component's code: what runs counts, how it is written does not."""
 
-import ast
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from pipeline.plan.params.schema import code_hash
+from pipeline.plan.params.code import code_hash
 from pipeline.plan.params.words import digest
 
 SOURCE = '''
@@ -39,12 +40,19 @@ def sources():
 '''
 
 
+def hash_of(text):
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "thing.py"
+        path.write_text(text)
+        return code_hash(path, "Thing")
+
+
 def hashed(*replacements):
     text = SOURCE
     for old, new in replacements:
         assert text.count(old) == 1, old
         text = text.replace(old, new)
-    return code_hash(ast.parse(text), "Thing")
+    return hash_of(text)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +86,7 @@ def test_what_does_not_run_is_not_hashed(old, new):
 
 def test_the_order_of_definitions_is_not_hashed():
     helper = SOURCE[SOURCE.index("def _read") : SOURCE.index("def unused")]
-    assert code_hash(ast.parse(SOURCE.replace(helper, "") + helper), "Thing") == hashed()
+    assert hash_of(SOURCE.replace(helper, "") + helper) == hashed()
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,10 @@ root = Path({str(ROOT)!r})
 sys.path.insert(0, str(root))
 from pipeline.plan import Plan
 from pipeline.plan.params import schema
+from pipeline.plan.params.code import code_of
 plan = Plan(json.loads(sys.stdin.read()))
 files = sorted([*root.glob("pipeline/**/*.py"), *root.glob("tests/plan/*.py")])
-codes = {{f.name: schema.code_of(f) for f in files}}
+codes = {{f.name: code_of(f) for f in files}}
 codes |= {{f"{{k}}/{{n}}": schema.component(k, n).code
            for k in schema.KINDS for n in schema.available(k)}}
 ids = [*plan.graph.runs, *plan.graph.records, *(t.digest for t in plan.tables.values())]

@@ -15,7 +15,8 @@ from pipeline.plan.graph.graph import Graph
 from pipeline.plan.graph.runs import find_fields
 from pipeline.plan.graph.targets import Cell, Table
 from pipeline.plan.graph.victims import name_victim
-from pipeline.plan.params import checks, schema, values
+from pipeline.plan.params import checks, values
+from pipeline.plan.params.code import code_of
 from pipeline.plan.params.entries import Entries, Setting
 from pipeline.plan.params.schema import ROOT
 from pipeline.plan.params.values import Entry
@@ -267,7 +268,7 @@ def _spec(entries: Entries, entry: Entry, cells: tuple[Cell, ...], where: str) -
             [c.row, c.members, c.seed, sorted(r.id for r in c.records.values())] for c in cells
         ],
         "reported": reported_sum(entry["reported"], where),
-        "figures": [schema.code_of(ROOT / "pipeline" / "tables" / "dots.py")],
+        "figures": [code_of(ROOT / "pipeline" / "tables" / "dots.py")],
     }
 
 
