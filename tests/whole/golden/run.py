@@ -1,7 +1,8 @@
-"""A micro-run of every stage, and what came out; running this file rewrites stages.json.
+"""A micro-run of every stage and method, and what came out; running it rewrites stages.json.
 
-For each stage: its `core` number in params.yaml, the code of the components it used, a hash of
-its bytes for this kind of machine, and a few numbers that any machine must come near.
+For each stage, and for a training by each method: its `core` number in params.yaml, the code of
+the components it used, a hash of its bytes for this kind of machine, and a few numbers that any
+machine must come near.
 """
 
 import copy
@@ -28,6 +29,8 @@ from pipeline.job import device  # noqa: E402
 from pipeline.loading import registry  # noqa: E402
 from pipeline.plan import Plan  # noqa: E402
 from pipeline.plan.params.reader import read  # noqa: E402
+from pipeline.plan.params.schema import available  # noqa: E402
+from pipeline.share.micro import params_for  # noqa: E402
 from pipeline.store.files import load_safetensors  # noqa: E402
 from pipeline.store.records import read_arrays  # noqa: E402
 
@@ -38,6 +41,8 @@ FIGURES = {
     "images": {**GRID, "kind": "image_landscape", "radius": "8/255"},
     "weights": {**GRID, "kind": "weight_landscape", "attack": "pgd10", "span": 0.5},
 }
+# The methods' own trainings: both halves of every schedule, and a batch that is not full
+METHOD_RECIPE = {"epochs": 3, "batch_size": 16, "train_images": 40, "validate_every": 3}
 FIGURES["margins"] |= {"columns": ["clean", "pgd10"], "bins": 4}
 GOLDEN = Path(__file__).with_name("stages.json")
 
@@ -60,7 +65,7 @@ def micro_params() -> dict:
     demo["images"] = 40
     params["suites"] = {
         "unified": {"attacks": ["pgd10"]},
-        "core": {"attacks": ["apgd_ce"]},
+        "core": {"attacks": ["apgd_ce", "autoattack"]},
     }
     params["averages"] = {"meat": {**params["averages"]["meat"], "start": 80}}
     demo["tables"], demo["figures"] = {}, {}
@@ -71,6 +76,32 @@ def micro_params() -> dict:
     params["figures"] = {name: copy.deepcopy(entry) for name, entry in FIGURES.items()}
     params["scale"] = "demo"
     return params
+
+
+def method_params() -> dict:
+    """params.yaml cut to the entry of every method, each in a table of its name."""
+    published = read(ROOT / "params.yaml")
+    tables = {}
+    for name in available("methods"):
+        params = params_for(published, "methods", name, has_cifar10=False)
+        (table,) = [t for t in params["tables"].values() if name in t["rows"]]
+        tables[name] = {**table, "rows": [name]}
+    params["tables"] = tables
+    params["scales"]["demo"]["recipe"] = METHOD_RECIPE
+    return params
+
+
+def train_methods() -> dict:
+    """Train by every method in the current folder, whose data are prepared; what each gave."""
+    params = method_params()
+    plan = Plan(params)
+    stages = {}
+    for name in params["tables"]:
+        _, runs = plan.needs(plan.table(name))
+        for run in runs:
+            train.train(plan, run, device.select("cpu", 1), plan.snapshots_from(run.id))
+        stages[f"train/{name}"] = _weights(params, "train", runs, plan)
+    return stages
 
 
 def micro_run() -> dict:
@@ -103,11 +134,12 @@ def micro_run() -> dict:
         "evaluate": _verdicts(params, records),
         "tabulate": _numbers(params, table.path),
         "figure": _drawn(params, plan),
+        **train_methods(),
     }
 
 
 def _codes(specs: list) -> list[str]:
-    return sorted({s["code"] for s in specs})
+    return sorted({s["code"] for s in specs if s})
 
 
 def _entry(params: dict, stage: str, codes: list[str], content: bytes, numbers: list) -> dict:
