@@ -8,16 +8,15 @@ the number of unordered ones, so that identical members have R_sim 2: `pairs: or
 """
 
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.contracts.method import Method
 from pipeline.contracts.training import Batch, Training
 from pipeline.core.ensemble import combine
-from pipeline.core.losses import cross_entropy
+from pipeline.methods._gradients import loss_and_gradient, similarity, steepness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,39 +89,3 @@ class RandomDefence(Method):
         squared = self.length == "twice_squared"
         value = torch.stack([steepness(g, squared).mean() for g in used]).mean()
         return 2 * value if squared else value
-
-
-def loss_and_gradient(member: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """CE [B] and its gradient in each image [B, pixels], both differentiable in the weights.
-
-    Always in float32 or wider: products of half-precision gradients vanish.
-    """
-    with torch.autocast(images.device.type, enabled=False):
-        images = images.detach().requires_grad_()
-        losses = cross_entropy(member(images), labels)
-        (gradient,) = torch.autograd.grad(losses.sum(), images, create_graph=True)
-    return losses, gradient.flatten(1)
-
-
-def similarity(gradients_KBD: Tensor, least: float) -> Tensor:
-    """Mean over unordered pairs of members of |cos| between their gradients, [B].
-
-    `least` bounds the product of norms from below, where gradients vanish.
-    """
-    pairs = [
-        (a * b).sum(-1).abs() / (_norm(a) * _norm(b)).clamp_min(least)
-        for a, b in combinations(gradients_KBD, 2)
-    ]
-    return torch.stack(pairs).mean(0) if pairs else gradients_KBD.new_zeros(gradients_KBD.shape[1])
-
-
-def _norm(gradients: Tensor) -> Tensor:
-    lengths: Tensor = gradients.norm(dim=-1)
-    return lengths
-
-
-def steepness(gradients_KBD: Tensor, squared: bool) -> Tensor:
-    """Mean over members of the gradient's length, or of its square, [B]."""
-    if squared:
-        return gradients_KBD.square().sum(-1).mean(0)
-    return _norm(gradients_KBD).mean(0)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from pipeline.core.ensemble import RandomEach, RandomOne, combine
 from pipeline.core.flops import count_macs, count_parameters
 from pipeline.evaluation.surrogates import surrogates
-from pipeline.methods._red import loss_and_gradient, similarity, steepness
+from pipeline.methods._gradients import loss_and_gradient, similarity, steepness
 from pipeline.methods.ps_red import _Generated
 
 

@@ -16,9 +16,11 @@ FIGURES = {"curves", "histogram", "image_landscape", "particles", "peers", "regi
 # Whose names an edit of each shared file moves. Two files are no part of what is computed: where
 # data come from (their sha256 is checked), and what figure.py hands to a kind (`core.figure`).
 USERS = {
-    "methods/_adp": {"aute"},
+    "methods/_adp": {"adp", "aute"},
     "methods/_amalgamation": {"at_aka", "cat_aka"},
-    "methods/_red": {"red", "ps_red"},
+    "methods/_diverse": {"adp", "gal"},
+    "methods/_gradients": {"gal", "ps_red", "red"},
+    "methods/_red": {"ps_red", "red"},
     "attacks/apgd": {"apgd", "autoattack"},
     "attacks/fab": {"fab", "autoattack"},
     "attacks/square": {"square", "autoattack"},

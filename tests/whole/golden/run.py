@@ -42,7 +42,7 @@ FIGURES = {
     "weights": {**GRID, "kind": "weight_landscape", "attack": "pgd10", "span": 0.5},
 }
 # The methods' own trainings: both halves of every schedule, and a batch that is not full
-METHOD_RECIPE = {"epochs": 3, "batch_size": 16, "train_images": 40, "validate_every": 3}
+METHOD_RECIPE = {"epochs": 3, "batch_size": 16, "train_images": 24, "validate_every": 3}
 FIGURES["margins"] |= {"columns": ["clean", "pgd10"], "bins": 4}
 GOLDEN = Path(__file__).with_name("stages.json")
 
