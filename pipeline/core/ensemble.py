@@ -235,7 +235,8 @@ def check_finite(scores: Tensor, images: Tensor, who: str) -> None:
 
     Images [B, C, H, W] that are no numbers themselves are their attack's fault (check C1).
     """
-    lost = (~scores.isfinite().all(-1)).reshape(-1, len(images)).any(0)
+    rows = scores.shape[:-2].numel()  # of no image, a shape that -1 cannot find
+    lost = (~scores.isfinite().all(-1)).reshape(rows, len(images)).any(0)
     lost &= images.flatten(1).isfinite().all(1)
     if lost.any():
         share = f"{int(lost.sum())} of {len(images)} images"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline.core.ensemble import RULES, Scaled, combine, mean_log_prob
+from pipeline.core.ensemble import RULES, Scaled, check_finite, combine, mean_log_prob
 from pipeline.core.losses import cross_entropy
 from pipeline.errors import UserError
 from pipeline.evaluation.surrogates import Normalised, surrogates
@@ -250,3 +250,7 @@ def test_a_random_victims_surrogates_are_deterministic():
     for kind in ("mean_logit", "members", "normalised"):
         for model in surrogates(victim, kind):
             assert not model.random
+
+
+def test_scores_of_no_image_are_no_fault():
+    check_finite(torch.zeros(3, 0, 10), torch.zeros(0, 1, 8, 8), "victim")
