@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from pipeline.core.draws import Draws
 from pipeline.core.particles import Particles, median_width, stein
-from pipeline.methods._amalgamation import find_closest, fuse, weigh
+from pipeline.methods._fusion import find_closest, fuse, weigh
 
 LOSSES = torch.tensor([[1.0], [2.0], [5.0]], dtype=torch.float64)
 

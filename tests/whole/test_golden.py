@@ -32,6 +32,7 @@ def golden():
 def test_a_stage_changes_its_bytes_only_with_its_core_number(stage, found, golden):
     if host_class() not in golden:
         pytest.skip(f"no golden bytes for {host_class()}; `make golden` adds them")
+    assert stage in golden[host_class()], f"{stage} is new: make golden"
     want, have = golden[host_class()][stage], found[stage]
     if want["code"] != have["code"]:
         pytest.fail(f"{stage}: a component it uses has changed: make golden, and say so")
