@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pipeline.contracts.training import Batch
 from pipeline.core.draws import Draws
 from pipeline.core.ensemble import Gated, combine
+from pipeline.core.folding import folded
 from pipeline.core.losses import cross_entropy
 
 
@@ -69,6 +70,16 @@ def test_a_gate_that_chooses_one_expert_is_that_expert_and_an_even_one_the_mean_
         assert torch.allclose(mixture(images), even, atol=1e-6)
         head.bias.copy_(torch.tensor([0.0, 200.0, 0.0]))
         assert torch.equal(mixture(images), training.members[1](images))
+
+
+def test_the_folded_mixture_that_attacks_climb_is_the_same_function():
+    method = method_of("more")
+    training = training_of("more", method, 2)
+    method.step(training, batch_of())
+    mixture, images = training.ensemble.eval(), batch_of().images
+    faster = folded(mixture)
+    assert faster is not mixture
+    assert torch.allclose(faster(images), mixture(images), atol=1e-5)
 
 
 def test_examples_are_crafted_on_the_whole_mixture():
