@@ -96,8 +96,8 @@ def train_pattern(plan: Plan) -> str:
 
 
 def uncut_tables(plan: Plan) -> list[str]:
-    """Every table with every row, whatever the scale shows; but those that are made `apart`."""
-    names = [n for n in plan.entries.section("tables") if not tables.is_apart(plan.entries, n)]
+    """Every table with every row, whatever the scale shows; but those made `on_request`."""
+    names = [n for n in plan.entries.section("tables") if not tables.is_on_request(plan.entries, n)]
     return [str(plan.tables.get(f"{n}_all", plan.tables[n]).path) for n in names]
 
 

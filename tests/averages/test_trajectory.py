@@ -66,7 +66,7 @@ def test_altered_last_weights_are_refused(here):
 
 def test_adversarial_statistics_of_a_training_without_attack_are_refused(here):
     asked = changed()
-    asked["averages"]["odd"] = {"base": "meat_adversarial_bn", "of": "standard"}
+    asked["averages"]["odd"] = {"base": "meat_adversarial_bn", "method": "standard"}
     plan = Plan(asked)
     tiny.trained(plan, "standard", snapshots=2)
     assert "training has no attack" in refusal(plan, "odd")

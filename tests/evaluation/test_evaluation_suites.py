@@ -40,7 +40,7 @@ def asked() -> dict:
     }
     found["suites"] |= {
         "plain": {"attacks": list(CORE)},
-        "core": {"attacks": list(CORE), "leave": True},
+        "core": {"attacks": list(CORE), "stop_when_fooled": True},
         "sweep": {"attacks": ["pgd20"], "eps": [0, "8/255", 1]},
         "transfer": {"attacks": list(SETS), "surrogates": ["other"]},
         "siblings": {"attacks": ["mpgd"], "surrogates": ["sibling"]},

@@ -31,9 +31,9 @@ def trajectory() -> Path:
 def changed() -> dict[str, Any]:
     """Parameters with averages of every kind."""
     found = tiny.params(epochs=4, train_images=101, validate_every=0)
-    of = {"of": "pgd_at", "bn_data": "clean", "bn_statistic": "cumulative"}
+    of = {"method": "pgd_at", "bn_data": "clean", "bn_statistic": "cumulative"}
     found["averages"]["kept"] = {"base": "meat", "bn_data": "kept"}
-    found["averages"]["joint_meat"] = {**of, "base": "meat", "of": "pgd_at_joint", "members": 2}
+    found["averages"]["joint_meat"] = {**of, "base": "meat", "method": "pgd_at_joint", "members": 2}
     return found
 
 

@@ -110,7 +110,7 @@ def dependencies(params, row):
         of, members = changes.pop("of"), changes.pop("members", members)
     if of in params["averages"]:
         fields = merged(params, "averages", of)
-        of, members = fields.pop("of"), fields.pop("members", members)
+        of, members = fields.pop("method"), fields.pop("members", members)
         average = [params["core"]["average"], fields]
     trained = training(params, of, members)
     method = merged(params, "methods", of)
@@ -144,7 +144,7 @@ def leaves():
     for section in SECTIONS:
         for name, entry in base()[section].items():
             keys = entry if isinstance(entry, dict) else [None]
-            found += [(section, name, key) for key in keys if key not in ("base", "of")]
+            found += [(section, name, key) for key in keys if key not in ("base", "of", "method")]
     return found
 
 

@@ -110,8 +110,8 @@ CASES = [
     ("recipes.unified.lr_values", [0.1], "recipes.unified.lr_values: needs 2 values"),
     ("recipes.unified.schedule", "one_cycle", "recipes.unified.milestones: one_cycle needs its"),
     # averages, victims, parents
-    ("averages.meat.of", "pgd", "averages.meat.of: 'pgd' is no victim, average or method"),
-    ("averages.meat.of", "meat", "averages.meat.of: meat is no method"),
+    ("averages.meat.method", "pgd", "averages.meat.method: 'pgd' is no victim, average or method"),
+    ("averages.meat.method", "meat", "averages.meat.method: meat is no method"),
     ("averages.meat.start", 0, "averages.meat.start: 0 is none of the epochs 1 to 120"),
     ("averages.meat.start", 121, "averages.meat.start: 121 is none of the epochs 1 to 120"),
     ("averages.meat.stop", 121, "averages.meat.stop: 121 is none of the epochs 1 to 120"),
@@ -133,7 +133,7 @@ CASES = [
     # suites and tables
     ("suites.core.peers", 1, "suites.core.peers: 1 is not true or false"),
     ("suites.core.split", "train", "suites.core.split: 'train' is not one of test, validation"),
-    ("tables.table1.apart", 1, "tables.table1.apart: 1 is not true or false"),
+    ("tables.table1.on_request", 1, "tables.table1.on_request: 1 is not true or false"),
     ("suites.core", {"attacks": []}, "suites.core.attacks: needs a list of names"),
     ("suites.core", {"attacks": ["pgd", "pgd"]}, "suites.core.attacks: pgd stands twice"),
     ("suites.core", {"attack": ["pgd"]}, "suites.core.attack: no such key (nearest: attacks)"),
@@ -176,6 +176,10 @@ CASES = [
     ("archs.resnet20.macs", 0, "archs.resnet20.macs: 0 is not between 1"),
     ("archs.resnet20.runs_per_gpu", "x", "archs.resnet20.runs_per_gpu: 'x' is not a whole number"),
     ("datasets.digits.images", 0, "datasets.digits.images: 0 is not between 1"),
+    # names of keys that were others
+    ("averages.meat.of", "pgd_at", "averages.meat.of: is called method now; rename it"),
+    ("suites.core.leave", True, "suites.core.leave: is called stop_when_fooled now; rename it"),
+    ("tables.table1.apart", True, "tables.table1.apart: is called on_request now; rename it"),
     # grammar
     ("attacks.full_apgd_t.uncut", 1, "attacks.full_apgd_t.uncut: 1 is not true or false"),
     (

@@ -108,7 +108,7 @@ def test_other_numbers_of_seeds_are_not_compared() -> None:
 def built(tmp_path_factory):
     """A folder with two rows of a table, and a victim of another."""
     asked = tiny.params(epochs=8)
-    asked["suites"]["core"] = {"attacks": ["fgsm", "margin_pgd100"], "leave": True}
+    asked["suites"]["core"] = {"attacks": ["fgsm", "margin_pgd100"], "stop_when_fooled": True}
     asked["suites"]["adaptive"] = {"attacks": ["normalised_margin_pgd"]}
     asked["suites"]["adaptive_more"] = {"attacks": ["mim50"]}
     steps = {"margin_pgd100": 3, "pgd10": 5, "normalised_margin_pgd": 3, "mim50": 3}

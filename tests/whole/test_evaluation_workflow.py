@@ -29,7 +29,7 @@ def test_one_command_crafts_adopts_and_judges(tmp_path) -> None:
     }
     found["scales"]["demo"]["attacks"] |= {"mpgd": {"steps": 2}, "sgm": {"steps": 2}}
     found["suites"]["transfer"] = {"attacks": ["mpgd", "sgm"], "surrogates": ["outside"]}
-    found["suites"]["core"] = {"attacks": ["fgsm"], "leave": True}
+    found["suites"]["core"] = {"attacks": ["fgsm"], "stop_when_fooled": True}
     table = found["tables"]["table1"]
     table |= {"rows": ["trades", "mine"], "suites": ["unified", "core", "transfer"]}
     table["columns"] = ["clean", "core_worst", "outside_sgm", "transfer"]

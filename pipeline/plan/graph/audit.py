@@ -63,7 +63,7 @@ def _check_average(graph: Graph, name: str) -> None:
     runs.check_average(types, entry, where)
     rest = {k: v for k, v in entry.items() if k in types}
     graph.entries.resolve("averages", name, rest)
-    graph.kind(entry["of"], f"{where}.of")
+    graph.kind(entry["method"], f"{where}.method")
 
 
 def _check_edges(graph: Graph) -> None:

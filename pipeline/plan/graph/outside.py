@@ -113,9 +113,9 @@ def describe_start(entries: Entries, method: str) -> tuple[Entry, str | None]:
 
 def lacks_weights(entries: Entries, kinds: dict[str, str], row: str) -> bool:
     """Whether a row rests on weights that nobody has given."""
-    for kind in ("victims", "averages"):  # a victim of an average of a method
-        if kinds.get(row) == kind:
-            row = str(entries.entry(kind, row)[1].get("of"))
+    for kind, edge in (("victims", "of"), ("averages", "method")):
+        if kinds.get(row) == kind:  # a victim of an average of a method
+            row = str(entries.entry(kind, row)[1].get(edge))
     is_method = kinds.get(row) == "methods"
     name = entries.entry("methods", row)[1].get("weights") if is_method else None
     return name is not None and check_weights(entries, name, row)["sha256"] == "none"

@@ -15,7 +15,7 @@ from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import digest
 
 ATTACKS = ("attack", "validation_attack")  # fields of a recipe
-AVERAGE_KEYS = ("of", "members", "best")  # beside an average's own fields
+AVERAGE_KEYS = ("method", "members", "best")  # beside an average's own fields
 PARENT_KEYS = ("method", "arch", "recipe", "members", "seed", "checkpoint")
 
 # How a parent is named: victims.py is built on this file, so it is handed down. The entries of
@@ -85,8 +85,8 @@ def find_fields(graph: Graph, row: str) -> set[str]:
         is_file = entry.get("of") == outside.FILE
         return find_fields(graph, str(entry.get("method" if is_file else "of")))
     own = graph.entries.component(kind, root).types
-    of = find_fields(graph, str(entry.get("of"))) if kind == "averages" else set()
-    return {*own, *of, *graph.entries.recipe_types}
+    averaged = find_fields(graph, str(entry.get("method"))) if kind == "averages" else set()
+    return {*own, *averaged, *graph.entries.recipe_types}
 
 
 # ---- trainings
@@ -202,7 +202,7 @@ def _parent_setting(graph: Graph, entry: Entry, where: str, setting: Setting) ->
 
 def check_average(types: Iterable[str], entry: Entry, where: str) -> None:
     """Raise UserError unless an entry of `averages:` has its keys; best: the epochs' best."""
-    values.only(entry, (*types, *AVERAGE_KEYS), where, must=("of",))
+    values.only(entry, (*types, *AVERAGE_KEYS), where, must=("method",))
     if not isinstance(entry.get("best", False), bool):
         raise UserError(f"params.yaml: {where}.best: {entry['best']!r} is not true or false")
     if entry.get("best") and "stop" not in types:
@@ -224,19 +224,19 @@ def _resolve_average(graph: Graph, name: str, setting: Setting) -> tuple[Resolve
     root, entry = entries.entry("averages", name)
     types = entries.component("averages", root).types
     check_average(types, entry, where)
-    if graph.kind(entry["of"], f"{where}.of") != "methods":
-        raise UserError(f"params.yaml: {where}.of: {entry['of']} is no method")
+    if graph.kind(entry["method"], f"{where}.method") != "methods":
+        raise UserError(f"params.yaml: {where}.method: {entry['method']} is no method")
 
     own = {k: v for k, v in (entry | dict(setting.overrides)).items() if k in types}
     average = entries.resolve("averages", name, own, entries.stand_in(setting.dataset)[1])
-    recipe, before = entries.training(entry["of"], setting)
+    recipe, before = entries.training(entry["method"], setting)
     checks.window(average.fields, types, before, where)
     fields = values.rescale(average.fields, types, before, recipe["epochs"])
 
     best = bool(entry.get("best"))
     if best and (recipe["select"] == "lowest_train_loss" or recipe["validation_attack"] == "none"):
         raise UserError(f"params.yaml: {where}.best: recipe {setting.recipe} validates no epoch")
-    return replace(average, fields=fields), str(entry["of"]), best
+    return replace(average, fields=fields), str(entry["method"]), best
 
 
 def _name_average(graph: Graph, average: Resolved, of: Run, best: bool) -> Run:

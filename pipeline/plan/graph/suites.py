@@ -15,7 +15,7 @@ from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import digest
 
 STORED = "set"  # component of an attack whose images are a transfer set's
-KEYS = ("attacks", "leave", "eps", "surrogates", "peers", "split")
+KEYS = ("attacks", "stop_when_fooled", "eps", "surrogates", "peers", "split")
 SPLITS = ("test", "validation")
 
 
@@ -35,7 +35,7 @@ def sources(entries: Entries, suite: str) -> dict[str, str]:
 
 def leaves(entries: Entries, suite: str) -> bool:
     """Whether fooled images leave the suite, so that its attacks alone are no columns."""
-    return bool(check(entries, suite).get("leave", False))
+    return bool(check(entries, suite).get("stop_when_fooled", False))
 
 
 def check(entries: Entries, suite: str) -> Entry:
@@ -47,7 +47,7 @@ def check(entries: Entries, suite: str) -> Entry:
         checks.names(entry["surrogates"], entries.section("victims"), f"{where}.surrogates")
     if "eps" in entry and not (isinstance(entry["eps"], list) and entry["eps"]):
         raise UserError(f"params.yaml: {where}.eps: needs a list of radii")
-    for key in ("leave", "peers"):
+    for key in ("stop_when_fooled", "peers"):
         if not isinstance(entry.get(key, False), bool):
             raise UserError(f"params.yaml: {where}.{key}: {entry[key]!r} is not true or false")
     split = checks.one_of(entry.get("split", "test"), SPLITS, f"{where}.split")
@@ -55,8 +55,10 @@ def check(entries: Entries, suite: str) -> Entry:
         raise UserError(f"params.yaml: {where}.split: transfer sets are of test images")
     if "surrogates" in entry:
         _refuse_own_surrogates(entries, entry, where)
-    if entry.get("leave") and ("eps" in entry or "surrogates" in entry):
-        raise UserError(f"params.yaml: {where}.leave: a sweep or transfer suite judges every image")
+    if entry.get("stop_when_fooled") and ("eps" in entry or "surrogates" in entry):
+        raise UserError(
+            f"params.yaml: {where}.stop_when_fooled: a sweep or transfer suite judges every image"
+        )
     return entry
 
 
@@ -107,7 +109,8 @@ def name_record(graph: Graph, victim: Victim, suite: str, setting: Setting, imag
         found = [(n, {**spec, "surrogate": entries.surrogate(a)}) for n, a, spec in suited]
     if not found:
         raise UserError(f"params.yaml: suites.{suite}: has no attack for {victim.entry}")
-    asked = {k: entry[k] for k in ("leave", "peers") if entry.get(k)}
+    named = {"leave": "stop_when_fooled", "peers": "peers"}  # as identity has known them
+    asked = {old: entry[key] for old, key in named.items() if entry.get(key)}
     if split(entries, suite) == "validation":
         asked["split"], images = "validation", int(victim.dataset.fields["validation"])
     if has_peers(entries, suite) and victim.members == 1:

@@ -84,8 +84,8 @@ def entry_of(graph: Graph, name: str, all_rows: bool) -> Entry:
     _, whole = entries.entry("tables", name)
     values.only(whole, whole, f"tables.{name}", must=KEYS)
     where = f"tables.{name}"
-    is_apart(entries, name)
-    whole.pop("apart", None)
+    is_on_request(entries, name)
+    whole.pop("on_request", None)
     rows, main = (_rows(whole["rows"], variants) for variants in (True, False))
     entry = entries.cut("tables", name, {**_shrunk(entries, whole, where), "rows": rows})
     variants = entry.pop("variants", True)
@@ -159,12 +159,10 @@ def planned(graph: Graph) -> list[str]:
     return names
 
 
-def is_apart(entries: Entries, name: str) -> bool:
+def is_on_request(entries: Entries, name: str) -> bool:
     """Whether a table is made when asked for by its name, and not with all others."""
-    apart = entries.entry("tables", name)[1].get("apart", False)
-    if not isinstance(apart, bool):
-        raise UserError(f"params.yaml: tables.{name}.apart: {apart!r} is not true or false")
-    return apart
+    value = entries.entry("tables", name)[1].get("on_request", False)
+    return values.as_bool(value, f"params.yaml: tables.{name}.on_request")
 
 
 def _shrunk(entries: Entries, entry: Entry, where: str) -> Entry:

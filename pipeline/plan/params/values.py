@@ -14,6 +14,11 @@ from pipeline.plan.params.words import nearest
 Entry = dict[str, Any]
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # safe in file names and in a shell
 WORD = re.compile(r"[A-Za-z0-9_-]+")
+RENAMED = {  # keys that had another name, by section; identity goes on under the old one
+    "averages": {"of": "method"},
+    "suites": {"leave": "stop_when_fooled"},
+    "tables": {"apart": "on_request"},
+}
 LARGEST = 2**53  # of a count: beyond it JSON's readers differ
 HUGE = 10**100  # products of two still are floats
 NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+|/[0-9]+)?")
@@ -30,6 +35,9 @@ def section(params: Mapping[str, Any], name: str) -> dict[str, Entry]:
             raise UserError(f"{where}: a name is lower case letters, digits and _, and not none")
         if not isinstance(entry, dict):
             raise UserError(f"{where}: must be a mapping, found {entry!r}")
+        for old, new in RENAMED.get(name, {}).items():
+            if old in entry:
+                raise UserError(f"{where}.{old}: is called {new} now; rename it")
     return entries
 
 
