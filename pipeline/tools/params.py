@@ -1,0 +1,141 @@
+"""Every key of params.yaml and of the papers' pages, as docs/params.md lists it."""
+
+import argparse
+import ast
+import re
+from pathlib import Path
+
+from pipeline.plan.graph import audit, figures, outside, runs, suites, tables, victims
+from pipeline.plan.params import entries, scale, schema
+from pipeline.plan.params.schema import ROOT
+from pipeline.tools.keys import COMPONENTS, FIELDS, INTRODUCTION, KEYS
+
+HEAD = ("| key | type | default | meaning |", "|---|---|---|---|")
+CHECKED = {  # the keys that the plan lets each section's entries have
+    "scales": scale.KEYS,
+    "datasets": entries.BESIDE["datasets"],
+    "archs": entries.BESIDE["archs"],
+    "attacks": entries.BESIDE["attacks"],
+    "methods": entries.OWN,
+    "averages": runs.AVERAGE_KEYS,
+    "weights": outside.WEIGHTS_KEYS,
+    "parents": runs.PARENT_KEYS,
+    "victims": victims.KEYS,
+    "suites": suites.KEYS,
+    "tables": (*tables.KEYS, "on_request"),
+    "figures": figures.KEYS,
+    "resources": audit.STAGE_KEYS,
+}
+
+
+def page() -> str:
+    """The whole page."""
+    lines = [INTRODUCTION]
+    for section in entries.SECTIONS:
+        what, keys = KEYS[section]
+        lines += ["", f"## {section}", "", what]
+        if keys:
+            lines += ["", *HEAD, *(_row(key, *said) for key, said in keys.items())]
+        if section == "recipes":
+            path = ROOT / "pipeline" / "contracts" / "recipe.py"
+            lines += ["", *_fields(schema.class_fields(path, "Recipe"), path)]
+        if section in COMPONENTS:
+            lines += _components(section)
+    return "\n".join(lines) + "\n"
+
+
+def _components(kind: str) -> list[str]:
+    """A heading, a line and a table of fields for every file of a shelf."""
+    lines = []
+    for name in schema.available(kind):
+        if kind == "figures" and name == figures.TABLES_OWN:
+            continue
+        path = ROOT / "pipeline" / kind / f"{name}.py"
+        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        first = " ".join(docstring.split("\n\n")[0].split())
+        lines += ["", f"### {kind}: {name}", "", first]
+        types = schema.component(kind, name).types
+        if types:
+            lines += ["", *_fields(types, path)]
+    return lines
+
+
+def _fields(types: dict[str, str], path: Path) -> list[str]:
+    """Rows of a class's fields, which have no defaults; meanings are the comments beside them."""
+    said = _comments(path)
+    return [
+        *HEAD,
+        *(
+            _row(k, _words(t), "must be given", said.get(k, FIELDS.get(k, "")))
+            for k, t in types.items()
+        ),
+    ]
+
+
+def _row(key: str, kind: str, default: str, meaning: str) -> str:
+    cells = (f"`{key}`", kind, default, meaning)
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _words(annotation: str) -> str:
+    """A field's type in words."""
+    if annotation.startswith("list["):
+        return f"list of {_words(annotation[5:-1])}"
+    if annotation.startswith("Literal["):
+        choices = ast.literal_eval(f"({annotation[len('Literal[') : -1]},)")
+        return ", ".join(f"`{choice}`" for choice in choices)
+    return NAMES.get(annotation, annotation)
+
+
+NAMES = {
+    "int": "whole number",
+    "float": "number",
+    "bool": "true or false",
+    "str": "word",
+    "Epoch": "epoch; follows the length of training",
+    "Radius": "radius; follows the data set's stand-in; `eps/5` is a part of eps",
+    "Attack": "entry of `attacks`, or none",
+    "Arch": "entry of `archs`, or same",
+    "Parent": "entry of `parents`, or none",
+    "Arguments": "any other keys, handed on",
+}
+
+
+def _comments(path: Path) -> dict[str, str]:
+    """Comments above and beside the fields of a file's classes, and of those it imports."""
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    found: dict[str, str] = {}
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline."):
+            other = ROOT / f"{str(node.module).replace('.', '/')}.py"
+            if other.parent.name in (path.parent.name, "contracts") and other.is_file():
+                found |= _comments(other)
+    lines = text.splitlines()
+    for group in [node for node in tree.body if isinstance(node, ast.ClassDef)]:
+        for item in group.body:
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                comment = _comment(lines, item.lineno - 1)
+                found |= {item.target.id.removesuffix("_"): comment} if comment else {}
+    return found
+
+
+def _comment(lines: list[str], at: int) -> str:
+    """The comment lines above a line of code, and the comment at its end."""
+    first = at
+    while lines[first - 1].strip().startswith("#"):
+        first -= 1
+    parts = [line.strip().lstrip("# ") for line in lines[first:at]]
+    beside = re.search(r"  # (.*)$", lines[at])
+    return " ".join([*parts, *([beside[1]] if beside else [])])
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline params", description=__doc__)
+    parser.parse_args(argv)
+    print(page(), end="")
+
+
+if __name__ == "__main__":
+    main()
