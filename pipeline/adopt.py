@@ -18,8 +18,8 @@ from pipeline.loading.images import load_split
 from pipeline.plan import Plan, Run, load_plan
 from pipeline.store import checkpoint
 from pipeline.store.checkpoint import Weights
-from pipeline.store.files import write_atomic
 from pipeline.store.lease import hold
+from pipeline.store.sums import write_together
 
 
 def rename(weights: Weights, renames: list[list[str]]) -> Weights:
@@ -46,10 +46,10 @@ def adopt(plan: Plan, run: Run) -> None:
     checkpoint.distribute(named, members, path)
     details = {"id": run.id, "spec": run.spec, "flops": 0, "inherited": {}}
     text = json.dumps(details, indent=1, sort_keys=True) + "\n"
-    write_atomic(run.folder / "run.json", text.encode())
-    cpu = torch.device("cpu")
-    device.write_times(run.folder / "run.time.json", time.monotonic() - started, cpu)
-    checkpoint.save(run.folder / "weights.safetensors", checkpoint.collect(members))
+    last = run.folder / "weights.safetensors"
+    content = checkpoint.content(last, checkpoint.collect(members))
+    files = {run.folder / "run.json": text.encode(), last: content}
+    write_together(files, device.times(time.monotonic() - started, torch.device("cpu")))
 
 
 def main(argv: list[str] | None) -> None:

@@ -17,8 +17,8 @@ from pipeline.loading import models, registry
 from pipeline.loading.images import cut, load_split
 from pipeline.plan import Plan, Run, frozen, load_plan
 from pipeline.store import checkpoint
-from pipeline.store.files import write_atomic
 from pipeline.store.lease import check_held, hold
+from pipeline.store.sums import write_together
 from pipeline.training.averaging import BatchNormPass, Judge, averaged, best, scores, snapshot_paths
 
 
@@ -51,9 +51,10 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
         members = made(paths)
     check_held()
     text = json.dumps({**details, "flops": counter.total}, indent=1, sort_keys=True) + "\n"
-    write_atomic(run.folder / "run.json", text.encode())
-    device.write_times(run.folder / "run.time.json", time.monotonic() - started, where)
-    checkpoint.save(run.folder / "weights.safetensors", checkpoint.collect(members))
+    last = run.folder / "weights.safetensors"
+    content = checkpoint.content(last, checkpoint.collect(members))
+    files = {run.folder / "run.json": text.encode(), last: content}
+    write_together(files, device.times(time.monotonic() - started, where))
     frozen.discard(work)
 
 

@@ -29,9 +29,10 @@ from pipeline.loading import models, sets
 from pipeline.loading.images import Split, load_split, subset
 from pipeline.plan import Plan, Record, frozen, load_plan
 from pipeline.plan.params.words import digest
-from pipeline.store.files import write_atomic
-from pipeline.store.lease import check_held, hold
-from pipeline.store.records import Arrays, pack, read_arrays
+from pipeline.store.lease import hold
+from pipeline.store.records import Arrays, pack, unpack
+from pipeline.store.scratch import read_scratch, write_scratch
+from pipeline.store.sums import write_together
 
 
 def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
@@ -51,6 +52,7 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
         "victim": record.victim.id,
         "suite": record.suite,
         "weights": weights,
+        **({"sets": sets.sums_of(plan, record)} if record.sets else {}),
         "cost": _cost(plan, record, victim, split),
         "outputs": evaluation.outputs(),
         "flips": evaluation.flips(),
@@ -61,9 +63,7 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     times = {"seconds": round(time.monotonic() - started, 1), "attacks": seconds, "seed": SEED}
     times |= {"latency_ms": round(latency.milliseconds(victim, evaluation.images), 4)}
     times |= device.describe(where)
-    write_atomic(record.path.with_suffix(".time.json"), (json.dumps(times) + "\n").encode())
-    check_held()
-    write_atomic(record.path, pack(arrays))
+    write_together({record.path: pack(arrays)}, times)
     frozen.discard(work.parent)
 
 
@@ -93,8 +93,7 @@ class Attacks:
                         if self.record.leave:  # later attacks meet those whom this one left
                             break
                         continue
-                    check_held()
-                    write_atomic(self._part(name), pack(found))
+                    write_scratch(self._part(name), pack(found))
                     seconds[name] = round(time.monotonic() - begun, 2)
                 self._leave(found)
                 arrays |= {f"{name}/{key}": value for key, value in found.items()}
@@ -119,8 +118,9 @@ class Attacks:
         """Verdicts that were saved before, for this suite or for an earlier form of it."""
         part = self._part(name)
         for path in [part, *sorted(self.work.parents[1].glob(f"*/{self.work.name}/{part.name}"))]:
-            if path.exists():
-                return read_arrays(path)
+            content = read_scratch(path)
+            if content is not None:
+                return unpack(content)
         return None
 
     def _verdicts(self, name: str, spec: dict[str, Any]) -> Arrays:

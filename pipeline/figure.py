@@ -4,7 +4,6 @@ Writes .csv (the plotted numbers, from which alone the picture is drawn), .png, 
 """
 
 import argparse
-import json
 from typing import Any
 
 import pandas as pd
@@ -18,11 +17,13 @@ from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models, registry
 from pipeline.loading.images import load_split, subset
+from pipeline.loading.sets import weights_of
 from pipeline.plan import Figure, Plan, load_plan
 from pipeline.plan.graph.targets import Cell, label
 from pipeline.plan.params import values
-from pipeline.store.files import write_atomic
 from pipeline.store.lease import check_held, hold
+from pipeline.store.receipts import write_target
+from pipeline.store.sums import sum_of
 
 
 def numbers(plan: Plan, figure: Figure) -> tuple[Any, pd.DataFrame]:
@@ -99,22 +100,25 @@ def caption(plan: Plan, figure: Figure) -> str:
 
 
 def draw(plan: Plan, figure: Figure) -> None:
-    """Write a figure's files, the picture last."""
+    """Write a figure's files, the receipt last."""
     kind, frame = numbers(plan, figure)
     picture = kind.draw(frame, caption(plan, figure))
     planned = [cell.row for cell in figure.cells if cell.victim is None]
+    read = [record.path for record in plan.needs(figure)[0]]
+    rests_on = {path.as_posix(): sum_of(path) for path in read if path.exists()}
+    for victim in figure.victims:
+        sums = weights_of(plan, victim)
+        rests_on |= {plan.run(id).folder.as_posix(): sha256 for id, sha256 in sums.items()}
     about = {
-        "receipt": {"plan": figure.digest, "scale": plan.scale},
+        "receipt": {"plan": figure.digest, "scale": plan.scale, "rests_on": rests_on},
         "title": figure.spec["title"],
         "kind": figure.kind,
         "planned": planned,
     }
     check_held()
-    figure.path.parent.mkdir(parents=True, exist_ok=True)
     csv = frame.to_csv(index=False, lineterminator="\n", float_format="%.7g")
-    write_atomic(figure.path.with_suffix(".csv"), csv.encode())
-    write_atomic(figure.path.with_suffix(".json"), (json.dumps(about, indent=1) + "\n").encode())
-    write_atomic(figure.path, picture)
+    files = {figure.path.with_suffix(".csv"): csv.encode(), figure.path: picture}
+    write_target(figure.path.with_suffix(".json"), about, files)
 
 
 def main(argv: list[str] | None) -> None:

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from pipeline.contracts.dataset import Images, ImageSet, Labels, stratified
-from pipeline.job.device import write_times
+from pipeline.job.device import times
 from pipeline.job.report import report
 from pipeline.loading.registry import component_class
 from pipeline.plan import load_plan
 from pipeline.raw.receipt import check_receipt, check_stated
-from pipeline.store.files import save_safetensors
+from pipeline.store.files import Content, safetensors
+from pipeline.store.sums import write_together
 
 SPLITS = ("train", "validation", "test")
-TIMES = "prepare.time.json"
 
 
 def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
@@ -31,6 +31,7 @@ def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
     paths = {split: folder / f"{split}.safetensors" for split in SPLITS}
     if all(path.is_file() for path in paths.values()):
         return False
+    started = time.monotonic()
     check_receipt(raw)
     check_stated(raw, data.sha256)
     arrays = data.load(raw)
@@ -45,17 +46,19 @@ def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
         "mean": json.dumps(mean),
         "std": json.dumps(std),
     }
-    _write(paths["train"], images, labels, metadata)
-    images, labels = arrays.train_images[held], arrays.train_labels[held]
-    _write(paths["validation"], images, labels, metadata)
-    _write(paths["test"], arrays.test_images, arrays.test_labels, metadata)
+    held_images, held_labels = arrays.train_images[held], arrays.train_labels[held]
+    files = {
+        paths["train"]: _content(images, labels, metadata),
+        paths["validation"]: _content(held_images, held_labels, metadata),
+        paths["test"]: _content(arrays.test_images, arrays.test_labels, metadata),
+    }
+    write_together(files, times(time.monotonic() - started, torch.device("cpu")))
     return True
 
 
-def _write(path: Path, images: Images, labels: Labels, metadata: dict[str, str]) -> None:
-    if not path.is_file():  # a finished file is never rewritten
-        tensors = {"images": torch.from_numpy(images), "labels": torch.from_numpy(labels)}
-        save_safetensors(path, tensors, metadata)
+def _content(images: Images, labels: Labels, metadata: dict[str, str]) -> Content:
+    tensors = {"images": torch.from_numpy(images), "labels": torch.from_numpy(labels)}
+    return safetensors(tensors, metadata)
 
 
 def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
@@ -80,10 +83,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("dataset", help="name of an entry of `datasets:` in params.yaml")
     entry = load_plan().dataset(parser.parse_args(argv).dataset)
     data = component_class("datasets", entry.component)(**entry.fields)
-    started = time.monotonic()
     written = prepare(data, entry.raw, entry.folder)
-    if written:
-        write_times(entry.folder / TIMES, time.monotonic() - started, torch.device("cpu"))
     print(f"{entry.folder}: {'written' if written else 'is there already, nothing to do'}")
 
 

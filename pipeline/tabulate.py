@@ -6,14 +6,18 @@ metrics/ for `dvc metrics diff`. Nothing is computed twice: records hold every v
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from pipeline.job.report import report
 from pipeline.plan import Plan, Table, load_plan
-from pipeline.store.files import write_atomic
+from pipeline.store.receipts import write_target
+from pipeline.store.sums import sum_of
 from pipeline.tables import dots
 from pipeline.tables.markdown import markdown
 from pipeline.tables.rows import Tabulation
+
+PARTIAL = Path("work/partial")
 
 
 def numbers(details: dict[str, Any]) -> dict[str, Any]:
@@ -29,22 +33,34 @@ def _is_accuracy(value: Any) -> bool:
 
 
 def tabulate(plan: Plan, table: Table, partial: bool) -> str:
-    """Write all files of a table, the .csv last; returns the text for people."""
+    """Write all files of a table, the receipt last; returns the text for people.
+
+    A partial one is no result: its files lie in work/partial/, and the table stays as it is.
+    """
     tabulation = Tabulation(plan, table, partial)
     details = tabulation.details()
     text = markdown(tabulation, details)
-    receipt = {"plan": table.digest if not partial else "partial", "scale": plan.scale}
-    values = {"receipt": receipt, "rows": details}
-    table.path.parent.mkdir(parents=True, exist_ok=True)
-    table.metrics.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(table.metrics, _json(numbers(details)))
     title = f"{table.spec['entry']['title']} (scale {plan.scale})"
-    write_atomic(table.path.with_suffix(".png"), dots.draw(details, title))
-    write_atomic(table.path.with_suffix(".md"), text.encode())
-    write_atomic(table.path.with_suffix(".json"), _json(values))
-    csv = tabulation.frame(details).to_csv(index=False, lineterminator="\n")
-    write_atomic(table.path, csv.encode())
+    files = {
+        table.metrics: _json(numbers(details)),
+        table.path.with_suffix(".png"): dots.draw(details, title),
+        table.path.with_suffix(".md"): text.encode(),
+        table.path: tabulation.frame(details).to_csv(index=False, lineterminator="\n").encode(),
+    }
+    records = [r for r in plan.needs(table)[0] if r.path.exists()]
+    rests_on = {r.path.as_posix(): sum_of(r.path) for r in records}
+    receipt = {"plan": table.digest, "scale": plan.scale, "rests_on": rests_on}
+    receipt_path = table.path.with_suffix(".json")
+    if partial:
+        files = {partial_path(file): content for file, content in files.items()}
+        receipt_path = partial_path(receipt_path)
+    write_target(receipt_path, {"receipt": receipt, "rows": details}, files)
     return text
+
+
+def partial_path(file: Path) -> Path:
+    """Where a partial table has what a whole one has at `file`."""
+    return PARTIAL / file.relative_to("results")
 
 
 def _json(value: Any) -> bytes:
@@ -58,7 +74,10 @@ def main(argv: list[str] | None) -> None:
     parser.add_argument("--partial", action="store_true", help="show rows still missing as such")
     args = parser.parse_args(argv)
     plan = load_plan()
-    print(tabulate(plan, plan.table(args.table), args.partial), end="")
+    table = plan.table(args.table)
+    print(tabulate(plan, table, args.partial), end="")
+    if args.partial:
+        print(f"files: {partial_path(table.path.with_suffix('.*'))}")
 
 
 if __name__ == "__main__":

@@ -21,8 +21,10 @@ from pipeline.job.report import report
 from pipeline.loading import models
 from pipeline.plan import Plan, Run, frozen, load_plan
 from pipeline.store import checkpoint
-from pipeline.store.files import load_safetensors, sha256_of, write_atomic
+from pipeline.store.files import Content, sha256_of
 from pipeline.store.lease import check_held, hold
+from pipeline.store.snapshots import Trajectory
+from pipeline.store.sums import write_together
 from pipeline.training.trainer import Trainer
 
 FIELDS = ("epoch", "lr", "loss", "val_clean", "val_robust")
@@ -44,15 +46,17 @@ def write(trainer: Trainer) -> None:
     """Write the run's folder, weights last: they say that it is complete."""
     run, folder, last = trainer.run, trainer.run.folder, trainer.last()
     check_held()
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "history.csv", _csv(trainer.history).encode())
     inherited = models.inherited_flops([Path("results/runs") / parent for parent in run.parents])
     details = {"id": run.id, "spec": run.spec, "flops": trainer.flops, "inherited": inherited}
-    write_atomic(folder / "run.json", _json(details))
-    device.write_times(folder / "run.time.json", trainer.seconds, trainer.device)
+    files: dict[Path, Content] = {
+        folder / "history.csv": _csv(trainer.history).encode(),
+        folder / "run.json": _json(details),
+    }
     best = trainer.best[1] if trainer.best else last
-    checkpoint.save(folder / "best.safetensors", best)
-    checkpoint.save(folder / "weights.safetensors", last)
+    for name, weights in (("best", best), ("weights", last)):
+        path = folder / f"{name}.safetensors"
+        files[path] = checkpoint.content(path, weights)
+    write_together(files, device.times(trainer.seconds, trainer.device))
 
 
 def train(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> None:
@@ -65,14 +69,14 @@ def train(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> N
         trainer.fit()
         write(trainer)
     if snapshots is not None:
-        _index(run, snapshots)
+        _trajectory(run, snapshots).write_index()
     if not pack.members():  # else Snakemake takes the outputs when the group fails or is requeued
         frozen.discard(run.work)
 
 
 def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
     """Make the missing snapshots of a finished run; its weights must come out again."""
-    if all(_is_whole(path) for path in _snapshots(run, first)):
+    if any(_is_whole(_trajectory(run, earlier)) for earlier in range(1, first + 1)):
         return
     trainer = Trainer(plan, run, where, first)
     trainer.fit()
@@ -90,25 +94,18 @@ def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
         )
 
 
-def _snapshots(run: Run, first: int) -> list[Path]:
-    """Files of a trajectory from epoch `first` on."""
-    epochs = range(first, run.spec["recipe"]["epochs"] + 1)
-    return [run.snapshots / f"{epoch:04d}.safetensors" for epoch in epochs]
+def _trajectory(run: Run, first: int) -> Trajectory:
+    last = run.spec["recipe"]["epochs"]
+    return Trajectory(run.snapshots, first, last, run.folder / "weights.safetensors")
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a snapshot is there and its checksum holds."""
+def _is_whole(trajectory: Trajectory) -> bool:
+    """Whether an earlier index vouches for every snapshot: they led to the weights here."""
     try:
-        load_safetensors(path, "")
+        trajectory.check()
     except UserError:
         return False
     return True
-
-
-def _index(run: Run, first: int) -> None:
-    """Say which snapshots exist, as the workflow's one output."""
-    sums = {path.name: sha256_of(path) for path in _snapshots(run, first)}
-    write_atomic(run.snapshots / f"from{first}.json", _json(sums))
 
 
 def main(argv: list[str] | None) -> None:

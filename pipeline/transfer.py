@@ -20,8 +20,9 @@ from pipeline.loading.images import load_split, subset
 from pipeline.loading.registry import build
 from pipeline.loading.sets import weights_of
 from pipeline.plan import Plan, TransferSet, load_plan
-from pipeline.store.files import save_safetensors
-from pipeline.store.lease import check_held, hold
+from pipeline.store.files import safetensors
+from pipeline.store.lease import hold
+from pipeline.store.sums import write_together
 
 
 def craft(plan: Plan, made: TransferSet, where: torch.device) -> None:
@@ -46,9 +47,8 @@ def craft(plan: Plan, made: TransferSet, where: torch.device) -> None:
         "weights": json.dumps(weights_of(plan, made.surrogate), sort_keys=True),
         "fooled": json.dumps(fooled / len(rows)),
     }
-    device.write_times(made.path.with_suffix(".time.json"), time.monotonic() - started, where)
-    check_held()
-    save_safetensors(made.path, tensors, about)
+    times = device.times(time.monotonic() - started, where)
+    write_together({made.path: safetensors(tensors, about)}, times)
 
 
 def main(argv: list[str] | None) -> None:

@@ -13,7 +13,7 @@ from pipeline.errors import UserError
 from pipeline.plan import Record
 from pipeline.plan.params.values import Entry
 from pipeline.store import manifest
-from pipeline.store.records import Arrays, meta, read_arrays
+from pipeline.store.records import Arrays, meta, read_record, rests_on
 
 TOLERANCE = 1e-6  # C1: rounding of x + delta in float32
 ROUNDING = 2.0**-23  # C1, l1: of a changed pixel, whose channels are each 2**-25 off at most
@@ -23,10 +23,10 @@ SUM = 8  # C1, l1: roundings that a float32 sum of thousands of terms is off, re
 
 def read(record: Record) -> Arrays:
     """A record's arrays; raises UserError unless it is this plan's and its attacks kept C1."""
-    arrays = read_arrays(record.path)
-    if "meta" not in arrays or meta(arrays)["spec"] != json.loads(json.dumps(record.spec)):
+    arrays = read_record(record.path, [name for name, _ in record.attacks])
+    if meta(arrays)["spec"] != json.loads(json.dumps(record.spec)):
         raise UserError(f"{record.path}: is of another plan; delete it and evaluate again")
-    manifest.check_rests_on(record.path, meta(arrays)["weights"])
+    manifest.check_rests_on(record.path, rests_on(meta(arrays)))
     check_budget(arrays, record.attacks, str(record.path))
     if name := not_finite(arrays, record.attacks):
         raise UserError(f"{record.path}: the victim's scores under {name} are no finite numbers")

@@ -1,14 +1,11 @@
 """The device, its threads, and arithmetic that repeats."""
 
-import json
 import os
 import platform
-from pathlib import Path
 
 import torch
 
 from pipeline.errors import UserError
-from pipeline.store.files import write_atomic
 
 
 def select(name: str, threads: int) -> torch.device:
@@ -44,7 +41,6 @@ def describe(device: torch.device) -> dict[str, str]:
     }
 
 
-def write_times(path: Path, seconds: float, device: torch.device) -> None:
-    """Say beside an artifact what making it took, and where."""
-    times = {"seconds": round(seconds, 1), **describe(device)}
-    write_atomic(path, (json.dumps(times, indent=1, sort_keys=True) + "\n").encode())
+def times(seconds: float, device: torch.device) -> dict[str, object]:
+    """What making an artifact took, and where: written beside it."""
+    return {"seconds": round(seconds, 1), **describe(device)}

@@ -1,9 +1,10 @@
 """A prepared split on the device, and the batches of an epoch."""
 
 import json
+import math
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pipeline.core.draws import Draws, derive
 from pipeline.errors import UserError
 from pipeline.loading.augment import augment
 from pipeline.plan import Dataset
+from pipeline.store import manifest
 from pipeline.store.files import load_safetensors
 
 
@@ -45,16 +47,31 @@ class Split:
 def load_split(dataset: Dataset, split: str, device: torch.device, root: Path = Path()) -> Split:
     """The `train`, `validation` or `test` split of a prepared data set."""
     path = root / dataset.folder / f"{split}.safetensors"
-    tensors, metadata = load_safetensors(
-        path, f"delete it and run python -m pipeline.prepare {dataset.name}"
-    )
-    return Split(
-        tensors["images"].to(device),
-        tensors["labels"].to(device),
-        json.loads(metadata["classes"]),
-        json.loads(metadata["mean"]),
-        json.loads(metadata["std"]),
-    )
+    manifest.verify(path)
+    remedy = f"delete it and run python -m pipeline.prepare {dataset.name}"
+    tensors, metadata = load_safetensors(path, remedy)
+    try:
+        names, mean, std = (json.loads(metadata[key]) for key in ("classes", "mean", "std"))
+        found = Split(tensors["images"], tensors["labels"], names, mean, std)
+        is_whole = metadata["digest"] == dataset.digest and _is_whole(found)
+    except (KeyError, TypeError, ValueError, RecursionError):
+        is_whole = False
+    if not is_whole:
+        raise UserError(f"{path}: holds no split of {dataset.name} as prepared today; {remedy}")
+    return replace(found, images=found.images.to(device), labels=found.labels.to(device))
+
+
+def _is_whole(split: Split) -> bool:
+    """Whether pixels, labels, classes and statistics are of the types and shapes they must have."""
+    images, labels = split.images, split.labels
+    if images.dtype != torch.uint8 or images.ndim != 4 or labels.shape != images.shape[:1]:
+        return False
+    if labels.dtype != torch.int64 or not all(isinstance(name, str) for name in split.names):
+        return False
+    channels = {len(split.mean), len(split.std)} == {images.shape[1]}
+    numbers = all(math.isfinite(n) for n in (*split.mean, *split.std))
+    in_range = bool(((labels >= 0) & (labels < len(split.names))).all())
+    return channels and numbers and in_range
 
 
 def cut(split: Split, images: int, seed: int) -> Split:

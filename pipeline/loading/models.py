@@ -1,6 +1,5 @@
 """Networks and victims from their specs and weights."""
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from pipeline.loading.images import Split
 from pipeline.plan import Plan, Run, Victim
 from pipeline.plan.params.values import Entry
 from pipeline.store import checkpoint
+from pipeline.store.details import details
 
 
 def method_of(spec: Entry) -> Method:
@@ -103,6 +103,6 @@ def inherited_flops(parents: list[Path]) -> dict[str, int]:
     """Training FLOPs of parent runs and theirs, each run once."""
     flops: dict[str, int] = {}
     for folder in parents:
-        details = json.loads((folder / "run.json").read_text())
-        flops |= {details["id"]: details["flops"], **details["inherited"]}
+        found = details(folder)
+        flops |= {found["id"]: found["flops"], **found["inherited"]}
     return flops

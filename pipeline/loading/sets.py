@@ -7,9 +7,10 @@ from torch import Tensor
 
 from pipeline.errors import UserError
 from pipeline.loading.images import Split
-from pipeline.plan import Plan, TransferSet, Victim
+from pipeline.plan import Plan, Record, TransferSet, Victim
 from pipeline.store import manifest
-from pipeline.store.files import load_safetensors, sha256_of
+from pipeline.store.files import load_safetensors
+from pipeline.store.sums import sum_of
 
 
 def weights_of(plan: Plan, victim: Victim) -> dict[str, str]:
@@ -17,8 +18,13 @@ def weights_of(plan: Plan, victim: Victim) -> dict[str, str]:
     sums = {}
     for element in victim.elements:
         name = "weights" if element.checkpoint == "last" else "best"
-        sums[element.run] = sha256_of(plan.run(element.run).folder / f"{name}.safetensors")
+        sums[element.run] = sum_of(plan.run(element.run).folder / f"{name}.safetensors")
     return sums
+
+
+def sums_of(plan: Plan, record: Record) -> dict[str, str]:
+    """sha256 of the transfer sets that a record judges, by id."""
+    return {id: sum_of(plan.set(id).path) for id in record.sets}
 
 
 def read(made: TransferSet, split: Split, rows: Tensor) -> Tensor:
@@ -26,7 +32,15 @@ def read(made: TransferSet, split: Split, rows: Tensor) -> Tensor:
     manifest.verify(made.path)
     remedy = f"pull it again (dvc pull {made.path}) or run python -m pipeline.transfer {made.id}"
     tensors, about = load_safetensors(made.path, remedy)
-    same = json.loads(about.get("spec", "null")) == json.loads(json.dumps(made.spec))
-    if not same or not torch.equal(tensors["ids"], rows.cpu()):
+    try:
+        same = json.loads(about["spec"]) == json.loads(json.dumps(made.spec))
+        same = same and torch.equal(tensors["ids"], rows.cpu())
+        images = tensors["images"]
+    except (KeyError, ValueError, RecursionError):
+        same = False
+    if not same:
         raise UserError(f"{made.path}: is of another plan; delete it and {remedy}")
-    return tensors["images"].to(split.labels.device)
+    shape = (len(rows), *split.images.shape[1:])
+    if images.dtype != torch.float32 or images.shape != shape or not images.isfinite().all():
+        raise UserError(f"{made.path}: holds no images of its data set; delete it and {remedy}")
+    return images.to(split.labels.device)

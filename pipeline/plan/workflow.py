@@ -11,7 +11,9 @@ from pipeline.errors import UserError
 from pipeline.plan import Artifact, Figure, Plan, Snapshots, Table, Target
 from pipeline.plan.graph import tables
 from pipeline.plan.graph.artifacts import run_files
+from pipeline.plan.params.words import digest
 from pipeline.plan.state import NEED, headline, states
+from pipeline.store.files import storing
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -123,18 +125,14 @@ def table_folder(plan: Plan) -> str:
 
 @_one_line
 def target_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
-    """params.yaml as an old input while the receipt is today's; else the table is marked stale.
+    """params.yaml as an old input while the receipt is today's; else a mark that is newer.
 
-    The mark is a time of 1 s: Snakemake reads 0 as unknown. It sees the mark without metadata.
-    The input is then a file named by today's digest: params.yaml itself, when only code or a
-    reported number changed, still has the checksum Snakemake remembers, and would be no reason.
+    The mark's name says today's digest and what is there instead: params.yaml itself, when only
+    code or a reported number changed, still has the checksum Snakemake remembers, as would a mark
+    that it saw before, and neither would be a reason.
     """
     target = plan.target(name)
-    if target.is_here():
-        return ancient("params.yaml")
-    if target.path.exists():
-        os.utime(target.path, (1, 1))
-    return str(_mark(target))
+    return ancient("params.yaml") if target.is_here() else str(_mark(target))
 
 
 def mark_targets(plan: Plan) -> None:
@@ -144,12 +142,29 @@ def mark_targets(plan: Plan) -> None:
     """
     for target in plan.targets.values():
         if not target.is_here():
-            _mark(target).parent.mkdir(parents=True, exist_ok=True)
-            _mark(target).touch()
+            _renew(_mark(target), max((seen[2] for seen in _seen(target)), default=0))
+
+
+def _renew(mark: Path, than: int) -> None:
+    """Make a mark newer than a time in ns; anew, since a colleague owns that of his file."""
+    with storing(mark):
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.unlink(missing_ok=True)
+        mark.touch()
+        if mark.stat().st_mtime_ns <= than:  # the clock of another machine
+            os.utime(mark, ns=(than + 10**9, than + 10**9))
 
 
 def _mark(target: Target) -> Path:
-    return Path("work/plans") / f"{target.name}-{target.digest}"
+    seen = _seen(target)
+    state = f"-{digest({'seen': seen})}" if seen else ""
+    return Path("work/plans") / f"{target.name}-{target.digest}{state}"
+
+
+def _seen(target: Target) -> list[tuple[str, int, int]]:
+    """Name, size and time of the files that a target has."""
+    found = [(file.as_posix(), file.stat()) for file in target.outputs if file.exists()]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
 
 
 def stages(plan: Plan) -> dict[str, list[Target]]:

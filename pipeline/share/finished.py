@@ -11,13 +11,14 @@ from pipeline.plan.params.words import digest
 from pipeline.raw.receipt import NAME as RECEIPT
 from pipeline.raw.receipt import check_receipt
 from pipeline.store import manifest
-from pipeline.store.files import check_safetensors, sha256_of, write_atomic
-from pipeline.store.records import meta, read_arrays
+from pipeline.store.details import details
+from pipeline.store.files import check_safetensors
+from pipeline.store.records import meta, read_record, rests_on
+from pipeline.store.sums import read_mapping, sum_of
 
 RUNS, RECORDS, DATA = Path("results/runs"), Path("results/records"), Path("data")
 SETS = Path("results/transfer")
 LAST = {"run": "weights.safetensors", "raw": RECEIPT, "data": "test.safetensors"}  # written last
-SEEN = Path("work/recorded.json")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,11 @@ class Finished:
         """Seconds, host and versions, from the file beside it; empty where none was written."""
         within = {"run": "run.time.json", "data": "prepare.time.json"}
         path = self.path / within[self.kind] if self.kind in within else self._beside
-        return dict(json.loads(path.read_text())) if path.exists() else {}
+        return read_mapping(path)
+
+    def sums(self) -> dict[str, str]:
+        """sha256 by file name."""
+        return {path.name: sum_of(path) for path in self.files}
 
     @property
     def _beside(self) -> Path:
@@ -71,7 +76,9 @@ def on_disk() -> Iterator[Finished]:
 
 
 def verify(artifact: Finished) -> dict[str, str]:
-    """sha256 of the weights it rests on, by run; raises UserError when it is not what it says."""
+    """sha256 of what it rests on, by artifact; raises UserError when it is not what it says."""
+    for path in artifact.files:
+        manifest.verify(path)
     checks = {"run": _run, "record": _record, "transfer": _set, "data": _data, "raw": _raw}
     return checks[artifact.kind](artifact)
 
@@ -80,15 +87,18 @@ def _run(artifact: Finished) -> dict[str, str]:
     for path in artifact.files:
         if path.suffix == ".safetensors":
             check_safetensors(path)
-    try:
-        details = json.loads((artifact.path / "run.json").read_text())
-        name, spec, parents = details["id"], details["spec"], details["inherited"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{artifact.path}/run.json: cannot be read; delete the folder") from None
-    if name != artifact.path.name or not name.endswith(f"-{digest(spec)}"):
+    said = details(artifact.path)
+    if not said["id"].endswith(f"-{digest(said['spec'])}"):
         raise UserError(f"{artifact.path}: its run.json describes another run; delete the folder")
+    needed = {"run.json", LAST["run"]}
+    if not {"average", "keys"} & set(said["spec"]):  # a training chooses its best epoch, too
+        needed |= {"best.safetensors", "history.csv"}
+    holes = sorted(needed - {path.name for path in artifact.files})
+    if holes:
+        raise UserError(f"{artifact.path}/{holes[0]}: is missing; run the same workflow again")
     listed = manifest.read()
-    return {p: s for p in parents if (s := _weights(p, listed)) is not None}
+    parents = said["inherited"]
+    return {f"{RUNS}/{p}": s for p in parents if (s := _weights(p, listed)) is not None}
 
 
 def _weights(run: str, listed: manifest.Manifest) -> str | None:
@@ -97,25 +107,25 @@ def _weights(run: str, listed: manifest.Manifest) -> str | None:
     path = RUNS / run / LAST["run"]
     if recorded is not None:
         return recorded[LAST["run"]]
-    return sha256_of(path) if path.exists() else None
+    return sum_of(path) if path.exists() else None
 
 
 def _record(artifact: Finished) -> dict[str, str]:
-    about = meta(read_arrays(artifact.path))
+    about = meta(read_record(artifact.path, ()))
     name = f"{about['victim']}/{about['suite']}-{digest(about['spec'])}.npz"
     if artifact.path != RECORDS / name:
         raise UserError(f"{artifact.path}: describes another record ({name}); delete it")
-    manifest.check_rests_on(artifact.path, about["weights"])
-    return dict(about["weights"])
+    manifest.check_rests_on(artifact.path, rests_on(about))
+    return rests_on(about)
 
 
 def _set(artifact: Finished) -> dict[str, str]:
     about = check_safetensors(artifact.path)
     if not artifact.path.stem.endswith(f"-{digest(json.loads(about['spec']))}"):
         raise UserError(f"{artifact.path}: describes another transfer set; delete it")
-    weights: dict[str, str] = json.loads(about["weights"])
-    manifest.check_rests_on(artifact.path, weights)
-    return weights
+    found = rests_on({"weights": json.loads(about["weights"])})
+    manifest.check_rests_on(artifact.path, found)
+    return found
 
 
 def _data(artifact: Finished) -> dict[str, str]:
@@ -128,27 +138,3 @@ def _data(artifact: Finished) -> dict[str, str]:
 def _raw(artifact: Finished) -> dict[str, str]:
     check_receipt(artifact.path)
     return {}
-
-
-class Sums:
-    """sha256 of files, hashed again only when their size or time changed."""
-
-    def __init__(self) -> None:
-        self._seen: dict[str, list[Any]] = {}
-        if SEEN.exists():
-            self._seen = json.loads(SEEN.read_text())
-
-    def of(self, artifact: Finished) -> dict[str, str]:
-        """sha256 by file name."""
-        return {path.name: self._sum(path) for path in artifact.files}
-
-    def _sum(self, path: Path) -> str:
-        stat = path.stat()
-        now, key = [stat.st_size, stat.st_mtime_ns, stat.st_ino], path.as_posix()
-        if self._seen.get(key, [None])[0] != now:
-            self._seen[key] = [now, sha256_of(path)]
-        return str(self._seen[key][1])
-
-    def save(self) -> None:
-        """Keep them for the next time."""
-        write_atomic(SEEN, json.dumps(self._seen, sort_keys=True).encode())

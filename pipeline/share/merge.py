@@ -19,6 +19,8 @@ from pipeline.store import manifest
 from pipeline.store.files import locked
 from pipeline.store.manifest import MANIFEST, Line
 
+RUNS, SNAPSHOTS = Path("results/runs"), Path("results/snapshots")
+
 
 @dataclass(frozen=True)
 class Side:
@@ -33,7 +35,8 @@ def side(commit: str, trees: Trees) -> Side:
     names = git(["ls-tree", "--name-only", commit, "results/", "data/"]).splitlines()
     lines: list[Line] = []
     if MANIFEST.as_posix() in names:
-        lines = manifest.parse(git(["show", f"{commit}:{MANIFEST}"]))
+        where = Path(f"{commit}:{MANIFEST}")
+        lines = manifest.parse(git(["show", str(where)]), where)
     found = {}
     for name in names:
         if name.endswith(".dvc"):
@@ -72,27 +75,43 @@ def lost(branch: Side, kept: dict[str, Line]) -> list[Path]:
 
 
 def discard(paths: Iterable[Path]) -> None:
-    """Delete artifacts from this folder; their commits still hold them."""
+    """Delete artifacts from this folder; their commits still hold them. No link is followed."""
     for path in paths:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
+        if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
             path.with_suffix(".time.json").unlink(missing_ok=True)
+        else:
+            shutil.rmtree(path)
+        if path.parent == RUNS:  # nobody may take a lost run's epochs for those of the one that won
+            shutil.rmtree(SNAPSHOTS / path.name, ignore_errors=True)
+
+
+def check_inside(paths: Iterable[Path]) -> None:
+    """Raise UserError when a folder on the way to one of these is a link to elsewhere."""
+    links = {p for path in paths for p in (*path.parents, SNAPSHOTS / path.name) if p.is_symlink()}
+    for link in sorted(links):
+        raise UserError(f"{link}: is a link, and a merge deletes nothing behind one; replace it")
 
 
 def merge(branch: str) -> str:
     """Merge and commit; returns what happened. Leaves conflicts of other files to the user.
 
-    Called again after these were mended, it goes on from there.
+    Called again after these were mended, or after it was killed, it goes on from there.
     """
     going_on = _is_under_way(branch)
+    if _is_merged(branch):
+        if going_on:  # killed when the commit was made and git had not tidied up
+            git(["merge", "--quit"])
+        return f"{branch}: is merged already, nothing to do"
     if not going_on and git(["status", "--porcelain", "--untracked-files=no"]).strip():
         raise UserError("the working tree has changes: `make record`, `git commit`, then merge")
     trees = Trees()
     ours, theirs = side("HEAD", trees), side(branch, trees)
     kept, listings = union(ours, theirs)
+    gone = lost(ours, kept)
+    check_inside(gone)
     if not going_on:
+        _make_way(branch)
         _merge_by_git(branch)
     for pool, entries in listings.items():
         trees.store(pool, entries)
@@ -104,7 +123,6 @@ def merge(branch: str) -> str:
             f"{', '.join(left)}: in conflict; mend by hand, `git add`, then the same command again "
             "(pools and manifest are merged already)"
         )
-    gone = lost(ours, kept)
     discard(gone)
     _drop_tables({*gone, *lost(theirs, kept)})
     git(["commit", "--no-edit", "--quiet"])
@@ -116,6 +134,15 @@ def merge(branch: str) -> str:
     )
 
 
+def _is_merged(branch: str) -> bool:
+    """Whether all of a branch is in this one."""
+    return git(["rev-list", "--count", f"HEAD..{branch}"]).strip() == "0"
+
+
+def _commit_of(name: str) -> str:
+    return git(["rev-parse", "--verify", f"{name}^{{commit}}"]).strip()
+
+
 def _under_way() -> str | None:
     """The commit that git is merging at present."""
     file = Path(git(["rev-parse", "--git-path", "MERGE_HEAD"]).strip())
@@ -125,7 +152,7 @@ def _under_way() -> str | None:
 def _is_under_way(branch: str) -> bool:
     """Whether a merge of this branch waits to be finished; raises UserError for another one's."""
     found = _under_way()
-    if found is not None and found != git(["rev-parse", f"{branch}^{{commit}}"]).strip():
+    if found is not None and found != _commit_of(branch):
         raise UserError(f"git is merging {found[:10]}, not {branch}: finish or `git merge --abort`")
     return found is not None
 
@@ -139,25 +166,38 @@ def _merge_by_git(branch: str) -> None:
             raise
 
 
+def _make_way(branch: str) -> None:
+    """Delete untracked tables and figures that the branch brings: git would refuse to merge."""
+    brought = set(git(["ls-tree", "-r", "--name-only", branch, "results/"]).splitlines())
+    own = set(git(["ls-files", "--others", "--exclude-standard", "results/"]).splitlines())
+    derived = {str(file) for target in load_plan().targets.values() for file in target.outputs}
+    for name in sorted(brought & own & derived):
+        Path(name).unlink(missing_ok=True)
+
+
 def _settle_derived() -> list[str]:
     """Take our tables and lock file, which are made again; returns what is still in conflict."""
     unmerged = git(["diff", "--name-only", "--diff-filter=U"]).splitlines()
     derived = [n for n in unmerged if n.startswith("results/") or n == "dvc.lock"]
     for name in derived:
-        git(["checkout", "--ours", "--", name])
-        git(["add", "--", name])
+        if " 2\t" in git(["ls-files", "--stage", "--", name]):  # 2 is git's word for ours
+            git(["checkout", "--ours", "--", name])
+            git(["add", "--", name])
+        else:
+            git(["rm", "--quiet", "--force", "--", name])
     return [n for n in unmerged if n not in derived]
 
 
 def _drop_tables(gone: set[Path]) -> None:
-    """Remove targets that rest on what no longer counts: their receipts name ids, not bytes."""
+    """Remove targets that rest on what no longer counts."""
     plan = load_plan()
-    for table in plan.targets.values():
-        records, runs = plan.needs(table)
-        if gone & {*(r.path for r in records), *(r.folder for r in runs)}:
-            files = [*table.path.parent.glob(f"{table.path.stem}.*"), *table.elsewhere]
-            names = [str(f) for f in files if f.exists()]
-            git(["rm", "--quiet", "--force", "--ignore-unmatch", "--", *names])
+    for target in plan.targets.values():
+        records, runs = plan.needs(target)
+        files = [str(f) for f in target.outputs if f.exists()]
+        if files and gone & {*(r.path for r in records), *(r.folder for r in runs)}:
+            git(["rm", "--quiet", "--force", "--ignore-unmatch", "--", *files])
+            for file in files:  # git leaves what it does not know
+                Path(file).unlink(missing_ok=True)
 
 
 def main(argv: list[str] | None) -> None:

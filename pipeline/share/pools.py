@@ -6,17 +6,22 @@ reads never disappears from under it.
 
 import subprocess
 import sys
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from pipeline.errors import UserError
 from pipeline.store.files import write_atomic
 from pipeline.store.manifest import MANIFEST, Line
+from pipeline.store.names import LISTING, is_file_name
 
 Entries = dict[tuple[str, ...], str]  # md5 by path below a pool
+
+LOCKED, PAUSES = "index.lock': File exists", (0.1, 0.4, 1, 2, 4)  # seconds to wait for it
 
 HEADER = (
     "# A pool. Conflict here: git merge --abort; make setup; make merge BRANCH=<the other>.\n"
@@ -45,12 +50,29 @@ def dvc(arguments: Sequence[str]) -> str:
 
 
 def git(arguments: Sequence[str]) -> str:
-    """Run git; raises UserError with its last words."""
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)
-    if done.returncode:
-        words = (done.stderr or done.stdout).strip().splitlines()
-        raise UserError(f"git {' '.join(arguments[:3])}: {words[-1] if words else 'failed'}")
-    return done.stdout
+    """Run git; raises UserError with its first complaint.
+
+    It waits for another git to end, and is a session of its own: who kills us lets it end.
+    """
+    for pause in (*PAUSES, None):
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, check=False, start_new_session=True
+        )
+        if done.returncode == 0:
+            return done.stdout
+        if pause is None or LOCKED not in done.stderr:
+            break
+        time.sleep(pause)
+    raise UserError(f"git {' '.join(arguments[:3])}: {_complaint(done.stderr or done.stdout)}")
+
+
+def _complaint(text: str) -> str:
+    """The first line that says what is wrong; git's last one may be an advice, or "Aborting"."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    wrong = [line for line in lines if line.startswith(("fatal:", "error:", "CONFLICT"))]
+    said = (wrong or lines[-1:] or ["failed"])[0]
+    lock = " (no git is at work in this folder? then delete that file)" if LOCKED in said else ""
+    return f"{said}{lock}"
 
 
 def grow(paths: Iterable[Path]) -> None:
@@ -71,17 +93,27 @@ def tree_hash(text: str, where: Path) -> str | None:
             "then `make merge BRANCH=...`"
         )
     try:
-        (out,) = yaml.safe_load(text)["outs"]
-        found: str | None = out.get("md5")
-    except (yaml.YAMLError, TypeError, KeyError, ValueError):
-        raise UserError(f"{where}: is no pool's file; git checkout {where}") from None
-    return found
+        (out,) = yaml.load(text, Loader=yaml.BaseLoader)["outs"]
+        hash, path = out.get("md5"), out["path"]
+        # git hands its merge driver copies under other names
+        is_pool = path == where.stem if where.suffix == ".dvc" else is_file_name(path)
+        is_pool = is_pool and (hash is None or LISTING.fullmatch(hash) is not None)
+    except (yaml.YAMLError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        is_pool, hash = False, None
+    if not is_pool:
+        raise UserError(f"{where}: is not the file of the pool {where.stem}; git checkout {where}")
+    return None if hash is None else str(hash)
 
 
 def write_manifest(lines: Iterable[Line]) -> None:
     """Replace the manifest: sorted, so that two branches change it in different places."""
     text = "".join(f"{line.text()}\n" for line in sorted(lines, key=lambda n: n.artifact))
     write_atomic(MANIFEST, text.encode())
+
+
+def _is_entry(key: tuple[str, ...], md5: Any) -> bool:
+    """Whether a listing's entry is the sum of a file below its pool."""
+    return bool(key) and all(map(is_file_name, key)) and isinstance(md5, str)
 
 
 class Trees:
@@ -109,12 +141,19 @@ class Trees:
             if not cache.exists(hash):
                 self._repo.cloud.pull([info])
             tree = Tree.load(cache, info)
+            entries = {key: oid.value for key, _, oid in tree}
         except (DvcException, OSError, ValueError) as error:
             raise UserError(
                 f"{pool_file(pool)}: its listing {hash} is neither in the cache nor in a remote "
                 f"({error}); ask who recorded it to run `dvc push`"
             ) from error
-        return {key: oid.value for key, _, oid in tree}
+        except (AttributeError, KeyError, RecursionError, TypeError):
+            entries = {(): ""}
+        if not all(_is_entry(key, md5) for key, md5 in entries.items()):
+            raise UserError(
+                f"{cache.oid_to_path(hash)}: is damaged; delete it and run the same command again"
+            )
+        return entries
 
     def add(self, pool: Path, paths: Sequence[Path]) -> None:
         """Copy artifacts into the cache, then list them; what DVC ignores is left out.

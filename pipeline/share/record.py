@@ -7,18 +7,20 @@ is today's.
 
 import argparse
 import datetime
+import math
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.job.report import report
-from pipeline.plan import Plan, load_plan
+from pipeline.plan import Plan, Target, load_plan
 from pipeline.plan.params.words import digest
 from pipeline.plan.workflow import stages
 from pipeline.raw.receipt import summed
 from pipeline.share import finished, pools
-from pipeline.share.finished import Finished, Sums
-from pipeline.store import manifest
+from pipeline.share.finished import Finished
+from pipeline.store import manifest, sums
 from pipeline.store.files import locked
 from pipeline.store.manifest import MANIFEST, Line
 
@@ -33,9 +35,9 @@ class Recorder:
         datasets = [plan.dataset(name) for name in plan.entries.section("datasets")]
         self.stated = {sum for dataset in datasets for sum in dataset.fields["sha256"]}
         self.listed = manifest.read()
-        self.sums = Sums()
         self.added: list[tuple[Finished, Line]] = []
         self.problems: list[str] = []
+        self.refused: list[Path] = []
 
     def look(self, artifact: Finished) -> None:
         """Take a new artifact; compare a known one with what was recorded."""
@@ -46,27 +48,31 @@ class Recorder:
             else:
                 self.added.append((artifact, self._line(artifact)))
         except UserError as error:
-            self.problems.append(str(error))
+            self._refuse(artifact, str(error))
         except FileNotFoundError as error:  # a job has just deleted it
-            self.problems.append(f"{error.filename}: went away meanwhile; record again")
+            self._refuse(artifact, f"{error.filename}: went away meanwhile; record again")
+
+    def _refuse(self, artifact: Finished, problem: str) -> None:
+        self.problems.append(problem)
+        self.refused.append(artifact.path)
 
     def _line(self, artifact: Finished) -> Line:
         rests_on = finished.verify(artifact)
         times = artifact.times
         return Line(
             artifact=artifact.path.as_posix(),
-            sha256=self.sums.of(artifact),
+            sha256=artifact.sums(),
             bytes=artifact.bytes,
             rests_on=rests_on,
             plan=self.plan,
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             host=str(times.get("device", "unknown")),
             versions={k: str(times[k]) for k in ("torch", "python") if k in times},
-            seconds=float(times.get("seconds", 0)),
+            seconds=_seconds(times.get("seconds")),
         )
 
     def _compare(self, artifact: Finished, known: Line) -> None:
-        if self.sums.of(artifact) != known.sha256:
+        if artifact.sums() != known.sha256:
             name = known.artifact
             raise UserError(
                 f"{name}: another content was recorded first ({known.date}), which counts; "
@@ -75,7 +81,7 @@ class Recorder:
 
     def _is_corrected(self, artifact: Finished, known: Line) -> bool:
         """Whether these are other raw files than the recorded ones, and today's plan names them."""
-        if artifact.kind != "raw" or self.sums.of(artifact) == known.sha256:
+        if artifact.kind != "raw" or artifact.sums() == known.sha256:
             return False
         sums = summed(artifact.path)
         return bool(sums) and sums <= self.stated
@@ -87,6 +93,13 @@ class Recorder:
         pools.grow([path for artifact, _ in self.added for path in artifact.members])
         lines = self.listed | {line.artifact: line for _, line in self.added}
         pools.write_manifest(lines.values())
+
+
+def _seconds(said: object) -> float:
+    """What a file of times says it took; 0 is unknown, also where the file is damaged."""
+    if isinstance(said, int | float) and 0 <= said < math.inf:
+        return float(said)
+    return 0.0
 
 
 def check_pools(listed: manifest.Manifest) -> None:
@@ -106,21 +119,46 @@ def check_pools(listed: manifest.Manifest) -> None:
                 )
 
 
-def stage_targets(plan: Plan) -> tuple[list[Path], list[str]]:
-    """Files of today's tables and figures, and those on disk that are not today's."""
-    files: list[Path] = []
-    stale = []
+def doubtful(plan: Plan, refused: Collection[Path]) -> dict[str, str]:
+    """Targets that rest on artifacts that were refused, each with one of these."""
+    found = {}
     for target in plan.targets.values():
-        if target.is_here():
+        records, runs = plan.needs(target)
+        sets = [plan.set(id).path for record in records for id in record.sets]
+        folders = {f for run in runs for f in (run.folder, run.dataset.folder)}
+        below = {*(r.path for r in records), *sets, *folders} & set(refused)
+        if below:
+            found[target.name] = str(min(below))
+    return found
+
+
+def stage_targets(plan: Plan, doubts: Mapping[str, str]) -> tuple[list[Path], list[str]]:
+    """Files of today's tables and figures, and a line for each on disk that is not staged."""
+    files: list[Path] = []
+    left = []
+    for target in plan.targets.values():
+        path = target.path
+        if not path.exists():
+            continue
+        if not target.is_here():
+            left.append(f"{path}: not of today's params.yaml, so not staged; run snakemake {path}")
+        elif target.name in doubts:
+            why = doubts[target.name]
+            left.append(
+                f"{path}: rests on {why}, which was refused, so not staged; mend that first"
+            )
+        else:
             files += target.outputs
-        elif target.path.exists():
-            stale.append(str(target.path))
-    return [f for f in files if f.exists()], stale
+    return files, left
 
 
-def lock_stages(plan: Plan) -> None:
+def lock_stages(plan: Plan, doubts: Collection[str]) -> None:
     """Tell DVC that stages are done whose every target is today's, whoever ran Snakemake."""
-    done = [name for name, made in stages(plan).items() if all(target.is_here() for target in made)]
+
+    def is_done(target: Target) -> bool:
+        return target.name not in doubts and target.is_here()
+
+    done = [name for name, made in stages(plan).items() if all(map(is_done, made))]
     names = [name.replace("_", "@", 1) for name in done]
     if names:
         pools.dvc(["commit", "--force", *names])
@@ -134,18 +172,18 @@ def record(plan: Plan) -> list[str]:
     for artifact in finished.on_disk():
         recorder.look(artifact)
     recorder.remember()
-    recorder.sums.save()
+    sums.remember()
+    doubts = doubtful(plan, recorder.refused)
     try:
-        lock_stages(plan)
+        lock_stages(plan, doubts)
     except UserError as error:  # a `dvc repro` of the same stage runs: it writes the lock itself
         recorder.problems.append(f"{error}; record again when it has ended")
-    files, stale = stage_targets(plan)
+    files, left = stage_targets(plan, doubts)
     files += [*RESULTS.glob("*.dvc"), *Path("data").glob("*.dvc")]
     files += [f for f in (MANIFEST, Path("dvc.lock")) if f.exists()]
     if files:
         pools.git(["add", "--", *map(str, files)])
-    for name in stale:
-        print(f"{name}: not of today's params.yaml, so not staged; run snakemake {name}")
+    print("".join(f"{line}\n" for line in left), end="")
     count, size = len(recorder.added), sum(line.bytes for _, line in recorder.added)
     print(f"{count} new artifacts ({size / 1e6:.1f} MB), {len(recorder.listed)} known; ", end="")
     changed = pools.git(["diff", "--name-only"]).split()  # params.yaml, that tables were made from

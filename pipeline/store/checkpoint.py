@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.store import manifest
-from pipeline.store.files import load_safetensors, save_safetensors, write_atomic
+from pipeline.store.files import Content, load_safetensors, safetensors, write_atomic
 from pipeline.store.lease import check_held
 
 Weights = dict[str, Tensor]
@@ -57,8 +57,13 @@ def check_finite(weights: Weights, where: str, remedy: str) -> None:
 
 def save(path: Path, weights: Weights) -> None:
     """Write weights atomically, if they are numbers."""
+    write_atomic(path, content(path, weights))
+
+
+def content(path: Path, weights: Weights) -> Content:
+    """What writes weights into the file of that name; raises UserError unless they are numbers."""
     check_finite(weights, f"{path}: is not written", LOWER)
-    save_safetensors(path, weights, {"format": "pt"})
+    return safetensors(weights, {"format": "pt"})
 
 
 def load(path: Path, members: Sequence[nn.Module]) -> None:

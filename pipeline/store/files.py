@@ -16,6 +16,8 @@ from pipeline.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+Content = bytes | Callable[[BinaryIO], object]  # of a file, or what writes it
+
 CHUNK = 1 << 20
 DAY = 86400  # seconds
 ALIGN = 8  # of the header, so that tensors behind it lie on their element's size
@@ -33,10 +35,13 @@ def storing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
+def write_atomic(
+    path: Path, content: Content, before: Callable[[Path], None] | None = None
+) -> None:
     """Replace `path` by bytes, or by what a writer puts into a binary file, at once or not at all.
 
-    Raises UserError on a full disk or a read-only folder; the old file then stays.
+    `before` sees the whole file while it has not got its name. Raises UserError on a full disk or
+    a read-only folder; the old file then stays.
     """
     temp = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with storing(path):
@@ -50,6 +55,8 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
                     content(file)
                 file.flush()
                 os.fsync(file.fileno())
+            if before:
+                before(temp)
             os.replace(temp, path)
         finally:
             temp.unlink(missing_ok=True)
@@ -78,8 +85,8 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold `folder` for one process, waiting for another that has it; a kill releases it."""
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("wb")
-    with file:
+        file = _open_lock(folder / ".lock")
+    with os.fdopen(file, "rb"):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -88,6 +95,17 @@ def locked(folder: Path) -> Iterator[None]:
         except OSError:
             pass  # a file system without locks: checksums then tell when two processes met
         yield
+
+
+def _open_lock(path: Path) -> int:
+    """The lock's file, never emptied, never behind a link; a colleague's is opened for reading."""
+    if path.is_symlink():
+        raise UserError(f"{path}: is a link, and a lock follows none; remove the link")
+    how = os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, how | os.O_RDWR | os.O_CREAT, 0o666)
+    except PermissionError:
+        return os.open(path, how | os.O_RDONLY)
 
 
 def checksum(path: Path, algorithm: str) -> str:
@@ -112,7 +130,14 @@ def md5_of(path: Path) -> str:
 def save_safetensors(
     path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]
 ) -> None:
-    """Write tensors and metadata atomically; equal contents give equal bytes.
+    """Write tensors and metadata atomically."""
+    write_atomic(path, safetensors(tensors, metadata))
+
+
+def safetensors(
+    tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]
+) -> Callable[[BinaryIO], object]:
+    """What writes tensors and metadata into a file; equal contents give equal bytes.
 
     The library's own writer orders metadata at random (safetensors 0.8.0), hence this one. The
     reserved key `sha256` covers everything else in the file, so that a reader sees a flipped bit.
@@ -140,7 +165,7 @@ def save_safetensors(
         for buffer in buffers:
             file.write(buffer)
 
-    write_atomic(path, write)
+    return write
 
 
 def load_safetensors(path: Path, remedy: str) -> tuple[dict[str, "Tensor"], dict[str, str]]:
@@ -149,6 +174,7 @@ def load_safetensors(path: Path, remedy: str) -> tuple[dict[str, "Tensor"], dict
     Raises UserError with the file and `remedy` when it is missing, truncated or altered.
     """
     # torch takes seconds to load, and most users of this module write no tensors
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
@@ -156,7 +182,7 @@ def load_safetensors(path: Path, remedy: str) -> tuple[dict[str, "Tensor"], dict
         return load_file(path), metadata
     except FileNotFoundError as error:
         raise UserError(f"{path}: is missing; {remedy}") from error
-    except ValueError as error:
+    except (ValueError, SafetensorError) as error:
         raise UserError(f"{path}: truncated or corrupt ({error}); {remedy}") from error
 
 
@@ -164,6 +190,8 @@ def check_safetensors(path: Path) -> dict[str, str]:
     """Metadata of a whole file, its tensors unread; raises UserError when it is damaged."""
     try:
         return _checked_metadata(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: is missing; make it again") from error
     except ValueError as error:
         raise UserError(f"{path}: truncated or corrupt ({error}); delete it and re-run") from error
 
@@ -175,9 +203,7 @@ def _checked_metadata(path: Path) -> dict[str, str]:
         if length > path.stat().st_size - 8:
             raise ValueError("its header is cut")
         raw = file.read(length)
-        header = json.loads(raw)
-        if not isinstance(header, dict) or not isinstance(header.get("__metadata__"), dict):
-            raise ValueError("its header has no metadata")
+        header = _header(raw)
         if raw != _encode(header):
             raise ValueError("its header is altered")
         metadata: dict[str, str] = header["__metadata__"]
@@ -188,6 +214,18 @@ def _checked_metadata(path: Path) -> dict[str, str]:
     if digest.hexdigest() != expected:
         raise ValueError("its checksum does not hold")
     return metadata
+
+
+def _header(raw: bytes) -> dict[str, Any]:
+    """The header with its metadata, which are texts; raises ValueError for anything else."""
+    try:
+        header = json.loads(raw)
+    except RecursionError:
+        raise ValueError("its header is nested without end") from None
+    about = header.get("__metadata__") if isinstance(header, dict) else None
+    if not isinstance(about, dict) or not all(isinstance(v, str) for v in about.values()):
+        raise ValueError("its header has no metadata")
+    return dict(header)
 
 
 def _encode(header: dict[str, Any]) -> bytes:

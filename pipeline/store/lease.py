@@ -29,6 +29,7 @@ BEAT = 5.0  # seconds
 STALE = 60.0  # seconds; many beats, so that a slow file server is not a death
 ROOT = Path("work/leases")
 GONE = (errno.ENOENT, errno.ESTALE)
+HOLDER = {"host", "pid", "start", "place", "job"}
 _HELD: "list[Lease]" = []
 
 
@@ -101,9 +102,7 @@ class Lease:
         for number in reversed(self._numbers()):
             with suppress(OSError), (self.folder / str(number)).open("rb") as file:
                 stamp = os.fstat(file.fileno()).st_mtime_ns
-                with suppress(ValueError):  # being written
-                    return Seen(number, json.loads(file.read()), stamp)
-                return Seen(number, {}, stamp)
+                return Seen(number, _holder(file.read()), stamp)
         return None
 
     # ---- keeping
@@ -152,6 +151,19 @@ def check_held() -> None:
     """End the process when it lost a lease; called before writing what others read."""
     for lease in _HELD:
         lease.check()
+
+
+def _holder(content: bytes) -> dict[str, Any] | None:
+    """Who holds it; nobody known while the file is being written, or when it is damaged."""
+    try:
+        said = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    if said is None:
+        return None
+    if not isinstance(said, dict) or not set(said) >= HOLDER:
+        return {}
+    return said
 
 
 def _self() -> dict[str, Any]:

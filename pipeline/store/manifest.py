@@ -4,15 +4,18 @@ An artifact is named by its path: results/runs/<id>, results/records/<victim>/<s
 data/<set>/<digest>. A name stands for one content; of two lines the first recorded one wins.
 """
 
-import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.store import sums
+from pipeline.store.names import is_artifact, is_file_name, is_sha256
 
 MANIFEST = Path("results/manifest.jsonl")
 RUNS = Path("results/runs")
@@ -21,12 +24,12 @@ HOURS = 3600
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """What is known of one recorded artifact; `rests_on` is weights it was made from, by run."""
+    """What is known of one recorded artifact; `rests_on` is what it was made from."""
 
     artifact: str
     sha256: dict[str, str]  # by file below the artifact's folder, or by the file's own name
     bytes: int
-    rests_on: dict[str, str]
+    rests_on: dict[str, str]  # sha256 of weights and of transfer sets, by artifact
     plan: str  # digest of the params.yaml it was recorded under
     date: str
     host: str  # class of machine
@@ -62,21 +65,35 @@ def parse(text: str, where: Path = MANIFEST) -> list[Line]:
             )
         try:
             entry = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             entry = None
-        if not _is_line(entry):
-            raise UserError(f"{where}:{number}: is no line of a manifest; git checkout {where}")
+        wrong = _wrong(entry)
+        if wrong:
+            remedy = f"git checkout {where}" if where == MANIFEST else "mend it on that branch"
+            raise UserError(f"{where}:{number}: is no line of a manifest ({wrong}); {remedy}")
         lines.append(Line(**entry))
     return lines
 
 
-def _is_line(entry: Any) -> bool:
-    """Whether JSON has a line's keys, each with a value of its type."""
-    return (
-        isinstance(entry, dict)
-        and set(entry) == {f.name for f in fields(Line)}
-        and all(_fits(entry[f.name], f.type) for f in fields(Line))
-    )
+def _wrong(entry: Any) -> str:
+    """Why JSON is no line, empty when it is one: keys, types, names, sums, ranges."""
+    if not isinstance(entry, dict) or set(entry) != {f.name for f in fields(Line)}:
+        return "other keys than a line has"
+    for field in fields(Line):
+        if not _fits(entry[field.name], field.type):
+            return f"{field.name} is of another type"
+    if not is_artifact(entry["artifact"]):
+        return f"{entry['artifact']!r:.100} names no artifact"
+    stated = [*entry["sha256"].values(), *entry["rests_on"].values()]
+    if not entry["sha256"] or not all(map(is_sha256, stated)):
+        return "a sum is no sha256"
+    if not all(map(is_file_name, entry["sha256"])):
+        return "a sum is of a file elsewhere"
+    if not all(map(is_artifact, entry["rests_on"])):
+        return "rests_on names no artifact"
+    if entry["bytes"] < 0 or not 0 <= entry["seconds"] < math.inf:
+        return "bytes or seconds out of range"
+    return "" if _is_date(entry["date"]) else "date is no time with its zone"
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -84,6 +101,13 @@ def _fits(value: Any, kind: Any) -> bool:
         return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
     kinds = (int, float) if kind is float else (kind,)
     return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def winners(lines: Iterable[Line]) -> dict[str, Line]:
@@ -98,19 +122,25 @@ def winners(lines: Iterable[Line]) -> dict[str, Line]:
 
 
 def without_orphans(won: Manifest) -> dict[str, Line]:
-    """Winners that rest on winners' weights only: who rests on a loser's is to be made again."""
+    """Winners that rest on winners alone: who rests on a loser's bytes is to be made again.
+
+    What was never recorded may be rested on; what was, and does not count now, may not.
+    """
     kept = dict(won)
     while True:
-        orphans = [name for name, line in kept.items() if not _rests_well(line, kept)]
+        orphans = [name for name, line in kept.items() if not _rests_well(line, won, kept)]
         if not orphans:
             return kept
         for name in orphans:
             del kept[name]
 
 
-def _rests_well(line: Line, kept: Manifest) -> bool:
-    recorded = {run: kept[str(RUNS / run)] for run in line.rests_on if str(RUNS / run) in kept}
-    return all(line.rests_on[run] in other.sha256.values() for run, other in recorded.items())
+def _rests_well(line: Line, won: Manifest, kept: Manifest) -> bool:
+    return all(
+        name in kept and sha256 in kept[name].sha256.values()
+        for name, sha256 in line.rests_on.items()
+        if name in won
+    )
 
 
 def read() -> dict[str, Line]:
@@ -131,19 +161,20 @@ def _read(path: str, _mtime: int, _size: int) -> dict[str, Line]:
 
 
 def verify(path: Path) -> None:
-    """Raise UserError when a file of a recorded artifact has other bytes than were recorded.
+    """Raise UserError when a file of an artifact has other bytes than it should have.
 
-    What was never recorded passes: it was made here.
+    That is the recorded sum; of what was never recorded, the one that its job wrote beside it.
     """
+    if not path.exists():
+        return  # who reads it says so
     line = line_of(path)
     if line is None:
+        sums.check_stated(path)
         return
     name = path.name
     if name not in line.sha256:
         raise UserError(f"{path}: is no file of the recorded {line.artifact}; delete it")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != line.sha256[name]:
+    if sums.sum_of(path) != line.sha256[name]:
         raise UserError(
             f"{path}: its sha256 is not the one {MANIFEST} lists, so it was not opened; "
             f"delete {line.artifact} and run `dvc pull {line.artifact}` (if that gives the same "
@@ -163,13 +194,12 @@ def weights_of(run: str, listed: Manifest) -> dict[str, str] | None:
     return line.sha256 if line else None
 
 
-def check_rests_on(path: Path, weights: Mapping[str, Any]) -> None:
-    """Raise UserError when a record was made from other weights than the recorded ones."""
+def check_rests_on(path: Path, rests_on: Mapping[str, str]) -> None:
+    """Raise UserError when an artifact was made from other bytes than the recorded ones."""
     listed = read()
-    for run, sha256 in weights.items():
-        recorded = weights_of(run, listed)
-        if recorded is not None and sha256 not in recorded.values():
+    for name, sha256 in rests_on.items():
+        if name in listed and sha256 not in listed[name].sha256.values():
             raise UserError(
-                f"{path}: was made from other weights of {run} than {MANIFEST} lists; delete it "
-                "and run again: the first recorded weights count"
+                f"{path}: was made from other weights or images of {name} than {MANIFEST} lists; "
+                "delete it and run again: the first recorded ones count"
             )

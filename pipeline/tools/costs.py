@@ -7,30 +7,31 @@ receipt and no metrics.
 """
 
 import argparse
-import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from pipeline.errors import UserError
 from pipeline.job.report import report
 from pipeline.plan import Plan, Run, Table, load_plan
 from pipeline.plan.graph.column_names import COSTS
 from pipeline.plan.graph.targets import Cell
 from pipeline.store.files import write_atomic
-from pipeline.store.records import meta, read_arrays
+from pipeline.store.records import meta, read_record
+from pipeline.store.sums import read_mapping
+
+TIMES = ("seconds", "latency_ms")
 
 
 def _times(path: Path) -> dict[str, Any]:
-    """A file of times; nothing where it was not pulled."""
-    try:
-        loaded: dict[str, Any] = json.loads(path.read_text())
-        return loaded
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise UserError(f"{path}: is damaged; delete it") from error
+    """Numbers and device in a file of times; nothing where it was not pulled, or damaged."""
+    found = {}
+    for key, value in read_mapping(path).items():
+        is_time = isinstance(value, int | float) and 0 <= value < math.inf
+        if (key in TIMES and is_time) or (key == "device" and isinstance(value, str)):
+            found[key] = value
+    return found
 
 
 def _behind(plan: Plan, run: Run) -> dict[str, Run]:
@@ -60,7 +61,7 @@ def line(plan: Plan, cell: Cell) -> dict[str, Any]:
     made = [record for record in cell.records.values() if record.path.exists()]
     if not made:
         return found
-    cost = meta(read_arrays(made[0].path))["cost"]
+    cost = meta(read_record(made[0].path, ()))["cost"]
     times = [_times(record.path.with_suffix(".time.json")) for record in made]
     latencies = [t["latency_ms"] for t in times if "latency_ms" in t]
     training, devices = _training(plan, cell)

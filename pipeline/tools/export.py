@@ -21,7 +21,7 @@ from pipeline.loading.images import load_split, subset
 from pipeline.plan import Plan, Record, load_plan
 from pipeline.plan.params.words import nearest
 from pipeline.store.files import save_safetensors
-from pipeline.store.records import Arrays, meta, read_arrays
+from pipeline.store.records import Arrays, meta, read_record
 
 
 def images(plan: Plan, record: Record, name: str, where: torch.device) -> tuple[Tensor, Arrays]:
@@ -29,7 +29,7 @@ def images(plan: Plan, record: Record, name: str, where: torch.device) -> tuple[
     attacks = dict(record.attacks)
     if name not in attacks:
         raise UserError(f"{record.id}: has no attack {name!r}{nearest(name, attacks)}")
-    arrays = read_arrays(record.path)
+    arrays = read_record(record.path, attacks)
     if meta(arrays)["weights"] != sets.weights_of(plan, record.victim):
         raise UserError(f"{record.path}: saw other weights than those here; pull or evaluate again")
     split = load_split(record.victim.dataset, record.split, where)

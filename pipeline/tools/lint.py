@@ -14,7 +14,7 @@ from pipeline.flags.evidence import Evidence, check_budget
 from pipeline.flags.flags import Flag, flags
 from pipeline.job.report import report
 from pipeline.plan import Plan, Record, load_plan
-from pipeline.store.records import read_arrays
+from pipeline.store.records import read_record
 
 
 def by_victim(plan: Plan, tables: list[str]) -> dict[str, list[Record]]:
@@ -33,7 +33,7 @@ def judge(records: list[Record]) -> list[Flag]:
     """Flags of one victim's records on the same images."""
     found = []
     for record in records:
-        arrays = read_arrays(record.path)
+        arrays = read_record(record.path, [name for name, _ in record.attacks])
         try:
             check_budget(arrays, record.attacks, str(record.path))
         except UserError as error:

@@ -29,8 +29,9 @@ from pipeline.plan import Plan, Run
 from pipeline.plan.params.values import Entry
 from pipeline.store import manifest
 from pipeline.store.checkpoint import Weights
-from pipeline.store.files import load_safetensors, sha256_of, write_atomic
-from pipeline.store.lease import check_held
+from pipeline.store.files import load_safetensors
+from pipeline.store.scratch import read_scratch, write_scratch
+from pipeline.store.snapshots import Trajectory
 from pipeline.training.validate import accuracies
 
 
@@ -43,26 +44,15 @@ def snapshot_paths(plan: Plan, run: Run, average: Average) -> list[Path]:
         manifest.verify(last)
         load_safetensors(last, f"pull it again (dvc pull {last}) or delete it and re-run")
         return [last]
-    index = source.snapshots / f"from{first}.json"
-    command = f"run python -m pipeline.train {source.id} --snapshots-from {first}"
-    if not index.exists():
-        raise UserError(f"{index}: is missing; {command}")
-    try:
-        sums = json.loads(index.read_text())
-    except ValueError as error:
-        raise UserError(f"{index}: is damaged; delete it and {command}") from error
-    paths = []
-    stop = getattr(average, "stop", 0) or source.spec["recipe"]["epochs"]
+    epochs = source.spec["recipe"]["epochs"]
+    stop = getattr(average, "stop", 0) or epochs
     if stop < first:
         raise UserError(f"params.yaml: averages: stop {stop} lies before start {first}")
-    for name, expected in sorted(sums.items()):
-        if int(Path(name).stem) > stop:
-            continue
-        path = source.snapshots / name
-        if not path.exists() or sha256_of(path) != expected:
-            raise UserError(f"{path}: missing or altered; delete it and {index}, {command}")
-        paths.append(path)
-    return paths
+    last = source.folder / "weights.safetensors"
+    manifest.verify(last)
+    found = Trajectory(source.snapshots, first, epochs, last)
+    found.check()
+    return [path for path in found.paths if int(path.stem) <= stop]
 
 
 def averaged(paths: list[Path], average: Average) -> Weights:
@@ -77,7 +67,7 @@ def averaged(paths: list[Path], average: Average) -> Weights:
                 weights[name] = average.combine(stack).contiguous()
             else:
                 weights[name] = last
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:
         raise UserError(f"{paths[0].parent}: a snapshot cannot be read ({error})") from error
     return weights
 
@@ -147,8 +137,7 @@ def scores(paths: list[Path], make: Make, judge: Judge, state: Path) -> Scores:
         with counter:
             clean, robust = judge(make(paths[:number]))
         found[path.stem] = {"clean": clean, "robust": robust, "flops": counter.total}
-        check_held()
-        write_atomic(state, (json.dumps(found) + "\n").encode())
+        write_scratch(state, json.dumps(found).encode())
     return found
 
 
@@ -158,10 +147,6 @@ def best(found: Scores) -> str:
 
 
 def _kept(state: Path) -> Scores:
-    try:
-        loaded: Scores = json.loads(state.read_text())
-        return loaded
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise UserError(f"{state}: is damaged; delete it to start again") from error
+    content = read_scratch(state)
+    loaded: Scores = {} if content is None else json.loads(content)
+    return loaded

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import plain
 import pytest
@@ -54,11 +55,44 @@ def test_a_missing_or_damaged_index_is_refused(here):
     assert "from2.json: is missing; run python -m pipeline.train" in refusal(here)
 
 
+def restate(plan: Plan, **changed: Any) -> None:
+    """The index of the snapshots that lie there now, as one who knows how it is written."""
+    run = tiny.one_run(plan, "pgd_at")
+    sums = {p.name: sha256_of(p) for p in run.snapshots.glob("*.safetensors")}
+    said = {"weights": sha256_of(run.folder / "weights.safetensors"), "snapshots": sums}
+    index_of(plan).write_text(json.dumps(said | changed))
+
+
+def test_an_index_of_other_epochs_or_names_is_refused(here):
+    restate(here)
+    sums = json.loads(index_of(here).read_text())["snapshots"]
+    fewer = {name: sums[name] for name in list(sums)[1:]}
+    damaged = [fewer, {}, [], 5, sums | {"../x.safetensors": "0" * 64}, sums | {"abc": "0" * 64}]
+    for snapshots in [*damaged, dict.fromkeys(sums, 1)]:
+        restate(here, snapshots=snapshots)
+        assert "from2.json: is damaged" in refusal(here)
+    for whole in ("{}", "[]", '"abc"', "[" * 100_000):
+        index_of(here).write_text(whole)
+        assert "from2.json: is damaged" in refusal(here)
+
+
+def test_snapshots_that_led_to_other_weights_than_those_that_count_make_no_average(here):
+    """A run that gave way in a merge leaves its epochs; the winner's weights come by a pull."""
+    run = tiny.one_run(here, "pgd_at")
+    path = run.folder / "weights.safetensors"
+    won = {name: value + 1 for name, value in weights_of(run).items()}
+    path.with_name("run.time.json").unlink()
+    checkpoint.save(path, won)
+    assert "from2.json: its snapshots led to other weights than" in refusal(here)
+
+
 def test_altered_last_weights_are_refused(here):
     path = tiny.one_run(here, "pgd_at").folder / "weights.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
+    assert "weights.safetensors: is not what its job wrote" in refusal(here, "last_bn")
+    path.with_name("run.time.json").unlink()
     assert "weights.safetensors: truncated or corrupt" in refusal(here, "last_bn")
     path.unlink()
     assert "weights.safetensors: is missing" in refusal(here, "last_bn")
@@ -150,7 +184,5 @@ def test_snapshots_of_another_net_are_refused(here):
     for path in run.snapshots.glob("*.safetensors"):
         weights = load_safetensors(path, "")[0]
         checkpoint.save(path, {n: v for n, v in weights.items() if not n.endswith("bias")})
-    index_of(here).write_text(
-        json.dumps({p.name: sha256_of(p) for p in run.snapshots.glob("*.s*")})
-    )
+    restate(here)
     assert "do not fit this arch" in refusal(here)

@@ -21,9 +21,10 @@ import torch
 from pipeline import average, download, evaluate, prepare, tabulate, train
 from pipeline.errors import UserError
 from pipeline.job import device
-from pipeline.plan import Plan, Run
+from pipeline.plan import Plan, Run, Target
 from pipeline.plan.params.entries import Setting
 from pipeline.plan.params.reader import read
+from pipeline.store import receipts
 from pipeline.store.files import sha256_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -186,5 +187,20 @@ def tabulated(plan: Plan, partial: bool = False) -> tuple[Any, dict[str, Any], s
     """The table as a frame by row, its .json, and the text for people."""
     table = plan.table("table1")
     text = tabulate.tabulate(plan, table, partial)
-    details = json.loads(table.path.with_suffix(".json").read_text())
-    return pd.read_csv(table.path, keep_default_na=False).set_index("method"), details, text
+    path = tabulate.partial_path(table.path) if partial else table.path
+    details = json.loads(path.with_suffix(".json").read_text())
+    return pd.read_csv(path, keep_default_na=False).set_index("method"), details, text
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Another content of a record, and nothing beside it that says what its job wrote."""
+    path.with_suffix(".time.json").unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
+def target_of(target: Target, plan: str | None = None) -> None:
+    """Files of a table or figure as of a plan, today's or another, whatever they hold."""
+    path = target.path.with_suffix(".json")
+    receipt = {"plan": plan or target.digest, "scale": "demo", "rests_on": {}}
+    files = {file: file.name.encode() for file in target.outputs if file != path}
+    receipts.write_target(path, {"receipt": receipt}, files)

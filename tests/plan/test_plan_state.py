@@ -1,15 +1,20 @@
 """What exists, what must be made, and how the plan's command says so."""
 
-import json
+import os
 import re
+import time
+from pathlib import Path
 
 import pytest
+import tiny
 from projects import TARGET, tiny_params, write_params
 
 from pipeline.errors import UserError
 from pipeline.plan import load_plan, workflow
 from pipeline.plan.__main__ import main
 from pipeline.plan.state import states
+from pipeline.store import receipts
+from pipeline.store.manifest import MANIFEST, Line
 
 
 @pytest.fixture
@@ -30,10 +35,7 @@ def make_run(run):
 
 
 def make_table(plan, receipt):
-    table = plan.table(TARGET)
-    for path in table.outputs:
-        touch(path)
-    table.path.with_suffix(".json").write_text(json.dumps({"receipt": {"plan": receipt}}))
+    tiny.target_of(plan.table(TARGET), receipt)
 
 
 def status(plan):
@@ -96,10 +98,10 @@ def test_a_table_of_today_needs_nothing_and_a_stale_one_does(plan):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{}", '{"receipt": 3}', '{"receipt": {"scale": "demo"}}']
+    "text", ["", "[]", "{}", '{"receipt": 3}', '{"receipt": {"scale": "demo"}}', "[" * 99999]
 )
 def test_a_broken_receipt_is_no_receipt(plan, text):
-    make_table(plan, "")
+    make_table(plan, None)
     plan.table(TARGET).path.with_suffix(".json").write_text(text)
     assert set(status(plan).values()) == {"need"}
 
@@ -175,14 +177,47 @@ def test_the_patterns_tell_averages_from_trainings(plan):
         assert (is_average, is_training) == (run.stage == "average", run.stage == "train")
 
 
-def test_a_stale_table_gets_an_old_time_and_a_new_input(plan):
+def test_a_stale_table_has_a_newer_input_of_a_name_never_seen(plan):
     asked = []
     table = plan.table(TARGET)
     first = workflow.target_input(plan, "table1", asked.append)
     assert first.endswith(table.digest) and not table.path.exists() and not asked
     make_table(plan, "0123456789")
-    assert workflow.target_input(plan, "table1", asked.append) == first
-    assert table.path.stat().st_mtime == 1 and not asked
+    later = time.time() + 1000  # of a machine whose clock goes before
+    os.utime(table.path, (later, later))
+    mark = Path(workflow.target_input(plan, "table1", asked.append))
+    workflow.mark_targets(plan)
+    assert str(mark) != first and mark.stat().st_mtime > later and not asked
     make_table(plan, table.digest)
     workflow.target_input(plan, "table1", asked.append)
-    assert asked == ["params.yaml"] and table.path.stat().st_mtime > 1
+    assert asked == ["params.yaml"]
+
+
+def test_a_target_is_todays_only_while_its_files_are_what_its_receipt_says(plan):
+    table = plan.table(TARGET)
+    make_table(plan, table.digest)
+    assert table.is_here() and len(table.outputs) == 5
+    for file in table.outputs:
+        content = file.read_bytes()
+        for damaged in (b"", content[:-1], content + b" ", content.replace(b"t", b"T"), None):
+            file.unlink() if damaged is None else file.write_bytes(damaged)
+            is_same = damaged in (content[:-1], content + b" ") and file.suffix == ".json"
+            assert table.is_here() == (is_same and "metrics" not in file.parts), (file, damaged)
+            file.write_bytes(content)
+        assert table.is_here()
+
+
+def test_a_table_of_other_records_than_those_that_count_now_is_not_todays(plan):
+    table = plan.table(TARGET)
+    record = next(iter(plan.graph.records.values())).path
+    path = table.path.with_suffix(".json")
+    files = {file: b"x" for file in table.outputs if file != path}
+    receipt = {"plan": table.digest, "scale": "demo", "rests_on": {str(record): "a" * 64}}
+    receipts.write_target(path, {"receipt": receipt}, files)
+    assert table.is_here()
+    for sha256 in ("a" * 64, "b" * 64):
+        about = {"artifact": str(record), "sha256": {record.name: sha256}, "rests_on": {}}
+        more = {"bytes": 1, "plan": "", "host": "", "versions": {}, "seconds": 1}
+        line = Line(**about, **more, date="2026-01-01T00:00:00+00:00")
+        MANIFEST.write_text(line.text() + "\n")
+        assert table.is_here() == (sha256 == "a" * 64)

@@ -55,7 +55,13 @@ def test_a_recorded_transfer_set_is_pulled_and_not_crafted_again(sets):
     (made,) = {id for r in plan.graph.records.values() for id in r.sets}
     path = f"results/transfer/{made}.safetensors"
     rests_on = home.manifest(clone)[path].rests_on
-    assert list(rests_on) == [e.run for e in plan.set(made).surrogate.elements]
+    surrogate = [str(plan.run(e.run).folder) for e in plan.set(made).surrogate.elements]
+    assert list(rests_on) == surrogate
+    judged = [r for r in plan.graph.records.values() if r.sets]
+    for record in judged:
+        behind = home.manifest(clone)[str(record.path)].rests_on
+        assert behind[path] in home.manifest(clone)[path].sha256.values()
+    assert judged
     assert lab.jobs(clone) == {}
     lab.edit(clone, average_too)  # judged on the same images
     refusal = lab.run(clone, *SNAKEMAKE, lab.TABLE).fails()

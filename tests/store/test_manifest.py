@@ -24,9 +24,9 @@ LINES = [
     for seed in range(3)
 ]
 TEXT = "".join(line.text() + "\n" for line in LINES)
-TEXTS = dict.fromkeys(["artifact", "plan", "date", "host"], ["x"])
-MAPPINGS = dict.fromkeys(["sha256", "rests_on", "versions"], [{}])
-FITTING = {**TEXTS, **MAPPINGS, "bytes": [3], "seconds": [3, -1.5]}
+TEXTS = dict.fromkeys(["plan", "host"], ["x"])
+MAPPINGS = {"rests_on": [{}], "versions": [{}]}
+FITTING = {**TEXTS, **MAPPINGS, "bytes": [3], "seconds": [3]}
 VALUES = [None, True, 3, -1.5, "x", [], ["a"], {}, {"a": 1}, {"a": None}]
 
 
@@ -45,10 +45,11 @@ def outcome(content):
     try:
         listed = manifest.read()
         manifest.weights_of(weights.parent.name, listed)
-        manifest.check_rests_on(weights, {weights.parent.name: "1" * 64})
+        manifest.check_rests_on(weights, {str(weights.parent): "1" * 64})
         return "read"
     except UserError as error:
         text = str(error)
+        assert len(text) < 500
         assert len(text.splitlines()) == 1 and text.startswith(("results/manifest", "results/runs"))
         return "refused"
 
@@ -81,3 +82,44 @@ def test_a_thousand_damaged_manifests_are_read_or_refused_in_one_line():
                 del content[place : place + draw.randrange(1, 200)]
         seen.add(outcome(bytes(content)))
     assert seen == {"read", "refused"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("artifact", "results/runs/../../x", "names no artifact"),
+        ("artifact", "data/reported/0123456789", "names no artifact"),
+        ("sha256", {"../x": "a" * 64}, "of a file elsewhere"),
+        ("sha256", {"weights.safetensors": "a"}, "no sha256"),
+        ("rests_on", {"../x": "a" * 64}, "rests_on names no artifact"),
+        ("bytes", -1, "out of range"),
+        ("seconds", float("nan"), "out of range"),
+        ("date", "", "no time with its zone"),
+        ("date", "2026-11-20", "no time with its zone"),
+    ],
+)
+def test_what_a_line_says_is_checked_before_a_path_is_made_of_it(key, value, why):
+    text = TEXT + json.dumps(json.loads(LINES[0].text()) | {key: value}) + "\n"
+    with pytest.raises(UserError, match=rf"manifest.jsonl:4: .*{why}"):
+        manifest.parse(text)
+
+
+def test_a_line_nested_deeper_than_python_reads_is_refused_by_its_number():
+    with pytest.raises(UserError, match=r"manifest.jsonl:4: is no line"):
+        manifest.parse(TEXT + "[" * 100_000 + "\n")
+
+
+def rests(**changed):
+    return manifest.Line(**{**json.loads(LINES[0].text()), **changed})
+
+
+def test_who_rests_on_an_artifact_that_counts_no_more_counts_no_more():
+    """A merge that drops a transfer set drops its verdicts; what nobody recorded is rested on."""
+    run = LINES[0]
+    made = rests(artifact="results/transfer/t-0.safetensors", rests_on={run.artifact: "c" * 64})
+    images = {made.artifact: next(iter(made.sha256.values())), "results/runs/unrecorded": "d" * 64}
+    judged = rests(artifact="results/records/v/black-0.npz", rests_on=images)
+    assert list(manifest.without_orphans(manifest.winners([run, made, judged]))) == [run.artifact]
+    well = rests(artifact=made.artifact, rests_on={run.artifact: "b" * 64})
+    kept = manifest.without_orphans(manifest.winners([run, well, judged]))
+    assert sorted(kept) == sorted([run.artifact, made.artifact, judged.artifact])

@@ -75,7 +75,7 @@ def rewrite(plan, fooled, **said) -> None:
     arrays["pgd10/l2"] = np.where(hit, (image - 9) / 10, 9).astype(np.float32)  # 0.1, 0.2, ... 1
     arrays["pgd10/pixels"] = np.where(hit, image - 9, 60).astype(np.int32)  # 1, 2, ... 10
     meta = {**json.loads(str(arrays["meta"])), **said}
-    record.path.write_bytes(pack({**arrays, "meta": np.array(json.dumps(meta))}))
+    tiny.replace(record.path, pack({**arrays, "meta": np.array(json.dumps(meta))}))
 
 
 def test_the_strongest_of_columns_is_one_of_them_and_no_worst_case(plan):

@@ -85,7 +85,8 @@ def test_every_kind_is_drawn_from_trained_victims_and_to_the_same_bytes_again(pl
     figure.main([f"results/{name}.png"])
     assert drawn.is_here()
     about = json.loads(drawn.path.with_suffix(".json").read_text())
-    assert about["receipt"] == {"plan": drawn.digest, "scale": "demo"}
+    assert (about["receipt"]["plan"], about["receipt"]["scale"]) == (drawn.digest, "demo")
+    assert about["receipt"]["rests_on"]
     assert about["planned"] == (["to_come"] if kind == "curves" else [])
     frame = pd.read_csv(drawn.path.with_suffix(".csv"))
     rows = {"pgd_at"} if kind in ("curves", "particles") else {"pgd_at", "soe"}

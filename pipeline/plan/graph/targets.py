@@ -1,6 +1,5 @@
 """Tables and figures: what people ask for, and everything that it rests on."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from pipeline.plan.artifact import Files
 from pipeline.plan.graph.artifacts import Book, Part, Record, Victim
 from pipeline.plan.params.entries import Setting
 from pipeline.plan.params.values import Entry
+from pipeline.store import receipts
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,9 @@ class Target(Files):
         """The records of its cells, each once."""
         return tuple({r.id: r for cell in self.cells for r in cell.records.values()}.values())
 
-    @property
-    def elsewhere(self) -> tuple[Path, ...]:
-        """Its files beside those that share the path's stem."""
-        return ()
-
     def is_here(self) -> bool:
-        """Whether its files are there, and were made from exactly this plan."""
-        try:
-            about = json.loads(self.path.with_suffix(".json").read_text())
-            made_from = about["receipt"]["plan"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
-        return bool(made_from == self.digest) and super().is_here()
+        """Whether its files were made from exactly this plan, and are as they were made."""
+        return receipts.is_of(self.path.with_suffix(".json"), self.digest, self.outputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +73,6 @@ class Table(Target):
     def metrics(self) -> Path:
         """Its numbers alone, for DVC."""
         return self.path.parent / "metrics" / f"{self.path.stem}.json"
-
-    @property
-    def elsewhere(self) -> tuple[Path, ...]:
-        """The metrics."""
-        return (self.metrics,)
 
 
 @dataclass(frozen=True, kw_only=True)

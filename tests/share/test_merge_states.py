@@ -1,0 +1,131 @@
+"""Two branches in every state become one: the union, no false table, nothing else touched."""
+
+import itertools
+import json
+import os
+from contextlib import chdir
+from pathlib import Path
+
+import merge_lab as lab
+import pytest
+from sharing_lab import git
+
+from pipeline.errors import UserError
+from pipeline.share import merge, pools
+from pipeline.store.manifest import MANIFEST
+
+pytestmark = pytest.mark.sharing
+MANY = "CRASH_POINTS" in os.environ  # `make crash` asks for all
+PAIRS = list(itertools.product(("empty", "recorded"), lab.STATES, lab.STATES))
+FEW = [
+    ("empty", "built", "recorded"),
+    ("empty", "recorded", "recorded"),
+    ("empty", "run", "recorded"),
+    ("empty", "recorded", "run"),
+    ("empty", "dropped", "recorded"),
+    ("recorded", "dropped", "none"),
+    ("recorded", "none", "dropped"),
+]
+
+
+@pytest.fixture(autouse=True)
+def one_plan(monkeypatch):
+    """Planning once is enough: every repository here has the same params.yaml."""
+    monkeypatch.setattr(merge, "load_plan", lab.plan)
+
+
+@pytest.mark.parametrize(("base", "ours", "theirs"), PAIRS if MANY else FEW)
+def test_two_branches_in_any_states_are_merged_and_merged_already(base, ours, theirs):
+    folder = lab.branches(f"{base}-{ours}-{theirs}", base, ours, theirs)
+    union = lab.expected(folder)
+    with chdir(folder):
+        merge.merge("theirs")
+        lab.check(folder, union)
+        assert "is merged already, nothing to do" in merge.merge("theirs")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: no handler of ours catches it."""
+
+
+def kill_before(monkeypatch, number):
+    """Die before git call `number`; counts the calls."""
+    whole, calls = pools.git, []
+
+    def call(arguments):
+        calls.append(arguments)
+        if len(calls) == number:
+            raise Killed
+        return whole(arguments)
+
+    monkeypatch.setattr(pools, "git", call)
+    monkeypatch.setattr(merge, "git", call)
+    return calls
+
+
+@pytest.mark.parametrize("pair", [("recorded", "run"), ("built", "recorded")])
+def test_a_merge_killed_before_any_step_ends_by_the_same_command(pair):
+    folder = lab.branches("killed", "empty", *pair)
+    union = lab.expected(folder)
+    number, step = 1, 1 if MANY else 4
+    with chdir(folder):
+        while True:
+            with pytest.MonkeyPatch.context() as patch:
+                calls = kill_before(patch, number)
+                try:
+                    merge.merge("theirs")
+                except Killed:
+                    number += step
+            if len(calls) < number - step or number > 60:
+                break
+    lab.check(folder, union)
+
+
+def test_a_run_that_gives_way_behind_tables_that_were_never_built():
+    """The smallest case of a merge that failed for good: `git rm` of no file at all."""
+    folder = lab.branches("unbuilt", "empty", "run", "run")
+    with chdir(folder):
+        (run, _, tables) = lab.shared()
+        assert len(tables) == 2 and not any(t.path.exists() for t in tables)
+        assert "1 of ours gave way" in merge.merge("theirs")
+        assert not run.folder.exists()
+
+
+def test_a_lost_runs_snapshots_go_with_it():
+    folder = lab.branches("epochs", "empty", "run", "run")
+    with chdir(folder):
+        run = lab.shared()[0]
+        lab.write(run.snapshots / "0001.safetensors", "epoch of ours")
+        merge.merge("theirs")
+        assert not run.snapshots.exists()
+
+
+VICTIMS = ["../victim", "../single.txt", "/etc/passwd", "results/runs", ".", "", "data/reported/x"]
+
+
+def test_a_line_that_names_no_artifact_refuses_the_merge_by_its_number():
+    folder = lab.branches("outside", "empty", "recorded", "recorded")
+    thesis, single = folder.parent / "victim/thesis.txt", folder.parent / "single.txt"
+    for file in (thesis, single):
+        lab.write(file, "mine")
+    with chdir(folder):
+        text = MANIFEST.read_text()
+        first = json.loads(text.splitlines()[0])
+        for name in VICTIMS:
+            other = json.dumps(first | {"artifact": name, "rests_on": {}}, sort_keys=True)
+            MANIFEST.write_text(f"{text}{other}\n")
+            git(folder, "commit", "-qam", f"a line too many: {name}")
+            with pytest.raises(UserError, match=r"HEAD:results/manifest.jsonl:3: .* no artifact"):
+                merge.merge("theirs")
+    assert thesis.read_text() == single.read_text() == "mine"
+
+
+def test_nothing_behind_a_link_is_deleted():
+    folder = lab.branches("linked", "empty", "recorded", "recorded")
+    with chdir(folder):
+        outside = folder.parent / "scratch"
+        Path("results/runs").rename(outside)
+        Path("results/runs").symlink_to(outside)
+        with pytest.raises(UserError, match="results/runs: is a link"):
+            merge.merge("theirs")
+        assert list(outside.iterdir())
