@@ -79,6 +79,12 @@ CASES = [
         {"steps": 101},
         "scales.demo.attacks.pgd100.steps: 101 is more than attacks.pgd100 has (100); a scale only",
     ),
+    (
+        "scales.demo.tables.table1",
+        {"rows": ["standard", "pgd_att"]},
+        "scales.demo.tables.table1.rows: 'pgd_att' is not in tables.table1.rows "
+        "(nearest: pgd_at); a scale only shrinks",
+    ),
     ("scales.demo.tables.table9", {}, "scales.demo.tables.table9: no entry 'table9'"),
     (
         "scales.demo.tables.table1.rows",

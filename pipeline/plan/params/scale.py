@@ -8,6 +8,7 @@ from pipeline.errors import UserError
 from pipeline.plan.params import checks, values
 from pipeline.plan.params.schema import ROOT, class_fields
 from pipeline.plan.params.values import Entry
+from pipeline.plan.params.words import nearest
 
 T = TypeVar("T")
 KEYS = (
@@ -149,11 +150,21 @@ class Scale:
             cut = self.cut_of(key, name)
         for field, value in cut.items():
             if field in entry and _grows(entry[field], value):
+                self._refuse_names(f"{key}.{name}.{field}", entry[field], value)
                 raise UserError(
                     f"{self._named(key)}.{name}.{field}: {value} is more than "
                     f"{key}.{name} has ({entry[field]}); a scale only shrinks"
                 )
         return {**entry, **cut}
+
+    def _refuse_names(self, where: str, known: Any, asked: Any) -> None:
+        """Raise UserError for the first name of a scale's list that the list it cuts lacks."""
+        names = asked if isinstance(asked, list) else []
+        for name in (n for n in names if isinstance(n, str) and n not in known):
+            raise UserError(
+                f"{self._named(where)}: {name!r} is not in {where}{nearest(name, known)}; "
+                "a scale only shrinks: correct it, or add it there"
+            )
 
 
 def _grows(old: Any, new: Any) -> bool:
