@@ -89,7 +89,7 @@ CASES = [
     (
         "scales.demo.tables.table1.rows",
         ["red_each"],
-        "scales.demo.tables.table1.rows: ['red_each'] is more",
+        "scales.demo.tables.table1.rows: 'red_each' is not in tables.table1.rows",
     ),
     ("scales.demo.tables.table1.colums", ["x"], "tables.table1.colums: no such key (nearest: col"),
     ("scales.demo.stand_ins.cifar1", {}, "scales.demo.stand_ins.cifar1: no entry 'cifar1'"),
