@@ -46,7 +46,7 @@ def adopt(plan: Plan, run: Run) -> None:
     checkpoint.distribute(named, members, path)
     details = {"id": run.id, "spec": run.spec, "flops": 0, "inherited": {}}
     text = json.dumps(details, indent=1, sort_keys=True) + "\n"
-    last = run.folder / "weights.safetensors"
+    last = run.weights
     content = checkpoint.content(last, checkpoint.collect(members))
     files = {run.folder / "run.json": text.encode(), last: content}
     write_together(files, device.times(time.monotonic() - started, torch.device("cpu")))

@@ -51,7 +51,7 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
         members = made(paths)
     check_held()
     text = json.dumps({**details, "flops": counter.total}, indent=1, sort_keys=True) + "\n"
-    last = run.folder / "weights.safetensors"
+    last = run.weights
     content = checkpoint.content(last, checkpoint.collect(members))
     files = {run.folder / "run.json": text.encode(), last: content}
     write_together(files, device.times(time.monotonic() - started, where))

@@ -82,7 +82,7 @@ def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
     trainer.fit()
     trial = run.snapshots / "last.safetensors"
     checkpoint.save(trial, trainer.last())
-    same = sha256_of(trial) == sha256_of(run.folder / "weights.safetensors")
+    same = sha256_of(trial) == sha256_of(run.weights)
     trial.unlink()
     if not same:
         shutil.rmtree(run.snapshots)  # of another trajectory: nobody may take them for this one's
@@ -96,7 +96,7 @@ def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
 
 def _trajectory(run: Run, first: int) -> Trajectory:
     last = run.spec["recipe"]["epochs"]
-    return Trajectory(run.snapshots, first, last, run.folder / "weights.safetensors")
+    return Trajectory(run.snapshots, first, last, run.weights)
 
 
 def _is_whole(trajectory: Trajectory) -> bool:

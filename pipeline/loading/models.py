@@ -76,8 +76,7 @@ def load_members(
 ) -> list[nn.Module]:
     """The trained members of a run at checkpoint `last` or `best`, frozen in evaluation mode."""
     members = build_members(training_spec(plan, run), split, device)
-    name = "weights" if which == "last" else "best"
-    checkpoint.load(run.folder / f"{name}.safetensors", members)
+    checkpoint.load(run.checkpoint(which), members)
     for member in members:
         member.eval().requires_grad_(False)
     return members

@@ -17,8 +17,7 @@ def weights_of(plan: Plan, victim: Victim) -> dict[str, str]:
     """sha256 of the weights behind a victim, by run."""
     sums = {}
     for element in victim.elements:
-        name = "weights" if element.checkpoint == "last" else "best"
-        sums[element.run] = sum_of(plan.run(element.run).folder / f"{name}.safetensors")
+        sums[element.run] = sum_of(plan.run(element.run).checkpoint(element.checkpoint))
     return sums
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.plan.graph.artifacts import TRAINING_FILES, run_files
 from pipeline.plan.params.words import digest
 from pipeline.raw.receipt import NAME as RECEIPT
 from pipeline.raw.receipt import check_receipt
@@ -18,7 +19,8 @@ from pipeline.store.sums import read_mapping, sum_of
 
 RUNS, RECORDS, DATA = Path("results/runs"), Path("results/records"), Path("data")
 SETS = Path("results/transfer")
-LAST = {"run": "weights.safetensors", "raw": RECEIPT, "data": "test.safetensors"}  # written last
+# written last
+LAST = {"run": TRAINING_FILES["weights"], "raw": RECEIPT, "data": "test.safetensors"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def on_disk() -> Iterator[Finished]:
     """Every finished artifact of every pool."""
     for folder in sorted(RUNS.glob("*/")):
         if (folder / LAST["run"]).exists():
-            names = ("best.safetensors", "history.csv", "run.json", "weights.safetensors")
+            names = sorted(TRAINING_FILES.values())
             files = tuple(folder / n for n in names if (folder / n).exists())
             yield Finished(folder, "run", files)
     for path in sorted(RECORDS.glob("*/*.npz")):
@@ -90,12 +92,10 @@ def _run(artifact: Finished) -> dict[str, str]:
     said = details(artifact.path)
     if not said["id"].endswith(f"-{digest(said['spec'])}"):
         raise UserError(f"{artifact.path}: its run.json describes another run; delete the folder")
-    needed = {"run.json", LAST["run"]}
-    if not {"average", "keys"} & set(said["spec"]):  # a training chooses its best epoch, too
-        needed |= {"best.safetensors", "history.csv"}
-    holes = sorted(needed - {path.name for path in artifact.files})
+    needed = run_files(said["spec"]["stage"], artifact.path.name).values()
+    holes = sorted(set(needed) - set(artifact.files))
     if holes:
-        raise UserError(f"{artifact.path}/{holes[0]}: is missing; run the same workflow again")
+        raise UserError(f"{holes[0]}: is missing; run the same workflow again")
     listed = manifest.read()
     parents = said["inherited"]
     return {f"{RUNS}/{p}": s for p in parents if (s := _weights(p, listed)) is not None}

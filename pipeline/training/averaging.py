@@ -40,7 +40,7 @@ def snapshot_paths(plan: Plan, run: Run, average: Average) -> list[Path]:
     source = plan.run(run.parents[0])
     first = getattr(average, "start", None)
     if first is None:
-        last = source.folder / "weights.safetensors"
+        last = source.weights
         manifest.verify(last)
         load_safetensors(last, f"pull it again (dvc pull {last}) or delete it and re-run")
         return [last]
@@ -48,7 +48,7 @@ def snapshot_paths(plan: Plan, run: Run, average: Average) -> list[Path]:
     stop = getattr(average, "stop", 0) or epochs
     if stop < first:
         raise UserError(f"params.yaml: averages: stop {stop} lies before start {first}")
-    last = source.folder / "weights.safetensors"
+    last = source.weights
     manifest.verify(last)
     found = Trajectory(source.snapshots, first, epochs, last)
     found.check()
