@@ -92,7 +92,7 @@ def _run(artifact: Finished) -> dict[str, str]:
     said = details(artifact.path)
     if not said["id"].endswith(f"-{digest(said['spec'])}"):
         raise UserError(f"{artifact.path}: its run.json describes another run; delete the folder")
-    needed = run_files(said["spec"]["stage"], artifact.path.name).values()
+    needed = run_files(said["spec"].get("stage", ""), artifact.path.name).values()
     holes = sorted(set(needed) - set(artifact.files))
     if holes:
         raise UserError(f"{holes[0]}: is missing; run the same workflow again")

@@ -6,13 +6,17 @@ import re
 from itertools import combinations
 
 import pytest
+import torch
 from projects import ROOT, tiny_params, write_params
 
 from pipeline import adopt, average, evaluate, figure, train, transfer
 from pipeline.cluster import pack
+from pipeline.errors import UserError
 from pipeline.plan import Snapshots, load_plan, workflow
 from pipeline.plan.graph.targets import walk
 from pipeline.plan.state import HAVE, NEED, closure, states
+from pipeline.share.finished import on_disk, verify
+from pipeline.store.files import save_safetensors
 from pipeline.tables.rows import status_of
 
 FILE = {"of": "file", "file": "net.pt", "sha256": "0" * 64, "method": "standard", "members": 1,
@@ -174,3 +178,19 @@ def test_what_is_made_of_what_is_walked_in_order_and_once(plan):
         for part in artifact.inputs(plan.graph):
             same = next(a for a in everything if a == part)
             assert places[id(same)] < places[id(artifact)]
+
+
+def test_make_record_takes_a_training_only_with_all_of_its_files(plan, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run, _ = one_of(plan, "train")
+    run.folder.mkdir(parents=True)
+    said = {"id": run.id, "spec": run.spec, "flops": 0, "inherited": {}}
+    (run.folder / "run.json").write_text(json.dumps(said))
+    (run.folder / "history.csv").touch()
+    save_safetensors(run.weights, {"0.w": torch.zeros(1)}, {})
+    (found,) = on_disk()
+    with pytest.raises(UserError, match=r"best\.safetensors: is missing"):
+        verify(found)
+    save_safetensors(run.checkpoint("best"), {"0.w": torch.zeros(1)}, {})
+    (found,) = on_disk()
+    assert verify(found) == {} and set(found.files) == set(run.outputs)
