@@ -21,6 +21,7 @@ from pipeline.plan.params.schema import component
 EDITS = int(os.environ.get("PLAN_EDITS", "120"))
 SECTIONS = ("core", "datasets", "archs", "recipes", "attacks", "methods", "averages", "victims")
 SECTIONS += ("suites", "resources")
+LEFT = ("base", "of", "method", "macs", "runs_per_gpu", "images", "uncut")  # edges; in no name
 ROWS = (
     "pgd_at",
     "pgd_at_joint",
@@ -144,7 +145,7 @@ def leaves():
     for section in SECTIONS:
         for name, entry in base()[section].items():
             keys = entry if isinstance(entry, dict) else [None]
-            found += [(section, name, key) for key in keys if key not in ("base", "of", "method")]
+            found += [(section, name, key) for key in keys if key not in LEFT]
     return found
 
 
