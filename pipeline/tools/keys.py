@@ -1,5 +1,7 @@
 """What the keys of each section mean: type, default, meaning."""
 
+from pipeline.plan.params import checks
+
 INTRODUCTION = """# Every key of params.yaml
 
 Written by `python -m pipeline params > docs/params.md`; a test keeps it true. An entry is a name
@@ -10,7 +12,7 @@ Entries of `papers/<paper>.yaml` stand in the same sections. Numbers are written
 Key = tuple[str, str, str]  # type, default, meaning
 MUST = "must be given"
 COMPONENTS = ("datasets", "archs", "attacks", "methods", "averages", "figures")
-CHOICES = "`mean_prob`, `mean_logit`, `vote`, `max_conf`, `random_one`, `random_each`"
+CHOICES = ", ".join(f"`{rule}`" for rule in checks.COMBINATIONS)
 
 SCALES: dict[str, Key] = {
     "base": ("entry of `scales`", "none", "the scale that this one changes"),
@@ -135,7 +137,8 @@ KEYS: dict[str, tuple[str, dict[str, Key]]] = {
         },
     ),
     "methods": (
-        "Name = file of `pipeline/methods/`, which says the other keys; keys of a recipe too.",
+        "Name = file of `pipeline/methods/`, which says the other keys; keys of a recipe too, "
+        "where `recipe` is the recipe's value again, whatever a base says.",
         {
             "members": ("whole number", "the table's", "its own number of members"),
             "weights": ("entry of `weights`", "none", "the file that every member starts from"),

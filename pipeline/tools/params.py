@@ -97,6 +97,7 @@ NAMES = {
     "Attack": "entry of `attacks`, or none",
     "Arch": "entry of `archs`, or same",
     "Parent": "entry of `parents`, or none",
+    "Earlier": "combination of the members trained before, or none",
     "Arguments": "any other keys, handed on",
 }
 
