@@ -93,19 +93,19 @@ def fields(**other: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("row", ["standard", "aute"])
 def test_a_loss_that_is_no_number_stops_the_training(tmp_path, monkeypatch, row):
-    plan = tiny.place(tmp_path, monkeypatch, tiny.changed(epochs=2, lr=10**30))
+    plan = tiny.place(tmp_path, monkeypatch, tiny.changed(epochs=2))
+    monkeypatch.setattr("pipeline.training.trainer.learning_rate", lambda *_: 1e30)
     run = tiny.one_run(plan, row, 2 if row == "aute" else 1)
     with pytest.raises(UserError, match="the loss is (nan|-?inf) in epoch 1; lower lr") as raised:
         train.train(plan, run, tiny.CPU, None)
     assert run.id in tiny.line(raised) and not run.folder.exists()
 
 
-def test_more_images_than_there_are_and_a_batch_of_one_are_refused(tmp_path, monkeypatch):
-    for key, value in (("train_images", 5000), ("batch_size", 1)):
-        plan = tiny.place(tmp_path / key, monkeypatch, tiny.params(**{key: value}))
-        with pytest.raises(UserError, match=f"params.yaml: .*{key}.*{value}") as raised:
-            train.train(plan, tiny.one_run(plan, "standard"), tiny.CPU, None)
-        tiny.line(raised)
+def test_more_images_than_there_are_are_refused(tmp_path, monkeypatch):
+    plan = tiny.place(tmp_path, monkeypatch, tiny.params(train_images=5000))
+    with pytest.raises(UserError, match="params.yaml: train_images: 5000 of 897") as raised:
+        train.train(plan, tiny.one_run(plan, "standard"), tiny.CPU, None)
+    tiny.line(raised)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -107,6 +107,7 @@ def _name_training(
     fields = dict(method.fields)
     if members == 1:  # how members meet is no part of what one member learns
         fields |= {"joint": False, "combine": "single"}
+    checks.validation(dataset.fields, recipe, dataset.name)
     start, file = outside.describe_start(entries, method.name)
 
     types = entries.component("methods", method.component).types

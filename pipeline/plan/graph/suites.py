@@ -109,6 +109,9 @@ def name_record(graph: Graph, victim: Victim, suite: str, setting: Setting, imag
         found = [(n, {**spec, "surrogate": entries.surrogate(a)}) for n, a, spec in suited]
     if not found:
         raise UserError(f"params.yaml: suites.{suite}: has no attack for {victim.entry}")
+    checks.judged(images, victim.dataset.fields, victim.dataset.name)
+    for _, attack, attack_spec in suited:
+        checks.rivals(attack, attack_spec["fields"], victim.dataset.fields["classes"])
     named = {"leave": "stop_when_fooled", "peers": "peers"}  # as identity has known them
     asked = {old: entry[key] for old, key in named.items() if entry.get(key)}
     if split(entries, suite) == "validation":

@@ -42,8 +42,10 @@ def members(value: Any, where: str) -> int:
 
 def recipe(fields: Entry, where: str) -> None:
     """Raise UserError unless epochs, milestones and rates fit together."""
-    for key in ("epochs", "batch_size"):
-        values.as_int(fields[key], f"params.yaml: {where}.{key}", 1)
+    values.as_int(fields["epochs"], f"params.yaml: {where}.epochs", 1)
+    values.as_int(fields["batch_size"], f"params.yaml: {where}.batch_size", 2)  # of batch norm
+    if fields["nesterov"] and not fields["momentum"]:
+        raise UserError(f"params.yaml: {where}.nesterov: needs momentum above 0")
     if fields["ema_decay"] and fields["ema_first"] == "initial" and fields["ema_start"] > 1:
         raise UserError(f"params.yaml: {where}.ema_first: initial needs ema_start 1")
     milestones, one_cycle = fields["milestones"], fields["schedule"] == "one_cycle"
@@ -54,6 +56,33 @@ def recipe(fields: Entry, where: str) -> None:
     wanted = 2 if one_cycle else len(milestones)
     if len(fields["lr_values"]) != wanted:
         raise UserError(f"params.yaml: {where}.lr_values: needs {wanted} values")
+
+
+def validation(dataset: Entry, recipe: Entry, name: str) -> None:
+    """Raise UserError where a recipe validates on images that the data set does not hold out."""
+    on_test = recipe["select"] == "best_test_as_published"
+    if recipe["validate_every"] and not on_test and not dataset["validation"]:
+        raise UserError(
+            f"params.yaml: datasets.{name}.validation: is 0, but recipes validate: hold some out, "
+            "or set validate_every: 0"
+        )
+
+
+def judged(images: int, dataset: Entry, name: str) -> None:
+    """Raise UserError where more images are asked for than a test split of known size has."""
+    available = dataset.get("test", images)
+    if not 1 <= images <= available:
+        raise UserError(f"params.yaml: images: {images} asked for, {name} has {available} to test")
+
+
+def rivals(attack: str, fields: Entry, classes: int) -> None:
+    """Raise UserError where a loss compares more classes than there are."""
+    needs = {"dlr": 3, "dlr_targeted": 4}.get(str(fields.get("loss")), 2)
+    if classes < needs:
+        raise UserError(
+            f"params.yaml: attacks.{attack}.loss: {fields['loss']} compares {needs} classes, the "
+            f"data set has {classes}"
+        )
 
 
 def parent(keys: Entry, where: str) -> None:

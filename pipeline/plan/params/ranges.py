@@ -1,0 +1,47 @@
+"""What numbers may be: every float of a recipe, method, attack or arch has a range, by its name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.errors import UserError
+
+# [least, most]; a name that is not here is at least 0: a weight, a factor, a width
+SHARE = (0.0, 1.0)
+RANGES: dict[str, tuple[float, float]] = {
+    "lr": (0.0, 10.0),
+    "lr_values": (0.0, 10.0),
+    "weight_decay": SHARE,
+    "momentum": SHARE,
+    "ema_decay": SHARE,
+    "lambda": (-1e6, 1e6),  # GAIRAT's shifts a sigmoid either way
+    **dict.fromkeys(("smoothing", "dropout", "leaky", "probability", "resize_rate"), SHARE),
+    **dict.fromkeys(("share", "noisy_share", "p_init", "rho", "adam_eps", "least"), SHARE),
+    **dict.fromkeys(("strength", "span", "noise", "alpha_max"), SHARE),
+}
+ABOVE_ZERO = {"lr", "temperature", "width", "widths", "sigma", "p_init", "rho", "c", "resize_rate"}
+BELOW_ONE = {"momentum", "ema_decay"}
+MOST = 1e6
+BOX = 1.0  # the side of the box of pixels: no l-inf radius is longer
+DIAGONAL = 200.0  # l2 of 3 x 100 x 100 pixels
+
+
+def check(name: str, value: float, where: str) -> None:
+    """Raise UserError unless a float lies in the range of its name."""
+    least, most = RANGES.get(name, (0.0, MOST))
+    if not least <= value <= most:
+        raise UserError(f"{where}: {value:g} is not between {least:g} and {most:g}")
+    if name in BELOW_ONE and value == 1:
+        raise UserError(f"{where}: 1 keeps nothing new; write a number below it")
+    if name in ABOVE_ZERO and value == 0:
+        raise UserError(f"{where}: 0 is none; write a number above it")
+
+
+def check_radius(value: float, entry: Mapping[str, Any], where: str) -> None:
+    """Raise UserError on a radius or step that is longer than the box of pixels, [0, 1], is."""
+    norm = entry.get("norm", "linf")
+    most = {"linf": BOX, "l2": DIAGONAL}.get(norm)
+    if most is not None and value > most:
+        raise UserError(
+            f"{where}: {value:g} is more than {most:g}, in a box of pixels from 0 to 1; "
+            f"did you mean {value:g}/255?"
+        )
