@@ -53,14 +53,14 @@ def test_a_failing_attack_names_itself_and_keeps_the_others_work(
     tmp_path, monkeypatch, crafted, leave
 ):
     order = ("fgsm", "pixelwise", "pgd10")
-    plan = tiny.place(tmp_path, monkeypatch, asked(*order, leave=leave))
+    plan = tiny.place(tmp_path, monkeypatch, asked(*order, stop_when_fooled=leave))
     for _ in range(2):
         with pytest.raises(UserError, match="pixelwise: .*TIFGSM knows images of 3") as raised:
             evaluate.evaluate(plan, record_of(plan), tiny.CPU)
         tiny.line(raised)
     assert crafted == ["fgsm", "pixelwise"] + ([] if leave else ["pgd10"]) + ["pixelwise"]
     crafted.clear()
-    mended = Plan(asked("fgsm", "pgd10", leave=leave))
+    mended = Plan(asked("fgsm", "pgd10", stop_when_fooled=leave))
     record = record_of(mended)
     evaluate.evaluate(mended, record, tiny.CPU)
     assert crafted == (["pgd10"] if leave else [])

@@ -25,8 +25,26 @@ BOX = 1.0  # the side of the box of pixels: no l-inf radius is longer
 DIAGONAL = 200.0  # l2 of 3 x 100 x 100 pixels
 
 
-def check(name: str, value: float, where: str) -> None:
-    """Raise UserError unless a float lies in the range of its name."""
+def check(
+    fields: Mapping[str, Any],
+    types: Mapping[str, str],
+    entry: Mapping[str, Any],
+    factor: float,
+    where: str,
+) -> None:
+    """Raise UserError on a float or radius of an entry that cannot be meant.
+
+    Radii were multiplied by a stand-in's `factor`; they are judged as they were written.
+    """
+    for key, kind in types.items():
+        if kind in ("float", "list[float]"):
+            for number in fields[key] if kind == "list[float]" else [fields[key]]:
+                _check_float(key, number, f"{where}.{key}")
+        if kind == "Radius" and key in fields:
+            _check_radius(fields[key] / factor, entry.get("norm", "linf"), f"{where}.{key}")
+
+
+def _check_float(name: str, value: float, where: str) -> None:
     least, most = RANGES.get(name, (0.0, MOST))
     if not least <= value <= most:
         raise UserError(f"{where}: {value:g} is not between {least:g} and {most:g}")
@@ -36,11 +54,9 @@ def check(name: str, value: float, where: str) -> None:
         raise UserError(f"{where}: 0 is none; write a number above it")
 
 
-def check_radius(value: float, entry: Mapping[str, Any], where: str) -> None:
-    """Raise UserError on a radius or step that is longer than the box of pixels, [0, 1], is."""
-    norm = entry.get("norm", "linf")
+def _check_radius(value: float, norm: str, where: str) -> None:
     most = {"linf": BOX, "l2": DIAGONAL}.get(norm)
-    if most is not None and value > most:
+    if most is not None and value > most * (1 + 1e-9):  # as floats divide
         raise UserError(
             f"{where}: {value:g} is more than {most:g}, in a box of pixels from 0 to 1; "
             f"did you mean {value:g}/255?"

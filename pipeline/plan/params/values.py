@@ -106,18 +106,8 @@ def coerce(entry: Entry, types: Mapping[str, str], where: str, *, eps_factor: Fr
         key: _value(entry[key], types[key], f"params.yaml: {where}.{key}", eps, eps_factor)
         for key in types
     }
-    for key, value in fields.items():
-        _check_range(key, value, types[key], entry, f"params.yaml: {where}.{key}")
+    ranges.check(fields, types, entry, float(eps_factor), f"params.yaml: {where}")
     return fields
-
-
-def _check_range(key: str, value: Any, kind: str, entry: Entry, where: str) -> None:
-    """Ranges of floats, and of radii as they are written, before a stand-in's factor."""
-    if kind in ("float", "list[float]"):
-        for number in value if kind == "list[float]" else [value]:
-            ranges.check(key, number, where)
-    if kind == "Radius" and not str(entry[key]).replace(" ", "").startswith("eps/"):
-        ranges.check_radius(float(fraction(entry[key], where)), entry, where)
 
 
 def _with_arguments(
@@ -129,14 +119,12 @@ def _with_arguments(
     eps = None
     if "eps" in entry:
         eps = fraction(entry["eps"], f"params.yaml: {where}.eps") * eps_factor
-    if eps is not None:
-        where_eps = f"params.yaml: {where}.eps"
-        ranges.check_radius(float(fraction(entry["eps"], where_eps)), entry, where_eps)
     arguments = {
         key: _argument(value, key, f"params.yaml: {where}.{key}", eps, eps_factor)
         for key, value in entry.items()
         if key not in own
     }
+    ranges.check(arguments, {"eps": "Radius"}, entry, float(eps_factor), f"params.yaml: {where}")
     known = {k: v for k, v in entry.items() if k in own}
     return {**coerce(known, own, where, eps_factor=eps_factor), name: arguments}
 
