@@ -10,6 +10,10 @@ min_version("9.0")
 HERE = os.environ.get("ROBUST_FROZEN", workflow.basedir)
 
 
+include: f"{HERE}/pipeline/rules/plan.smk"
+
+
+# after our strict reader has read them: Snakemake's own follows aliases without end
 configfile: f"{HERE}/params.yaml"
 
 
@@ -18,7 +22,6 @@ for page in sorted(glob.glob(f"{HERE}/papers/*.yaml")):
     configfile: page
 
 
-include: f"{HERE}/pipeline/rules/plan.smk"
 include: f"{HERE}/pipeline/rules/download.smk"
 include: f"{HERE}/pipeline/rules/train.smk"
 include: f"{HERE}/pipeline/rules/average.smk"

@@ -51,7 +51,7 @@ def _obtain(raw: Path, source: Source, sha256: str, mirror: str | None) -> list[
         print(f"{target}: was there, checksum right")
     else:
         raw.mkdir(parents=True, exist_ok=True)
-        fetch(_locations(source, raw.name, mirror), target, checksums)
+        fetch(_locations(source, raw.name, mirror), target, checksums, source.size)
         print(f"{target}: fetched, checksum right")
     if source.folder is None:
         return [receipt_row(raw, source.name, checksums)]
@@ -66,7 +66,7 @@ def _locations(source: Source, component: str, mirror: str | None) -> tuple[str,
     """Where to fetch from: the mirror when there is one, unless the file is on this machine."""
     if mirror is None or all(url.startswith("file:") for url in source.urls):
         return source.urls
-    base = mirror if "://" in mirror else Path(mirror).expanduser().resolve().as_uri()
+    base = mirror if "://" in mirror else Path(os.path.expanduser(mirror)).resolve().as_uri()
     base = base.rstrip("/")
     return (f"{base}/{component}/{source.name}", f"{base}/{source.name}")
 

@@ -52,7 +52,9 @@ def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
         paths["validation"]: _content(held_images, held_labels, metadata),
         paths["test"]: _content(arrays.test_images, arrays.test_labels, metadata),
     }
-    write_together(files, times(time.monotonic() - started, torch.device("cpu")))
+    there = [path for path in files if path.is_file()]  # a finished file is never rewritten
+    missing = {path: content for path, content in files.items() if path not in there}
+    write_together(missing, times(time.monotonic() - started, torch.device("cpu")), there)
     return True
 
 

@@ -49,6 +49,9 @@ def _declare_operators() -> None:
         del sys.modules[module]
 
 
+SIZES = {"CIFAR10": 170_498_071, "CIFAR100": 169_001_437}  # bytes of the official archives
+
+
 def cifar_source(name: str) -> Source:
     """The archive of torchvision's CIFAR10 or CIFAR100, or the batches in it."""
     official = getattr(torchvision_datasets(), name)
@@ -59,6 +62,7 @@ def cifar_source(name: str) -> Source:
         name=official.filename,
         urls=(official.url,),
         md5=official.tgz_md5,
+        size=SIZES[name],
         folder=folder,
         instead=(tuple(Files(path=f"{folder}/{name}", md5=md5) for name, md5 in batches),),
     )

@@ -81,6 +81,7 @@ def sources() -> tuple[Source, ...]:
             name="tiny-imagenet-200.zip",
             urls=("http://cs231n.stanford.edu/tiny-imagenet-200.zip",),
             md5="90528d7ca1a48142e341f4ef8d21d0de",
+            size=248_100_043,
             folder=FOLDER,
             instead=(
                 (

@@ -3,12 +3,14 @@
 import os
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
 
 from pipeline.errors import UserError
@@ -43,6 +45,7 @@ class Source:
     name: str
     urls: tuple[str, ...]
     md5: str | None
+    size: int | None = None  # bytes; nobody may send more
     folder: str | None = None
     instead: tuple[tuple[Files, ...], ...] = ()
 
@@ -51,31 +54,45 @@ class _Broken(Exception):
     """The other side failed: no connection, an error status, or a cut."""
 
 
-def fetch(urls: Sequence[str], target: Path, checksums: Mapping[str, str]) -> None:
-    """Make `target` from the first URL that works; `checksums` is algorithm -> hex digest.
+def fetch(
+    urls: Sequence[str], target: Path, checksums: Mapping[str, str], size: int | None = None
+) -> None:
+    """Make `target` from the first URL that has it; `checksums` is algorithm -> hex digest.
 
-    What arrived before a failure stays in `<target>.part`; the next call goes on from there.
-    Raises UserError when no URL works, when the disk is full, or as `verify` does.
+    What arrived before a failure stays in `<target>.part`; the next call goes on from there. Who
+    sends more than `size` bytes, or others, is left for the next. Raises UserError when no URL has
+    the file, or when the disk is full.
     """
     part = target.with_name(target.name + ".part")
     if not (part.is_file() and not _mismatch(part, checksums)):
-        _fetch_any(urls, target, part)
-    verify(part, checksums, target)
+        _fetch_any(urls, target, part, checksums, size)
     os.replace(part, target)
     sync_folder(target.parent)
 
 
-def verify(path: Path, checksums: Mapping[str, str], target: Path | None = None) -> None:
-    """Raise UserError when a checksum differs; the bad file is kept as `<target>.bad`."""
+def verify(path: Path, checksums: Mapping[str, str]) -> None:
+    """Raise UserError when a checksum differs; the file is then kept as `<path>.bad`.
+
+    A file behind a link, in a group's folder perhaps, stays where it is.
+    """
     wrong = _mismatch(path, checksums)
     if wrong:
-        name = target or path
-        aside = name.with_name(name.name + ".bad")
+        kept = _keep_aside(path)
+        remedy = "run the same command again to fetch the official file, or put it there"
+        where = f"kept as {kept}; {remedy}" if kept else "put the official file there"
+        raise UserError(f"{path}: {wrong}; {where}")
+
+
+def _keep_aside(path: Path) -> str:
+    """The new name of a bad file; empty where it is not ours to rename."""
+    if any(part.is_symlink() for part in (path, *path.parents)):
+        return ""
+    aside = path.with_name(path.name.removesuffix(".part") + ".bad")
+    try:
         os.replace(path, aside)
-        raise UserError(
-            f"{name}: {wrong}; kept as {aside.name}; run the same command again to fetch the "
-            "official file, or put it there"
-        )
+    except OSError:
+        return ""
+    return aside.name
 
 
 def _mismatch(path: Path, checksums: Mapping[str, str]) -> str:
@@ -86,13 +103,25 @@ def _mismatch(path: Path, checksums: Mapping[str, str]) -> str:
     return ""
 
 
-def _fetch_any(urls: Sequence[str], target: Path, part: Path) -> None:
+def _fetch_any(
+    urls: Sequence[str],
+    target: Path,
+    part: Path,
+    checksums: Mapping[str, str],
+    size: int | None,
+) -> None:
     failures = []
     for url in urls:
         try:
-            return _fetch_whole(url, part)
+            _fetch_whole(url, part, size)
         except _Broken as error:
-            failures.append(f"{url}: {error}")
+            failures.append(f"{shown(url)}: {error}")
+            continue
+        wrong = _mismatch(part, checksums)
+        if not wrong:
+            return
+        failures.append(f"{shown(url)}: {wrong}; kept as {_keep_aside(part)}")
+        part.unlink(missing_ok=True)
     raise UserError(
         f"{target}: not fetched ({'; '.join(failures)}): run the same command again to go on where "
         "it stopped, set `mirror:` in params.yaml or ROBUST_MIRROR to a folder or URL that has "
@@ -100,12 +129,23 @@ def _fetch_any(urls: Sequence[str], target: Path, part: Path) -> None:
     )
 
 
-def _fetch_whole(url: str, part: Path) -> None:
+def shown(url: str) -> str:
+    """An address as it may be printed: without user, password and whatever a query holds."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return _printable(urlunsplit((parts.scheme, host, parts.path, "", "")))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _fetch_whole(url: str, part: Path, size: int | None) -> None:
     """Stream until nothing is missing, again after a cut as long as each attempt brings more."""
     before = _size(part)
     while True:
         try:
-            return _stream(url, part)
+            return _stream(url, part, size)
         except _Broken:
             if _size(part) <= before:
                 raise
@@ -116,13 +156,15 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _stream(url: str, part: Path) -> None:
+def _stream(url: str, part: Path, size: int | None) -> None:
     """Append what is missing; start anew where the server cannot resume."""
     with _open(url, _size(part)) as reply:
         start, length = _span(reply, _size(part))
         with storing(part), part.open("ab") as file:
             file.truncate(start)
-            _copy(reply, file, _Progress(part.stem, start, start + length if length else None))
+            whole = start + length if length else None
+            most = size if size is not None else whole
+            _copy(reply, file, _Progress(part.stem, start, whole), most)
             file.flush()
             os.fsync(file.fileno())
     if length is not None and _size(part) < start + length:
@@ -133,16 +175,24 @@ def _open(url: str, offset: int) -> Any:
     headers = {"User-Agent": "robust-ensembles"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
     try:
-        return urlopen(Request(url, headers=headers), timeout=TIMEOUT)
+        request = Request(urlunsplit(parts._replace(netloc=host)), headers=headers)
+        if user:  # nobody whom the mirror sends us to gets it
+            secret = b64encode(unquote(user).encode()).decode()
+            request.add_unredirected_header("Authorization", f"Basic {secret}")
+        return urlopen(request, timeout=TIMEOUT)
     except HTTPError as error:
         if error.code == RANGE_NOT_SATISFIABLE and offset:
             return _open(url, 0)
-        raise _Broken(f"{error.code} {error.reason}") from error
+        raise _Broken(f"{error.code} {_printable(str(error.reason))}") from None
     except URLError as error:
-        raise _Broken(str(error.reason)) from error
-    except (OSError, HTTPException, ValueError) as error:
-        raise _Broken(str(error) or type(error).__name__) from error
+        raise _Broken(_printable(str(error.reason))) from None
+    except (HTTPException, ValueError) as error:  # their texts hold the address
+        raise _Broken(type(error).__name__) from None
+    except OSError as error:
+        raise _Broken(str(error) or type(error).__name__) from None
 
 
 def _span(reply: Any, offset: int) -> tuple[int, int | None]:
@@ -153,10 +203,12 @@ def _span(reply: Any, offset: int) -> tuple[int, int | None]:
         start = offset
         if not reply.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
             raise _Broken(f"asked for bytes from {offset}, was sent others")
+    if length and not length.isdecimal():
+        raise _Broken("its reply has no length that is a number")
     return start, int(length) if length else None
 
 
-def _copy(reply: Any, file: BinaryIO, progress: "_Progress") -> None:
+def _copy(reply: Any, file: BinaryIO, progress: "_Progress", most: int | None) -> None:
     while True:
         try:
             block = reply.read(CHUNK)
@@ -164,8 +216,11 @@ def _copy(reply: Any, file: BinaryIO, progress: "_Progress") -> None:
             raise _Broken(str(error) or type(error).__name__) from error
         if not block:
             return progress.end()
-        file.write(block)
         progress.add(len(block))
+        if most is not None and progress.done > most:
+            file.truncate(0)
+            raise _Broken(f"sends more than the file's {most} bytes")
+        file.write(block)
 
 
 class _Progress:

@@ -1,15 +1,18 @@
 """verified.json: which raw files were verified, for the stage that reads them to look again."""
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.store.files import checksum, write_atomic
+from pipeline.store.files import checksum, sha256_of, write_atomic
+from pipeline.store.names import is_inside
 
 NAME = "verified.json"
 SEEN = ("path", "files", "bytes")
+SUMS = {"sha256": 64, "md5": 32, "tree": 64}  # hex digits
 
 
 def measure(raw: Path, pattern: str) -> dict[str, Any]:
@@ -19,8 +22,19 @@ def measure(raw: Path, pattern: str) -> dict[str, Any]:
 
 
 def receipt_row(raw: Path, pattern: str, checksums: Mapping[str, str]) -> dict[str, Any]:
-    """What a receipt says of some files: path, number, bytes, and the checksum that held."""
-    return {**measure(raw, pattern), **checksums}
+    """What a receipt says of some files: path, number, bytes, and the checksum that held.
+
+    Files that nobody publishes sums of get one of all together, as they are now.
+    """
+    return {**measure(raw, pattern), **(checksums or {"tree": _tree(raw, pattern)})}
+
+
+def _tree(raw: Path, pattern: str) -> str:
+    """sha256 over names and sums of all files that match."""
+    whole = hashlib.sha256()
+    for path in sorted(raw.glob(pattern)):
+        whole.update(f"{path.relative_to(raw).as_posix()} {sha256_of(path)}\n".encode())
+    return whole.hexdigest()
 
 
 def write_receipt(raw: Path, rows: list[dict[str, Any]]) -> None:
@@ -41,29 +55,48 @@ def check_stated(raw: Path, sha256: Collection[str]) -> None:
 
 
 def summed(raw: Path) -> set[str]:
-    """The sha256 sums that a checked receipt holds; none where only unpacked files are kept."""
-    rows = json.loads((raw / NAME).read_bytes())
-    return {row["sha256"] for row in rows if "sha256" in row}
+    """The sha256 sums that a receipt holds; none where only unpacked files are kept."""
+    return {row["sha256"] for row in read_receipt(raw) if "sha256" in row}
 
 
-def check_receipt(raw: Path) -> None:
-    """Raise UserError unless the verified files are as they were: number, bytes, checksum."""
+def read_receipt(raw: Path) -> list[dict[str, Any]]:
+    """The rows of a receipt; raises UserError unless each names files below it and their sum."""
     path = raw / NAME
     remedy = f"run python -m pipeline.download {raw.name}"
     try:
         rows = json.loads(path.read_bytes())
-        changed = [row["path"] for row in rows if not _holds(raw, row)]
     except FileNotFoundError as error:
         raise UserError(f"{path}: is missing; {remedy}") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path}: cannot be read; delete it and {remedy}") from error
+    except (ValueError, RecursionError):
+        rows = None
+    if not isinstance(rows, list) or not rows or not all(map(_is_row, rows)):
+        raise UserError(f"{path}: is no receipt of verified files; delete it and {remedy}")
+    return rows
+
+
+def _is_row(row: Any) -> bool:
+    """Whether it says where files lie, how many they are, their bytes, and a sum."""
+    if not isinstance(row, dict) or not isinstance(row.get("path"), str):
+        return False
+    sums = [isinstance(row[k], str) and len(row[k]) == n for k, n in SUMS.items() if k in row]
+    counts = [row.get("files"), row.get("bytes")]
+    is_counted = all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts)
+    return is_inside(row["path"]) and bool(sums) and all(sums) and is_counted and counts[0] != 0
+
+
+def check_receipt(raw: Path) -> None:
+    """Raise UserError unless the verified files are as they were: number, bytes, checksum."""
+    changed = [row["path"] for row in read_receipt(raw) if not _holds(raw, row)]
     if changed:
+        remedy = f"run python -m pipeline.download {raw.name}"
         raise UserError(f"{raw / changed[0]}: changed since it was verified; {remedy}")
 
 
 def _holds(raw: Path, row: dict[str, Any]) -> bool:
     now = measure(raw, row["path"])
-    sums = [key for key in ("sha256", "md5") if key in row][:1]
-    return all(now[key] == row[key] for key in SEEN) and all(
-        checksum(raw / row["path"], key) == row[key] for key in sums
-    )
+    if any(now[key] != row[key] for key in SEEN):
+        return False
+    if "tree" in row:
+        return _tree(raw, row["path"]) == str(row["tree"])
+    key = "sha256" if "sha256" in row else "md5"
+    return checksum(raw / row["path"], key) == str(row[key])

@@ -1,6 +1,5 @@
 """Weights as safetensors, members numbered; resume states apart and never shared."""
 
-import hashlib
 import io
 import pickle
 from collections.abc import Sequence
@@ -13,12 +12,11 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.store import manifest
 from pipeline.store.files import Content, load_safetensors, safetensors, write_atomic
-from pipeline.store.lease import check_held
+from pipeline.store.scratch import read_scratch, throw_away, write_scratch
 
 Weights = dict[str, Tensor]
 
 LOWER = "lower lr in params.yaml (recipes, or the method's own)"
-DIGEST = hashlib.sha256().digest_size  # bytes at the head of a resume state
 
 
 def collect(members: Sequence[nn.Module]) -> Weights:
@@ -79,23 +77,19 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a resume state atomically, behind its checksum: torch's format has none that holds."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    content = buffer.getvalue()
-    check_held()
-    write_atomic(path, hashlib.sha256(content).digest() + content)
+    write_scratch(path, buffer.getvalue())
 
 
 def load_state(path: Path, digest: str) -> dict[str, Any] | None:
-    """A resume state of exactly this plan, or None when there is none."""
-    if not path.exists():
+    """A resume state of exactly this plan, or None: one that is damaged is thrown away."""
+    content = read_scratch(path)
+    if content is None:
         return None
-    whole = path.read_bytes()
-    content = whole[DIGEST:]
     try:
-        if hashlib.sha256(content).digest() != whole[:DIGEST]:
-            raise ValueError("its checksum does not hold")
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, ValueError) as error:
-        raise UserError(f"{path}: resume state is damaged; delete it to start again") from error
+    except (EOFError, RuntimeError, pickle.UnpicklingError, ValueError):
+        state = None
     if not isinstance(state, dict) or state.get("digest") != digest:
-        raise UserError(f"{path}: resume state is of another plan; delete it to start again")
+        throw_away(path)
+        return None
     return state

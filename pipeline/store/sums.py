@@ -5,7 +5,7 @@ is compared with them, what is recorded with the manifest.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,17 +58,18 @@ def beside(path: Path) -> Path:
     return path.with_name(WITHIN["runs" if is_run else "data"])
 
 
-def write_together(files: Mapping[Path, Content], about: Mapping[str, Any]) -> None:
+def write_together(
+    files: Mapping[Path, Content], about: Mapping[str, Any], kept: Iterable[Path] = ()
+) -> None:
     """Write an artifact's files in this order, and `about` with all sums before the last one.
 
     The last file says that the artifact is whole; who lost the lease meanwhile never writes it.
-    Files of these names that are there already are summed as well: none is rewritten.
+    `kept` are files of the artifact that stay as they are.
     """
-    missing = [path for path in files if not path.is_file()]
-    *first, last = missing
+    *first, last = files
     for path in first:
         write_atomic(path, files[path])
-    sums = {path.name: sha256_of(path) for path in files if path != last}
+    sums = {path.name: sha256_of(path) for path in (*kept, *first)}
 
     def seal(written: Path) -> None:
         check_held()

@@ -11,7 +11,8 @@ from official import (
     tree,
 )
 
-from pipeline.raw.fetch import fetch
+from pipeline.errors import UserError
+from pipeline.raw.fetch import fetch, verify
 
 BODY = bytes(range(256)) * 4000  # about four reads
 CHECKSUMS = {"sha256": sha256(BODY), "md5": md5(BODY)}
@@ -124,3 +125,41 @@ def test_progress_is_one_line_on_a_terminal_and_quiet_elsewhere(server, tmp_path
         monkeypatch.setattr(sys, "stderr", screen)
         fetch([f"{server.url}/file.bin"], tmp_path / "file.bin", CHECKSUMS)
         assert screen.getvalue().endswith(shown) and screen.getvalue().count("\n") == bool(shown)
+
+
+def test_a_mirror_with_wrong_bytes_does_not_block_the_next(server, tmp_path):
+    """A portal that answers everything with a page: the second address has the file."""
+    server.files["/portal/file.bin"] = b"<html>please log in</html>"
+    urls = [f"{server.url}/portal/file.bin", f"{server.url}/file.bin"]
+    fetch(urls, tmp_path / "file.bin", CHECKSUMS)
+    assert (tmp_path / "file.bin").read_bytes() == BODY
+    (tmp_path / "file.bin").unlink()
+    with one_line(tmp_path / "file.bin", "sha256 expected", "kept as file.bin.bad"):
+        fetch(urls[:1], tmp_path / "file.bin", CHECKSUMS)
+
+
+def test_who_sends_more_than_the_files_size_is_left(server, tmp_path):
+    server.files["/endless.bin"] = BODY * 20
+    with one_line(tmp_path / "file.bin", f"sends more than the file's {len(BODY)} bytes"):
+        fetch([f"{server.url}/endless.bin"], tmp_path / "file.bin", CHECKSUMS, len(BODY))
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= len(BODY)
+
+
+@pytest.mark.parametrize("name", ["file.bin", "none.bin"])
+def test_credentials_of_a_mirror_are_used_and_never_said(server, tmp_path, name):
+    url = server.url.replace("://", "://user:sesame@") + f"/{name}?token=sesame"
+    server.files["/file.bin?token=sesame"] = BODY
+    if name == "file.bin":
+        return fetch([url], tmp_path / "file.bin", CHECKSUMS)
+    with pytest.raises(UserError) as raised:
+        fetch([url], tmp_path / "file.bin", CHECKSUMS)
+    assert "sesame" not in str(raised.value) and f"{server.url}/none.bin: 404" in str(raised.value)
+
+
+def test_a_file_behind_a_link_stays_where_it_is(tmp_path):
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group/file.bin").write_bytes(b"other")
+    (tmp_path / "raw").symlink_to(tmp_path / "group")
+    with one_line(tmp_path / "raw/file.bin", "sha256 expected", "put the official file there"):
+        verify(tmp_path / "raw/file.bin", CHECKSUMS)
+    assert tree(tmp_path / "group") == {"file.bin": b"other"}

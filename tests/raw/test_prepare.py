@@ -205,8 +205,13 @@ def test_a_raw_file_that_changed_since_is_noticed(raw_digits, tmp_path):
         prepare(DIGITS, raw_digits, tmp_path / "digits" / "abc")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"7", b'[{"path": 7}]', b"\xff"])
+NO_SUM = b'[{"path": "digits.csv.gz", "files": 1, "bytes": 3}]'
+CLIMBS = b'[{"path": "../x", "files": 1, "bytes": 3, "md5": "%s"}]' % (b"0" * 32)
+NONE = [b"", b"{", b"[]", b"{}", b"[1]", b"7", b'[{"path": 7}]', b"\xff", b"[" * 99999]
+
+
+@pytest.mark.parametrize("content", [*NONE, NO_SUM, CLIMBS])
 def test_a_damaged_receipt_is_one_line(raw_digits, tmp_path, content):
     (raw_digits / "verified.json").write_bytes(content)
-    with one_line("verified.json", "cannot be read", "pipeline.download digits"):
+    with one_line("verified.json", "is no receipt of verified files", "pipeline.download digits"):
         prepare(DIGITS, raw_digits, tmp_path / "digits" / "abc")

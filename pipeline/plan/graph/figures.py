@@ -69,8 +69,7 @@ def _entry(entries: Entries, name: str) -> Entry:
     kinds = [k for k in schema.available("figures") if k != TABLES_OWN]
     checks.one_of(entry["kind"], tuple(kinds), f"{where}.kind")
     values.only(entry, (*KEYS, *entries.component("figures", entry["kind"]).types), where)
-    if not isinstance(entry["title"], str):
-        raise UserError(f"params.yaml: {where}.title: {entry['title']!r} is no text")
+    checks.title(entry["title"], f"params.yaml: {where}.title")
     if not isinstance(entry["where"], dict):
         raise UserError(f"params.yaml: {where}.where: needs a mapping such as {{members: 3}}")
     return entry

@@ -110,8 +110,7 @@ def entry_of(graph: Graph, name: str, all_rows: bool) -> Entry:
     values.as_word(entry["reported"], f"params.yaml: {where}.reported")
     if entry["printed"] != "any":
         values.as_int(entry["printed"], f"params.yaml: {where}.printed", 1)
-    if not isinstance(entry["title"], str):
-        raise UserError(f"params.yaml: {where}.title: {entry['title']!r} is no text")
+    checks.title(entry["title"], f"params.yaml: {where}.title")
     return entry | {k: _axis(graph, entry, k, where) for k in entry if k not in KEYS}
 
 

@@ -126,3 +126,11 @@ def counts(value: Any, where: str, least: int = 0) -> list[int]:
     if len(set(found)) < len(found):
         raise UserError(f"params.yaml: {where}: a number stands twice")
     return found
+
+
+def title(value: object, where: str) -> None:
+    """Raise UserError unless it is one line that pictures and pages show as it is written."""
+    if not isinstance(value, str) or not value.isprintable():
+        raise UserError(f"{where}: {value!r} is no line of text")
+    if "$" in value:
+        raise UserError(f"{where}: a $ begins a formula in pictures; write it in words")
