@@ -15,7 +15,7 @@ from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import foreign, models
 from pipeline.loading.images import load_split
-from pipeline.plan import Plan, Run, load_plan
+from pipeline.plan import Plan, Run, load_part
 from pipeline.store import checkpoint
 from pipeline.store.checkpoint import Weights
 from pipeline.store.lease import hold
@@ -56,8 +56,9 @@ def main(argv: list[str] | None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.adopt", description=__doc__)
     parser.add_argument("run", help="id of an adopted run, as python -m pipeline.plan lists them")
-    plan = load_plan()
-    run = plan.run(Path(parser.parse_args(argv).run).name)
+    given = Path(parser.parse_args(argv).run).name
+    plan = load_part(given)
+    run = plan.run(given)
     if run.stage != "adopt":
         raise UserError(f"{run.id} is trained here: use python -m pipeline.{run.stage} {run.id}")
     device.select("cpu", plan.entries.threads)

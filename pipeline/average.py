@@ -15,7 +15,7 @@ from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models, registry
 from pipeline.loading.images import cut, load_split
-from pipeline.plan import Plan, Run, frozen, load_plan
+from pipeline.plan import Plan, Run, frozen, load_part
 from pipeline.store import checkpoint
 from pipeline.store.lease import check_held, hold
 from pipeline.store.sums import write_together
@@ -63,7 +63,7 @@ def main(argv: list[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.average", description=__doc__)
     parser.add_argument("run", help="id of an average, as python -m pipeline.plan lists them")
     run_id = Path(parser.parse_args(argv).run).name
-    plan = load_plan()
+    plan = load_part(run_id)
     run = plan.run(run_id)
     if run.stage != "average":
         raise UserError(f"{run.id} is a training: use python -m pipeline.train {run.id}")

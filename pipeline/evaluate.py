@@ -27,7 +27,7 @@ from pipeline.job.report import report
 from pipeline.job.signals import StopRequest
 from pipeline.loading import models, sets
 from pipeline.loading.images import Split, load_split, subset
-from pipeline.plan import Plan, Record, frozen, load_plan
+from pipeline.plan import Plan, Record, frozen, load_part
 from pipeline.plan.params.words import digest
 from pipeline.store.lease import hold
 from pipeline.store.records import Arrays, pack, unpack
@@ -180,7 +180,7 @@ def main(argv: list[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.evaluate", description=__doc__)
     parser.add_argument("record", help="id or file of a record, as python -m pipeline.plan lists")
     given = parser.parse_args(argv).record
-    plan = load_plan()
+    plan = load_part(given)
     record = plan.record(given.removeprefix("results/records/").removesuffix(".npz"))
     where = device.select(plan.entries.device, plan.entries.threads)
     with hold(f"records/{record.id}"):

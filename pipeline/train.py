@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models
-from pipeline.plan import Plan, Run, frozen, load_plan
+from pipeline.plan import Plan, Run, frozen, load_part
 from pipeline.store import checkpoint
 from pipeline.store.files import Content, sha256_of
 from pipeline.store.lease import check_held, hold
@@ -116,7 +116,7 @@ def main(argv: list[str] | None) -> None:
     other.add_argument("--snapshots-from", type=int, metavar="EPOCH", help="keep epochs from here")
     other.add_argument("--to-state", action="store_true", help="to the last epoch, no outputs yet")
     args = parser.parse_args(argv)
-    plan = load_plan()
+    plan = load_part(args.run, *pack.members())
     run = plan.run(Path(args.run).name)
     if run.stage != "train":
         raise UserError(f"{run.id} is an average: use python -m pipeline.average {run.id}")

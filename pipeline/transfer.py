@@ -19,7 +19,7 @@ from pipeline.loading import models
 from pipeline.loading.images import load_split, subset
 from pipeline.loading.registry import build
 from pipeline.loading.sets import weights_of
-from pipeline.plan import Plan, TransferSet, load_plan
+from pipeline.plan import Plan, TransferSet, load_part
 from pipeline.store.files import safetensors
 from pipeline.store.lease import hold
 from pipeline.store.sums import write_together
@@ -56,7 +56,7 @@ def main(argv: list[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.transfer", description=__doc__)
     parser.add_argument("set", help="id or file of a transfer set")
     given = parser.parse_args(argv).set
-    plan = load_plan()
+    plan = load_part(given)
     made = plan.set(Path(given).name.removesuffix(".safetensors"))
     where = device.select(plan.entries.device, plan.entries.threads)
     with hold(f"transfer/{made.id}"):

@@ -35,9 +35,12 @@ def report(plan: Plan, found: Iterable[State]) -> Rows:
 
 
 def _packs(resources: Resources, runs: Iterable[Artifact]) -> dict[int, int]:
-    """How many SLURM jobs of how many trainings each; the last of a size may hold fewer."""
-    sizes = Counter(resources.runs_per_gpu(run) for run in runs if isinstance(run, Run))
-    return {size: -(-count // size) for size, count in sizes.items()}
+    """How many SLURM jobs of how many trainings each; the last of a group may hold fewer."""
+    groups = Counter(resources.group(run) for run in runs if isinstance(run, Run))
+    packs: Counter[int] = Counter()
+    for (_, size), count in groups.items():
+        packs[size] += -(-count // size)
+    return dict(packs)
 
 
 def _row(

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.job.report import ended_well
-from pipeline.plan import frozen
+from pipeline.plan import Plan, frozen
 from pipeline.store.files import write_atomic
 from pipeline.store.lease import hold
 
@@ -26,7 +26,7 @@ _HELD = ExitStack()
 _STARTED: list[int] = []  # as the file system tells time
 
 
-def begin(fingerprint: str) -> None:
+def begin(plan: Plan, fingerprint: str) -> None:
     """Become the one master of this folder, end a dead master's jobs, freeze plan and code.
 
     The lease ends with the process. Raises UserError when another master lives, or when a folder
@@ -37,7 +37,9 @@ def begin(fingerprint: str) -> None:
         (Path(folder) / ".writable").unlink(missing_ok=True)  # another master begins too
     _HELD.enter_context(hold("master", patient=False))
     cancel_orphans()
-    _STARTED.append(frozen.freeze(fingerprint).stat().st_mtime_ns)
+    copy = frozen.freeze(fingerprint)
+    plan.lay(copy)
+    _STARTED.append(copy.stat().st_mtime_ns)
 
 
 def leave_warnings_to_commands() -> None:

@@ -11,7 +11,7 @@ from pipeline.cluster.site import Site
 from pipeline.cluster.slices import key_of
 from pipeline.errors import UserError
 from pipeline.plan import Artifact, Plan, Run
-from pipeline.plan.estimate import seconds
+from pipeline.plan.estimate import archs_of, seconds
 from pipeline.plan.graph.audit import STAGE_KEYS
 from pipeline.plan.workflow import FIND
 
@@ -86,25 +86,35 @@ class Resources:
         return min(self.minutes(stage, artifact), *(m for m in limits if m is not None))
 
     def pack(self, wildcards: Any, settings: Any) -> str | None:
-        """The group of a run whose arch leaves a GPU room for more; None where it has its own.
+        """The group of a run that leaves a GPU room for more; None where it has its own.
 
         Snakemake's group settings come from the command line, after the rules are read and before
         groups are made of their jobs: here is the moment to say how large ours are.
         """
-        settings.group_components = {**self.packs, **settings.group_components}
-        count = self.runs_per_gpu(self.plan.run(wildcards.run))
-        return f"pack_{count}" if count > 1 else None
+        name, count = self.group(self.plan.run(wildcards.run))
+        if count == 1:
+            return None
+        settings.group_components = {name: count, **settings.group_components}
+        return name
+
+    def group(self, run: Run) -> tuple[str, int]:
+        """A name for runs of like length, within a factor of two, and how many share a GPU."""
+        count = self.runs_per_gpu(run)
+        length = int(seconds(self.plan, [run]) or 0).bit_length()
+        return f"pack_{count}_{length}", count
 
     @cached_property
-    def packs(self) -> dict[str, int]:
-        """How many runs go into one job of each group."""
-        counts = {self.runs_per_gpu(run) for run in self.plan.graph.runs.values()}
-        return {f"pack_{count}": count for count in sorted(counts) if count > 1}
+    def is_packed(self) -> bool:
+        """Whether any arch of params.yaml leaves a GPU room for more than one."""
+        archs = self.plan.entries.section("archs")
+        return bool(self.gpus("train")) and any(self._room(arch) > 1 for arch in archs)
 
     def runs_per_gpu(self, run: Run) -> int:
-        """How many trainings of this arch share a GPU; 1 where there is none."""
-        count = self.plan.entries.stated("archs", run.arch, "runs_per_gpu")
-        return count if count and self.gpus("train") else 1
+        """How many trainings share a GPU: what the largest arch that they hold leaves room for."""
+        return min(map(self._room, archs_of(self.plan, run))) if self.gpus("train") else 1
+
+    def _room(self, arch: str) -> int:
+        return self.plan.entries.stated("archs", arch, "runs_per_gpu") or 1
 
     def _artifact(self, stage: str, wildcards: Any) -> Artifact:
         return FIND[stage](self.plan, dict(wildcards.items()))
@@ -114,6 +124,6 @@ class Resources:
         count = self.gpus(stage)
         if not count:
             return {}
-        if self.kind == "gres" or (stage == "train" and self.packs):
+        if self.kind == "gres" or (stage == "train" and self.is_packed):
             return {"gres": f"gpu:{self.model}:{count}" if self.model else f"gpu:{count}"}
         return {"gpu": count, **({"gpu_model": self.model} if self.model else {})}

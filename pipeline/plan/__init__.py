@@ -4,11 +4,13 @@ Standard library and PyYAML only, so that the workflow's graph parses fast; torc
 imported here.
 """
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import frozen
+from pipeline.plan import frozen, part
 from pipeline.plan.artifact import Dataset
 from pipeline.plan.graph import figures, tables
 from pipeline.plan.graph.artifacts import Element, Record, Run, Snapshots, TransferSet, Victim
@@ -36,6 +38,7 @@ __all__ = [
     "Target",
     "TransferSet",
     "Victim",
+    "load_part",
     "load_plan",
 ]
 
@@ -57,6 +60,28 @@ class Plan:
             if name in self.tables:
                 raise UserError(f"params.yaml: figures.{name}: is a table too; rename one")
             self.figures[name] = figures.build(self.graph, name)
+
+    @classmethod
+    def of(
+        cls, params: values.Entry, artifacts: Iterable[Run | Record | TransferSet | Target]
+    ) -> Self:
+        """A plan that knows these artifacts alone, named by a whole one."""
+        plan = cls.__new__(cls)
+        plan.entries = Entries(params)
+        plan.graph = Graph(plan.entries)
+        plan.tables, plan.figures = {}, {}
+        for artifact in artifacts:
+            if isinstance(artifact, Run):
+                plan.graph.runs[artifact.id] = artifact
+            elif isinstance(artifact, Record):
+                plan.graph.records[artifact.id] = artifact
+            elif isinstance(artifact, TransferSet):
+                plan.graph.sets[artifact.id] = artifact
+            elif isinstance(artifact, Figure):
+                plan.figures[artifact.name] = artifact
+            elif isinstance(artifact, Table):
+                plan.tables[artifact.name] = artifact
+        return plan
 
     def _add(self, table: Table) -> None:
         if table.name in self.tables:
@@ -134,6 +159,11 @@ class Plan:
         ]
         return min(firsts, default=None)
 
+    def lay(self, copy: Path) -> None:
+        """Lay all artifacts beside a frozen copy, for `load_part`."""
+        needs = [(t, [a.id for kind in self.needs(t) for a in kind]) for t in self.targets.values()]
+        part.write(copy, self.graph, needs)
+
     def needs(self, target: Table | Figure) -> tuple[list[Record], list[Run]]:
         """Records and runs that a table or figure rests on, parents first."""
         below = walk(self.graph, [target])
@@ -145,6 +175,22 @@ def _name_of(target: str) -> str:
     """The name of a target's file; of a name, itself."""
     path = target.removeprefix("./").removeprefix("results/")
     return path.removesuffix(".csv").removesuffix(".png").replace("/", "_")
+
+
+def load_part(*given: str) -> Plan:
+    """What a job needs of its workflow's plan, by ids or files of runs, records, sets or targets.
+
+    The whole plan where no workflow laid its artifacts down: by hand.
+    """
+    names = [n for g in given for n in (*_ids_of(g), _name_of(g))]
+    found = part.read(frozen.base(), names) if frozen.VARIABLE in os.environ else None
+    return Plan.of(*found) if found else load_plan()
+
+
+def _ids_of(given: str) -> tuple[str, str]:
+    """What a record's file or id, or another artifact's, may be called."""
+    record = given.removeprefix("results/records/").removesuffix(".npz")
+    return record, Path(given).name.removesuffix(".safetensors")
 
 
 def load_plan(path: str | Path | None = None) -> Plan:

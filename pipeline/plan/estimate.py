@@ -78,10 +78,21 @@ def _assistants(plan: Plan, run: Run) -> list[int] | None:
     fields = run.spec["method"]["fields"]
     found: list[int | None] = []
     for name in run.spec.get("archs", {}):
-        arch = run.arch if fields[name] == "same" else plan.entries.arch(fields[name]).name
-        macs = _image_macs(plan, arch, run.dataset)
+        macs = _image_macs(plan, _arch_beside(plan, run, name), run.dataset)
         found += [macs] * int(fields.get(f"{name.removesuffix('_arch')}s", 1))
     return None if None in found else [m for m in found if m is not None]
+
+
+def _arch_beside(plan: Plan, run: Run, field: str) -> str:
+    """The arch that an Arch field of a run's method names."""
+    name = run.spec["method"]["fields"][field]
+    return run.arch if name == "same" else plan.entries.arch(name).name
+
+
+def archs_of(plan: Plan, run: Run) -> set[str]:
+    """Archs of all networks in a training's memory: its own, helpers and teachers, parents."""
+    beside = {_arch_beside(plan, run, field) for field in run.spec.get("archs", {})}
+    return {run.arch, *beside, *(plan.run(parent).arch for parent in run.parents)}
 
 
 def _particle_passes(spec: Entry, models: int) -> int:

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from pipeline.errors import UserError
-from pipeline.plan import Artifact, Figure, Plan, Snapshots, Table, Target
+from pipeline.plan import (
+    Artifact,
+    Figure,
+    Plan,
+    Snapshots,
+    Table,
+    Target,
+    load_part,
+    load_plan,
+)
 from pipeline.plan.graph import tables
 from pipeline.plan.graph.artifacts import run_files
 from pipeline.plan.params.words import digest
@@ -17,6 +26,24 @@ from pipeline.store.files import storing
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+CLUSTER = ("train", "trajectory", "average", "adopt", "transfer", "evaluate", "figure")
+
+
+def load(jobs: Iterable[Any], is_main: bool) -> Plan:
+    """The plan of a workflow; of the Snakemake that a job of it is, what its `jobs` need."""
+    specs = list(jobs)
+    if is_main or not specs or any(spec.rulename not in CLUSTER for spec in specs):
+        return load_plan()
+    return load_part(*(_id(spec.wildcards_dict) for spec in specs))
+
+
+def _id(wildcards: Mapping[str, str]) -> str:
+    """The id of what a job makes, of its rule's wildcards."""
+    if "suite" in wildcards:
+        return f"{wildcards['victim']}/{wildcards['suite']}"
+    return next(wildcards[key] for key in ("run", "set", "figure") if key in wildcards)
 
 
 def check_config(plan: Plan, config: Mapping[str, Any]) -> None:
@@ -100,7 +127,8 @@ def train_pattern(plan: Plan) -> str:
 def uncut_tables(plan: Plan) -> list[str]:
     """Every table with every row, whatever the scale shows; but those made `on_request`."""
     names = [n for n in plan.entries.section("tables") if not tables.is_on_request(plan.entries, n)]
-    return [str(plan.tables.get(f"{n}_all", plan.tables[n]).path) for n in names]
+    made = [plan.tables.get(f"{n}_all", plan.tables.get(n)) for n in names]  # a part has not all
+    return [str(table.path) for table in made if table]
 
 
 def figures(plan: Plan) -> list[str]:

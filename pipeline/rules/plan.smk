@@ -10,7 +10,7 @@ sys.path.insert(0, HERE)
 from pipeline.cluster import master, patience, site
 from pipeline.errors import UserError
 from pipeline.cluster import resources as requested
-from pipeline.plan import frozen, load_plan, workflow as jobs
+from pipeline.plan import frozen, workflow as jobs
 from pipeline.share import guard
 
 master.leave_warnings_to_commands()
@@ -18,11 +18,12 @@ SITE = site.of_profile(
     workflow.resource_settings.default_resources, workflow.is_main_process
 )
 try:
-    PLAN = load_plan()
-    FINGERPRINT = frozen.fingerprint()
+    PLAN = jobs.load(workflow.dag_settings.target_jobs, workflow.is_main_process)
+    FINGERPRINT = frozen.fingerprint() if workflow.is_main_process else None
     ASKED = requested.Resources(PLAN, SITE)
     jobs.check_config(PLAN, config)
-    jobs.mark_targets(PLAN)
+    if workflow.is_main_process:
+        jobs.mark_targets(PLAN)
 except UserError as error:
     raise WorkflowError(f"error: {error}") from None
 
@@ -43,7 +44,7 @@ wildcard_constraints:
 onstart:
     try:
         guard.check_jobs(PLAN, workflow.dag.needrun_jobs())
-        master.begin(FINGERPRINT)
+        master.begin(PLAN, FINGERPRINT)
         patience.attach(workflow.scheduler._executor, ASKED.kills)
         master.look_once_a_job(
             workflow.scheduler, workflow.scheduling_settings.max_jobs_per_timespan

@@ -1,5 +1,6 @@
 """What jobs ask of a cluster: GPUs by the site's syntax, packs of small nets, time and memory."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ from pipeline.cluster.resources import PACK, Resources, pack_environment
 from pipeline.cluster.site import Site
 from pipeline.errors import UserError
 from pipeline.plan import Plan
+from pipeline.plan.estimate import archs_of, seconds
 from pipeline.plan.state import NEED, states
 
 PARAMS = published() | {"scale": "paper"}
@@ -58,7 +60,7 @@ def test_without_packs_training_follows_the_syntax_too():
     alone = {name: {"runs_per_gpu": 1} for name in PARAMS["archs"]}
     resources = Resources(changed(**alone), Site("gpu:a100"))
     assert resources.of("train")["gpu"] == 1 and "gres" not in resources.of("train")
-    assert resources.packs == {}
+    assert not resources.is_packed
 
 
 def test_an_unknown_syntax_is_refused(plan):
@@ -129,13 +131,16 @@ def test_a_job_asks_for_a_slice_of_what_it_needs(plan):
 
 def test_small_nets_share_a_gpu_and_are_given_the_time_for_it():
     few, many = changed(resnet20={"runs_per_gpu": 1}), changed(resnet20={"runs_per_gpu": 5})
-    small, large = runs(many, "resnet20")[0], runs(many, "resnet18")[0]
+    small = next(r for r in runs(many, "resnet20") if Resources(many).runs_per_gpu(r) == 5)
+    large = runs(many, "resnet18")[0]
     wildcards = SimpleNamespace(run=small.id)
     settings = SimpleNamespace(group_components={"other": 2})
     assert Resources(few).pack(wildcards, settings) is None
-    assert Resources(many).pack(wildcards, settings) == "pack_5"
-    assert settings.group_components == Resources(many).packs | {"other": 2}
-    assert settings.group_components["pack_5"] == 5
+    name = Resources(many).pack(wildcards, settings)
+    assert settings.group_components == {name: 5, "other": 2}
+    settings.group_components[name] = 3  # a user's own
+    assert Resources(many).pack(wildcards, settings) == name
+    assert settings.group_components[name] == 3
     assert Resources(many).pack(SimpleNamespace(run=large.id), settings) is None
     start = PARAMS["resources"]["train"]["minutes"]
     alone, shared = (Resources(p).minutes("train", small) - start for p in (few, many))
@@ -143,9 +148,28 @@ def test_small_nets_share_a_gpu_and_are_given_the_time_for_it():
     assert Resources(few).minutes("train", large) == Resources(many).minutes("train", large)
 
 
+def test_a_small_student_of_large_teachers_has_a_gpu_of_its_own(plan):
+    student = next(r for r in runs(plan, "resnet20") if r.entry == "at_aka_own")
+    assert "wrn34_10" in archs_of(plan, student)
+    assert Resources(plan).runs_per_gpu(student) == 1
+    children = [r for r in runs(plan, "resnet20") if r.parents]
+    for child in children:
+        assert {plan.run(parent).arch for parent in child.parents} <= archs_of(plan, child)
+
+
+def test_only_runs_of_like_length_share_a_gpu(plan):
+    resources, groups = Resources(plan), {}
+    for run in plan.graph.runs.values():
+        if run.stage == "train" and resources.runs_per_gpu(run) > 1:
+            name, _ = resources.group(run)
+            groups.setdefault(name, []).append(seconds(plan, [run]))
+    assert len(groups) > 2
+    assert all(max(lengths) < 2 * min(lengths) + 2 for lengths in groups.values())
+
+
 def test_nothing_is_packed_where_there_is_no_gpu():
     resources = Resources(Plan(published() | {"scale": "demo"}))
-    assert resources.packs == {} and not {"gpu", "gres"} & set(resources.of("train"))
+    assert not resources.is_packed and not {"gpu", "gres"} & set(resources.of("train"))
 
 
 def test_an_arch_without_an_entry_is_packed_as_the_one_it_is_based_on():
@@ -153,7 +177,8 @@ def test_an_arch_without_an_entry_is_packed_as_the_one_it_is_based_on():
     params["tables"] = {"table1": {**PARAMS["tables"]["table1"], "archs": ["thin"]}}
     params["figures"] = {}
     plan = Plan(params)
-    (count,) = {Resources(plan).runs_per_gpu(run) for run in runs(plan, "thin")}
+    alone = [run for run in runs(plan, "thin") if archs_of(plan, run) == {"thin"}]
+    (count,) = {Resources(plan).runs_per_gpu(run) for run in alone}
     assert count == PARAMS["archs"]["resnet20"]["runs_per_gpu"]
 
 
@@ -169,8 +194,9 @@ def test_the_report_counts_slurm_jobs(plan, tmp_path, monkeypatch):
     rows = {row[0]: row for row in report(plan, found)[1:]}
     trained = [plan.run(s.id) for s in found if s.stage == "train"]
     size = PARAMS["archs"]["resnet20"]["runs_per_gpu"]
-    packed = [run for run in trained if Resources(plan).runs_per_gpu(run) == size]
-    jobs = -(-len(packed) // size) + len(trained) - len(packed)
+    groups = Counter(map(Resources(plan).group, trained))
+    jobs = sum(-(-count // size) for (_, size), count in groups.items())
+    assert max(size for _, size in groups) == size
     assert rows["train"][1:4] == [f"{jobs} ({len(trained)} runs)", "1", f"{16000 * size} MB"]
     judged = [s for s in found if s.stage == "evaluate"]
     assert rows["evaluate"][1:4] == [str(len(judged)), "1", "8000 MB"]
