@@ -1,6 +1,7 @@
 """What the Snakemake rules ask: inputs by wildcard, the stale mark, the line before a run."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from functools import wraps
@@ -28,15 +29,20 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+TARGET_JOB = re.compile(r"(?P<rule>\w+):(?P<wildcards>(\w+=[\w/-]+)(,\w+=[\w/-]+)*)")
 CLUSTER = ("train", "trajectory", "average", "adopt", "transfer", "evaluate", "figure")
 
 
-def load(jobs: Iterable[Any], is_main: bool) -> Plan:
-    """The plan of a workflow; of the Snakemake that a job of it is, what its `jobs` need."""
-    specs = list(jobs)
-    if is_main or not specs or any(spec.rulename not in CLUSTER for spec in specs):
+def load(arguments: Iterable[str], is_main: bool) -> Plan:
+    """The plan of a workflow; of the Snakemake that a job of it is, what the job needs.
+
+    That one is called with `--target-jobs train:run=A train:run=B`.
+    """
+    jobs = [match for match in map(TARGET_JOB.fullmatch, arguments) if match]
+    if is_main or not jobs or any(match["rule"] not in CLUSTER for match in jobs):
         return load_plan()
-    return load_part(*(_id(spec.wildcards_dict) for spec in specs))
+    pairs = [dict(p.split("=", 1) for p in match["wildcards"].split(",")) for match in jobs]
+    return load_part(*map(_id, pairs))
 
 
 def _id(wildcards: Mapping[str, str]) -> str:

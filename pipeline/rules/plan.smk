@@ -18,7 +18,7 @@ SITE = site.of_profile(
     workflow.resource_settings.default_resources, workflow.is_main_process
 )
 try:
-    PLAN = jobs.load(workflow.dag_settings.target_jobs, workflow.is_main_process)
+    PLAN = jobs.load(sys.argv, workflow.is_main_process)
     FINGERPRINT = frozen.fingerprint() if workflow.is_main_process else None
     ASKED = requested.Resources(PLAN, SITE)
     jobs.check_config(PLAN, config)

@@ -23,7 +23,7 @@ def slurm(tmp_path_factory):
         yield lab
 
 
-def wait(condition, seconds=120, what="it"):
+def wait(condition, seconds=400, what="it"):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"waited {seconds} s for {what}"
@@ -69,7 +69,7 @@ def test_a_restart_of_slurm_costs_no_job(slurm, tmp_path):
         time.sleep(ATTEMPTS + 2)
         slurm.start_controller()
         try:
-            code = master.wait(120)
+            code = master.wait(300)
         finally:
             master.kill()
     text = (tmp_path / "screen").read_text()

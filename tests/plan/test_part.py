@@ -28,13 +28,6 @@ def laid(copy, monkeypatch):
     monkeypatch.setattr(reader, "read", refuse)
 
 
-def spec(rule, **wildcards):
-    class Spec:
-        rulename, wildcards_dict = rule, wildcards
-
-    return Spec
-
-
 def test_every_run_is_found_with_all_it_rests_on(plan, laid):
     for id, run in list(plan.graph.runs.items())[::7]:
         part = load_part(id)
@@ -63,16 +56,20 @@ def test_a_part_is_no_more_than_a_job_needs(plan, laid):
 def test_the_snakemake_of_a_job_reads_its_part_and_the_main_one_the_whole(plan, laid):
     record = next(iter(plan.graph.records.values()))
     victim, _, suite = record.id.partition("/")
-    part = workflow.load([spec("evaluate", victim=victim, suite=suite)], False)
+    part = workflow.load(["--target-jobs", f"evaluate:suite={suite},victim={victim}"], False)
     assert part.record(record.id) == record
-    pack = [spec("train", run=id) for id in list(plan.graph.runs)[:2]]
+    pack = ["-m", "snakemake", *(f"train:run={id}" for id in list(plan.graph.runs)[:2])]
     assert len(workflow.load(pack, False).graph.runs) >= 2
     for figure in list(plan.figures.values())[:2]:
-        part = workflow.load([spec("figure", figure=figure.stem)], False)
+        part = workflow.load([f"figure:figure={figure.stem}"], False)
         assert part.figure(figure.name) == figure
         assert workflow.records(part, figure.stem) == workflow.records(plan, figure.stem)
         assert workflow.shown(part, figure.stem) == workflow.shown(plan, figure.stem)
-    for jobs, is_main in (([], False), (pack, True), ([spec("tabulate", table="table1")], False)):
+    for jobs, is_main in (
+        (pack[:2], False),
+        (pack, True),
+        (["tabulate:folder=,table=table1"], False),
+    ):
         with pytest.raises(AssertionError, match="whole plan"):
             workflow.load(jobs, is_main)
 
