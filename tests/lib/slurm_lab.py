@@ -132,7 +132,7 @@ class Slurm:
         # partitions over the same nodes: urgent jobs preempt those of gpu
         lines.append("PartitionName=gpu Nodes=ALL Default=YES PriorityTier=1 DefMemPerCPU=100")
         lines.append("PartitionName=urgent Nodes=ALL PriorityTier=9 DefMemPerCPU=100")
-        lines.append("PartitionName=minute Nodes=ALL MaxTime=1 DefMemPerCPU=100")
+        lines.append("PartitionName=short Nodes=ALL MaxTime=2 DefMemPerCPU=100")
         self.conf.write_text("\n".join(lines) + "\n")
         etc = self.folder / "etc"
         (etc / "plugstack.conf").touch()
