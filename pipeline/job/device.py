@@ -2,17 +2,24 @@
 
 import os
 import platform
+import time
+from contextlib import ExitStack, suppress
 
 import torch
 
 from pipeline.errors import UserError
+from pipeline.store.lease import Taken, hold
+
+GPU = "ROBUST_GPU"  # number of the device that a process's children share
+_GPU = ExitStack()  # ends with the process
 
 
 def select(name: str, threads: int) -> torch.device:
     """The device called cpu, cuda or auto, with deterministic fp32 arithmetic.
 
-    Raises UserError when cuda is asked for and there is none. TF32 stays off: fp32 means fp32;
-    speed on a GPU is the recipe's `precision: bf16`.
+    Outside SLURM each process has a GPU of its own, and waits until one is free. Raises UserError
+    when cuda is asked for and there is none. TF32 stays off: fp32 means fp32; speed on a GPU is the
+    recipe's `precision: bf16`.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError(
@@ -26,7 +33,30 @@ def select(name: str, threads: int) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    if use_cuda and "SLURM_JOB_ID" not in os.environ:  # which hands GPUs out itself
+        if GPU not in os.environ:
+            os.environ[GPU] = str(_lease_gpu())
+        torch.cuda.set_device(int(os.environ[GPU]))
+        return torch.device("cuda", int(os.environ[GPU]))
     return torch.device("cuda" if use_cuda else "cpu")
+
+
+def _lease_gpu() -> int:
+    """A GPU of this machine that no other job of this folder computes on, until the process ends.
+
+    By its own number, since CUDA_VISIBLE_DEVICES may call it 0 for several processes.
+    """
+    count, told = torch.cuda.device_count(), False
+    ids = [torch.cuda.get_device_properties(index).uuid for index in range(count)]
+    while True:
+        for index, id in enumerate(ids):
+            with suppress(Taken):
+                _GPU.enter_context(hold(f"gpus/{platform.node()}-{id}", patient=False))
+                return index
+        if not told:
+            print(f"GPUs: other jobs compute on all {count}; waiting", flush=True)
+            told = True
+        time.sleep(1)
 
 
 def describe(device: torch.device) -> dict[str, str]:

@@ -13,11 +13,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from pipeline.plan.graph.artifacts import Record, Run, Target, TransferSet, Victim
+from pipeline.plan.graph.artifacts import Record, Run, TransferSet, Victim
 from pipeline.plan.graph.graph import Graph
+from pipeline.plan.graph.targets import Figure, Table
 from pipeline.plan.params.values import Entry
 
 NAME = "plan.sqlite"
+Target = Table | Figure
 Artifact = Run | Record | TransferSet | Target
 Keys = list[str]
 

@@ -42,6 +42,10 @@ class Seen:
     stamp: int
 
 
+class Taken(UserError):
+    """Another process works on it."""
+
+
 class Lease:
     """The right to work on `name`; use `hold`."""
 
@@ -53,7 +57,7 @@ class Lease:
     # ---- taking
 
     def take(self, patient: bool) -> None:
-        """Return when the lease is ours; with `patient` false a living holder is a UserError."""
+        """Return when the lease is ours; with `patient` false a living holder is Taken."""
         with storing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         seen, since, told = self._look(), time.monotonic(), False
@@ -71,8 +75,8 @@ class Lease:
                 seen, since = now, time.monotonic()
         threading.Thread(target=self._beat, name=f"lease {self.name}", daemon=True).start()
 
-    def _taken(self, seen: Seen) -> UserError:
-        return UserError(f"{self.name}: {_describe(seen)} works on it; wait for it or stop it")
+    def _taken(self, seen: Seen) -> Taken:
+        return Taken(f"{self.name}: {_describe(seen)} works on it; wait for it or stop it")
 
     def _try(self, seen: Seen | None, since: float) -> bool:
         if seen and not _is_over(seen.holder) and time.monotonic() - since < STALE:
