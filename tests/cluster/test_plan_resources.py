@@ -125,7 +125,9 @@ def test_a_job_asks_for_a_slice_of_what_it_needs(plan):
     assert asked(Resources(plan), "train", run)["runtime"] == most
     assert asked(Resources(plan, Site(limit=60)), "train", run)["runtime"] == 60
     assert asked(Resources(plan, Site(limit=most + 1)), "train", run)["runtime"] == most
-    generous = Resources(changed(train={"most_minutes": 10**7}))
+    stages = PARAMS["resources"]
+    stages = stages | {"train": stages["train"] | {"most_minutes": 10**7}}
+    generous = Resources(Plan(PARAMS | {"resources": stages}))
     assert asked(generous, "train", run)["runtime"] == generous.minutes("train", run)
 
 
