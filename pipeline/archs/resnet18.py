@@ -13,7 +13,7 @@ from pipeline.core.layers import (
     block_shapes,
     conv,
     global_pool,
-    init_fan_out,
+    init_fan_in,
     projection,
 )
 
@@ -30,7 +30,7 @@ class ResNet18:
 
     stem: Literal["cifar", "stride2", "imagenet"]  # 3x3; 3x3 stride 2; 7x7 stride 2 and max-pool
     stem_bias: bool  # RED replaces the CIFAR stem by a convolution that has a bias
-    init: Literal["default", "fan_out"]  # PyTorch's, or torchvision's ResNet (RED)
+    init: Literal["default", "fan_in"]  # PyTorch's, or He et al.'s behind the stem (RED)
 
     def build(
         self, *, classes: int, channels: int, size: int, mean: list[float], std: list[float]
@@ -47,6 +47,6 @@ class ResNet18:
             nn.Sequential(act, *global_pool()),
             nn.Linear(512, classes),
         )
-        if self.init == "fan_out":
-            init_fan_out(net)
+        if self.init == "fan_in":
+            init_fan_in(net.body)
         return net

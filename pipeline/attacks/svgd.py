@@ -30,6 +30,7 @@ class SVGD:
     repulsion: float
     is_balanced: bool
     is_signed: bool
+    divided: Literal["both", "repulsion"]
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """Perturbed images [B, C, H, W] in ball and box, detached."""
@@ -54,5 +55,6 @@ class SVGD:
             gradients="own",
             is_balanced=self.is_balanced,
             is_signed=self.is_signed,
+            divided=self.divided,
         )
         return cloud.climb([model] * self.particles, images, labels, draws)

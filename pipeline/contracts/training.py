@@ -1,7 +1,8 @@
 """What a method's update works on: members, their optimisers, the training attack."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,16 @@ class Batch:
     labels: Tensor
     draws: Draws
     augment: Callable[[Draws], Tensor] | None = None
+
+    def select(self, rows: slice) -> Self:
+        """Some images, with their labels and draws; views of them are not to be had."""
+        return replace(
+            self,
+            images=self.images[rows],
+            labels=self.labels[rows],
+            draws=self.draws.select(rows),
+            augment=None,
+        )
 
     def view(self, number: int) -> Tensor:
         """The same images augmented independently of `images` and of other numbers' views."""
@@ -73,17 +84,22 @@ class Training:
         return Draws(derive(self.seed, purpose, self.epoch), torch.zeros(1, dtype=torch.int64))
 
     def craft(
-        self, batch: Batch, model: nn.Module | None = None, attack: Attack | None = None
+        self,
+        batch: Batch,
+        model: nn.Module | None = None,
+        attack: Attack | None = None,
+        bn_mode: str = "",
     ) -> Tensor:
-        """Training examples against `model` (default: the ensemble) in the recipe's BN mode.
+        """Training examples against `model` (default: the ensemble).
 
-        By the recipe's attack, or another one; the images themselves when there is none.
+        By the recipe's attack, or another one; the images themselves when there is none. In the
+        recipe's BN mode, or another one.
         """
         crafting = self.attack if attack is None else attack
         if crafting is None:
             return batch.images
         target = self.ensemble if model is None else model
-        with attack_mode(target, self.recipe.attack_bn_mode):
+        with attack_mode(target, bn_mode or self.recipe.attack_bn_mode):
             return crafting(target, batch.images, batch.labels, batch.draws.fork("attack"))
 
     def update(self, index: int, losses: Tensor, clip: float = 0) -> Tensor:

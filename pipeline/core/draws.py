@@ -54,8 +54,8 @@ class Draws:
         forked._calls = 0
         return forked
 
-    def select(self, rows: Tensor) -> Self:
-        """The streams of some samples (mask or index), each going on where it stands."""
+    def select(self, rows: Tensor | slice) -> Self:
+        """The streams of some samples (mask, index or slice), each going on where it stands."""
         selected = copy(self)
         selected._state = self._state[rows]
         return selected

@@ -233,6 +233,13 @@ def block_shapes(stem: int, widths: list[int], blocks: int) -> Iterator[tuple[in
             inputs = outputs
 
 
+def init_fan_in(module: nn.Module) -> None:
+    """Draw every convolution from N(0, 2 / (k k inputs)), He et al. 2015; biases stay."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+
+
 def init_fan_out(module: nn.Module) -> None:
     """Draw every convolution from N(0, 2 / (k k outputs)), He et al. 2015; biases become 0."""
     for layer in module.modules():

@@ -23,7 +23,8 @@ class Particles:
     h^2 = median |x_i - x_j|^2 / (2 log(n + 1)) for each image and step; `none` is one plain PGD
     for each model. gradients: `own` is model j's at x_j, `every` model i's at x_j, as printed.
     is_balanced: both sums of phi get unit length before they are added. is_signed: steps along
-    sign(phi) instead of phi.
+    sign(phi) instead of phi. divided: which sums are divided by n; AT-AKA prints it in front of
+    the repulsion alone.
     """
 
     eps: float
@@ -35,6 +36,7 @@ class Particles:
     gradients: Literal["own", "every"]
     is_balanced: bool
     is_signed: bool
+    divided: Literal["both", "repulsion"]
 
     def climb(
         self, models: list[nn.Module], images: Tensor, labels: Tensor, draws: Draws
@@ -69,6 +71,8 @@ class Particles:
         if self.kernel == "none":
             return rise_KKBD[0]
         pull_KBD, push_KBD = stein(points_KBD, rise_KKBD, self._squared_width(points_KBD))
+        if self.divided == "repulsion":
+            pull_KBD = len(points_KBD) * pull_KBD
         if self.is_balanced:
             pull_KBD, push_KBD = _unit(pull_KBD), _unit(push_KBD)
         return pull_KBD + self.gamma * push_KBD

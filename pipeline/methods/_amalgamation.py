@@ -13,7 +13,7 @@ from pipeline.core.batchnorm import attack_mode
 from pipeline.core.draws import Draws
 from pipeline.core.losses import cross_entropy, kl
 from pipeline.core.particles import Particles
-from pipeline.methods._fusion import find_closest, fuse, weigh
+from pipeline.methods._fusion import find_closest, fuse, fuse_probs, weigh
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,7 @@ class Amalgamating(Method):
     gradients: Literal["own", "every"]
     is_balanced: bool
     is_signed: bool
+    divided: Literal["both", "repulsion"]
     alpha: float
     amalgamation: Literal["naive", "linear", "soft", "pareto"]
     sharpness: float
@@ -52,6 +53,7 @@ class Amalgamating(Method):
             gradients=self.gradients,
             is_balanced=self.is_balanced,
             is_signed=self.is_signed,
+            divided=self.divided,
         )
         draws: Draws = batch.draws.fork("particles")
         with attack_mode(nn.ModuleList(models), training.recipe.attack_bn_mode):
@@ -61,9 +63,8 @@ class Amalgamating(Method):
         """From the student's logits to the amalgamated ones, [B]; no gradient into those."""
         logits_KBC = logits_KBC.detach()
         if self.amalgamation == "pareto":
-            probs_KBC = logits_KBC.softmax(-1)
-            weights = find_closest(student.detach().softmax(-1), probs_KBC)
-            target = fuse(weights, probs_KBC).log()
+            weights = find_closest(student.detach().softmax(-1), logits_KBC.softmax(-1))
+            target = fuse_probs(weights, logits_KBC)
             forward = self.kl_order == "teacher_student"
             return kl(target, student) if forward else kl(student, target)
         losses_KB = torch.stack([cross_entropy(z, labels) for z in logits_KBC])

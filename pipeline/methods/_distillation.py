@@ -11,7 +11,7 @@ from pipeline.contracts.method import Method
 from pipeline.contracts.training import Training
 from pipeline.core.ensemble import Combination, mean_log_prob
 from pipeline.core.losses import cross_entropy
-from pipeline.methods._fusion import find_closest, fuse, weigh
+from pipeline.methods._fusion import find_closest, fuse, fuse_probs, weigh
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Distilling(Method):
         if self.mix == "mean_prob":
             return mean_log_prob(logits_KBC)
         if self.mix == "pareto":
-            probs_KBC = logits_KBC.softmax(-1)
-            return fuse(find_closest(student.softmax(-1), probs_KBC), probs_KBC).log()
+            weights = find_closest(student.softmax(-1), logits_KBC.softmax(-1))
+            return fuse_probs(weights, logits_KBC)
         losses_KB = torch.stack([cross_entropy(z, labels) for z in logits_KBC])
         return fuse(weigh(self.mix, losses_KB, self.sharpness), logits_KBC)

@@ -25,6 +25,14 @@ def fuse(weights_KB: Tensor, values_KBC: Tensor) -> Tensor:
     return (weights_KB[..., None] * values_KBC).sum(0)
 
 
+def fuse_probs(weights_KB: Tensor, logits_KBC: Tensor) -> Tensor:
+    """Logarithm of the members' weighted probabilities, [B, classes].
+
+    A sum of logarithms, so finite where every member's probability of a class rounds to 0.
+    """
+    return (logits_KBC.log_softmax(-1) + weights_KB[..., None].log()).logsumexp(0)
+
+
 @torch.no_grad()
 def find_closest(point_BC: Tensor, corners_KBC: Tensor) -> Tensor:
     """Weights [members, B] of the point of the corners' hull that is closest to `point`.

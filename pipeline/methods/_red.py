@@ -5,9 +5,14 @@ mean length of the members' loss gradients (Eq. 12) and R_sim the mean |cos| bet
 gradients, each averaged over clean and adversarial images (Eq. 4; the minus in front of it in the
 text at hand cannot be meant, since R_sim is minimised). Eq. 3 sums ordered pairs and divides by
 the number of unordered ones, so that identical members have R_sim 2: `pairs: ordered`.
+
+The released code crafts examples for the half of the batch that uses them, in training mode with
+running statistics moving (recipe `red`, entries `_own`); what meets the unified protocol is
+crafted in evaluation mode, the departure of the other entries. Members' own examples (`red_at`)
+are crafted in evaluation mode, each from noise of its own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -26,8 +31,9 @@ class RandomDefence(Method):
     similarity_on, lipschitz_on: the images whose gradients count; halves is clean images and, for
     the second half of the batch, adversarial ones. gradient: of each image's loss, or of the batch
     mean, which is smaller by the batch size (so its square by that size squared). length: of the
-    Lipschitz term; twice_squared is TRS's. least: lower bound of a product of norms. adversarial:
-    CE and gradients at each member's own adversarial examples instead of clean images.
+    Lipschitz term; twice_squared is TRS's. least: lower bound of a product of norms, 1e-8 in the
+    paper; the released cosine bounds each norm by 1e-8, their product by 1e-16. adversarial: CE
+    and gradients at each member's own adversarial examples instead of clean images.
     """
 
     weight_lipschitz: float
@@ -51,7 +57,8 @@ class RandomDefence(Method):
             both.append(self._gradients(training, [crafted] * len(training.members), batch)[1])
         loss = loss + self.weight_similarity * self._similarity(both)
         if self.lipschitz_on == "halves":
-            mixed = torch.cat([batch.images[: len(crafted) // 2], crafted[len(crafted) // 2 :]])
+            half = len(batch.images) // 2
+            mixed = torch.cat([batch.images[:half], crafted[half - len(batch.images) :]])
             both = [self._gradients(training, [mixed] * len(training.members), batch)[1]]
         return training.update_members(loss + self.weight_lipschitz * self._steepness(both))
 
@@ -59,12 +66,18 @@ class RandomDefence(Method):
         """The images of each member's CE."""
         if not self.adversarial:
             return [batch.images] * len(training.members)
-        return [training.craft(batch, member) for member in training.members]
+        return [
+            training.craft(replace(batch, draws=batch.draws.fork(i)), member, bn_mode="eval")
+            for i, member in enumerate(training.members)
+        ]
 
     def _crafted(self, training: Training, batch: Batch) -> Tensor:
-        """Examples against all members; the images where nothing reads examples."""
+        """Examples against all members, of the second half of the batch where no more is read;
+        the images where nothing reads examples."""
         if self.similarity_on == self.lipschitz_on == "clean":
             return batch.images
+        if "both" not in (self.similarity_on, self.lipschitz_on):
+            batch = batch.select(slice(len(batch.images) // 2, None))
         return training.craft(batch, combine("mean_prob", training.members))
 
     def _gradients(

@@ -6,7 +6,8 @@ logits on their particles by rule N, L, S, or P, with the losses as weights, non
 gradient; under P the student matches the teachers by KL. The student answers alone.
 
 No code is public. Departures, each a field: with the printed kernel width 0.001 and steps along the
-raw gradient the particles neither repel nor move (`at_aka_literal` keeps that), so the width
+raw gradient the particles neither repel nor move (`at_aka_literal` keeps that, and Eq. 2's 1/n
+on the second sum alone, where SVGD has it on both), so the width
 follows the median of the distances, both sums of Eq. 2 get unit length, steps are signed, and
 teacher j's gradient is taken at its own particle, which costs a third. Neither repulsion nor alpha
 is given: 1 and 0.5. As printed the student sees clean images only: `student_input: clean`; what

@@ -11,7 +11,10 @@ read with one. f is read as probabilities: thresholds 0.01 to 1 make no sense on
 
 The released code (`aute_released`) departs from the paper: MART's two-term base loss, the
 unlearning weight times the member's index (member 0 never unlearns), margin 0 for misclassified
-examples, beta ramped between epochs 40 and 80, KL(peers, member). In both, gradient flows
+examples, beta ramped between epochs 40 and 80, KL(peers, member). Its examples are crafted and its
+peers asked in training mode, which moves their running statistics (`attack_bn_mode: train_update`:
+recipes `aute*`, `aute_own`, `aute_released_train_mode`); evaluation mode is the departure of every
+other entry, and of the unified table for all methods alike. In both, gradient flows
 through the weights, since neither text nor code stops it; `detach_weights` does.
 
 `learn` and `align` choose the rows of the ablation (Table 4). AUTE-LS smooths as the released

@@ -11,7 +11,10 @@ As printed the evaluator alone learns from the BCE and its output is the confide
 
 The released code (`soe_released`) departs: confidence is the evaluator's output times the largest
 softmax (`rectified`), the BCE reaches the backbone, members are weighted by their predicted
-confidence, and there is no phase I; the file its main imports is missing from the repository.
+confidence, and there is no phase I; the file its main imports is missing from the repository. It
+crafts in training mode, 10 steps of 0.01 at every radius without a random start: the recipe `soe`
+and `soe_own` have the mode, `soe_100_released` has both, and the other entries depart. Algorithm 1
+updates after each member's batch in phase I; here as in the released one the batches are joined.
 """
 
 from dataclasses import dataclass, replace

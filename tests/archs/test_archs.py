@@ -187,10 +187,7 @@ def test_impossible_fields_are_refused(arch: Any) -> None:
         build(arch, 28)
 
 
-RESNET18_FAN_OUT = dataclasses.replace(RESNET18, init="fan_out")
-
-
-@pytest.mark.parametrize("arch", [RESNET20, VGG16, THIN_WRN, RESNET18_FAN_OUT])
+@pytest.mark.parametrize("arch", [RESNET20, VGG16, THIN_WRN])
 def test_convolutions_are_drawn_by_the_fan_out_rule(arch: Any) -> None:
     convs = [m for m in build(arch, 32).modules() if isinstance(m, nn.Conv2d)]
     for layer in convs:
@@ -198,3 +195,15 @@ def test_convolutions_are_drawn_by_the_fan_out_rule(arch: Any) -> None:
             expected = (2 / (layer.kernel_size[0] ** 2 * layer.out_channels)) ** 0.5
             assert layer.weight.std().item() == pytest.approx(expected, rel=0.1)
         assert layer.bias is None or not layer.bias.any()
+
+
+def test_reds_convolutions_behind_the_stem_are_drawn_by_the_fan_in_rule() -> None:
+    """Its code draws all anew, then replaces stem and head by PyTorch's own."""
+    torch.manual_seed(0)
+    red = build(dataclasses.replace(RESNET18, stem_bias=True, init="fan_in"), 32)
+    for layer in [m for m in red.body.modules() if isinstance(m, nn.Conv2d)]:
+        expected = (2 / (layer.kernel_size[0] ** 2 * layer.in_channels)) ** 0.5
+        assert layer.weight.std().item() == pytest.approx(expected, rel=0.05)
+    bound = (1 / (9 * 3)) ** 0.5  # U(-bound, bound) of PyTorch's convolution of 3x3x3
+    assert 0.9 * bound < float(red.stem[0].weight.abs().max()) <= bound
+    assert red.stem[0].bias.any()

@@ -211,7 +211,13 @@ def test_scaled_surrogates_decide_as_the_victim_does(kind: str, factor: float) -
 
 def svgd(**changed) -> SVGD:
     usual = dict(eps=EPS, step_size=EPS / 4, steps=5, particles=3, kernel="median", width=0.001)
-    return SVGD(**{**usual, **dict(repulsion=1.0, is_balanced=True, is_signed=True), **changed})
+    return SVGD(
+        **{
+            **usual,
+            **dict(repulsion=1.0, is_balanced=True, is_signed=True, divided="both"),
+            **changed,
+        }
+    )
 
 
 def test_svgd_fools_and_its_literal_kernel_is_no_interaction() -> None:

@@ -38,7 +38,13 @@ PGD = {"norm": "linf", "eps": 0.1, "step_size": 0.03, "steps": 3, "restarts": 1,
        "start": "uniform", "loss": "ce", "any_iterate": False}  # fmt: skip
 SPECS = {"pgd10": {"component": "pgd", "fields": PGD, "surrogate": "self"}}
 SVGD_FIELDS = {"eps": 0.1, "step_size": 0.03, "steps": 3, "particles": 4, "kernel": "median"}
-SVGD_FIELDS |= {"width": 0.001, "repulsion": 1.0, "is_balanced": True, "is_signed": True}
+SVGD_FIELDS |= {
+    "width": 0.001,
+    "repulsion": 1.0,
+    "is_balanced": True,
+    "is_signed": True,
+    "divided": "both",
+}
 SPECS |= {"svgd": {"component": "svgd", "fields": SVGD_FIELDS, "surrogate": "self"}}
 SPECS |= {"svgd_pgd": copy.deepcopy(SPECS["svgd"])}
 SPECS["svgd_pgd"]["fields"]["kernel"] = "none"

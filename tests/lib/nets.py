@@ -41,7 +41,7 @@ NETS = {
     "resnet20_pad": (RESNET20_PAD, 8),
     "resnet8": (RESNET8, 8),
     "resnet18": (RESNET18, 8),
-    "resnet18_imagenet": (dataclasses.replace(RESNET18, stem="imagenet", init="fan_out"), 64),
+    "resnet18_imagenet": (dataclasses.replace(RESNET18, stem="imagenet", init="fan_in"), 64),
     "resnet18_stride2": (dataclasses.replace(RESNET18, stem="stride2", stem_bias=True), 28),
     "preact_resnet18": (PREACT, 8),
     "preact_resnet18_ccg": (dataclasses.replace(PREACT_CCG, stem="stride2"), 28),

@@ -16,7 +16,7 @@ LOSSES = torch.tensor([[1.0], [2.0], [5.0]], dtype=torch.float64)
 
 def particles(**changes: object) -> Particles:
     usual = dict(eps=0.1, step_size=0.02, steps=4, kernel="median", width=0.001, gamma=1.0)
-    usual |= dict(gradients="own", is_balanced=True, is_signed=True)
+    usual |= dict(gradients="own", is_balanced=True, is_signed=True, divided="both")
     return Particles(**{**usual, **changes})  # type: ignore[arg-type]
 
 
@@ -261,3 +261,19 @@ def test_peers_are_alike_to_the_loss_in_any_order() -> None:
     turned = taught[[2, 0, 1]]
     again = sum(method.mixed(z, turned, batch.labels).sum() for z in turned)
     assert torch.allclose(torch.as_tensor(total), torch.as_tensor(again))
+
+
+def test_as_printed_only_the_repulsion_is_divided_by_the_number_of_particles() -> None:
+    """Eq. 2 has 1/n in front of the second sum: one raw step is n times the pull plus the push."""
+    batch, three = batch_of(double=True), [m.double() for m in models()]
+    images = 0.4 + 0.2 * batch.images
+    free = dict(kernel="fixed", width=1e6, steps=1, is_signed=False, is_balanced=False)
+    free |= dict(step_size=1e-3, gamma=0.0)
+    start = particles(**{**free, "step_size": 0.0}).climb(three, images, batch.labels, batch.draws)
+    moves = [
+        particles(**free, divided=d).climb(three, images, batch.labels, batch.draws) - start
+        for d in ("both", "repulsion")
+    ]
+    inside = [m[..., 2:6, 2:6] for m in moves]
+    assert torch.allclose(3 * inside[0], inside[1], rtol=1e-6, atol=1e-12)
+    assert float(inside[0].abs().max()) > 1e-6

@@ -1,5 +1,7 @@
 """RED and PS-RED: golden values, limits, the hypernetwork."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from nets import MOBILE, RESNET18, TINY
@@ -119,7 +121,11 @@ def test_without_regularisers_red_is_standard_or_adversarial_training() -> None:
     for adversarial in (False, True):
         method, batch = method_of("red_printed", **free, adversarial=adversarial), batch_of()
         ours, twin = training_of(method), training_of(method)
-        crafted = [ours.craft(batch, m) if adversarial else batch.images for m in ours.members]
+        noise = [replace(batch, draws=batch.draws.fork(i)) for i in range(2)]  # each member's own
+        crafted = [
+            ours.craft(own, m) if adversarial else batch.images
+            for own, m in zip(noise, ours.members, strict=True)
+        ]
         method.step(ours, batch)
         for i, (member, images) in enumerate(zip(twin.members, crafted, strict=True)):
             twin.update(i, F.cross_entropy(member(images), batch.labels, reduction="none"))

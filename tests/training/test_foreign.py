@@ -22,7 +22,7 @@ PARTS = {"first.0": "conv1", "first.1": "bn1", "rest.1.0": "conv2", "rest.1.1": 
 
 
 def net(stem: str, classes: int) -> Net:
-    arch = ResNet18(stem=stem, stem_bias=stem == "cifar", init="fan_out")
+    arch = ResNet18(stem=stem, stem_bias=stem == "cifar", init="fan_in")
     return arch.build(classes=classes, channels=3, size=32, mean=[0.0] * 3, std=[1.0] * 3)
 
 
