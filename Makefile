@@ -78,6 +78,7 @@ golden: setup  ## after a change of results: new golden bytes for this kind of m
 
 crash: setup  ## 50 kills at random moments of a whole tiny plan; CI does a few
 	CRASH_POINTS=50 python -m pytest -m crash tests/whole/test_crash.py -s
+	CRASH_POINTS=50 python -m pytest tests/share/test_merge_states.py
 
 bench: setup  ## speed; see bench/RESULTS.md
 	for script in bench/*.py; do python $$script; done
