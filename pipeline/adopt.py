@@ -41,9 +41,7 @@ def adopt(plan: Plan, run: Run) -> None:
     split = load_split(run.dataset, "test", torch.device("cpu"))
     members = models.build_members(run.spec, split, torch.device("cpu"))
     named = rename(weights, run.spec["keys"])
-    if run.members == 1 and not any(name.startswith("0.") for name in named):
-        named = {f"0.{name}": value for name, value in named.items()}
-    checkpoint.distribute(named, members, path)
+    checkpoint.distribute(foreign.fit(named, members, run.spec, path), members, path)
     details = {"id": run.id, "spec": run.spec, "flops": 0, "inherited": {}}
     text = json.dumps(details, indent=1, sort_keys=True) + "\n"
     last = run.weights

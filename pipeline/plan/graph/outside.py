@@ -14,7 +14,7 @@ FILE = "file"  # `of: file` in a victim's entry
 FILE_KEYS = ("file", "sha256", "method", "mean", "std", "keys")
 SUFFIXES = (".safetensors", ".pt", ".pth")
 WEIGHTS_KEYS = ("file", "sha256", "names", "fresh")  # of an entry of `weights:`
-NAMES = ("ours", "torchvision")  # how the file names a ResNet's tensors
+NAMES = ("ours", "torchvision", "cifar")  # how the file names a ResNet's tensors
 LACKS = "needs weights"  # what stands in a row whose file nobody has given
 
 
@@ -22,7 +22,8 @@ def name_adopted(graph: Graph, name: str, entry: Entry, setting: Setting) -> tup
     """The run of a victim's entry that names a file, and how its members combine.
 
     Its arch, members and seed are the setting's; `method` builds its networks, `mean` and `std`
-    normalise its images, `keys` renames prefixes of its tensors ([[old, new], ...]).
+    normalise its images, `keys` renames prefixes of its tensors ([[old, new], ...]), `names` says
+    whose names they are.
     """
     where = f"params.yaml: victims.{name}"
     for key in FILE_KEYS:
@@ -46,6 +47,8 @@ def name_adopted(graph: Graph, name: str, entry: Entry, setting: Setting) -> tup
         "members": setting.members,
         "seed": setting.seed,
     }
+    if "names" in entry:
+        spec["names"] = checks.one_of(entry["names"], NAMES, f"victims.{name}.names")
     id = f"{dataset.name}-{entries.arch(setting.arch).name}-{name}-s{setting.seed}-{digest(spec)}"
     arch = entries.arch(setting.arch).name
     adopted = Run(id, "adopt", name, dataset, arch, spec, setting.members, file=entry["file"])
