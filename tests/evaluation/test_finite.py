@@ -50,7 +50,7 @@ def take_in(weights: dict[str, Tensor], **changed: Any) -> None:
     entry |= {"method": "standard", "members": 1, "mean": [0.3], "std": [0.4], "keys": []}
     params["victims"]["mine"] = entry | changed
     plan = Plan(params)
-    adopt.adopt(plan, plan.run(plan.graph.victim("mine", SETTING).elements[0].run))
+    adopt.adopt(plan, plan.run(plan.name_victim("mine", SETTING).elements[0].run))
 
 
 def with_value(weights: dict[str, Tensor], name: str, value: float) -> dict[str, Tensor]:
@@ -177,7 +177,7 @@ def test_a_transfer_set_is_not_crafted_on_them(here, monkeypatch):
     asked["victims"]["other"] = {"of": "standard", "members": 1, "seed": 90}
     asked["suites"]["black"] = {"attacks": ["mpgd"], "surrogates": ["other"]}
     plan = Plan(asked)
-    record = plan.graph.record(plan.graph.victim("standard", SETTING), "black", SETTING, 30)
+    record = plan.name_record(plan.name_victim("standard", SETTING), "black", SETTING, 30)
     made = plan.set(record.sets[0])
     tiny.train.train(plan, plan.run(made.surrogate.elements[0].run), tiny.CPU, None)
     whole = transfer.models.load_victim
