@@ -1,11 +1,13 @@
 """PGD that leads a gate to one expert and makes that expert fail, each expert in turn (MoRE).
 
 A mixture's plain gradient follows the experts that the gate already hears; where one of them is
-easily fooled but not heard, nothing leads there.
+easily fooled but not heard, nothing leads there. Its model is the surrogate `answers` of a gated
+victim: images to [B, members, classes + 1], logits and the logarithm of the gate's weight.
 """
 
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +15,8 @@ from torch import Tensor, nn
 from pipeline.contracts.fields import Radius
 from pipeline.core.ascent import Ascent, keep_worst, restrict
 from pipeline.core.draws import Draws
-from pipeline.core.ensemble import Gated
 from pipeline.core.losses import margin
 from pipeline.core.norms import uniform_start
-from pipeline.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +34,8 @@ class GatePGD:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """Perturbed images [B, C, H, W] in ball and box, detached."""
-        if not isinstance(model, Gated):
-            raise UserError("params.yaml: attacks: gate_pgd needs a gate: give it only: [gated]")
+        with torch.no_grad():
+            experts = model(images[:1]).shape[1]
         ascent = Ascent(
             norm="linf",
             eps=self.eps,
@@ -46,17 +46,29 @@ class GatePGD:
         )
 
         def run(number: int, rows: Tensor) -> Tensor:
-            expert, clean = number % len(model.members), images[rows]
+            expert, clean = number % experts, images[rows]
             start = uniform_start("linf", clean, self.eps, draws.fork(number).select(rows))
 
             def answer(moved: Tensor) -> Tensor:
-                heard = model.weights(moved)[:, expert].log()
-                return torch.cat([model.members[expert](moved), heard[:, None]], 1)
+                return cast(Tensor, model(moved))[:, expert]
 
             def objective(answers: Tensor, own: Tensor) -> Tensor:
                 return margin(answers[:, :-1], labels[own]) + self.weight * answers[:, -1]
 
             return ascent.climb(answer, restrict(objective, rows), clean, labels[rows], start)
 
-        count = self.restarts * len(model.members)
-        return keep_worst([partial(run, n) for n in range(count)], model, images, labels, votes=1)
+        runs = [partial(run, number) for number in range(self.restarts * experts)]
+        return keep_worst(runs, _Mixture(model), images, labels, votes=1)
+
+
+class _Mixture(nn.Module):
+    """The experts' logits weighted by the gate."""
+
+    def __init__(self, answers: nn.Module) -> None:
+        super().__init__()
+        self.answers = answers
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, classes]."""
+        answers_BKC: Tensor = self.answers(images)
+        return (answers_BKC[..., :-1] * answers_BKC[..., -1:].exp()).sum(1)

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from pipeline.core.ensemble import Combination, MeanProb, Scaled, answer, combine
+from pipeline.core.ensemble import Combination, Gated, MeanProb, Scaled, answer, combine
 from pipeline.plan.params.checks import SCALINGS
 
 
@@ -36,13 +36,26 @@ class Answers(nn.Module):
         return torch.stack([torch.cat([z, trust[:, None]], 1) for z, trust in answers], 1)
 
 
+class GateAnswers(nn.Module):
+    """Every expert's logits and the logarithm of the weight that the gate gives it."""
+
+    def __init__(self, mixture: Gated) -> None:
+        super().__init__()
+        self.mixture = mixture
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[B, members, classes + 1], the logarithm last."""
+        logits_BKC = self.mixture.logits(images).transpose(0, 1)
+        return torch.cat([logits_BKC, self.mixture.weights(images).log()[..., None]], -1)
+
+
 def surrogates(victim: Combination, kind: str) -> list[nn.Module]:
     """The models an attack differentiates to fool `victim`.
 
     self: the victim. averaged: the victim, or the mean probability of the members of a random
     one, whose gradient is then exact. mean_logit: the members' mean logits. members: each alone,
     in turn. normalised: mean logits of temperature-normalised members. answers: what each member
-    says (members_pgd). cooled, heated: the victim with all logits divided or multiplied by 10,
+    says (members_pgd, gate_pgd). cooled, heated: all logits divided or multiplied by 10,
     whose decisions are the same: attacks that find more there met masked gradients.
     """
     members = list(victim.members)
@@ -50,7 +63,7 @@ def surrogates(victim: Combination, kind: str) -> list[nn.Module]:
         rule = MeanProb if victim.random else type(victim)
         return [rule([Scaled(member, SCALINGS[kind]) for member in members])]
     if kind == "answers":
-        return [Answers(members)]
+        return [GateAnswers(victim) if isinstance(victim, Gated) else Answers(members)]
     if kind == "averaged" and victim.random:
         return [combine("mean_prob", members)]
     if kind in ("self", "averaged"):

@@ -1,6 +1,5 @@
 """The attack on a gate: ball and box, whom it leads to, and what it refuses."""
 
-import pytest
 import torch
 from torch import Tensor, nn
 
@@ -8,7 +7,7 @@ from pipeline.attacks.gate_pgd import GatePGD
 from pipeline.attacks.pgd import PGD
 from pipeline.core.draws import Draws
 from pipeline.core.ensemble import combine
-from pipeline.errors import UserError
+from pipeline.evaluation.surrogates import surrogates
 
 ATTACK = GatePGD(eps=0.2, step_size=0.05, steps=8, restarts=1, weight=1.0)
 
@@ -49,7 +48,7 @@ def mixture() -> tuple[nn.Module, Tensor, Tensor, Draws]:
 def test_it_leads_the_gate_to_the_expert_that_fails():
     model, images, labels, draws = mixture()
     assert (model(images).argmax(1) == labels).all()
-    found = ATTACK(model, images, labels, draws)
+    found = ATTACK(*surrogates(model, "answers"), images, labels, draws)
     assert (model(found).argmax(1) != labels).all()
     assert (found - images).abs().max() <= 0.2 + 1e-6 and not found.requires_grad
 
@@ -64,13 +63,10 @@ def test_a_plain_attack_on_the_mixture_finds_less():
 
 def test_a_sample_is_perturbed_the_same_in_batches_of_any_size():
     model, images, labels, draws = mixture()
-    whole = ATTACK(model, images, labels, draws)
-    parts = [ATTACK(model, images[r], labels[r], draws.select(r)) for r in torch.arange(6).split(2)]
+    whole = ATTACK(*surrogates(model, "answers"), images, labels, draws)
+    parts = [
+        ATTACK(*surrogates(model, "answers"), images[r], labels[r], draws.select(r))
+        for r in torch.arange(6).split(2)
+    ]
     assert torch.equal(whole, torch.cat(parts))
     assert model.members[0].slope.grad is None
-
-
-def test_what_has_no_gate_is_refused():
-    _, images, labels, draws = mixture()
-    with pytest.raises(UserError, match="needs a gate"):
-        ATTACK(combine("mean_prob", [Weak(), Weak()]), images, labels, draws)
