@@ -64,6 +64,7 @@ VICTIMS: dict[str, Key] = {
     "mean": ("list of numbers", "none", "of the channels, that the file's network subtracts"),
     "std": ("list of numbers", "none", "of the channels, that it divides by"),
     "keys": ("list of [prefix, prefix]", "none", "prefixes of the file's tensors, and ours"),
+    "names": ("`ours`, `torchvision`, `cifar`", "ours", "how the file names a ResNet's tensors"),
 }
 SUITES: dict[str, Key] = {
     "attacks": ("list of attacks", MUST, "in their order"),

@@ -77,7 +77,7 @@ def test_known_parts_have_their_known_users():
     assert set(found) > OUTSIDE
 
 
-@pytest.mark.parametrize("part", users())
+@pytest.mark.parametrize("part", sorted(users()))
 def test_an_edit_of_a_shared_file_renames_its_users_and_nothing_else(part, tree):
     before = names_of(tree)
     path = tree / "pipeline" / f"{part}.py"

@@ -33,7 +33,7 @@ def refusal(function, *args, **kwargs):
         ("float", 1.0, 1.0),
         ("float", "8/255", 8 / 255),
         ("float", " 8 / 255 ", 8 / 255),
-        ("float", "-0.5", -0.5),
+        ("float", "0.5", 0.5),
         ("float", 0.00001, 1e-5),
         ("bool", True, True),
         ("str", "linf", "linf"),

@@ -186,7 +186,10 @@ RETRAINED = {"train": 1, "evaluate": 1, "plot": 1, "figure": 1, "tabulate": 1}
     [
         ([("bins: 8\n", "bins: 9\n")], {"plot": 1}),
         ([("half: 1\n", "half: 2\n"), ("  aute_ls5:\n", "  aute_ls6:\n")], {"figure": 1}),
-        ([("beta: 6\n", "beta: 2\n")], RETRAINED | {"claims": 1, "tables": 1}),
+        (
+            [("attack: train_trades10\n    beta: 6\n", "attack: train_trades10\n    beta: 2\n")],
+            RETRAINED | {"claims": 1, "tables": 1},
+        ),
     ],
 )
 def test_what_changes_draws_exactly_what_shows_it(built, edits, again):

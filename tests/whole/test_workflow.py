@@ -10,7 +10,7 @@ from projects import TARGET, copy_project, edit, jobs, published, run, tiny_para
 pytestmark = pytest.mark.workflow
 
 ONE_METHOD = {"train": 1, "evaluate": 1, "tabulate": 1}
-BETA = "beta: 6\n"
+BETA = "attack: train_trades10\n    beta: 6\n"  # that of trades
 
 
 @pytest.fixture(scope="module")
@@ -42,20 +42,20 @@ def test_a_second_run_has_nothing_to_do(built):
 
 def test_an_edited_value_reruns_what_depends_on_it_and_nothing_once_it_is_back(built):
     before = (built / TARGET).read_bytes()
-    edit(built, BETA, "beta: 2\n")
+    edit(built, BETA, BETA.replace("6", "2"))
     assert jobs(built) == ONE_METHOD
     run(built)
     assert jobs(built) == {}
-    edit(built, "beta: 2\n", BETA)
+    edit(built, BETA.replace("6", "2"), BETA)
     assert jobs(built) == {"tabulate": 1}
     run(built)
     assert (built / TARGET).read_bytes() == before
 
 
 def test_a_value_edited_and_put_back_without_a_run_costs_nothing(built):
-    edit(built, BETA, "beta: 2\n")
+    edit(built, BETA, BETA.replace("6", "2"))
     assert jobs(built) == ONE_METHOD
-    edit(built, "beta: 2\n", BETA)
+    edit(built, BETA.replace("6", "2"), BETA)
     assert jobs(built) == {}
 
 

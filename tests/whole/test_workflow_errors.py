@@ -11,13 +11,13 @@ SNAKEMAKE = ("snakemake", "-c1", TARGET)
 BY_HAND = ("python", "-m", "pipeline.plan", TARGET)
 BAD = {
     "unknown key": (
-        "beta: 6\n",
-        "beta: 6\n    bata: 7\n",
+        "attack: train_trades10\n    beta: 6\n",
+        "attack: train_trades10\n    beta: 6\n    bata: 7\n",
         "params.yaml: methods.trades.bata: no such key (nearest: beta)",
     ),
     "missing key": (
-        "    beta: 6\n",
-        "",
+        "attack: train_trades10\n    beta: 6\n",
+        "attack: train_trades10\n",
         "params.yaml: methods.trades: key beta is missing; add it",
     ),
     "unknown method": (
@@ -31,8 +31,8 @@ BAD = {
         "params.yaml: scale: no entry 'dmo' (nearest: demo)",
     ),
     "mistyped value": (
-        "beta: 6\n",
-        "beta: six\n",
+        "attack: train_trades10\n    beta: 6\n",
+        "attack: train_trades10\n    beta: six\n",
         "params.yaml: methods.trades.beta: 'six' is not a number or a fraction such as 8/255",
     ),
     "a growing scale": (
