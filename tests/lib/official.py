@@ -59,8 +59,12 @@ def write_files(folder, files):
 
 
 def tar_of(members):
+    """A .tar.gz whose bytes, which stand in tests' names, do not depend on the time."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+    with (
+        gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w") as archive,
+    ):
         for name, content in members.items():
             info = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(name)
             data = b"" if isinstance(content, tarfile.TarInfo) else content
@@ -73,7 +77,8 @@ def zip_of(members):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in members.items():
-            archive.writestr(name, content)
+            known = isinstance(name, zipfile.ZipInfo)  # which has its own date
+            archive.writestr(name if known else zipfile.ZipInfo(name), content)
     return buffer.getvalue()
 
 
