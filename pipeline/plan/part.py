@@ -5,6 +5,7 @@ its own rows instead of naming all again. It is a file of this folder's user for
 resume states are: never shared, and made anew by every master.
 """
 
+import io
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from pipeline.plan.graph.artifacts import Record, Run, TransferSet, Victim
 from pipeline.plan.graph.graph import Graph
@@ -56,6 +58,16 @@ def _row(id: str, needs: Keys, artifact: Artifact) -> tuple[str, str, bytes]:
     return id, json.dumps(needs), pickle.dumps(artifact)
 
 
+class _Artifacts(pickle.Unpickler):
+    """Makes artifacts of the plan and paths, and nothing else: a row can run no code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """A class of the plan, or of paths."""
+        if module.startswith("pipeline.plan.") or (module, name) == ("pathlib", "PosixPath"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is no part of a plan")
+
+
 def _runs(victim: Victim) -> Keys:
     return [element.run for element in victim.elements]
 
@@ -82,7 +94,7 @@ def read(copy: Path, names: Iterable[str]) -> tuple[Entry, list[Artifact]] | Non
             id = wanted.pop()
             row = None if id in found else ask(id)
             if row:
-                found[id] = pickle.loads(row[1])
+                found[id] = _Artifacts(io.BytesIO(row[1])).load()
                 wanted += json.loads(row[0])
         params = ask("")
     return (json.loads(params[1]), list(found.values())) if params else None

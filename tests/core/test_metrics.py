@@ -134,11 +134,12 @@ def evidence(zero: int, images: int, **verdicts: np.ndarray) -> Evidence:
     ones = np.ones(images, np.float32)
     arrays = {"ids": rows, "labels": rows % 10, "clean/right": ones, "clean/loss": 0 * ones}
     arrays |= {"clean/zero_gradient": rows < zero, "clean/agreement": ones / 2}
+    arrays |= {"clean/margin": ones, "clean/members": rows[:, None] % 10}
     arrays["meta"] = np.array('{"spec": {}, "weights": {}, "suite": "unified"}')
     attacks = []
     for name, right in verdicts.items():
         arrays |= {f"{name}/right": right, f"{name}/loss": ones, f"{name}/asked": ones > 0}
-        arrays[f"{name}/unchanged"] = ones < 0
+        arrays |= {f"{name}/unchanged": ones < 0, f"{name}/margin": ones}
         fields = {"eps": 0.1, "norm": "linf", "loss": "ce" if name.endswith("_ce") else "margin"}
         spec = {"component": "pgd", "fields": fields | {"step_size": float(len(attacks))}}
         attacks.append((name, {**spec, "surrogate": "self"}))

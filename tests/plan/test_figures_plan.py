@@ -278,7 +278,7 @@ def test_a_kinds_own_code_is_part_of_its_figures_alone(plan, monkeypatch):
     ("figures.curve.where", 3, "figures.curve.where: needs a mapping such as {members: 3}"),
     ("figures.curve.shown", 3, "figures.curve.shown: no such key (nearest: show)"),
     ("figures.curve.show", "all", "figures.curve.show: 'all' is not one of each, strongest, worst"),
-    ("figures.curve.title", 3, "figures.curve.title: 3 is no text"),
+    ("figures.curve.title", 3, "figures.curve.title: 3 is no line of text"),
     ("figures.regions.half", "x", "figures.regions.half: 'x' is not a whole number"),
     ("figures.regions.radius", -1, "figures.regions.radius: -1 is negative"),
     ("figures.loss.attack", "pgd11", "figures.loss.attack: no entry 'pgd11' (nearest:"),

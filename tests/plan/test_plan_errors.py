@@ -166,7 +166,7 @@ CASES = [
     ("tables.table1.reported", "x", "tables.table1.reported: no file data/reported/x.csv"),
     ("tables.table1.recipe", "x", "tables.table1.recipe: no entry 'x'"),
     ("tables.table1.datasets", ["cifar"], "tables.table1.datasets: no entry 'cifar' (nearest: cif"),
-    ("tables.table1.title", 3, "tables.table1.title: 3 is no text"),
+    ("tables.table1.title", 3, "tables.table1.title: 3 is no line of text"),
     ("tables.table1.bta", [1, 2], "tables.table1.bta: no such key (nearest: beta)"),
     ("tables.table1.beta", 1, "tables.table1.beta: an axis is a list of values"),
     ("tables.table1.beta", ["x"], "methods.trades.beta: 'x' is not a number"),

@@ -148,7 +148,7 @@ SHOWN = {
     "pgd10": "pgd10",
     "autoattack": "autoattack_lite",
     "autoattack_vote": "autoattack_lite_vote",
-    "autoattack_rand": "autoattack_rand",
+    "autoattack_rand": "autoattack_rand_lite",  # as what it is based on
     "full_autoattack": "full_autoattack",
     "red_autoattack_l2": "red_autoattack_lite_l2",
     "red_autoattack_l2_1": "red_autoattack_lite_l2_1",

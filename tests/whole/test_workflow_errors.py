@@ -70,9 +70,9 @@ def test_a_bad_value_is_named_before_any_job(what, words, project):
 def test_a_file_that_is_no_yaml_is_refused_with_its_line(project):
     edit(project, "scale: demo\n", "scale: [demo\n")
     assert re.match(r"params.yaml:\d+: not valid YAML", refusal(project, *BY_HAND))
-    done = command(project, *SNAKEMAKE)  # its own reader comes first and names no line
+    done = command(project, *SNAKEMAKE)  # our reader goes before its own
     assert done.returncode == 1 and "Traceback" not in done.stdout
-    assert "is not valid JSON or YAML" in done.stdout
+    assert "error: params.yaml:" in done.stdout and "not valid YAML" in done.stdout
 
 
 @pytest.mark.parametrize(
