@@ -125,12 +125,13 @@ def test_an_up_to_date_figure_is_left_alone_and_an_unknown_one_is_one_line(plan,
 
 def test_todays_figures_are_remembered_and_others_named(plan):
     figure.main(["curves"])
-    files, stale = record.stage_targets(plan)
+    files, stale = record.stage_targets(plan, {})
     assert sorted(map(str, files)) == [f"results/curves.{s}" for s in ("csv", "json", "png")]
     assert stale == []
     changed = asked()
     changed["figures"]["curves"]["title"] = "Another"
-    assert record.stage_targets(Plan(changed)) == ([], ["results/curves.png"])
+    files, (left,) = record.stage_targets(Plan(changed), {})
+    assert files == [] and left.startswith("results/curves.png: not of today's params.yaml")
 
 
 # ---- the workflow
