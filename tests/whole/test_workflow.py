@@ -92,8 +92,8 @@ def test_a_reformatted_method_reruns_nothing(built):
 def test_changed_code_of_a_method_reruns_exactly_its_runs(built):
     edit(
         built,
-        "return losses + self.beta",
-        "return losses * self.beta",
+        "adversarial, self.beta)",
+        "adversarial, 2 * self.beta)",
         "pipeline/methods/trades.py",
     )
     assert jobs(built) == ONE_METHOD
