@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.plan.params.reader import pages
+from pipeline.plan.params.pages import pages
 from pipeline.plan.params.schema import ROOT
 
 VARIABLE = "ROBUST_FROZEN"  # folder of the copy, in the environment of jobs

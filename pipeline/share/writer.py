@@ -6,7 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.plan.params.reader import PAGES, PARAMS
+from pipeline.plan.params.pages import PAGES
+from pipeline.plan.params.reader import PARAMS
 from pipeline.plan.params.values import Entry
 
 LINE = 1_000_000  # characters: no entry is broken

@@ -8,7 +8,7 @@ from projects import ROOT, published
 
 from pipeline.plan import Plan
 from pipeline.plan.params.entries import Entries
-from pipeline.plan.params.reader import pages
+from pipeline.plan.params.pages import pages
 
 
 def entries(cuts, **attacks):

@@ -8,7 +8,8 @@ from projects import ROOT, command, copy_project, published
 
 from pipeline.errors import UserError
 from pipeline.plan import Plan, load_plan
-from pipeline.plan.params.reader import pages, read
+from pipeline.plan.params.pages import pages
+from pipeline.plan.params.reader import read
 from pipeline.share import writer
 
 PAPERS = [page.stem for page in pages(ROOT / "params.yaml")]

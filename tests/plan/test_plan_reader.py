@@ -9,7 +9,8 @@ from snakemake.common.configfile import load_configfile
 from snakemake.utils import update_config
 
 from pipeline.errors import UserError
-from pipeline.plan.params.reader import pages, read
+from pipeline.plan.params.pages import pages
+from pipeline.plan.params.reader import read
 
 
 def refusal(tmp_path, text):

@@ -12,7 +12,7 @@ import sharing_origin as home
 import yaml
 
 from pipeline.plan import load_plan
-from pipeline.plan.params.reader import pages
+from pipeline.plan.params.pages import pages
 
 pytestmark = pytest.mark.sharing
 TARGETS = (lab.TABLE, home.PAPER)

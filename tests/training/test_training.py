@@ -44,7 +44,7 @@ def test_a_run_says_what_it_is_and_what_it_cost(tmp_path, monkeypatch):
 def test_inherited_flops_count_every_run_once(tmp_path):
     def write(name: str, flops: int, inherited: dict[str, int]) -> Path:
         (tmp_path / name).mkdir()
-        text = json.dumps({"id": name, "flops": flops, "inherited": inherited})
+        text = json.dumps({"id": name, "spec": {}, "flops": flops, "inherited": inherited})
         (tmp_path / name / "run.json").write_text(text)
         return tmp_path / name
 

@@ -11,10 +11,10 @@ from typing import Any
 import yaml
 
 from pipeline.errors import UserError
+from pipeline.plan.params.pages import PAGES, pages
 from pipeline.plan.params.scale import NAMES
 
 PARAMS = "params.yaml"
-PAGES = "papers"  # folder beside params.yaml: a page for each paper
 ALONE = ("scale", "mirror", "core", "planned")  # of all papers, so in params.yaml
 KINDS = {"map", "seq", "str", "int", "float", "bool"}
 PLAIN = {
@@ -42,12 +42,6 @@ def read(path: Path) -> dict[str, Any]:
         for keys, value in _entries(sections):
             _add(merged, keys, value, name, files)
     return merged
-
-
-def pages(path: Path) -> list[Path]:
-    """The papers' pages that belong to a params.yaml, in the order of their names."""
-    found = (path.parent / PAGES).glob("*.yaml")
-    return sorted(p for p in found if not p.name.startswith("."))
 
 
 def located(error: str, path: Path) -> str:
