@@ -107,8 +107,8 @@ def test_what_is_unfinished_or_not_what_it_says_is_not_recorded():
     (second / "weights.safetensors").write_bytes(b"cut")
     third.rename(third.with_name(third.name[:-1] + ("0" if third.name[-1] != "0" else "1")))
     said = lab.run(folder, "record").fails()
-    assert "weights.safetensors: truncated" in said
-    assert "its run.json describes another run" in said
+    assert "weights.safetensors: is not what its job wrote" in said
+    assert "run.json: describes no run, or another one" in said
     assert not any(n.startswith("results/runs/") for n in recorded(folder))
 
 
