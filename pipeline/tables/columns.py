@@ -28,6 +28,7 @@ from pipeline.plan.graph.targets import Cell
 from pipeline.store.records import Arrays, meta
 
 CORE, ADAPTIVE = "core", "adaptive"
+HEADLINES = (f"{ADAPTIVE}_worst", f"{CORE}_worst")  # what ranks, where a table has it
 
 
 class Columns:

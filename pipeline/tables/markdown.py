@@ -3,7 +3,7 @@
 from typing import Any
 
 from pipeline.plan.graph.tables import points
-from pipeline.tables.columns import CORE
+from pipeline.tables.columns import HEADLINES
 from pipeline.tables.rows import Tabulation
 
 
@@ -39,8 +39,8 @@ def _about(tabulation: Tabulation) -> str:
     training = entries.recipe_cut(entry["recipe"])
     cuts += [f"training {_cut(training)}"] if training else []
     against = (
-        f"core_worst (last accuracy column without one) minus {entry['reference']} "
-        "with as many members, paired"
+        f"{' or '.join(HEADLINES)} (the first that is a column, else the last accuracy) minus "
+        f"{entry['reference']} with as many members, paired"
     )
     parts = [
         f"Scale {entries.scale_name}; {_images(tabulation)}; seeds {entry['seeds']}; "
@@ -120,11 +120,10 @@ def _text(found: dict[str, Any], column: str) -> str:
 
 
 def headline(details: dict[str, Any]) -> str | None:
-    """The column that ranks: core_worst, else the last accuracy."""
+    """The column that ranks: adaptive_worst, else core_worst, else the last accuracy."""
     columns = [c for c, v in details.items() if isinstance(v, dict) and "mean" in v]
-    if f"{CORE}_worst" in columns:
-        return f"{CORE}_worst"
-    return columns[-1] if columns else None
+    ranking = [c for c in HEADLINES if c in columns] or columns[-1:]
+    return ranking[0] if ranking else None
 
 
 def _against(found: dict[str, Any]) -> str:

@@ -186,7 +186,7 @@ def main(argv: list[str] | None) -> None:
     parser.add_argument("a", help="row of the table, or id of a victim")
     parser.add_argument("b", help="the other one")
     parser.add_argument("--table", default="results/table1.csv")
-    parser.add_argument("--attack", default="core_worst", help="an accuracy of the table")
+    parser.add_argument("--attack", default="adaptive_worst", help="an accuracy of the table")
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
     args = parser.parse_args(argv)
     plan = load_plan()

@@ -17,7 +17,7 @@ from pipeline.errors import UserError
 from pipeline.plan import Plan
 from pipeline.store.files import sha256_of
 from pipeline.store.records import pack, read_arrays
-from pipeline.tables.markdown import markdown
+from pipeline.tables.markdown import headline, markdown
 from pipeline.tables.reported import Reported
 from pipeline.tables.rows import Tabulation
 
@@ -99,13 +99,23 @@ def runs_of(plan: Plan) -> list[tuple[str, str]]:
 
 def test_rows_are_paired_with_the_reference_of_as_many_members(full):
     _, details, text = tiny.tabulated(full)
-    assert "against" not in details["rows"]["pgd_at_single"]["core_worst"]
+    assert "against" not in details["rows"]["pgd_at_single"]["adaptive_worst"]
     for row in ("standard", "wa"):
-        found = details["rows"][row]["core_worst"]["against"]
+        found = details["rows"][row]["adaptive_worst"]["against"]
         assert found["row"] == "pgd_at_single" and found["low"] <= found["difference"]
-        means = [details["rows"][r]["core_worst"]["mean"] for r in (row, "pgd_at_single")]
+        means = [details["rows"][r]["adaptive_worst"]["mean"] for r in (row, "pgd_at_single")]
         assert found["difference"] == pytest.approx(means[0] - means[1], abs=1e-6)
         assert f"{100 * found['difference']:+.1f} [" in text
+
+
+def test_the_adaptive_worst_case_ranks_else_the_core_one_else_the_last_accuracy():
+    columns = {"clean": {"mean": 0.9}, "adaptive_worst": {"mean": 0.1}, "core_worst": {"mean": 0.2}}
+    assert headline(columns) == "adaptive_worst"
+    del columns["adaptive_worst"]
+    assert headline(columns | {"pgd10": {"mean": 0.3}}) == "core_worst"
+    del columns["core_worst"]
+    assert headline(columns | {"flags": {}, "members": 3}) == "clean"
+    assert headline({"flags": {}}) is None
 
 
 def test_a_table_repeats_byte_for_byte_and_carries_its_receipt(full):
