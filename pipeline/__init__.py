@@ -1,1 +1,20 @@
 """Reference pipeline for adversarially robust model ensembles."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+def load(
+    table: str, row: str, seed: int | None = None, on: str | None = None
+) -> "tuple[nn.Module, tuple[Tensor, Tensor]]":
+    """A row's model, and the images [N, C, H, W] in [0, 1] and labels [N] it was judged on.
+
+    `model, (images, labels) = load("results/table1.csv", "pgd_at")`. The model normalises itself,
+    is frozen in evaluation mode, and gives scores [B, classes]; `seed` picks one of several, `on`
+    is cpu, cuda or auto. Raises `pipeline.errors.UserError` naming what is missing.
+    """
+    from pipeline.tools.load import load_row  # torch only where it is needed
+
+    return load_row(table, row, seed, on)

@@ -24,6 +24,11 @@ from pipeline.plan.params.entries import Entries, Setting
 from pipeline.plan.params.words import nearest
 
 T = TypeVar("T")
+UNTYPED = (
+    "run",
+    "record",
+    "transfer set",
+)  # whose ids are too long: a beginning will do, as in git
 
 __all__ = [
     "Artifact",
@@ -103,7 +108,7 @@ class Plan:
         return self.entries.dataset(name)
 
     def run(self, id: str) -> Run:
-        """A run by its id; raises UserError when params.yaml asks for no such run."""
+        """A run by its id, or a unique beginning; raises UserError when there is none."""
         return self._find(self.graph.runs, id, "run")
 
     def record(self, id: str) -> Record:
@@ -133,6 +138,9 @@ class Plan:
 
     def _find(self, known: dict[str, T], name: str, what: str) -> T:
         if name not in known:
+            begun = [n for n in known if what in UNTYPED and "-" in name and n.startswith(name)]
+            if len(begun) == 1:
+                return known[begun[0]]
             hint = nearest(name, known)
             raise UserError(
                 f"params.yaml (scale {self.scale}): no {what} {name!r}{hint}; "

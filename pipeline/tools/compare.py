@@ -8,7 +8,7 @@ table's suites and means give, with the meaning it has there; `--table` names th
 import argparse
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,9 @@ from pipeline.errors import UserError
 from pipeline.job.report import report
 from pipeline.plan import Plan, Table, load_plan
 from pipeline.plan.graph.column_names import accuracies
-from pipeline.plan.graph.targets import Cell
 from pipeline.plan.params.words import nearest
 from pipeline.tables.columns import Columns
+from pipeline.tools.rows import find_cells
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def _of_class(a: Side, b: Side, mask: NDArray[np.bool_]) -> dict[str, float]:
 
 def side(plan: Plan, table: Table, name: str, column: str) -> Side:
     """A row of a table, or a victim, under one of the table's accuracies."""
-    cells, columns, verdicts = _cells(plan, table, name), Columns(plan, table), []
+    cells, columns, verdicts = find_cells(plan, table, name), Columns(plan, table), []
     images = []
     for cell in cells:
         records = [record for record, _ in columns.behind(cell, column)]
@@ -119,36 +119,12 @@ def _column(plan: Plan, table: Table, name: str) -> str:
     return plain
 
 
-def _cells(plan: Plan, table: Table, name: str) -> list[Cell]:
-    """The seeds of a row, or the one victim of an id, were it of another table."""
-    cells = [c for c in table.cells if name in (c.row, c.victim and c.victim.id)]
-    several = {(c.setting.dataset, c.setting.arch, c.members, c.setting.overrides) for c in cells}
-    if len(several) > 1:
-        ids = ", ".join(sorted(c.victim.id for c in cells if c.victim)[:3])
-        raise UserError(f"{name}: stands for several victims of {table.path}; name one: {ids}, ...")
-    if any(c.victim is None for c in cells):
-        raise UserError(f"{name}: is not available ({cells[0].lacks})")
-    return cells or [_elsewhere(plan, table, name)]
-
-
-def _elsewhere(plan: Plan, table: Table, name: str) -> Cell:
-    """A victim of another table, under the suites and on the images of this one."""
-    everywhere = [c for target in plan.targets.values() for c in target.cells]
-    for cell in everywhere:
-        if cell.victim and cell.victim.id == name:
-            images = table.spec["entry"]["images"]
-            asked = [plan.name_record(cell.victim, s, cell.setting, images) for s in table.suites]
-            return replace(cell, records={record.suite: record for record in asked})
-    rows = {c.row for c in table.cells}
-    raise UserError(f"{table.path} has no row {name!r}{nearest(name, rows)}")
-
-
 def text(found: dict[str, Any], a: str, b: str, column: str) -> str:
     """The comparison in percent, for people."""
     seeds = found["seeds"]
     lines = [
         f"{column}: {a} {100 * found[a]:.1f}, {b} {100 * found[b]:.1f} "
-        f"({found['n']} images, {len(seeds)} seeds)",
+        f"({found['n']} images, {len(seeds)} seed{'s' if len(seeds) > 1 else ''})",
         f"difference {_points(found['paired'])}; {_test(found)}",
     ]
     for seed in seeds:
@@ -185,8 +161,10 @@ def main(argv: list[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline compare", description=__doc__)
     parser.add_argument("a", help="row of the table, or id of a victim")
     parser.add_argument("b", help="the other one")
-    parser.add_argument("--table", default="results/table1.csv")
-    parser.add_argument("--attack", default="adaptive_worst", help="an accuracy of the table")
+    parser.add_argument("--table", default="results/table1.csv", help="default: %(default)s")
+    parser.add_argument(
+        "--attack", default="adaptive_worst", help="an accuracy of the table; default: %(default)s"
+    )
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
     args = parser.parse_args(argv)
     plan = load_plan()

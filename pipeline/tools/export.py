@@ -22,6 +22,7 @@ from pipeline.plan import Plan, Record, load_plan
 from pipeline.plan.params.words import nearest
 from pipeline.store.files import save_safetensors
 from pipeline.store.records import Arrays, meta, read_record
+from pipeline.tools.rows import find_record
 
 
 def images(plan: Plan, record: Record, name: str, where: torch.device) -> tuple[Tensor, Arrays]:
@@ -52,12 +53,17 @@ def images(plan: Plan, record: Record, name: str, where: torch.device) -> tuple[
 def main(argv: list[str] | None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline export", description=__doc__)
-    parser.add_argument("record", help="id or file of a record")
+    parser.add_argument("record", help="row of the table, or id or file of a record")
     parser.add_argument("attack", help="one of its attacks")
     parser.add_argument("file", type=Path, help="where to write images, labels, ids and verdicts")
+    parser.add_argument("--table", default="results/table1.csv", help="default: %(default)s")
     args = parser.parse_args(argv)
+    if args.file.suffix != ".safetensors":
+        raise UserError(
+            f"{args.file}: safetensors are written; name it {args.file.stem}.safetensors"
+        )
     plan = load_plan()
-    record = plan.record(args.record.removeprefix("results/records/").removesuffix(".npz"))
+    record = find_record(plan, args.record, args.attack, args.table)
     where = device.select(plan.entries.device, plan.entries.threads)
     crafted, arrays = images(plan, record, args.attack, where)
     tensors = {

@@ -21,6 +21,7 @@ from pipeline.loading import models, registry
 from pipeline.loading.images import Split, load_split, subset
 from pipeline.plan import load_plan
 from pipeline.plan.params.words import nearest
+from pipeline.tools.rows import find_record
 
 
 def matrix(
@@ -71,11 +72,14 @@ def _row(
 def main(argv: list[str] | None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline transferability", description=__doc__)
-    parser.add_argument("record", help="id or file of a record: its victim, its images")
+    parser.add_argument(
+        "record", help="row of the table, or id or file of a record: its victim, its images"
+    )
     parser.add_argument("attack", help="one of its attacks, which is made on every member in turn")
+    parser.add_argument("--table", default="results/table1.csv", help="default: %(default)s")
     args = parser.parse_args(argv)
     plan = load_plan()
-    record = plan.record(args.record.removeprefix("results/records/").removesuffix(".npz"))
+    record = find_record(plan, args.record, args.attack, args.table)
     attacks = dict(record.attacks)
     if args.attack not in attacks or "set" in attacks[args.attack]:
         hint = nearest(args.attack, attacks)
@@ -85,8 +89,10 @@ def main(argv: list[str] | None) -> None:
     members = list(models.load_victim(plan, record.victim, split, where).members)
     rows = torch.tensor(subset(record.images, len(split)), device=where)
     attack: Attack = registry.build("attacks", attacks[args.attack])
-    for line in matrix(members, split, rows, attack):
-        sys.stdout.write(",".join(f"{share:.4f}" for share in line) + "\n")
+    sys.stdout.write(",".join(["attacked", *(f"member {n}" for n in range(len(members)))]) + "\n")
+    for number, line in enumerate(matrix(members, split, rows, attack)):
+        shares = ",".join(f"{share:.4f}" for share in line)
+        sys.stdout.write(f"member {number},{shares}\n")
 
 
 if __name__ == "__main__":

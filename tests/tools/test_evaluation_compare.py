@@ -147,7 +147,7 @@ def test_the_command_compares_rows_of_a_table(here, capsys) -> None:
     compare.main(["standard", "pgd_at_single", "--attack", "pgd10"])
     out = capsys.readouterr().out
     assert out.startswith("pgd10: standard ") and "McNemar p = " in out
-    assert "30 images, 1 seeds" in out and "class 9 (n " in out
+    assert "30 images, 1 seed)" in out and "class 9 (n " in out
     compare.main(["standard", "pgd_at_single", "--json"])
     assert '"only_a"' in capsys.readouterr().out
     victims = {c.row: c.victim.id for c in here.table("table1").cells}

@@ -1,0 +1,70 @@
+"""Rows of a table by the names that people type: a row, what the table calls it, a victim's id."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from pipeline.errors import UserError
+from pipeline.plan import Plan, Record, Table
+from pipeline.plan.graph.targets import Cell, label
+from pipeline.plan.params.words import nearest
+
+
+def find_cells(plan: Plan, table: Table, name: str) -> list[Cell]:
+    """The seeds of a row, or the one victim of an id or its beginning, were it of another table."""
+    cells = [c for c in table.cells if name in (c.row, label(c, table.cells), _id(c))]
+    several = {(c.setting.dataset, c.setting.arch, c.members, c.setting.overrides) for c in cells}
+    if len(several) > 1:
+        names = dict.fromkeys(label(c, table.cells) for c in cells)
+        said = ", ".join(repr(known) for known in list(names)[:4])
+        raise UserError(f"{name}: stands for several rows of {table.path}; name one: {said}")
+    if any(c.victim is None for c in cells):
+        raise UserError(f"{name}: is not available ({cells[0].lacks})")
+    return cells or [_elsewhere(plan, table, name)]
+
+
+def _id(cell: Cell) -> str:
+    return cell.victim.id if cell.victim else ""
+
+
+def _elsewhere(plan: Plan, table: Table, name: str) -> Cell:
+    """A victim of any table, under the suites and on the images of this one."""
+    everywhere = [c for target in plan.targets.values() for c in target.cells if c.victim]
+    found = {_id(c): c for c in everywhere if _id(c).startswith(name)}
+    id = name if name in found else unique(name, found)
+    if id is None:
+        rows = {c.row for c in table.cells}
+        raise UserError(f"{table.path} has no row {name!r}{nearest(name, rows)}")
+
+    cell = found[id]
+    assert cell.victim is not None
+    images = table.spec["entry"]["images"]
+    asked = [plan.name_record(cell.victim, s, cell.setting, images) for s in table.suites]
+    return replace(cell, records={record.suite: record for record in asked})
+
+
+def unique(beginning: str, known: Iterable[str]) -> str | None:
+    """The one name that begins so, as git finds commits; None where none does."""
+    found = sorted({name for name in known if name.startswith(beginning)})
+    if len(found) > 1:
+        some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+        raise UserError(f"{beginning}: {len(found)} names begin so; write more of one: {some}")
+    return found[0] if found and beginning else None
+
+
+def find_record(plan: Plan, name: str, attack: str, target: str) -> Record:
+    """A record by its id, its file or a unique beginning, or by a row of a table and an attack."""
+    given = name.removeprefix("results/records/").removesuffix(".npz")
+    known = plan.graph.records
+    id = given if given in known else unique(given, known) if "-" in given else None
+    if id is not None:
+        return plan.record(id)
+
+    cells = find_cells(plan, plan.table(target), given)
+    if len(cells) > 1:
+        ids = ", ".join(_id(cell) for cell in cells)
+        raise UserError(f"{given}: has {len(cells)} seeds in {target}; name one: {ids}")
+    holding = [r for r in cells[0].records.values() if attack in dict(r.attacks)]
+    if not holding:
+        met = {name for r in cells[0].records.values() for name, _ in r.attacks}
+        raise UserError(f"{given}: meets no attack {attack!r} in {target}{nearest(attack, met)}")
+    return holding[0]
