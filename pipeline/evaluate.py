@@ -20,6 +20,7 @@ from pipeline.core import flops
 from pipeline.core.ensemble import Combination, Scaled
 from pipeline.errors import Interrupted, UserError
 from pipeline.evaluation import latency
+from pipeline.evaluation.differences import find_radius
 from pipeline.evaluation.verdicts import SEED, Evaluation
 from pipeline.job import device
 from pipeline.job.progress import Progress
@@ -46,7 +47,7 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     work = Path("work/records") / record.id / digest(weights)
     before = fingerprint(victim)
     found, seconds = Attacks(plan, evaluation, record, split, work).run()
-    arrays = found | _clean(evaluation)
+    arrays = found | _clean(evaluation, find_radius(record.attacks))
     meta = {
         "spec": record.spec,
         "victim": record.victim.id,
@@ -152,12 +153,13 @@ def fingerprint(victim: nn.Module) -> str:
     return found.hexdigest()
 
 
-def _clean(evaluation: Evaluation) -> Arrays:
+def _clean(evaluation: Evaluation, radius: float) -> Arrays:
+    slopes = evaluation.gradients(radius)
     return {
         "ids": evaluation.ids.cpu().numpy(),
         "labels": evaluation.labels.cpu().numpy(),
         **{f"clean/{part}": values.cpu().numpy() for part, values in evaluation.clean.items()},
-        **{f"clean/{part}": found.cpu().numpy() for part, found in evaluation.gradients().items()},
+        **{f"clean/{part}": found.cpu().numpy() for part, found in slopes.items()},
     }
 
 

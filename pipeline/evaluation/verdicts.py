@@ -11,6 +11,7 @@ from pipeline.core.ascent import gradient_in
 from pipeline.core.draws import Draws, derive
 from pipeline.core.ensemble import Combination, check_finite
 from pipeline.core.losses import cross_entropy, margin
+from pipeline.evaluation.differences import compare_slopes
 from pipeline.evaluation.surrogates import surrogates
 from pipeline.loading import registry
 from pipeline.loading.images import Split
@@ -89,10 +90,12 @@ class Evaluation:
         parts = [function(images[r], r) for r in torch.split(rows, size)]
         return {k: torch.cat([p[k] for p in parts]) for k in parts[0]}
 
-    def gradients(self) -> Verdicts:
+    def gradients(self, radius: float = 0) -> Verdicts:
         """Of clean images: whether cross-entropy has no or no finite gradient (zero_gradient), and
-        the share of pixels where its sign is that of the margin's (agreement), [N]."""
+        the share of pixels where its sign is that of the margin's (agreement), [N]; with a radius
+        also what `compare_slopes` says (slope_ratio)."""
         self.victim.reseed(SEED)
+        (expected,) = surrogates(self.victim, "averaged")  # two draws are no difference
 
         def of(images: Tensor, rows: Tensor) -> Verdicts:
             images, labels = images.clone().requires_grad_(), self.labels[rows]
@@ -101,7 +104,10 @@ class Evaluation:
             size = slope.flatten(1).abs().amax(1)
             other = gradient_in(images, margin(scores, labels))
             same = (slope.sign() == other.sign()).flatten(1).float().mean(1)
-            return {"zero_gradient": ~(size > 0) | ~size.isfinite(), "agreement": same}
+            found = {"zero_gradient": ~(size > 0) | ~size.isfinite(), "agreement": same}
+            if radius:
+                found["slope_ratio"] = compare_slopes(expected, images.detach(), labels, radius)
+            return found
 
         return self._over(of, self.images, BATCH)
 

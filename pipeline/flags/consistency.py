@@ -12,7 +12,7 @@ from pipeline.core.metrics import wilson, worst
 from pipeline.flags.evidence import TOLERANCE, Attack, Evidence, exceeds, points
 
 SLACK = 0.005  # C2 to C9: half a point that a stronger attack may be behind
-NOISE = 0.02  # C2: what random points of the ball may cost
+NOISE, OF_ATTACKS = 0.02, 0.1  # C2: what random points may cost, and what part of what attacks do
 CONVERGED = 0.01  # C4: what five times the steps may still find
 RESTARTS = 0.015  # C5: what more starts may still find
 LARGE, LEFT = 64 / 255, 0.05  # C6: a radius that may leave this much
@@ -29,9 +29,14 @@ BLIND = {"square", "Square", "set", "noise"}  # attacks without the victim's gra
 
 
 def noise(e: Evidence) -> Iterator[str]:
-    """Noise costs little, and no attack finds less than noise."""
+    """Noise costs little beside attacks, and no attack finds less than noise.
+
+    In a ball of few pixels random points are not harmless: there attacks cost the more.
+    """
     for noise in e.of("noise"):
-        if exceeds(e.right, noise.right, NOISE):
+        at_radius = [a.right for a in e.attacks if a.field("eps") == noise.field("eps")]
+        cost = float((e.right - worst(at_radius)).mean())
+        if exceeds(e.right, noise.right, max(NOISE, OF_ATTACKS * cost)):
             yield f"random noise costs {points(e.right, noise.right)}"
         for attack in e.attacks:
             same = attack.field("eps") == noise.field("eps") and attack.kind != "noise"

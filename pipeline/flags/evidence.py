@@ -15,6 +15,7 @@ from pipeline.plan.params.values import Entry
 from pipeline.store import manifest
 from pipeline.store.records import Arrays, meta, read_record, rests_on
 
+CORE = "core"  # the suite that every row meets alike
 TOLERANCE = 1e-6  # C1: rounding of x + delta in float32
 ROUNDING = 2.0**-23  # C1, l1: of a changed pixel, whose channels are each 2**-25 off at most
 SCORES = ("margin", "loss")  # what a record keeps of a victim's scores
@@ -79,15 +80,20 @@ class Evidence:
         self.clean = records[0][0]
         self.metas = [meta(arrays) for arrays, _ in records]
         self.ids = [arrays["ids"] for arrays, _ in records]
+        slopes = [a["clean/slope_ratio"] for a, _ in records if "clean/slope_ratio" in a]
+        self.slope_ratios = slopes[0] if slopes else np.zeros(0, np.float32)
         self.classes = int(self.clean["labels"].max(initial=1)) + 1
         self.random = bool(self.metas[0].get("random"))
         self.attacks: list[Attack] = []
         self.cascades: list[list[Attack]] = []  # suites that leave: verdicts of what was left
+        self.core: list[Attack] = []  # of them, those of the suite `core`
         for about, (arrays, attacks) in zip(self.metas, records, strict=True):
             group = []
             for name, spec in attacks:
                 own = {k.split("/")[1]: v for k, v in arrays.items() if k.startswith(f"{name}/")}
                 group.append(Attack(name, spec, own))
+            if about.get("suite") == CORE:
+                self.core = group
             if about["spec"].get("leave"):
                 self.cascades.append(group)
             else:

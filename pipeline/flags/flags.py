@@ -2,16 +2,20 @@
 
 Thresholds are compared with bounds of paired differences on the same images, so that a small
 subset does not fire by noise. C1, C8, C9, C12, C16, C18 and C21 say that a number is worthless,
-but C8 not of random victims, where lucky draws explain it.
+but C8 not of random victims, where lucky draws explain it. C7, C13 and C22 say that a worst case
+may be far too high: such a row is not ranked.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from pipeline.core.metrics import worst
 from pipeline.flags import consistency as orders
 from pipeline.flags import masking as symptoms
-from pipeline.flags.evidence import Evidence
+from pipeline.flags.evidence import Attack, Evidence, exceeds
 
+UNRANKING = ("C7", "C13", "C22")
+GAINED = 0.02  # what C13 and C22 alone need to unrank
 FAILS = ("C1", "C8", "C9", "C12", "C16", "C18", "C21")
 CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "C2": orders.noise,
@@ -34,6 +38,7 @@ CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "C19": symptoms.images,
     "C20": symptoms.scaling,
     "C21": symptoms.constant,
+    "C22": symptoms.differences,
 }
 
 
@@ -55,3 +60,30 @@ def flags(evidence: Evidence) -> list[Flag]:
     """All flags of one victim, in the order of their checks."""
     random = evidence.random
     return [Flag(check, text, random) for check, run in CHECKS.items() for text in run(evidence)]
+
+
+def notes(evidence: Evidence) -> list[str]:
+    """What is no fault of the victim and helps to read its row."""
+    return list(symptoms.heated(evidence))
+
+
+def untrusted(evidence: Evidence, fired: list[Flag]) -> list[str]:
+    """The checks that make a worst case too doubtful to rank, C7, C13 and C22, or none.
+
+    C13 and C22 alone do so beside the core, and not where attacks that need no slope of
+    cross-entropy (margins, other surrogates, transfer) find no more than 2 points beyond the
+    core's: an undefended net that answers with certainty hides nothing that is left.
+    """
+    found = [check for check in UNRANKING if check in {flag.check for flag in fired}]
+    if "C7" in found:
+        return found
+    if not evidence.core:
+        return []
+    before = worst([a.right for a in evidence.core])
+    after = worst([before, *(a.right for a in evidence.everything() if _needs_no_slope(a))])
+    return found if exceeds(before, after, GAINED) else []
+
+
+def _needs_no_slope(attack: Attack) -> bool:
+    """Whether it climbs no cross-entropy of the victim itself."""
+    return not attack.is_exact or attack.field("loss", "ce") != "ce"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pipeline.core import metrics
 from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
-from pipeline.flags.evidence import TOLERANCE, read
+from pipeline.flags.evidence import CORE, TOLERANCE, read
 from pipeline.plan import Plan, Record, Table
 from pipeline.plan.graph.column_names import (
     CLEAN,
@@ -27,7 +27,7 @@ from pipeline.plan.graph.column_names import (
 from pipeline.plan.graph.targets import Cell
 from pipeline.store.records import Arrays, meta
 
-CORE, ADAPTIVE = "core", "adaptive"
+ADAPTIVE = "adaptive"
 HEADLINES = (f"{ADAPTIVE}_worst", f"{CORE}_worst")  # what ranks, where a table has it
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline.plan.graph.tables import points
 from pipeline.tables.columns import HEADLINES
-from pipeline.tables.rows import Tabulation
+from pipeline.tables.rows import WORST, Tabulation
 
 
 def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
@@ -26,6 +26,8 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
     fired = [f"- {r.label}: {f.check}: {f.text}" for r in tabulation.rows for f in r.flags]
     if fired:
         lines += ["", "Red flags:", "", *fired]
+    said = [f"- {row.label}: {text}" for row in tabulation.rows for text in row.notes]
+    lines += ["", "Notes:", "", *said] if said else []
     return "\n".join(lines) + "\n"
 
 
@@ -108,6 +110,7 @@ def _text(found: dict[str, Any], column: str) -> str:
     if isinstance(value, dict):
         half = (value["high"] - value["low"]) / 2
         text = f"{100 * value['mean']:.1f} ± {100 * half:.1f}"
+        text = f"[{text}]" if found["not_trusted"] and WORST in column else text
         published = value["published"]
         return text if published is None else f"{text} ({100 * published:.1f})"
     if isinstance(value, int) and value >= 100_000:
@@ -127,6 +130,8 @@ def headline(details: dict[str, Any]) -> str | None:
 
 
 def _against(found: dict[str, Any]) -> str:
+    if found.get("not_trusted"):
+        return f"not trusted: {found['not_trusted']}"
     column = headline(found)
     if column is None or "against" not in found[column]:
         return ""

@@ -11,7 +11,7 @@ from pipeline.core import metrics
 from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
 from pipeline.flags.evidence import Evidence
-from pipeline.flags.flags import Flag, flags
+from pipeline.flags.flags import UNRANKING, Flag, flags, notes, untrusted
 from pipeline.plan import Plan, Record, Table
 from pipeline.plan.graph.column_names import CLEAN, COSTS, DISK, cuts, split
 from pipeline.plan.graph.runs import count_snapshots
@@ -20,6 +20,8 @@ from pipeline.plan.graph.targets import label as label_of
 from pipeline.store.records import meta
 from pipeline.tables.columns import Columns
 from pipeline.tables.reported import Reported
+
+WORST = "_worst"  # in the names of columns that are a worst case of attacks
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Row:
     verdicts: dict[str, list[Verdicts]]  # by accuracy column, one vector a seed
     costs: dict[str, int]
     flags: tuple[Flag, ...]
+    notes: tuple[str, ...] = ()
+    untrusted: tuple[str, ...] = ()  # checks for which its worst cases are not ranked
 
 
 class Tabulation:
@@ -82,16 +86,23 @@ class Tabulation:
         for cell in cells:
             self.columns.check_weights(list(cell.records.values()))
         verdicts = {c: [self.columns.verdict(cell, c) for cell in cells] for c in self.accuracies}
-        found = {f.check: f for cell in cells for f in self._flags(cell)}
+        evidence = [self._evidence(cell) for cell in cells]
+        fired = [self._flags(*pair) for pair in zip(cells, evidence, strict=True)]
+        found = {flag.check: flag for seed in fired for flag in seed}
+        said = dict.fromkeys(text for seed in evidence for text in notes(seed))
+        doubts = {c for pair in zip(evidence, fired, strict=True) for c in untrusted(*pair)}
         costs = meta(self.columns.read(next(iter(first.records.values()))))["cost"]
         if DISK in self.table.columns:
             run = self.plan.run(first.victim.elements[0].run)
             costs[DISK] = 4 * costs["parameters"] * count_snapshots(self.plan.graph, run)
-        return Row(label, keys, cells, status, verdicts, costs, tuple(found.values()))
+        beside = (tuple(found.values()), tuple(said), tuple(c for c in UNRANKING if c in doubts))
+        return Row(label, keys, cells, status, verdicts, costs, *beside)
 
-    def _flags(self, cell: Cell) -> list[Flag]:
-        records = [(self.columns.read(r), list(r.attacks)) for r in cell.records.values()]
-        found = flags(Evidence(records))
+    def _evidence(self, cell: Cell) -> Evidence:
+        return Evidence([(self.columns.read(r), list(r.attacks)) for r in cell.records.values()])
+
+    def _flags(self, cell: Cell, evidence: Evidence) -> list[Flag]:
+        found = flags(evidence)
         for flag in found:
             if flag.fails:
                 path = next(iter(cell.records.values())).path.parent
@@ -120,6 +131,8 @@ class Tabulation:
         found |= {c: row.costs[c] for c in (*COSTS, DISK) if c in row.costs}
         found |= {c: "planned" for c in self.shown.values() if c not in found}
         found["flags"] = {f.check: f.text for f in row.flags}
+        found["notes"] = list(row.notes)
+        found["not_trusted"] = " ".join(row.untrusted)
         return found
 
     def _cell(self, row: Row, column: str) -> dict[str, Any]:
@@ -137,6 +150,9 @@ class Tabulation:
             **self._spent(row, column),
         }
         reference = self._by_victim.get(_digest(row.cells[0].reference or ""))
+        doubtful = row.untrusted or (reference is not None and reference.untrusted)
+        if doubtful and WORST in column:  # nor is anything compared with it
+            return cell
         if reference is not None and reference is not row and reference.status == "done":
             against = reference.verdicts[column]
             cell["against"] = {"row": reference.label, **metrics.paired(vectors, against)}
@@ -171,6 +187,7 @@ class Tabulation:
                 elif column != "members":
                     line[name] = found.get(name, "")
             line["flags"] = " ".join(f.check for f in row.flags)
+            line["not_trusted"] = " ".join(row.untrusted)
             line["status"] = row.status
             line |= {"scale": self.plan.scale, "cut": " ".join(self.cuts)}
             lines.append(line)

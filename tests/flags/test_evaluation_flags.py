@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.verdicts import Evaluation
 from pipeline.flags import masking as symptoms
 from pipeline.flags.evidence import Evidence, bound, check_budget, exceeds
-from pipeline.flags.flags import flags
+from pipeline.flags.flags import flags, untrusted
 from pipeline.loading.images import Split
 from pipeline.store.records import Arrays
 
@@ -56,18 +56,23 @@ def split() -> Split:
 
 
 def record(victim: Combination, suite: dict[str, Any], leave: bool = False) -> Arrays:
-    """A record's arrays as the command writes them."""
+    """A record's arrays as the command writes them; the suite that leaves is the core."""
     found = Evaluation(victim, split(), list(range(IMAGES)))
     arrays: Arrays = {"labels": found.labels.numpy(), "ids": found.ids.numpy()}
     arrays |= {f"clean/{k}": v.numpy() for k, v in found.clean.items()}
-    arrays |= {f"clean/{k}": v.numpy() for k, v in found.gradients().items()}
+    arrays |= {f"clean/{k}": v.numpy() for k, v in found.gradients(EPS).items()}
     for name, asked in suite.items():
         verdicts = found.attack(name, asked, 0)
         arrays |= {f"{name}/{k}": v for k, v in verdicts.items()}
         if leave and not victim.random:
             found.standing &= torch.from_numpy(verdicts["right"]) > 0
     said = {"spec": {"leave": leave}, "flips": found.flips(), "outputs": found.outputs()}
-    said |= {"untouched": True, "random": victim.random, "weights": {}, "suite": "suite"}
+    said |= {
+        "untouched": True,
+        "random": victim.random,
+        "weights": {},
+        "suite": "core" if leave else "suite",
+    }
     arrays["meta"] = np.array(json.dumps(said))
     return arrays
 
@@ -116,10 +121,36 @@ class Killed(nn.Module):
 
 
 @pytest.mark.parametrize("steps", [None, 8])
-def test_masked_and_quantised_gradients_are_seen(steps: int | None) -> None:
+def test_masked_and_quantised_gradients_are_seen_and_not_ranked(steps: int | None) -> None:
     """Nothing moves, half the attacks return clean images, and a blind search finds more."""
-    found = fired(evidence(Single([Killed(steps)])))
-    assert {"C7", "C13", "C14", "C17"} <= found
+    seen = evidence(Single([Killed(steps)]))
+    assert {"C7", "C13", "C14", "C17", "C22"} <= fired(seen)
+    assert untrusted(seen, flags(seen)) == ["C7", "C13", "C22"]
+
+
+class Borrowed(nn.Module):
+    """The values of one net with the gradient of another, as a wrong `detach` gives it."""
+
+    def __init__(self, other: nn.Module) -> None:
+        super().__init__()
+        self.net, self.other = trained(EPS), other
+
+    def forward(self, images: Tensor) -> Tensor:
+        lent = self.other(images)
+        return lent + (self.net(images) - lent).detach()
+
+
+def test_a_gradient_of_another_net_is_seen_by_a_finite_difference() -> None:
+    found = evidence(Single([Borrowed(trained(0.0))]), {"pgd10": SUITE["pgd10"]}, core=False)
+    assert "C22" in fired(found)
+    own = evidence(Single([Borrowed(trained(EPS))]), {"pgd10": SUITE["pgd10"]}, core=False)
+    assert "C22" not in fired(own)
+
+
+def test_an_undefended_net_that_answers_with_certainty_keeps_its_rank() -> None:
+    """Its cross-entropy has no gradient, the margin finds what there is to find."""
+    found = evidence(Single([Scaled(trained(0.0), 100)]))
+    assert "C13" in fired(found) and untrusted(found, flags(found)) == []
 
 
 def test_an_overconfident_net_is_seen() -> None:
@@ -254,7 +285,7 @@ def test_records_of_other_images_or_of_few_are_seen() -> None:
     assert texts(ids, ids) == []
     assert "other images" in texts(ids, ids + 1)[0]
     assert "more than once" in texts(ids // 2)[0]
-    assert "±9.8 points" in texts(ids[:100])[0]
+    assert "±10.2 points" in texts(ids[:92])[0] and texts(ids[:200]) == []
 
 
 def test_images_outside_their_ball_or_the_box_are_refused() -> None:
