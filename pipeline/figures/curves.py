@@ -1,6 +1,7 @@
 """Accuracy along a setting of the attack or of the table: a radius, a weight, an epoch."""
 
 import json
+import math
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline.core import metrics
+from pipeline.core import intervals, metrics
 from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
 from pipeline.figures._canvas import SMALL, drawn
@@ -106,7 +107,8 @@ class Curves:
                 panel.set_xscale("symlog", linthresh=least)
                 panel.set_xlim(left=0)
             panel.set_xticks(ticks, [f"{x:.3g}" for x in ticks], fontsize=SMALL)
-            low, high = 100 * frame["low"].min(), 100 * frame["high"].max()
+            low = 100 * frame[["accuracy", "low"]].min().min()
+            high = 100 * frame[["accuracy", "high"]].max().max()
             panel.set_ylim(max(low - 3, -2), min(high + 3, 102))
             panel.set_xlabel(self.symbol)
             panel.set_ylabel("accuracy, % (band: 95 % interval)")
@@ -132,7 +134,7 @@ def _worst(found: Points) -> Points:
 
 
 def _accuracy(vectors: list[Verdicts]) -> tuple[float, float, float, int, int]:
-    low, high = metrics.interval(vectors)
+    low, high = intervals.interval(vectors) or (math.nan, math.nan)  # of two seeds, none
     mean = sum(float(v.mean()) for v in vectors) / len(vectors)
     return mean, low, high, len(vectors[0]), len(vectors)
 

@@ -8,7 +8,8 @@ from itertools import combinations
 
 import numpy as np
 
-from pipeline.core.metrics import wilson, worst
+from pipeline.core.intervals import wilson
+from pipeline.core.metrics import worst
 from pipeline.flags.evidence import TOLERANCE, Attack, Evidence, exceeds, points
 
 SLACK = 0.005  # C2 to C9: half a point that a stronger attack may be behind

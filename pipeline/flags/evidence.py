@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.metrics import Z95, Verdicts
+from pipeline.core.intervals import Z95
+from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
 from pipeline.plan import Record
 from pipeline.plan.params.values import Entry

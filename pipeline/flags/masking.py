@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline.core.metrics import Z95, wilson, worst
+from pipeline.core.intervals import Z95, wilson
+from pipeline.core.metrics import worst
 from pipeline.flags.evidence import SCORES, Attack, Evidence, exceeds, points
 from pipeline.plan.params.checks import SCALINGS
 

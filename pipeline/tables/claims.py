@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.core import metrics
+from pipeline.core import intervals
 from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
 from pipeline.plan import Plan
 from pipeline.plan.graph.column_names import COSTS
 from pipeline.plan.params import values
+from pipeline.tables.markdown import points_of
 from pipeline.tables.rows import Row, Tabulation
 
 OURS_FILE = Path("data/claims/ours.csv")
@@ -70,9 +71,14 @@ class Ours:
         better, worse = (self._verdicts(*side) for side in sides)
         if len(better[0]) != len(worse[0]):
             return "judged on other images", ""
-        found = metrics.paired(better, worse)
-        low, high = 100 * found["low"], 100 * found["high"]
-        text = f"{100 * found['difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
+        if len(better) != len(worse):
+            return "judged on other seeds", ""
+        found = intervals.paired(better, worse)
+        text = points_of(intervals.numbers(found))
+        bounds = found.spread()
+        if bounds is None:
+            return "cannot tell from two seeds", text
+        low, high = (100 * bound for bound in bounds)
         return _decide(claim["relation"], points, low, high), text
 
     def _verdicts(self, table: str, column: str, text: str) -> list[Verdicts]:

@@ -30,8 +30,8 @@ def draw(details: dict[str, Any], title: str) -> bytes:
             [100 * v["mean"] for _, v in rows],
             [y + offset for y, _ in rows],
             xerr=[
-                [100 * max(v["mean"] - v["low"], 0) for _, v in rows],
-                [100 * max(v["high"] - v["mean"], 0) for _, v in rows],
+                [_length(v, v["low"]) for _, v in rows],
+                [_length(v, v["high"]) for _, v in rows],
             ],
             fmt="o",
             markersize=4,
@@ -50,3 +50,8 @@ def draw(details: dict[str, Any], title: str) -> bytes:
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     plt.close(figure)
     return buffer.getvalue()
+
+
+def _length(value: dict[str, Any], end: float | None) -> float:
+    """Of a bar from the mean to one end of its interval, in points; 0 where there is none."""
+    return 0.0 if end is None else 100 * abs(end - value["mean"])

@@ -1,14 +1,16 @@
-"""A table for people: percent with 95 % half-widths, costs, flags, what was cut."""
+"""A table for people: percent with 95 % intervals, costs, flags, what was cut."""
 
 from typing import Any
 
+from pipeline.core.intervals import FEWEST
 from pipeline.plan.graph.tables import points
+from pipeline.tables import starts
 from pipeline.tables.columns import HEADLINES
 from pipeline.tables.rows import WORST, Tabulation
 
 
 def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
-    """The table for people: percent with 95 % half-widths, costs, flags, what was cut."""
+    """The table for people: percent with 95 % intervals, costs, flags, what was cut."""
     spec = tabulation.table.spec
     columns = list(tabulation.shown.values())
     about = " ".join([_about(tabulation), *_best(tabulation, details)])
@@ -22,7 +24,7 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
         if row.status != "done":
             texts, tail = [row.status] + [""] * (len(columns) - 1), ["", ""]
         lines.append("| " + " | ".join([row.label, *texts, *tail]) + " |")
-    lines += _spent(columns, details)
+    lines += [*_spent(columns, details), *_starts(tabulation)]
     fired = [f"- {r.label}: {f.check}: {f.text}" for r in tabulation.rows for f in r.flags]
     if fired:
         lines += ["", "Red flags:", "", *fired]
@@ -36,7 +38,12 @@ def _about(tabulation: Tabulation) -> str:
     named = {d: entries.stand_in(d)[0] for d in entry["datasets"]}
     archs = [a for d in entry["datasets"] for a in points(entry, "archs", d)]
     named |= {a: entries.arch(a).name for a in archs}
-    stand_ins = [f"{used} standing in for {name}" for name, used in named.items() if used != name]
+    factors = {d: float(entries.stand_in(d)[1]) for d in entry["datasets"]}
+    stand_ins = [
+        f"{used} standing in for {name}{_times(factors.get(name, 1.0))}"
+        for name, used in named.items()
+        if used != name
+    ]
     cuts = [f"{a} {_cut(c)}" for a, c in tabulation.cuts.items()]
     training = entries.recipe_cut(entry["recipe"])
     cuts += [f"training {_cut(training)}"] if training else []
@@ -46,13 +53,25 @@ def _about(tabulation: Tabulation) -> str:
     )
     parts = [
         f"Scale {entries.scale_name}; {_images(tabulation)}; seeds {entry['seeds']}; "
-        f"checkpoint {entry['checkpoint']}; percent with 95 % half-width; "
+        f"checkpoint {entry['checkpoint']}; percent [95 % interval{_of(len(entry['seeds']))}]; "
         f"vs reference: {against if entry['reference'] != 'none' else 'none'}.",
         *([f"Stand-ins: {', '.join(stand_ins)}."] if stand_ins else []),
         *([f"Cut by the scale: {'; '.join(cuts)}."] if cuts else []),
         *_names(tabulation),
     ]
     return " ".join(parts)
+
+
+def _times(factor: float) -> str:
+    """What a stand-in does to radii, those of a user's own l2 and l1 attacks included."""
+    return "" if factor == 1 else f" (every radius of params.yaml times {factor:g}, in any norm)"
+
+
+def _of(seeds: int) -> str:
+    """Whom the intervals are a statement about, by the number of seeds."""
+    if seeds == 1:
+        return " of these nets, not of methods: one seed"
+    return " of methods" if seeds >= FEWEST else ": none of two seeds"
 
 
 def _names(tabulation: Tabulation) -> list[str]:
@@ -101,6 +120,20 @@ def _spent(columns: list[str], details: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _starts(tabulation: Tabulation) -> list[str]:
+    """Who starts from the same weights, and who is fewer nets than the table has seeds."""
+    shared = starts.groups(tabulation.plan, tabulation.rows)
+    seeds = len(tabulation.table.spec["entry"]["seeds"])
+    few = [row.label for row in tabulation.rows if row.status == "done" and len(row.cells) < seeds]
+    lines = []
+    if shared:
+        said = "; ".join(", ".join(labels) for labels in shared)
+        lines += ["", f"From the same initial weights, seed by seed: {said}."]
+    if few:
+        lines += ["", f"One net whatever the seed, intervals of it alone: {', '.join(few)}."]
+    return lines
+
+
 def _cut(cut: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in cut.items())
 
@@ -108,8 +141,9 @@ def _cut(cut: dict[str, Any]) -> str:
 def _text(found: dict[str, Any], column: str) -> str:
     value = found.get(column, "")
     if isinstance(value, dict):
-        half = (value["high"] - value["low"]) / 2
-        text = f"{100 * value['mean']:.1f} ± {100 * half:.1f}"
+        text = f"{100 * value['mean']:.1f}"
+        if value["low"] is not None:
+            text += f" [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
         text = f"[{text}]" if found["not_trusted"] and WORST in column else text
         published = value["published"]
         return text if published is None else f"{text} ({100 * published:.1f})"
@@ -135,5 +169,13 @@ def _against(found: dict[str, Any]) -> str:
     column = headline(found)
     if column is None or "against" not in found[column]:
         return ""
-    a = found[column]["against"]
-    return f"{100 * a['difference']:+.1f} [{100 * a['low']:+.1f}, {100 * a['high']:+.1f}]"
+    against = found[column]["against"]
+    return against.get("refused") or points_of(against)
+
+
+def points_of(found: dict[str, Any]) -> str:
+    """A difference in points, with its interval where it has one."""
+    text = f"{100 * found['difference']:+.1f}"
+    if found["low"] is None:
+        return text
+    return f"{text} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"

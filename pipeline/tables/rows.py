@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.core import metrics
+from pipeline.core import intervals
 from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
 from pipeline.flags.evidence import Evidence
@@ -138,7 +138,7 @@ class Tabulation:
     def _cell(self, row: Row, column: str) -> dict[str, Any]:
         vectors = row.verdicts[column]
         means = [float(v.mean()) for v in vectors]
-        low, high = metrics.interval(vectors)
+        low, high = intervals.interval(vectors) or (None, None)
         cell: dict[str, Any] = {
             "mean": float(np.mean(means)),
             "std": float(np.std(means, ddof=1)) if len(means) > 1 else None,
@@ -155,7 +155,12 @@ class Tabulation:
             return cell
         if reference is not None and reference is not row and reference.status == "done":
             against = reference.verdicts[column]
-            cell["against"] = {"row": reference.label, **metrics.paired(vectors, against)}
+            cell["against"] = {"row": reference.label}
+            if len(against) == len(vectors):
+                found = intervals.paired(vectors, against)
+                cell["against"] |= intervals.numbers(found)
+            else:
+                cell["against"]["refused"] = f"{len(vectors)} and {len(against)} seeds"
         return cell
 
     def _distance(self, row: Row, column: str) -> float | None:

@@ -1,8 +1,9 @@
 """Two victims on the same images: `python -m pipeline compare A B [--attack NAME]`.
 
-Prints the paired difference with its bootstrap interval, McNemar's test, the images that flip, and
-the difference by class. A and B are victims or rows of a table, NAME is any accuracy that the
-table's suites and means give, with the meaning it has there; `--table` names the table.
+Prints the paired difference with its interval (of these nets from one seed, of the methods from
+three), McNemar's test of these nets, the images that flip, and the difference by class. A and B
+are victims or rows of a table, NAME is any accuracy that the table's suites and means give, with
+the meaning it has there; `--table` names the table.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core import metrics
+from pipeline.core import intervals
 from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
 from pipeline.job.report import report
@@ -22,6 +23,7 @@ from pipeline.plan import Plan, Table, load_plan
 from pipeline.plan.graph.column_names import accuracies
 from pipeline.plan.params.words import nearest
 from pipeline.tables.columns import Columns
+from pipeline.tables.markdown import points_of
 from pipeline.tools.rows import find_cells
 
 
@@ -62,7 +64,8 @@ def compare(a: Side, b: Side, classes: bool = True) -> dict[str, Any]:
     found: dict[str, Any] = {
         side.name: float(np.mean([v.mean() for v in side.verdicts])) for side in (a, b)
     }
-    found["paired"] = metrics.paired(a.verdicts, b.verdicts)
+    mean = intervals.paired(a.verdicts, b.verdicts)
+    found["paired"] = intervals.numbers(mean) | {"df": mean.df}
     found["n"], found["seeds"] = len(a.ids), _by_seed(a, b)
     found["mcnemar"] = bonferroni([seed["mcnemar"] for seed in found["seeds"]])
     if classes:
@@ -89,9 +92,9 @@ def _by_seed(a: Side, b: Side) -> list[dict[str, Any]]:
     return found
 
 
-def _of_class(a: Side, b: Side, mask: NDArray[np.bool_]) -> dict[str, float]:
+def _of_class(a: Side, b: Side, mask: NDArray[np.bool_]) -> dict[str, Any]:
     ours, theirs = ([v[mask] for v in side.verdicts] for side in (a, b))
-    return {"n": int(mask.sum()), **metrics.paired(ours, theirs)}
+    return {"n": int(mask.sum()), **intervals.numbers(intervals.paired(ours, theirs))}
 
 
 def side(plan: Plan, table: Table, name: str, column: str) -> Side:
@@ -125,7 +128,8 @@ def text(found: dict[str, Any], a: str, b: str, column: str) -> str:
     lines = [
         f"{column}: {a} {100 * found[a]:.1f}, {b} {100 * found[b]:.1f} "
         f"({found['n']} images, {len(seeds)} seed{'s' if len(seeds) > 1 else ''})",
-        f"difference {_points(found['paired'])}; {_test(found)}",
+        f"difference of {_of(found['paired'])} {points_of(found['paired'])}",
+        f"these nets: {_test(found)}",
     ]
     for seed in seeds:
         one = f"; p = {seed['mcnemar']:.3g}" if found["mcnemar"] is not None else ""
@@ -134,7 +138,7 @@ def text(found: dict[str, Any], a: str, b: str, column: str) -> str:
             word = "right only with" if one else "more right with"
             lines.append(f"  {word} {name}: {len(ids)} {_some(ids)}".rstrip())
     for label, part in found.get("classes", {}).items():
-        lines.append(f"class {label} (n {part['n']}): {_points(part)}")
+        lines.append(f"class {label} (n {part['n']}): {points_of(part)}")
     return "\n".join(lines) + "\n"
 
 
@@ -146,9 +150,13 @@ def _test(found: dict[str, Any]) -> str:
     return f"McNemar p = {found['mcnemar']:.3g}{how}"
 
 
-def _points(part: dict[str, float]) -> str:
-    bounds = f"[{100 * part['low']:+.1f}, {100 * part['high']:+.1f}]"
-    return f"{100 * part['difference']:+.1f} {bounds}"
+def _of(paired: dict[str, Any]) -> str:
+    """Whom the difference and its interval speak of."""
+    return {
+        "nets": "these nets (one seed: not of the methods)",
+        "none": "the methods (two seeds: no interval)",
+        "methods": f"the methods (seeds and images vary; t with {paired['df']:.1f} df)",
+    }[paired["of"]]
 
 
 def _some(ids: list[int]) -> str:

@@ -12,7 +12,7 @@ import tiny
 from pytest import MonkeyPatch
 
 from pipeline import tabulate
-from pipeline.core import metrics
+from pipeline.core import intervals
 from pipeline.errors import UserError
 from pipeline.plan import Plan
 from pipeline.store.files import sha256_of
@@ -67,13 +67,17 @@ def test_a_table_says_what_its_records_say(full):
         expected = [float(m.mean()) for m in means]
         assert frame.loc[cell.row, columns].tolist() == pytest.approx(expected, abs=1e-6)
         found = details["rows"][cell.row]["pgd10"]
-        assert (found["low"], found["high"]) == metrics.wilson(float(pgd.mean()), 30)
+        assert (found["low"], found["high"]) == intervals.wilson(float(pgd.mean()), 30)
         assert found["n"] == 30 and found["seeds"] == 1 and found["std"] is None
-        half = 50 * (found["high"] - found["low"])
-        assert f"{100 * found['mean']:.1f} ± {half:.1f}" in text
+        bounds = f"[{100 * found['low']:.1f}, {100 * found['high']:.1f}]"
+        assert f"{100 * found['mean']:.1f} {bounds}" in text
     flops = {c: json.loads((full.run(r).folder / "run.json").read_text()) for c, r in runs_of(full)}
     assert frame.loc["wa", "train_flops"] == flops["wa"]["flops"] + flops["pgd_at_single"]["flops"]
-    assert "digits standing in for cifar10, tiny standing in for resnet20" in text
+    assert (
+        "digits standing in for cifar10 (every radius of params.yaml times 6.375, in any norm)"
+        in text
+    )
+    assert "tiny standing in for resnet20" in text
     assert "normalised_margin_pgd steps 3; training epochs 2, " in text
 
 
@@ -144,7 +148,21 @@ def test_seeds_become_mean_deviation_and_one_row(built, tmp_path, monkeypatch):
     assert found["mean"] == pytest.approx(np.mean(means)) and found["seeds"] == 2
     assert found["std"] == pytest.approx(np.std(means, ddof=1))
     assert frame.loc["standard", "pgd10_std"] == pytest.approx(found["std"], abs=1e-6)
-    assert (found["low"], found["high"]) == metrics.interval(vectors)
+    assert found["low"] is None and found["high"] is None  # of two seeds, none
+
+
+def test_a_row_of_other_seeds_has_no_difference_to_the_reference(full, monkeypatch):
+    tabulation = Tabulation(full, full.table("table1"), False)
+    row = next(r for r in tabulation.rows if r.label == "wa")
+    row.verdicts["core_worst"].append(row.verdicts["core_worst"][0])
+    found = tabulation.details()["wa"]["core_worst"]["against"]
+    assert found == {"row": "pgd_at_single", "refused": "2 and 1 seeds"}
+
+
+def test_a_table_says_who_starts_from_the_same_weights(full):
+    """wa averages the trajectory of pgd_at_single; standard has the same seed, arch and data."""
+    _, _, text = tiny.tabulated(full)
+    assert "From the same initial weights, seed by seed: standard, pgd_at_single, wa." in text
 
 
 def test_a_matching_number_is_printed_in_brackets(full, monkeypatch):

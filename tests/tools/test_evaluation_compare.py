@@ -89,8 +89,17 @@ def test_a_victim_does_not_differ_from_itself() -> None:
     a = side("a", [1, 0, 1], [1, 1, 0])
     found = compare.compare(a, side("b", [1, 0, 1], [1, 1, 0]))
     paired = found["paired"]
-    assert (paired["difference"], paired["low"], paired["high"]) == (0, 0, 0)
+    assert (paired["difference"], paired["low"], paired["high"]) == (0, None, None)
     assert found["mcnemar"] == 1 and len(found["seeds"]) == 2
+    assert "the methods (two seeds: no interval) +0.0\n" in compare.text(found, "a", "b", "clean")
+
+
+def test_a_comparison_says_whom_it_speaks_of() -> None:
+    right, wrong = [1.0] * 30, [1.0] * 20 + [0.0] * 10
+    one = compare.compare(side("a", right), side("b", wrong))
+    assert "difference of these nets (one seed" in compare.text(one, "a", "b", "clean")
+    three = compare.compare(side("a", *[right] * 3), side("b", *[wrong] * 3))
+    assert "difference of the methods (seeds and" in compare.text(three, "a", "b", "clean")
 
 
 def test_other_images_are_not_compared() -> None:

@@ -228,10 +228,10 @@ def cells_of(graph: Graph, entry: Entry) -> list[Cell]:
         if outside.lacks_weights(graph.entries, graph.kinds, row):
             lacks = outside.LACKS
         cell = _empty(row, setting, lacks) if lacks else _cell(graph, row, setting, entry)
-        # a single network stands once beside 3, 5 and 8 members
-        same = cell.victim.id if cell.victim else setting.members
-        s = setting
-        cells.setdefault((row, s.dataset, s.arch, s.overrides, s.seed, same), cell)
+        # a single network stands once beside 3, 5 and 8 members, a file once beside three seeds
+        s, victim = setting, cell.victim
+        same = victim.id if victim else (s.members, s.seed)
+        cells.setdefault((row, s.dataset, s.arch, s.overrides, same), cell)
     shown = {tail(c.victim.id): c.victim.id for c in reversed(cells.values()) if c.victim}
     return [
         replace(c, reference=shown.get(tail(c.reference), c.reference)) if c.reference else c

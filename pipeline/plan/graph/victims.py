@@ -68,8 +68,8 @@ def _change(graph: Graph, name: str, setting: Setting) -> tuple[str, Entry, Sett
     if "recipe" in entry:
         recipe = values.find(entries.section("recipes"), f"{where}.recipe", entry["recipe"])
         setting = replace(setting, recipe=recipe)
-    if "seed" in entry:
-        seed = values.as_int(entry["seed"], f"params.yaml: {where}.seed")
+    if "seed" in entry or entry["of"] == outside.FILE:  # a file is one net, whatever the seed
+        seed = values.as_int(entry.get("seed", 0), f"params.yaml: {where}.seed")
         setting = replace(setting, seed=seed)
     if "checkpoint" in entry:
         which = checks.one_of(entry["checkpoint"], checks.CHECKPOINTS, f"{where}.checkpoint")
