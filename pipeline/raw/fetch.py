@@ -2,16 +2,17 @@
 
 import os
 import sys
-import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit, urlunsplit
 from urllib.request import Request, urlopen
+
+from tqdm import tqdm
 
 from pipeline.errors import UserError
 from pipeline.store.files import checksum, storing, sync_folder
@@ -163,8 +164,8 @@ def _stream(url: str, part: Path, size: int | None) -> None:
         with storing(part), part.open("ab") as file:
             file.truncate(start)
             whole = start + length if length else None
-            most = size if size is not None else whole
-            _copy(reply, file, _Progress(part.stem, start, whole), most)
+            with _bar(part.stem, start, whole) as bar:
+                _copy(reply, file, bar, whole if size is None else size)
             file.flush()
             os.fsync(file.fileno())
     if length is not None and _size(part) < start + length:
@@ -208,41 +209,25 @@ def _span(reply: Any, offset: int) -> tuple[int, int | None]:
     return start, int(length) if length else None
 
 
-def _copy(reply: Any, file: BinaryIO, progress: "_Progress", most: int | None) -> None:
+def _copy(reply: Any, file: BinaryIO, bar: "tqdm[NoReturn]", most: int | None) -> None:
     while True:
         try:
             block = reply.read(CHUNK)
         except (OSError, HTTPException) as error:
             raise _Broken(str(error) or type(error).__name__) from error
         if not block:
-            return progress.end()
-        progress.add(len(block))
-        if most is not None and progress.done > most:
+            return
+        bar.update(len(block))
+        if most is not None and bar.n > most:
             file.truncate(0)
             raise _Broken(f"sends more than the file's {most} bytes")
         file.write(block)
 
 
-class _Progress:
-    """One line that is redrawn on a terminal; elsewhere a line a minute."""
-
-    def __init__(self, name: str, done: int, total: int | None) -> None:
-        self.name, self.done, self.total = name, done, total
-        self.start, self.terminal = "\r" if sys.stderr.isatty() else "", sys.stderr.isatty()
-        self.shown = time.monotonic()
-
-    def add(self, count: int) -> None:
-        self.done += count
-        if time.monotonic() - self.shown >= (0.2 if self.terminal else 60):
-            self._show("" if self.terminal else "\n")
-
-    def end(self) -> None:
-        if self.terminal:
-            self._show("\n")
-
-    def _show(self, ending: str) -> None:
-        self.shown = time.monotonic()
-        of = f" of {self.total / 1e6:.1f} MB" if self.total else " MB"
-        share = f" ({100 * self.done // self.total} %)" if self.total else ""
-        line = f"{self.name}: {self.done / 1e6:.1f}{of}{share}"
-        print(f"{self.start}{line}", end=ending, file=sys.stderr, flush=True)
+def _bar(name: str, done: int, total: int | None) -> "tqdm[NoReturn]":
+    """A bar on a terminal; elsewhere a line a minute."""
+    terminal = sys.stderr.isatty()
+    pause = {"mininterval": 0.2} if terminal else {"mininterval": 60, "delay": 60}
+    return tqdm(
+        desc=name, initial=done, total=total, unit="B", unit_scale=True, leave=terminal, **pause
+    )

@@ -122,11 +122,6 @@ def sha256_of(path: Path) -> str:
     return checksum(path, "sha256")
 
 
-def md5_of(path: Path) -> str:
-    """Hex md5 of a file's bytes."""
-    return checksum(path, "md5")
-
-
 def save_safetensors(
     path: Path, tensors: Mapping[str, "Tensor"], metadata: Mapping[str, str]
 ) -> None:

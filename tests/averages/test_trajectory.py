@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import plain
 import pytest
 import tiny
 from trajectories import changed, copied, made, weights_of
@@ -13,6 +12,7 @@ from trajectories import changed, copied, made, weights_of
 from pipeline import average, train
 from pipeline.errors import Interrupted, UserError
 from pipeline.plan import Plan
+from pipeline.share import writer
 from pipeline.store import checkpoint
 from pipeline.store.files import load_safetensors, sha256_of
 from pipeline.training.trainer import Trainer
@@ -110,7 +110,7 @@ def test_the_command_refuses_a_training_and_a_finished_average_is_left_alone(her
     trained, meat = tiny.one_run(here, "pgd_at"), tiny.one_run(here, "meat")
     asked = changed()
     asked["tables"]["table1"]["rows"] = ["meat"]
-    Path("params.yaml").write_text(plain.dump(asked))
+    writer.write(Path(), asked)
     with pytest.raises(UserError, match="is a training: use python -m pipeline.train"):
         average.main([trained.id])
     average.main([meat.id])

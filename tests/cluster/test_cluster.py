@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from project import ROOT, Project, tiny
+from projects import ROOT, Project, job_params
 from slurm_lab import Slurm, unavailable
 
 pytestmark = [
@@ -35,7 +35,9 @@ def slurm(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    project = Project(tmp_path_factory.mktemp("undisturbed"), tiny(["pgd_at"], MEMBERS, **PLAN))
+    project = Project(
+        tmp_path_factory.mktemp("undisturbed"), job_params(["pgd_at"], MEMBERS, **PLAN)
+    )
     done = project.snakemake("-q")
     assert done.returncode == 0, done.stdout
     return project.results()
@@ -76,7 +78,7 @@ def workers(run):
 
 
 def test_every_way_to_lose_a_job_costs_nothing(slurm, undisturbed, tmp_path):
-    project = Project(tmp_path, tiny(["pgd_at"], MEMBERS, **PLAN), slurm.env)
+    project = Project(tmp_path, job_params(["pgd_at"], MEMBERS, **PLAN), slurm.env)
     runs, _ = project.plan()
     with (tmp_path / "screen").open("w") as screen:
         master = project.start(*LITERAL, *FAST, stdout=screen)
@@ -118,7 +120,7 @@ def test_every_way_to_lose_a_job_costs_nothing(slurm, undisturbed, tmp_path):
 
 
 def test_a_killed_master_is_followed_without_two_jobs_on_one_run(slurm, tmp_path):
-    params = tiny(["pgd_at_single"], **{**PLAN, "epochs": 40})
+    params = job_params(["pgd_at_single"], **{**PLAN, "epochs": 40})
     project = Project(tmp_path, params, slurm.env)
     (run,), (record,) = project.plan()
     first = project.start(*LITERAL, *FAST)
@@ -190,7 +192,7 @@ def watch(project, run, master, until, meanwhile=lambda: None, seconds=300):
 
 
 def test_runs_of_a_small_net_share_a_gpu_side_by_side(slurm, undisturbed, tmp_path):
-    params = tiny(["pgd_at"], 2, **PLAN)
+    params = job_params(["pgd_at"], 2, **PLAN)
     params["archs"]["tiny"]["runs_per_gpu"] = 2
     project = Project(tmp_path, params, slurm.env)
     runs, _ = project.plan()
@@ -214,7 +216,7 @@ def test_runs_of_a_small_net_share_a_gpu_side_by_side(slurm, undisturbed, tmp_pa
 
 
 def test_what_fails_is_explained_and_dvc_goes_the_same_way(slurm, tmp_path):
-    params = tiny(["pgd_at_single"], device="auto")
+    params = job_params(["pgd_at_single"], device="auto")
     project = Project(tmp_path, params, slurm.env)
     (run,), _ = project.plan()
     images = next(project.folder.glob("data/digits/*/train.safetensors"))

@@ -4,7 +4,7 @@ import re
 import time
 
 import pytest
-from project import Project, tiny
+from projects import Project, job_params
 from slurm_lab import Slurm, unavailable
 
 pytestmark = [
@@ -31,7 +31,7 @@ def wait(condition, seconds=400, what="it"):
 
 
 EPOCHS = 24
-PARAMS = tiny(["pgd_at_single"], device="auto", epochs=EPOCHS, train_images=600)
+PARAMS = job_params(["pgd_at_single"], device="auto", epochs=EPOCHS, train_images=600)
 
 
 def hurry(project, **seconds):

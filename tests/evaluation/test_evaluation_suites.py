@@ -5,7 +5,6 @@ import pickle
 from pathlib import Path
 
 import numpy as np
-import plain
 import pytest
 import tiny
 import torch
@@ -20,6 +19,7 @@ from pipeline.loading.images import load_split
 from pipeline.loading.registry import build
 from pipeline.plan import Plan, Record
 from pipeline.plan.params.entries import Setting
+from pipeline.share import writer
 from pipeline.store.files import load_safetensors, sha256_of
 from pipeline.store.records import Arrays, meta, read_arrays
 from pipeline.tools import export, lint
@@ -354,7 +354,7 @@ def test_exported_images_do_what_the_record_says(here) -> None:
 
 
 def test_export_writes_images_labels_and_ids(here, capsys) -> None:
-    Path("params.yaml").write_text(plain.dump(exported()))
+    writer.write(Path(), exported())
     plan = Plan(exported())
     tiny.trained(plan, "standard", 2)
     (record,) = [c.records["plain"] for c in plan.table("table1").cells]

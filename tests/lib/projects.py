@@ -1,6 +1,9 @@
-"""Throwaway copies of the project with a tiny table, and Snakemake's answers about them."""
+"""Throwaway copies of the project with a small table, and Snakemake's answers about them."""
 
 import copy
+import functools
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -9,65 +12,81 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from pipeline.plan.params.reader import read
+from pipeline.share import writer
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = "results/table1.csv"
-TINY = {  # the keys of the demo that a tiny project shrinks further
-    "archs": {"resnet20": "tiny"},
-    "recipe": {"epochs": 2, "batch_size": 32, "train_images": 64, "validate_every": 0},
-    "attacks": {"train_pgd10": {"steps": 1}, "train_trades10": {"steps": 1}},
-    "images": 20,
-    "tables": {},
-    "recipes": {},
-    "figures": {},
-}
+RECIPE = {"epochs": 3, "batch_size": 32, "train_images": 120, "validate_every": 1}
+TRAINING_ATTACKS = ("train_pgd10", "train_trades10", "train_aute6", "validation_margin_pgd")
 
 
-class Plain(yaml.SafeDumper):
-    """Writes equal lists twice instead of an alias."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+@functools.cache
+def _published() -> dict[str, Any]:
+    return read(ROOT / "params.yaml")
 
 
 def published() -> dict[str, Any]:
     """params.yaml with the papers' pages, as they are in the repository."""
-    return read(ROOT / "params.yaml")
+    return copy.deepcopy(_published())
+
+
+def shrink(params: dict[str, Any], images: int = 30, **recipe: Any) -> None:
+    """Cut the demo to the thinnest net, 120 training images, few steps, and no table's own cut."""
+    params["archs"]["tiny"] = {"base": "resnet20", "blocks": 1, "width": 4}
+    demo = params["scales"]["demo"]
+    demo |= {"archs": {"resnet20": "tiny"}, "images": images, "recipe": {**RECIPE, **recipe}}
+    demo |= {"attacks": {name: {"steps": 2} for name in TRAINING_ATTACKS}}
+    demo |= {"recipes": {}, "tables": {}, "figures": {}}
+    params["scales"]["short"]["tables"] = {}
+    params |= {"scale": "demo", "figures": {}}
+
+
+def small(rows: Any = ("standard",), images: int = 30, **recipe: Any) -> dict[str, Any]:
+    """params.yaml so cut, with one table of these rows and one suite of two attacks."""
+    params = published()
+    shrink(params, images, **recipe)
+    params["suites"] = {"unified": {"attacks": ["fgsm", "pgd10"]}}
+    table = params["tables"]["table1"]
+    table |= {"rows": list(rows), "suites": ["unified"], "reported": "none"}
+    table["columns"] = ["clean", "pgd10"]
+    params["tables"] = {"table1": table}
+    return params
 
 
 def tiny_params() -> dict[str, Any]:
     """Two rows, two epochs, 64 training and 20 test images, one attack of one step."""
-    found = copy.deepcopy(published())
-    found["archs"]["tiny"] = {"base": "resnet20", "blocks": 1, "width": 4}
-    found["scale"] = "demo"
-    found["scales"]["demo"] |= TINY
-    found["scales"]["short"]["tables"] = {}
-    found["suites"] = {"unified": {"attacks": ["fgsm"]}}
-    table = found["tables"]["table1"]
-    found["tables"], found["figures"] = {"table1": table}, {}
-    table |= {"members": [1], "rows": ["trades", "wa"], "suites": ["unified"]}
-    table |= {"columns": ["clean", "fgsm"], "reference": "trades", "reported": "none"}
-    return found
+    params = small(["trades", "wa"], 20, epochs=2, train_images=64, validate_every=0)
+    params["suites"] = {"unified": {"attacks": ["fgsm"]}}
+    cells = {"members": [1], "reference": "trades", "columns": ["clean", "fgsm"]}
+    params["tables"]["table1"] |= cells
+    return params
 
 
-def write_params(folder: Path, params: dict[str, Any]) -> None:
-    """params.yaml of a project."""
-    text = yaml.dump(params, Dumper=Plain, sort_keys=False)
-    (folder / "params.yaml").write_text(text)
+def job_params(
+    rows: Any, members: int = 1, suites: Any = ("unified",), device: str = "cpu", **recipe: Any
+) -> dict[str, Any]:
+    """One table whose jobs are killed: two attacks that begin anew, small demands of a cluster."""
+    params = small(rows, **recipe)
+    params["archs"]["tiny"] |= {"macs": 1000000, "runs_per_gpu": 1}
+    demo = params["scales"]["demo"]
+    demo |= {"threads": 1, "device": device, "seeds": [0], "gflops": 10}
+    demo["attacks"] |= {name: {"steps": 2} for name in ("pgd10", "margin_pgd100", "apgd_ce")}
+    params["suites"]["core"] = {"attacks": ["apgd_ce", "margin_pgd100"]}
+    cells = {"members": [members], "suites": list(suites), "reference": "none"}
+    params["tables"]["table1"] |= cells
+    for stage in ("train", "average", "evaluate"):
+        params["resources"][stage] |= {"cpus": 1, "mem_mb": 500, "minutes": 10}
+    return params
 
 
 def copy_project(folder: Path, params: dict[str, Any]) -> Path:
     """The code and these values in a folder, nothing built."""
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("pipeline", "profiles", "envs"):
+    for name in ("pipeline", "profiles", "slurm", "envs", "data/reported", "data/claims"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    for name in ("reported", "claims"):
-        shutil.copytree(ROOT / "data" / name, folder / "data" / name)
     shutil.copy(ROOT / "Snakefile", folder)
-    write_params(folder, params)
+    writer.write(folder, params)
     return folder
 
 
@@ -114,3 +133,62 @@ def jobs(folder: Path, *words: str) -> dict[str, int]:
         return {}
     table = done.stdout.rpartition("Job stats:")[2].partition("total")[0]
     return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+
+
+class Project:
+    """A folder with the code, a plan, and prepared digits."""
+
+    def __init__(self, folder, params, env=None, prepared=True):
+        self.folder = Path(folder)
+        self.env = {k: v for k, v in (env or os.environ).items() if not k.startswith("ROBUST_")}
+        self.env["OMP_NUM_THREADS"] = "1"
+        self.env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{self.env['PATH']}"
+        copy_project(self.folder, params)
+        for command in ("download", "prepare") if prepared else ():
+            self.python(f"pipeline.{command}", "digits", check=True)
+
+    def remove(self, folder):
+        shutil.rmtree(self.folder / folder, ignore_errors=True)
+
+    def start(self, *command, **options):
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options
+        return subprocess.Popen(command, cwd=self.folder, env=self.env, text=True, **options)
+
+    def run(self, *command, timeout=240, check=False):
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+            check=False,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{command}: {done.returncode}\n{done.stdout}")
+        return done
+
+    def python(self, module, *arguments, **options):
+        return self.run(sys.executable, "-m", module, *arguments, **options)
+
+    def snakemake(self, *arguments, **options):
+        return self.run("snakemake", "-c2", "results/table1.csv", *arguments, **options)
+
+    def plan(self):
+        """Ids of runs and records, as the project's own code names them."""
+        code = (
+            "import json; from pipeline.plan import load_plan; p = load_plan();"
+            "print(json.dumps([list(p.graph.runs), list(p.graph.records)]))"
+        )
+        runs, records = json.loads(self.run(sys.executable, "-c", code, check=True).stdout)
+        return runs, records
+
+    def results(self):
+        """Hash of every result by path; times and logs are no results."""
+        files = [p for p in (self.folder / "results").rglob("*") if p.is_file()]
+        return {
+            p.relative_to(self.folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+            for p in sorted(files)
+            if not p.name.endswith(".time.json") and p.name != ".gitkeep"
+        }

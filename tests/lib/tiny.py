@@ -2,7 +2,6 @@
 
 import atexit
 import contextlib
-import copy
 import csv
 import functools
 import json
@@ -14,47 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plain
 import pytest
 import torch
+from projects import ROOT, published
+from projects import small as params
 
 from pipeline import average, download, evaluate, prepare, tabulate, train
 from pipeline.errors import UserError
 from pipeline.job import device
 from pipeline.plan import Plan, Run, Target
 from pipeline.plan.params.entries import Setting
-from pipeline.plan.params.reader import read
+from pipeline.share import writer
 from pipeline.store import receipts
 from pipeline.store.files import sha256_of
 
-ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 SETTING = Setting("cifar10", "resnet20", "unified", 1, 0)
-RECIPE = {"epochs": 3, "batch_size": 32, "train_images": 120, "validate_every": 1}
-
-
-@functools.cache
-def _published() -> dict[str, Any]:
-    return read(ROOT / "params.yaml")
-
-
-def params(**recipe: Any) -> dict[str, Any]:
-    """params.yaml at a demo scale of three epochs, 120 images and the thinnest net."""
-    found = copy.deepcopy(_published())
-    found["archs"]["tiny"] = {"base": "resnet20", "blocks": 1, "width": 4}
-    demo = found["scales"]["demo"]
-    demo |= {"archs": {"resnet20": "tiny"}, "images": 30, "recipe": {**RECIPE, **recipe}}
-    demo["recipes"] = {}
-    demo["attacks"] = {"train_pgd10": {"steps": 2}, "train_trades10": {"steps": 2}}
-    demo["attacks"] |= {"train_aute6": {"steps": 2}, "validation_margin_pgd": {"steps": 2}}
-    found |= {"scale": "demo", "suites": {"unified": {"attacks": ["fgsm", "pgd10"]}}}
-    table = found["tables"]["table1"]
-    table |= {"rows": ["standard"], "suites": ["unified"], "reported": "none"}
-    table["columns"] = ["clean", "pgd10"]
-    found["tables"], demo["tables"] = {"table1": table}, {}
-    found["scales"]["short"]["tables"] = {}
-    found["figures"], demo["figures"] = {}, {}
-    return found
 
 
 def changed(epochs: int = 3, **recipe: Any) -> dict[str, Any]:
@@ -85,7 +59,7 @@ def _prepared() -> Path:
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     with contextlib.chdir(folder):
-        (folder / "params.yaml").write_text(plain.dump(_published()))
+        writer.write(folder, published())
         download.main(["digits"])
         prepare.main(["digits"])
     return folder
@@ -98,7 +72,7 @@ def place(
     asked = params() if changed is None else changed
     (folder / "data").mkdir(parents=True, exist_ok=True)
     (folder / "data" / "digits").symlink_to(_prepared() / "data" / "digits")
-    (folder / "params.yaml").write_text(plain.dump(asked))
+    writer.write(folder, asked)
     monkeypatch.chdir(folder)
     device.select("cpu", 1)
     return Plan(asked)

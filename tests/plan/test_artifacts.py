@@ -1,13 +1,12 @@
 """Finished means one thing to everyone, of every kind of artifact at every completeness."""
 
-import copy
 import json
 import re
 from itertools import combinations
 
 import pytest
 import torch
-from projects import ROOT, tiny_params, write_params
+from projects import ROOT, tiny_params
 
 from pipeline import adopt, average, evaluate, figure, train, transfer
 from pipeline.cluster import pack
@@ -15,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.plan import Snapshots, load_plan, workflow
 from pipeline.plan.graph.targets import Figure, Table, walk
 from pipeline.plan.state import HAVE, NEED, closure, states
+from pipeline.share import writer
 from pipeline.share.finished import on_disk, verify
 from pipeline.store.files import save_safetensors
 from pipeline.store.receipts import write_target
@@ -41,7 +41,7 @@ JOBS = {
 
 def params():
     """A plan with an artifact of every kind."""
-    found = copy.deepcopy(tiny_params())
+    found = tiny_params()
     found["victims"] = {"mine": FILE, "other": {"of": "trades", "seed": 7}}
     found["suites"]["moved"] = {"attacks": ["fgsm"], "surrogates": ["other"]}
     table = found["tables"]["table1"]
@@ -54,7 +54,7 @@ def params():
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plan")
-    write_params(folder, params())
+    writer.write(folder, params())
     return load_plan(folder / "params.yaml")
 
 

@@ -14,7 +14,7 @@ from pipeline.plan import Figure, Plan, Table, estimate, state
 from pipeline.plan.__main__ import main
 from pipeline.plan.state import closure
 from pipeline.plan.workflow import artifact_of, figure_pattern, inputs, stages, table_folder
-from pipeline.share import guard, unused
+from pipeline.share import guard, unused, writer
 
 CURVE = {"kind": "curves", "title": "Curve", "table": "sweep", "rows": ["pgd_at_single", "to_come"],
          "suites": ["sweep"], "where": {"seed": 0}, "along": "eps", "symbol": "eps",
@@ -64,7 +64,7 @@ def plan():
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "params.yaml").write_text(tiny.plain.dump(params()))
+    writer.write(tmp_path, params())
     return tmp_path
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from project import Project, tiny
+from projects import Project, job_params
 
 from pipeline.errors import UserError
 from pipeline.plan import frozen
@@ -20,7 +20,7 @@ NAMES = (
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    params = tiny(["pgd_at", "trades"])
+    params = job_params(["pgd_at", "trades"])
     params["tables"]["table1"]["reported"] = "aute"
     page = {"recipes": {"red": params["recipes"].pop("red")}}
     project = Project(tmp_path, params, prepared=False)

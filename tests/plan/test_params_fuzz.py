@@ -11,12 +11,12 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
-from projects import Plain, published
+from projects import published
 
 from pipeline.errors import UserError
 from pipeline.plan import load_plan, workflow
 from pipeline.plan.state import states
+from pipeline.share import writer
 
 CASES = int(os.environ.get("PLAN_FUZZ_CASES", "100"))
 KEPT = ("table1", "aute_table1", "aute_table4", "aute_beta", "soe_table1", "red_table1")
@@ -46,13 +46,7 @@ def cut():
 
 @functools.cache
 def cut_text():
-    return text_of(cut())
-
-
-def text_of(tree):
-    """A line for every mapping or list without another inside, as people write it."""
-    style = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None, "width": 10**6}
-    return yaml.dump(tree, Dumper=Plain, **style)
+    return writer.text(cut())
 
 
 def containers(tree):
@@ -132,7 +126,7 @@ def workplace(tmp_path, monkeypatch):
 
 
 def test_the_file_itself_loads():
-    assert check(text_of(published()))
+    assert check(writer.text(published()))
     assert check(cut_text())
 
 
@@ -142,7 +136,7 @@ def changed_tree(case):
     tree["scale"] = draw.choice(list(tree["scales"]))
     for _ in range(draw.choice([1, 1, 2])):
         mutate_tree(draw, tree)
-    return text_of(tree)
+    return writer.text(tree)
 
 
 def changed_text(case):

@@ -1,7 +1,5 @@
 """What a run or record costs, against a count by hand and against torch's own counter."""
 
-import copy
-
 import pytest
 import torch
 from projects import published, tiny_params
@@ -52,7 +50,7 @@ def test_passes_are_two_a_gradient_step_and_one_a_query(fields, wanted):
 
 
 def tiny_plan(**changes):
-    params = copy.deepcopy(tiny_params())
+    params = tiny_params()
     params["archs"]["tiny"] = {"base": "resnet8"}
     params["tables"]["table1"]["members"] = [3]
     params["tables"]["table1"] |= changes
@@ -90,7 +88,7 @@ def test_networks_that_train_along_and_particles_are_counted():
 
 
 def test_an_average_that_chooses_its_epoch_makes_and_judges_every_one():
-    params = copy.deepcopy(tiny_params())
+    params = tiny_params()
     params["tables"]["table1"]["rows"] = ["trades", "wa", "wa_best"]
     params["averages"]["wa_best"]["start"] = 1
     plan = Plan(params)
@@ -102,7 +100,7 @@ def test_an_average_that_chooses_its_epoch_makes_and_judges_every_one():
 
 
 def test_training_images_are_those_left_after_the_held_out_ones():
-    params = copy.deepcopy(tiny_params())
+    params = tiny_params()
     params["scales"]["demo"]["recipe"]["train_images"] = 0
     plan = Plan(params)
     run = of(plan.graph.runs.values(), "trades")
@@ -111,7 +109,7 @@ def test_training_images_are_those_left_after_the_held_out_ones():
 
 @pytest.mark.parametrize("bn_data, images", [("kept", 0), ("clean", 1), ("adversarial", 3)])
 def test_an_average_costs_its_pass_over_the_training_images(bn_data, images):
-    params = copy.deepcopy(tiny_params())
+    params = tiny_params()
     params["averages"]["wa"]["bn_data"] = bn_data
     plan = Plan(params)
     run = of(plan.graph.runs.values(), "wa")

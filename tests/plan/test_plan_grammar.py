@@ -1,6 +1,5 @@
 """What is said once: cuts that are inherited, suites on others, variants of a row, short lines."""
 
-import copy
 from fractions import Fraction
 
 import pytest
@@ -67,7 +66,7 @@ def test_a_suite_based_on_another_is_that_with_its_own_keys():
 
 
 def with_rows(rows, cut):
-    params = copy.deepcopy(published())
+    params = published()
     params["tables"] = {"table1": params["tables"]["table1"] | {"rows": rows, "members": [1]}}
     params["figures"] = {}
     for scale in params["scales"].values():

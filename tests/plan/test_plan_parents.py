@@ -1,11 +1,12 @@
 """Edges of the graph: a method's parents and attacks are part of its name and come first."""
 
-import copy
 import json
 import sys
 
 import pytest
-from projects import command, copy_project, tiny_params, write_params
+from projects import command, copy_project, tiny_params
+
+from pipeline.share import writer
 
 CHILD = '''
 """A method with a parent, an attack of its own and a second net."""
@@ -35,7 +36,7 @@ print(json.dumps(found))
 
 
 def params_with(teacher, probe="pgd10"):
-    params = copy.deepcopy(tiny_params())
+    params = tiny_params()
     own = {"joint": False, "combine": "mean_prob", "teacher": "teacher", "probe": probe}
     params["methods"]["child"] = {**own, "net": "same"}
     params["parents"] = {"teacher": teacher}
@@ -75,10 +76,10 @@ def test_a_parent_is_a_run_of_its_own_and_comes_first(project):
 def test_what_changes_the_parent_renames_the_child(project):
     before, params = child(project), params_with({"method": "trades", "seed": 9})
     params["methods"]["trades"]["beta"] = 2
-    write_params(project, params)
+    writer.write(project, params)
     assert child(project) != before
     params["methods"]["trades"]["beta"] = 6
-    write_params(project, params)
+    writer.write(project, params)
     assert child(project) == before
 
 
@@ -98,7 +99,7 @@ def test_what_changes_the_parent_renames_the_child(project):
 )
 def test_another_parent_is_another_child(keys, project):
     before = child(project)
-    write_params(project, params_with(keys))
+    writer.write(project, params_with(keys))
     found = runs(project)
     after = next(id for id, run in found.items() if run[0] == "child")
     assert after != before
@@ -106,7 +107,7 @@ def test_another_parent_is_another_child(keys, project):
 
 
 def test_missing_keys_of_a_parent_are_the_rows(project):
-    write_params(project, params_with({"method": "trades"}))
+    writer.write(project, params_with({"method": "trades"}))
     found = runs(project)
     (teacher,) = (run[2] for run in found.values() if run[0] == "trades")
     (own,) = (run[2] for run in found.values() if run[0] == "child")
@@ -118,13 +119,13 @@ def test_the_values_of_its_own_attack_and_net_are_part_of_the_name(project):
     before = child(project)
     params = params_with({"method": "trades", "seed": 9})
     params["attacks"]["pgd10"]["steps"] = 9
-    write_params(project, params)
+    writer.write(project, params)
     assert child(project) != before
     params = params_with({"method": "trades", "seed": 9})
     params["methods"]["child"]["net"] = "resnet8"
-    write_params(project, params)
+    writer.write(project, params)
     assert child(project) != before
-    write_params(project, params_with({"method": "trades", "seed": 9}))
+    writer.write(project, params_with({"method": "trades", "seed": 9}))
     assert child(project) == before
 
 
@@ -150,6 +151,6 @@ def test_the_values_of_its_own_attack_and_net_are_part_of_the_name(project):
     ],
 )
 def test_an_impossible_edge_is_refused(teacher, probe, problem, project):
-    write_params(project, params_with(teacher, probe))
+    writer.write(project, params_with(teacher, probe))
     done = command(project, sys.executable, "-m", "pipeline.plan")
     assert done.returncode == 1 and problem in done.stdout and len(done.stdout.splitlines()) == 1

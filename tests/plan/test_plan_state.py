@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import tiny
-from projects import TARGET, tiny_params, write_params
+from projects import TARGET, tiny_params
 
 from pipeline.errors import UserError
 from pipeline.plan import load_plan, workflow
 from pipeline.plan.__main__ import main
 from pipeline.plan.state import states
+from pipeline.share import writer
 from pipeline.store import receipts
 from pipeline.store.manifest import MANIFEST, Line
 
@@ -20,7 +21,7 @@ from pipeline.store.manifest import MANIFEST, Line
 @pytest.fixture
 def plan(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_params(tmp_path, tiny_params())
+    writer.write(tmp_path, tiny_params())
     return load_plan()
 
 

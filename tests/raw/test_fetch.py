@@ -121,10 +121,10 @@ class Screen(io.StringIO):
 
 
 def test_progress_is_one_line_on_a_terminal_and_quiet_elsewhere(server, tmp_path, monkeypatch):
-    for screen, shown in ((Screen(), "\rfile.bin: 1.0 of 1.0 MB (100 %)\n"), (io.StringIO(), "")):
+    for screen, lines in ((Screen(), 1), (io.StringIO(), 0)):
         monkeypatch.setattr(sys, "stderr", screen)
         fetch([f"{server.url}/file.bin"], tmp_path / "file.bin", CHECKSUMS)
-        assert screen.getvalue().endswith(shown) and screen.getvalue().count("\n") == bool(shown)
+        assert screen.getvalue().count("\n") == screen.getvalue().count("1.02M/1.02M") == lines
 
 
 def test_a_mirror_with_wrong_bytes_does_not_block_the_next(server, tmp_path):

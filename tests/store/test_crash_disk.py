@@ -5,7 +5,7 @@ import os
 import subprocess
 
 import pytest
-from project import Project, tiny
+from projects import Project, job_params
 
 from pipeline.errors import UserError
 from pipeline.store.files import write_atomic
@@ -40,7 +40,7 @@ def results(project):
 
 
 def test_a_disk_that_fills_under_the_workflow_and_is_freed_changes_no_byte(tmp_path, small_disk):
-    params = tiny(["pgd_at_single"], epochs=1)
+    params = job_params(["pgd_at_single"], epochs=1)
     undisturbed = Project(tmp_path / "undisturbed", params)
     assert undisturbed.snakemake("-q").returncode == 0
     project = Project(tmp_path / "full", params)

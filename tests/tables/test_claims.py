@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from projects import published, write_params
+from projects import published
 
 from pipeline.claims import page
 from pipeline.errors import UserError
 from pipeline.plan import Plan, load_plan, workflow
+from pipeline.share import writer
 from pipeline.tables.claims import OURS, PAPERS, PRINTED, RELATIONS, Ours, Printed, _decide
 from pipeline.tables.claims import read_claims as read
 
@@ -200,7 +201,7 @@ def test_rows_without_records_are_not_judged(monkeypatch, tmp_path):
         target = tmp_path / folder
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(ROOT / folder)
-    write_params(tmp_path, published())
+    writer.write(tmp_path, published())
     monkeypatch.chdir(tmp_path)
     plan = load_plan()
     ours = Ours(plan)
@@ -216,7 +217,7 @@ def test_rows_without_records_are_not_judged(monkeypatch, tmp_path):
 
 def test_every_stale_target_has_its_mark_before_the_graph_is_built(monkeypatch, tmp_path):
     """Snakemake lists a folder once: a mark made for the second stale table came too late."""
-    write_params(tmp_path, published())
+    writer.write(tmp_path, published())
     monkeypatch.chdir(tmp_path)
     plan = load_plan()
     workflow.mark_targets(plan)

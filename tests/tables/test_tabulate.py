@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import plain
 import pytest
 import tiny
 from pytest import MonkeyPatch
@@ -15,6 +14,7 @@ from pipeline import tabulate
 from pipeline.core import intervals
 from pipeline.errors import UserError
 from pipeline.plan import Plan
+from pipeline.share import writer
 from pipeline.store.files import sha256_of
 from pipeline.store.records import pack, read_arrays
 from pipeline.tables.markdown import headline, markdown
@@ -202,8 +202,7 @@ def test_missing_rows_say_what_they_are(gappy, text, status):
 
 
 def test_a_table_with_missing_records_is_refused_unless_partial(gappy):
-    text = plain.dump(gappy.entries.params)
-    Path("params.yaml").write_text(text)
+    writer.write(Path(), gappy.entries.params)
     with pytest.raises(UserError, match="is missing; run snakemake, or add --partial"):
         tabulate.main(["results/table1.csv"])
     assert not Path("results/table1.csv").exists()

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import plain
 import pytest
 import tiny
 import torch
@@ -19,6 +18,7 @@ from pipeline.job import device
 from pipeline.loading import models
 from pipeline.loading.images import load_split
 from pipeline.plan import Plan, Run
+from pipeline.share import writer
 from pipeline.store import checkpoint
 from pipeline.training.trainer import Trainer
 
@@ -142,7 +142,7 @@ def test_a_full_disk_ends_the_command_with_one_line(tmp_path, monkeypatch):
     asked = tiny.changed(epochs=1)
     plan = tiny.place(tmp_path, monkeypatch, asked)
     asked["tables"]["table1"]["rows"] = ["pgd_at_single"]
-    Path("params.yaml").write_text(plain.dump(asked))
+    writer.write(Path(), asked)
     run = tiny.one_run(plan, "pgd_at")
     with small_files(20_000):
         found = subprocess.run(

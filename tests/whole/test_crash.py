@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from project import Project, tiny
+from projects import Project, job_params
 
 pytestmark = pytest.mark.crash
 POINTS = int(os.environ.get("CRASH_POINTS", "6"))  # `make crash` asks for 50
@@ -29,7 +29,7 @@ def undisturbed(tmp_path_factory):
 
 
 def plan():
-    return tiny(ROWS, members=2, suites=("unified", "core"), **PLAN)
+    return job_params(ROWS, members=2, suites=("unified", "core"), **PLAN)
 
 
 def family(pid):

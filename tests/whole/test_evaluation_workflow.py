@@ -1,13 +1,9 @@
 """Transfer sets and weights from elsewhere on the graph: one command makes the table of both."""
 
-import json
-import shutil
-
-import plain
 import pytest
 import torch
 from nets import build
-from projects import ROOT, TARGET, copy_project, jobs, run, tiny_params
+from projects import TARGET, copy_project, jobs, run, tiny_params
 
 from pipeline.archs.resnet20 import ResNet20
 from pipeline.store.files import sha256_of
@@ -34,8 +30,6 @@ def test_one_command_crafts_adopts_and_judges(tmp_path) -> None:
     table |= {"rows": ["trades", "mine"], "suites": ["unified", "core", "transfer"]}
     table["columns"] = ["clean", "core_worst", "outside_sgm", "transfer"]
     folder = copy_project(tmp_path / "project", found)
-    shutil.copytree(ROOT / "envs", folder / "envs", dirs_exist_ok=True)
-    (folder / "params.yaml").write_text(plain.dump(json.loads(json.dumps(found))))
     assert jobs(folder) | {"download": 1, "prepare": 1} == {
         **{"download": 1, "prepare": 1, "train": 2, "adopt": 1},
         **{"transfer": 2, "evaluate": 6, "tabulate": 1},

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import tiny
 from projects import command as call
-from projects import copy_project, edit, jobs, logs, run, tiny_params, write_params
+from projects import copy_project, edit, jobs, logs, run, tiny_params
 
 from pipeline import evaluate, figure
 from pipeline.errors import UserError
 from pipeline.flags.evidence import read
 from pipeline.plan import Plan
-from pipeline.share import record
+from pipeline.share import record, writer
 
 SHARED = {"table": "table1", "where": {"seed": 0}}
 FROM_WEIGHTS = {**SHARED, "suites": [], "rows": ["pgd_at", "soe"], "seed": 0}
@@ -192,7 +192,7 @@ RETRAINED = {"train": 1, "evaluate": 1, "plot": 1, "figure": 1, "tabulate": 1}
         ([("bins: 8\n", "bins: 9\n")], {"plot": 1}),
         ([("half: 1\n", "half: 2\n"), ("  aute_ls5:\n", "  aute_ls6:\n")], {"figure": 1}),
         (
-            [("attack: train_trades10\n    beta: 6\n", "attack: train_trades10\n    beta: 2\n")],
+            [("attack: train_trades10, beta: 6}", "attack: train_trades10, beta: 2}")],
             RETRAINED | {"claims": 1, "tables": 1},
         ),
     ],
@@ -208,7 +208,7 @@ def test_a_changed_figure_is_drawn_and_then_there_is_nothing_to_do(built):
     before = (built / "results/histogram.csv").read_bytes()
     changed = small()
     changed["figures"]["histogram"]["bins"] = 9
-    write_params(built, changed)
+    writer.write(built, changed)
     run(built, "figures")
     assert (built / "results/histogram.csv").read_bytes() != before
     assert jobs(built, *TARGETS) == {}

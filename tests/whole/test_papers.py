@@ -1,11 +1,10 @@
 """One small table of each paper, from raw data to claims, by the target of `make demo-all`."""
 
-import copy
 import json
 
 import pandas as pd
 import pytest
-from projects import TINY, copy_project, jobs, published, run
+from projects import copy_project, jobs, published, run, shrink
 
 pytestmark = pytest.mark.workflow
 
@@ -35,14 +34,13 @@ STEPS += ("train_soe10", "train_red10", "train_trades10", "pgd50_5")
 
 def small() -> dict:
     """Two members, two epochs of 64 images, one step of every attack."""
-    found = copy.deepcopy(published())
-    found["archs"]["tiny"] = {"base": "resnet20", "blocks": 1, "width": 4}
+    found = published()
+    shrink(found, 20, epochs=2, train_images=64, validate_every=0)
     demo = found["scales"]["demo"]
-    demo |= copy.deepcopy(TINY)
     demo["archs"] = dict.fromkeys(("resnet20", "resnet18", "resnet18_red", "wrn34_10"), "tiny")
     demo["attacks"] = {name: {"steps": 1} for name in STEPS}
     found["methods"]["at_aka"] |= {"steps": 1, "teachers": 2}
-    found["suites"], found["figures"] = SUITES, {}
+    found["suites"] = SUITES
     for name, cut in PAPERS.items():
         whole = found["tables"][name]
         base = found["tables"].get(whole.pop("base", ""), {})

@@ -5,12 +5,14 @@ import os
 import shutil
 
 import pytest
-from projects import TARGET, copy_project, edit, jobs, published, run, tiny_params, write_params
+from projects import TARGET, copy_project, edit, jobs, published, run, tiny_params
+
+from pipeline.share import writer
 
 pytestmark = pytest.mark.workflow
 
 ONE_METHOD = {"train": 1, "evaluate": 1, "tabulate": 1}
-BETA = "attack: train_trades10\n    beta: 6\n"  # that of trades
+BETA = "attack: train_trades10, beta: 6}"  # that of trades
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +64,7 @@ def test_a_value_edited_and_put_back_without_a_run_costs_nothing(built):
 def test_two_swapped_values_are_noticed(built):
     params = tiny_params()
     params["recipes"]["unified"] |= {"lr": 0.9, "momentum": 0.1}  # 0.1 and 0.9
-    write_params(built, params)
+    writer.write(built, params)
     assert jobs(built)["train"] == 2
 
 

@@ -11,18 +11,18 @@ SNAKEMAKE = ("snakemake", "-c1", TARGET)
 BY_HAND = ("python", "-m", "pipeline.plan", TARGET)
 BAD = {
     "unknown key": (
-        "attack: train_trades10\n    beta: 6\n",
-        "attack: train_trades10\n    beta: 6\n    bata: 7\n",
+        "attack: train_trades10, beta: 6}",
+        "attack: train_trades10, beta: 6, bata: 7}",
         "params.yaml: methods.trades.bata: no such key (nearest: beta)",
     ),
     "missing key": (
-        "attack: train_trades10\n    beta: 6\n",
-        "attack: train_trades10\n",
+        "attack: train_trades10, beta: 6}",
+        "attack: train_trades10}",
         "params.yaml: methods.trades: key beta is missing; add it",
     ),
     "unknown method": (
-        "    - trades\n    - wa\n",
-        "    - tradez\n    - wa\n",
+        "[trades, wa]",
+        "[tradez, wa]",
         "params.yaml: tables.table1.rows: no entry 'tradez' (nearest: trades)",
     ),
     "unknown scale": (
@@ -31,8 +31,8 @@ BAD = {
         "params.yaml: scale: no entry 'dmo' (nearest: demo)",
     ),
     "mistyped value": (
-        "attack: train_trades10\n    beta: 6\n",
-        "attack: train_trades10\n    beta: six\n",
+        "attack: train_trades10, beta: 6}",
+        "attack: train_trades10, beta: six}",
         "params.yaml: methods.trades.beta: 'six' is not a number or a fraction such as 8/255",
     ),
     "a growing scale": (

@@ -21,7 +21,6 @@ import torch
 ROOT = Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "lib")]
 
-import plain  # noqa: E402
 
 from pipeline import average, evaluate, figure, prepare, tabulate, train  # noqa: E402
 from pipeline.download import main as download  # noqa: E402
@@ -30,6 +29,7 @@ from pipeline.loading import registry  # noqa: E402
 from pipeline.plan import Plan  # noqa: E402
 from pipeline.plan.params.reader import read  # noqa: E402
 from pipeline.plan.params.schema import available  # noqa: E402
+from pipeline.share import writer  # noqa: E402
 from pipeline.share.micro import params_for  # noqa: E402
 from pipeline.store.files import load_safetensors  # noqa: E402
 from pipeline.store.records import read_arrays  # noqa: E402
@@ -108,7 +108,7 @@ def train_methods() -> dict:
 def micro_run() -> dict:
     """Run every stage in the current folder; what each gave."""
     params = micro_params()
-    Path("params.yaml").write_text(plain.dump(params))
+    writer.write(Path(), params)
     plan = Plan(params)
     where = device.select("cpu", 1)
     download(["digits"])
