@@ -31,7 +31,7 @@ from pipeline.loading.images import Split, load_split, subset
 from pipeline.plan import Plan, Record, frozen, load_part
 from pipeline.plan.params.words import digest
 from pipeline.store.lease import hold
-from pipeline.store.records import Arrays, pack, unpack
+from pipeline.store.records import Arrays, pack, read_part
 from pipeline.store.scratch import read_scratch, write_scratch
 from pipeline.store.sums import write_together
 
@@ -120,8 +120,9 @@ class Attacks:
         part = self._part(name)
         for path in [part, *sorted(self.work.parents[1].glob(f"*/{self.work.name}/{part.name}"))]:
             content = read_scratch(path)
-            if content is not None:
-                return unpack(content)
+            found = None if content is None else read_part(content, len(self.evaluation.ids))
+            if found is not None:
+                return found
         return None
 
     def _verdicts(self, name: str, spec: dict[str, Any]) -> Arrays:

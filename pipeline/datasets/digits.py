@@ -14,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.raw.fetch import Source
 
 NAME = "digits.csv.gz"
+SIZE = 57_523  # bytes of the file whose sha256 params.yaml states
 LEVELS = 16  # pixels are counts of 0 to 16
 
 
@@ -56,4 +57,4 @@ def sources() -> tuple[Source, ...]:
             "scikit-learn is not installed: it carries the digits; install envs/'s pins"
         )
     path = Path(package.origin).parent / "datasets" / "data" / NAME
-    return (Source(name=NAME, urls=(path.as_uri(),), md5=None),)
+    return (Source(name=NAME, urls=(path.as_uri(),), md5=None, size=SIZE),)

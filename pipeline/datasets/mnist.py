@@ -22,6 +22,13 @@ UNPACKED_MD5 = {  # of the official files after gunzip; torchvision has those of
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
 
+SIZES = {  # bytes of the official files
+    "train-images-idx3-ubyte.gz": 9_912_422,
+    "train-labels-idx1-ubyte.gz": 28_881,
+    "t10k-images-idx3-ubyte.gz": 1_648_877,
+    "t10k-labels-idx1-ubyte.gz": 4_542,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Mnist(ImageSet):
@@ -67,6 +74,7 @@ def _source(mirrors: list[str], name: str, md5: str) -> Source:
         name=name,
         urls=tuple(mirror + name for mirror in mirrors),
         md5=md5,
+        size=SIZES[name],
         instead=tuple(
             (Files(path=place.format(plain), md5=md5 if ".gz" in place else UNPACKED_MD5[plain]),)
             for place in PLACES[1:]

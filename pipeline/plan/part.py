@@ -5,6 +5,7 @@ its own rows instead of naming all again. It is a file of this folder's user for
 resume states are: never shared, and made anew by every master.
 """
 
+import hashlib
 import io
 import json
 import os
@@ -24,6 +25,7 @@ NAME = "plan.sqlite"
 Target = Table | Figure
 Artifact = Run | Record | TransferSet | Target
 Keys = list[str]
+Row = tuple[str, str, bytes, str]  # id, ids of what it needs, the artifact, a sum of all three
 
 
 def write(copy: Path, graph: Graph, targets: Iterable[tuple[Target, Keys]]) -> None:
@@ -32,14 +34,15 @@ def write(copy: Path, graph: Graph, targets: Iterable[tuple[Target, Keys]]) -> N
     part.unlink(missing_ok=True)
     with closing(sqlite3.connect(part)) as file, file:
         file.execute("PRAGMA synchronous = OFF")  # renamed when whole, made anew by every master
-        file.execute("CREATE TABLE artifacts (id TEXT PRIMARY KEY, needs TEXT, artifact BLOB)")
-        file.executemany("INSERT INTO artifacts VALUES (?, ?, ?)", _rows(graph, targets))
-        params = json.dumps(graph.entries.params).encode()
-        file.execute("INSERT INTO artifacts VALUES ('', '[]', ?)", (params,))
+        columns = "id TEXT PRIMARY KEY, needs TEXT, artifact BLOB, sum TEXT"
+        file.execute(f"CREATE TABLE artifacts ({columns})")
+        file.executemany("INSERT INTO artifacts VALUES (?, ?, ?, ?)", _rows(graph, targets))
+        params = _summed("", "[]", json.dumps(graph.entries.params).encode())
+        file.execute("INSERT INTO artifacts VALUES (?, ?, ?, ?)", params)
     part.replace(copy / NAME)
 
 
-def _rows(graph: Graph, targets: Iterable[tuple[Target, Keys]]) -> Iterator[tuple[str, str, bytes]]:
+def _rows(graph: Graph, targets: Iterable[tuple[Target, Keys]]) -> Iterator[Row]:
     followed: dict[str, Keys] = {}  # averages by the training whose epochs they take
     for run in graph.runs.values():
         if run.stage == "average":
@@ -54,8 +57,14 @@ def _rows(graph: Graph, targets: Iterable[tuple[Target, Keys]]) -> Iterator[tupl
         yield _row(target.name, needs, target)
 
 
-def _row(id: str, needs: Keys, artifact: Artifact) -> tuple[str, str, bytes]:
-    return id, json.dumps(needs), pickle.dumps(artifact)
+def _row(id: str, needs: Keys, artifact: Artifact) -> Row:
+    return _summed(id, json.dumps(needs), pickle.dumps(artifact))
+
+
+def _summed(id: str, needs: str, content: bytes) -> Row:
+    """A row with its sum: SQLite itself sees no bit that rots."""
+    whole = f"{id} {needs} ".encode() + content
+    return id, needs, content, hashlib.sha256(whole).hexdigest()
 
 
 class _Artifacts(pickle.Unpickler):
@@ -75,26 +84,45 @@ def _runs(victim: Victim) -> Keys:
 def read(copy: Path, names: Iterable[str]) -> tuple[Entry, list[Artifact]] | None:
     """params.yaml, and the artifacts of these names with all they rest on.
 
-    A name that is no artifact's is passed over. None where a copy holds no artifacts.
+    A name that is no artifact's is passed over. None where a copy holds no artifacts, or where
+    what it holds of these is damaged: the whole plan beside it says the same.
     """
     path = (copy / NAME).resolve()
     if not path.exists():
         return None
+    try:
+        # immutable: no locks, which some network file systems do not have
+        with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as file:
+            params = _ask(file, "")
+            artifacts = _follow(file, names)
+    except (sqlite3.DatabaseError, _Damaged):
+        print(f"{path}: is damaged, so the whole plan is read", flush=True)
+        return None
+    return (json.loads(params[2]), artifacts) if params else None
+
+
+class _Damaged(Exception):
+    """A row is not as it was written, or lacks what it needs."""
+
+
+def _follow(file: sqlite3.Connection, names: Iterable[str]) -> list[Artifact]:
+    """The artifacts of some names, and all that they need."""
     found: dict[str, Artifact] = {}
-    # immutable: no locks, which some network file systems do not have
-    with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as file:
+    wanted = [(name, False) for name in names]
+    while wanted:
+        id, is_needed = wanted.pop()
+        row = None if id in found else _ask(file, id)
+        if row:
+            found[id] = _Artifacts(io.BytesIO(row[2])).load()
+            wanted += [(needed, True) for needed in json.loads(row[1])]
+        elif is_needed and id not in found:
+            raise _Damaged
+    return list(found.values())
 
-        def ask(id: str) -> tuple[str, bytes] | None:
-            query = "SELECT needs, artifact FROM artifacts WHERE id = ?"
-            row: tuple[str, bytes] | None = file.execute(query, (id,)).fetchone()
-            return row
 
-        wanted = list(names)
-        while wanted:
-            id = wanted.pop()
-            row = None if id in found else ask(id)
-            if row:
-                found[id] = _Artifacts(io.BytesIO(row[1])).load()
-                wanted += json.loads(row[0])
-        params = ask("")
-    return (json.loads(params[1]), list(found.values())) if params else None
+def _ask(file: sqlite3.Connection, id: str) -> Row | None:
+    """The row of an id; raises _Damaged when it is not as it was written."""
+    row: Row | None = file.execute("SELECT * FROM artifacts WHERE id = ?", (id,)).fetchone()
+    if row and not (isinstance(row[2], bytes) and row == _summed(*row[:3])):
+        raise _Damaged
+    return row

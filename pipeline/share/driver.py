@@ -22,7 +22,7 @@ def main(argv: list[str] | None) -> None:
     args = parser.parse_args(argv)
     trees = pools.Trees()
     for path in (args.ancestor, args.ours, args.theirs):
-        text = path.read_text()
+        text = path.read_text(errors="surrogateescape")
         if text.strip():  # no ancestor where both branches began this pool
             trees.load(path, pools.tree_hash(text, path))
     sides = ["--ancestor", str(args.ancestor), "--our", str(args.ours)]

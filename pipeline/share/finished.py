@@ -14,6 +14,7 @@ from pipeline.raw.receipt import check_receipt
 from pipeline.store import manifest
 from pipeline.store.details import details
 from pipeline.store.files import check_safetensors
+from pipeline.store.names import is_sha256
 from pipeline.store.records import meta, read_record, rests_on
 from pipeline.store.sums import read_mapping, sum_of
 
@@ -121,16 +122,20 @@ def _record(artifact: Finished) -> dict[str, str]:
 
 def _set(artifact: Finished) -> dict[str, str]:
     about = check_safetensors(artifact.path)
-    if not artifact.path.stem.endswith(f"-{digest(json.loads(about['spec']))}"):
+    try:
+        is_its = artifact.path.stem.endswith(f"-{digest(json.loads(about['spec']))}")
+        found = rests_on({"weights": json.loads(about["weights"])})
+    except (AttributeError, KeyError, RecursionError, ValueError):
+        is_its, found = False, {}
+    if not is_its or not all(isinstance(s, str) and is_sha256(s) for s in found.values()):
         raise UserError(f"{artifact.path}: describes another transfer set; delete it")
-    found = rests_on({"weights": json.loads(about["weights"])})
     manifest.check_rests_on(artifact.path, found)
     return found
 
 
 def _data(artifact: Finished) -> dict[str, str]:
     for path in artifact.files:
-        if check_safetensors(path)["digest"] != artifact.path.name:
+        if check_safetensors(path).get("digest") != artifact.path.name:
             raise UserError(f"{path}: belongs to another folder; delete {artifact.path}")
     return {}
 

@@ -56,7 +56,12 @@ def git(arguments: Sequence[str]) -> str:
     """
     for pause in (*PAUSES, None):
         done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=False, start_new_session=True
+            ["git", *arguments],
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",  # what is no text is refused by who reads it, in its words
+            check=False,
+            start_new_session=True,
         )
         if done.returncode == 0:
             return done.stdout
@@ -83,6 +88,13 @@ def grow(paths: Iterable[Path]) -> None:
     trees = Trees()
     for pool, members in by_pool.items():
         trees.add(pool, members)
+
+
+def listed_in(file: Path) -> str | None:
+    """The hash of the listing that a pool's file names; None where there is no file or none."""
+    if not file.exists():
+        return None
+    return tree_hash(file.read_text(errors="surrogateescape"), file)
 
 
 def tree_hash(text: str, where: Path) -> str | None:
@@ -165,10 +177,8 @@ class Trees:
         from dvc_data.hashfile.hash import hash_file
 
         with lock_repo(self._repo):
-            file = pool_file(pool)
-            hash = tree_hash(file.read_text(), file) if file.exists() else None
             replaced = {p.relative_to(pool).parts for p in paths}
-            listed = self.load(pool, hash)
+            listed = self.load(pool, listed_in(pool_file(pool)))
             kept = {k: v for k, v in listed.items() if not replaced & {k[:1], k[:2]}}
             files = [f for path in paths for f in self._files(path)]
             cache, state = self._repo.cache.local, self._repo.state

@@ -107,8 +107,7 @@ def check_pools(listed: manifest.Manifest) -> None:
     trees = pools.Trees()
     for pool in sorted({pools.pool_of(Path(name)) for name in listed}):
         file = pools.pool_file(pool)
-        text = file.read_text() if file.exists() else ""
-        known = trees.load(pool, pools.tree_hash(text, file)) if text else {}
+        known = trees.load(pool, pools.listed_in(file))
         heads = {key[:depth] for key in known for depth in (1, 2)}
         for name in listed:
             path = Path(name)

@@ -17,6 +17,20 @@ from pipeline.store.scratch import read_scratch, throw_away, write_scratch
 Weights = dict[str, Tensor]
 
 LOWER = "lower lr in params.yaml (recipes, or the method's own)"
+STATE: dict[str, tuple[type, ...]] = {  # what a training keeps to go on from
+    "digest": (str,),
+    "epoch": (int,),
+    "done": (int,),
+    "loss": (list,),
+    "networks": (list,),
+    "optimisers": (list,),
+    "ema": (dict, type(None)),
+    "history": (list,),
+    "best": (tuple, type(None)),
+    "flops": (int,),
+    "seconds": (float,),
+    "snapshots": (int, type(None)),
+}
 
 
 def collect(members: Sequence[nn.Module]) -> Weights:
@@ -81,7 +95,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path, digest: str) -> dict[str, Any] | None:
-    """A resume state of exactly this plan, or None: one that is damaged is thrown away."""
+    """A resume state of exactly this plan, or None: any other is thrown away."""
     content = read_scratch(path)
     if content is None:
         return None
@@ -89,7 +103,14 @@ def load_state(path: Path, digest: str) -> dict[str, Any] | None:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (EOFError, RuntimeError, pickle.UnpicklingError, ValueError):
         state = None
-    if not isinstance(state, dict) or state.get("digest") != digest:
+    if not _is_state(state) or state["digest"] != digest:
         throw_away(path)
         return None
-    return state
+    return dict(state)
+
+
+def _is_state(state: Any) -> bool:
+    """Whether it has the keys of today's code, each of its type."""
+    if not isinstance(state, dict) or set(state) != set(STATE):
+        return False
+    return all(isinstance(state[key], kinds) for key, kinds in STATE.items())

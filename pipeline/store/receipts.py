@@ -24,7 +24,11 @@ def write_target(path: Path, about: Mapping[str, Any], files: Mapping[Path, byte
     sums = {file.as_posix(): hashlib.sha256(content).hexdigest() for file, content in files.items()}
     whole = {**about, "receipt": {**about["receipt"], "files": sums}}
     whole["receipt"]["sha256"] = _own_sum(whole)
-    write_atomic(path, (json.dumps(whole, indent=1) + "\n").encode())
+    write_atomic(path, _text(whole))
+
+
+def _text(whole: Mapping[str, Any]) -> bytes:
+    return (json.dumps(whole, indent=1) + "\n").encode()
 
 
 def is_of(path: Path, plan: str, outputs: Iterable[Path]) -> bool:
@@ -55,9 +59,11 @@ def is_of(path: Path, plan: str, outputs: Iterable[Path]) -> bool:
 def _read(path: str, _size: int, _time: int, _number: int) -> dict[str, Any] | None:
     """The receipt in a file that is as it was written; None in any other."""
     try:
-        whole = json.loads(Path(path).read_bytes())
+        content = Path(path).read_bytes()
+        whole = json.loads(content)
         receipt = whole["receipt"]
         is_whole = set(receipt) == KEYS and receipt["sha256"] == _own_sum(whole)
+        is_whole = is_whole and content == _text(whole)
         is_whole = is_whole and all(isinstance(receipt[key], dict) for key in ("files", "rests_on"))
     except (KeyError, RecursionError, TypeError, ValueError):
         return None

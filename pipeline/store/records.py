@@ -85,6 +85,16 @@ def read_record(path: Path, attacks: Iterable[str]) -> Arrays:
     return arrays
 
 
+def read_part(content: bytes, images: int) -> Arrays | None:
+    """Verdicts under one attack, kept while a record is made; None unless they are whole."""
+    try:
+        found = unpack(content)
+    except DAMAGE:
+        return None
+    lacks = [name for name in (*PARTS, *SIZES) if name not in found]
+    return None if lacks or _misshapen(found, images) else found
+
+
 def _wrong(arrays: Arrays, attacks: Iterable[str]) -> str:
     """What a record lacks, or has in another shape, type or range; empty when nothing."""
     needed = ["ids", "labels", *(f"clean/{part}" for part in PARTS)]
@@ -93,15 +103,18 @@ def _wrong(arrays: Arrays, attacks: Iterable[str]) -> str:
     if missing:
         return f"lacks {missing[0]}"
     count = len(arrays["labels"]) if arrays["labels"].ndim == 1 else 0
+    return _misshapen({k: v for k, v in arrays.items() if k != "meta"}, count)
+
+
+def _misshapen(arrays: Arrays, count: int) -> str:
+    """The first array that is not of so many images, in words; empty when all are."""
     for name, array in arrays.items():
-        is_work = name.endswith("/work")
-        if name == "meta":
-            continue
+        kind = name.rpartition("/")[2]
         if array.dtype.kind not in "fiub" or array.ndim == 0 or not count:
             return f"{name} holds no numbers of images"
-        if len(array) != (2 if is_work else count):
+        if len(array) != (2 if kind == "work" else count):
             return f"{name} is of {len(array)} images, labels of {count}"
-        if name.endswith("/right") and not ((array >= 0) & (array <= 1)).all():
+        if kind == "right" and not ((array >= 0) & (array <= 1)).all():
             return f"{name} leaves the range of shares, [0, 1]"
     return ""
 

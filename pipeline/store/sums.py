@@ -14,8 +14,9 @@ from pipeline.errors import UserError
 from pipeline.store.files import Content, sha256_of, write_atomic
 from pipeline.store.lease import check_held
 from pipeline.store.names import is_sha256
+from pipeline.store.scratch import read_scratch, write_scratch
 
-MEMO = Path("work/recorded.json")
+MEMO = Path("work/recorded.sums")
 WITHIN = {"runs": "run.time.json", "data": "prepare.time.json"}
 
 
@@ -32,13 +33,15 @@ def sum_of(path: Path) -> str:
 @cache
 def _memo() -> dict[str, Any]:
     """What `remember` wrote; nothing where it is missing or damaged."""
-    return read_mapping(MEMO)
+    content = read_scratch(MEMO)
+    loaded = None if content is None else json.loads(content)
+    return loaded if isinstance(loaded, dict) else {}
 
 
 def remember() -> None:
     """Keep the sums of files that are still there for the next process."""
     kept = {name: seen for name, seen in _memo().items() if Path(name).exists()}
-    write_atomic(MEMO, json.dumps(kept, sort_keys=True).encode())
+    write_scratch(MEMO, json.dumps(kept, sort_keys=True).encode())
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """A table for people: percent with 95 % intervals, costs, flags, what was cut."""
 
+from html import escape
 from typing import Any
 
 from pipeline.core.intervals import FEWEST
@@ -14,7 +15,7 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
     spec = tabulation.table.spec
     columns = list(tabulation.shown.values())
     about = " ".join([_about(tabulation), *_best(tabulation, details)])
-    lines = [f"# {spec['entry']['title']}", "", about, ""]
+    lines = [f"# {escape(spec['entry']['title'], quote=False)}", "", about, ""]
     lines.append("| " + " | ".join(["method", *columns, "vs reference", "flags"]) + " |")
     lines.append("|---" * (len(columns) + 3) + "|")
     for row in tabulation.rows:

@@ -30,7 +30,7 @@ from pipeline.plan.params.values import Entry
 from pipeline.store import manifest
 from pipeline.store.checkpoint import Weights
 from pipeline.store.files import load_safetensors
-from pipeline.store.scratch import read_scratch, write_scratch
+from pipeline.store.scratch import read_scratch, throw_away, write_scratch
 from pipeline.store.snapshots import Trajectory
 from pipeline.training.validate import accuracies
 
@@ -148,5 +148,12 @@ def best(found: Scores) -> str:
 
 def _kept(state: Path) -> Scores:
     content = read_scratch(state)
-    loaded: Scores = {} if content is None else json.loads(content)
-    return loaded
+    loaded: Any = {} if content is None else json.loads(content)
+    if isinstance(loaded, dict) and all(map(_is_score, loaded.values())):
+        return loaded
+    throw_away(state)
+    return {}
+
+
+def _is_score(said: Any) -> bool:
+    return isinstance(said, dict) and set(said) == {"clean", "robust", "flops"}

@@ -24,7 +24,9 @@ from pipeline.loading.images import Split, batches, cut, load_split
 from pipeline.plan import Plan, Run
 from pipeline.store import checkpoint
 from pipeline.store.checkpoint import Weights
+from pipeline.store.scratch import throw_away
 from pipeline.training.ema import Ema
+from pipeline.training.resume import fits
 from pipeline.training.schedules import learning_rate, momentum
 from pipeline.training.validate import accuracies
 
@@ -204,6 +206,10 @@ class Trainer:
         self.done = 0
         state = checkpoint.load_state(self.run.state, self.run.id)
         if state is None:
+            return
+        batches = -(-len(self.split) // self.recipe.batch_size)
+        if not fits(state, self.training, self.ema is not None, batches):
+            throw_away(self.run.state)
             return
         if not self._kept_enough(state):
             return  # epochs already past were not kept: start again

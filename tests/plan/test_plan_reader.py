@@ -114,6 +114,7 @@ def test_quoted_words_and_plain_values_are_read(tmp_path):
         (b"a: \xff\n", "params.yaml: not valid YAML: invalid start byte"),
         ("a: \x00\n", "params.yaml: not valid YAML: "),
         ("a: " + "[" * 5000, "params.yaml"),
+        ("a: 1\n#" + "a" * 1_000_000, "params.yaml: holds more than 1 MB, which is no plan"),
     ],
 )
 def test_bad_text_is_refused_in_one_line(tmp_path, text, problem):

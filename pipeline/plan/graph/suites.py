@@ -39,7 +39,11 @@ def leaves(entries: Entries, suite: str) -> bool:
 
 
 def check(entries: Entries, suite: str) -> Entry:
-    """A suite's entry; raises UserError for the first key that is none or holds nothing."""
+    """A suite's entry, looked at once; raises UserError for a key that is none or holds nothing."""
+    return entries.once(("suite's entry", suite), lambda: _checked(entries, suite))
+
+
+def _checked(entries: Entries, suite: str) -> Entry:
     where, entry = f"suites.{suite}", entries.entry("suites", suite)[1]
     values.only(entry, KEYS, where, must=("attacks",))
     checks.names(entry["attacks"], entries.section("attacks"), f"{where}.attacks")

@@ -24,6 +24,7 @@ PLAIN = {
 }
 # unquoted words that DVC's reader (YAML 1.2) takes for numbers and Snakemake's (1.1) does not
 ODD = re.compile(r"[-+]?[0-9_.][0-9_.]*([eE][-+]?[0-9]+)?|[-+]?_+|[-+]?0[box][0-9a-fA-F_]+")
+MOST = 1_000_000  # bytes of a file; reading one takes about 50 s
 GRAMMAR = "write 12, 0.0001, 8/255, true, false, none, or quote a word"
 
 
@@ -128,6 +129,8 @@ def _add(
 def _load(path: Path, name: str) -> dict[str, Any]:
     """One file as nested mappings."""
     try:
+        if path.stat().st_size > MOST:
+            raise UserError(f"{path}: holds more than {MOST / 1e6:g} MB, which is no plan; cut it")
         loader = _Strict(path.read_text(encoding="utf-8"))
         loader.name = name
         loaded = loader.get_single_data()

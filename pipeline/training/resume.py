@@ -1,0 +1,72 @@
+"""Whether a resume state is one that a training can go on from: its epoch, and every shape."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.contracts.training import Training
+from pipeline.store.checkpoint import collect
+
+Shapes = dict[str, torch.Size]
+
+
+def fits(state: Mapping[str, Any], training: Training, averages: bool, batches: int) -> bool:
+    """Whether it was saved by this training, after `done` of so many batches of its epoch."""
+    epochs, epoch = training.recipe.epochs, state["epoch"]
+    if not 1 <= epoch <= epochs + 1 or not 0 <= state["done"] <= batches:
+        return False
+    if len(state["history"]) != epoch - 1 or not _is_loss(state["loss"]):
+        return False
+    if averages is not _is_average(state["ema"], training):
+        return False
+    best = state["best"]
+    if best is not None and _shapes(best[-1]) != _shapes(collect(training.members)):
+        return False
+    expected = [_shapes(network.state_dict()) for network in training.networks]
+    if [_shapes(saved) for saved in state["networks"]] != expected:
+        return False
+    pairs = zip(training.optimisers, state["optimisers"], strict=False)
+    same = len(training.optimisers) == len(state["optimisers"])
+    return same and all(_suits(optimiser, saved) for optimiser, saved in pairs)
+
+
+def _shapes(named: Any) -> Shapes | None:
+    """Shapes of tensors by name; None of what is no mapping of tensors."""
+    if not isinstance(named, Mapping) or not all(isinstance(v, Tensor) for v in named.values()):
+        return None
+    return {name: value.shape for name, value in named.items()}
+
+
+def _is_loss(loss: Sequence[Any]) -> bool:
+    return len(loss) == 2 and all(isinstance(part, int | float) for part in loss)
+
+
+def _is_average(ema: Any, training: Training) -> bool:
+    """Whether a per-step average is of the members' tensors, or has not begun."""
+    if not isinstance(ema, dict) or set(ema) != {"average", "updates"}:
+        return False
+    if ema["average"] is None:
+        return True
+    found = [_shapes(values) for values in ema["average"]]
+    expected = [_shapes(member.state_dict()) for member in training.members]
+    pairs = zip(found, expected, strict=False)
+    return len(found) == len(expected) and all(
+        a is not None and b is not None and a.items() <= b.items() for a, b in pairs
+    )
+
+
+def _suits(optimiser: torch.optim.Optimizer, saved: Any) -> bool:
+    """Whether groups are as large, and what is kept of a parameter has its shape."""
+    if not isinstance(saved, dict) or set(saved) != {"state", "param_groups"}:
+        return False
+    own = optimiser.state_dict()["param_groups"]
+    groups = [group["params"] for group in saved["param_groups"]]
+    if groups != [group["params"] for group in own]:
+        return False
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    kept = [
+        (parameters[i].shape, value) for i, of in saved["state"].items() for value in of.values()
+    ]
+    return all(v.shape in (shape, ()) for shape, v in kept if isinstance(v, Tensor))
