@@ -1,5 +1,6 @@
 """What happens around a workflow: one master a folder, jobs of a dead one, what failed and why."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -40,6 +41,17 @@ def begin(plan: Plan, fingerprint: str) -> None:
     copy = frozen.freeze(fingerprint)
     plan.lay(copy)
     _STARTED.append(copy.stat().st_mtime_ns)
+
+
+def check_notes() -> None:
+    """Raise UserError when Snakemake's own notes here are another user's: it ends in a trace."""
+    notes = Path(".snakemake")
+    for folder in (notes, *sorted(notes.glob("*/"))):
+        if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
+            raise UserError(
+                f"{folder}: another user alone may write there; let them run "
+                f"`chmod -R g+w {notes}`, and all of a group work with umask 002"
+            )
 
 
 def leave_warnings_to_commands() -> None:
