@@ -19,7 +19,6 @@ from pipeline.store.names import is_artifact, is_file_name, is_sha256
 
 MANIFEST = Path("results/manifest.jsonl")
 RUNS = Path("results/runs")
-HOURS = 3600
 
 
 @dataclass(frozen=True, kw_only=True)

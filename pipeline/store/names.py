@@ -9,7 +9,6 @@ ARTIFACT = re.compile(
     rf"|results/transfer/{ID}\.safetensors"
     rf"|data/raw/{WORD}|data/(?!raw/|reported/|claims/){WORD}/{DIGEST}"
 )
-SNAPSHOT = re.compile(r"[0-9]{4,}\.safetensors")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 LISTING = re.compile(r"[0-9a-f]{32}\.dir")
 
