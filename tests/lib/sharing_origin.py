@@ -11,7 +11,7 @@ from pathlib import Path
 import sharing_lab as lab
 import yaml
 
-from pipeline.plan import Record, Run, Table, TransferSet, load_plan
+from pipeline.plan import Record, Run, Snapshots, Table, TransferSet, load_plan
 from pipeline.plan.state import closure
 from pipeline.store.manifest import MANIFEST, parse, winners, without_orphans
 
@@ -121,11 +121,9 @@ def _command(plan, artifact):
         return "evaluate", artifact.id
     if isinstance(artifact, TransferSet):
         return "transfer", artifact.id
+    if isinstance(artifact, Snapshots):
+        return "train", artifact.run.id, "--snapshots-from", str(artifact.first)
     if isinstance(artifact, Run):
-        if artifact.stage == "average":
-            trajectory = artifact.parents[0]
-            first = str(artifact.spec["average"]["fields"]["start"])
-            lab.run(Path.cwd(), "train", trajectory, "--snapshots-from", first).ok()
         return artifact.stage, artifact.id
     return "prepare", artifact.name
 

@@ -1,5 +1,6 @@
 """Two branches that each trained something become one: the union, nothing retrained."""
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,7 @@ import sharing_lab as lab
 import sharing_origin as home
 
 from pipeline.plan import load_plan
-from pipeline.store.files import load_safetensors, save_safetensors
+from pipeline.store.files import load_safetensors, save_safetensors, sha256_of
 
 pytestmark = pytest.mark.sharing
 TARGETS = (lab.TABLE, home.PAPER)
@@ -119,6 +120,11 @@ def perturb(folder):
     tensors, metadata = load_safetensors(path, "")
     metadata = {"format": metadata["format"]}
     save_safetensors(path, {n: t + 1 for n, t in tensors.items()}, metadata)
+
+    beside = folder / "run.time.json"
+    told = json.loads(beside.read_text())
+    told["sha256"]["weights.safetensors"] = sha256_of(path)
+    beside.write_text(json.dumps(told))
 
 
 def in_folder(clone, function):
