@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from pipeline.errors import UserError
-from pipeline.store.files import write_atomic
+from pipeline.store.files import checksum, write_atomic
 from pipeline.store.manifest import MANIFEST, Line
 from pipeline.store.names import LISTING, is_file_name
 
@@ -152,19 +152,18 @@ class Trees:
         try:
             if not cache.exists(hash):
                 self._repo.cloud.pull([info])
-            tree = Tree.load(cache, info)
-            entries = {key: oid.value for key, _, oid in tree}
+            file = Path(cache.oid_to_path(hash))
+            is_whole = f"{checksum(file, 'md5')}.dir" == hash  # DVC itself does not ask
+            entries = {key: oid.value for key, _, oid in Tree.load(cache, info)} if is_whole else {}
         except (DvcException, OSError, ValueError) as error:
             raise UserError(
                 f"{pool_file(pool)}: its listing {hash} is neither in the cache nor in a remote "
-                f"({error}); ask who recorded it to run `dvc push`"
+                f"({' '.join(str(error).split())}); ask who recorded it to run `dvc push`"
             ) from error
         except (AttributeError, KeyError, RecursionError, TypeError):
-            entries = {(): ""}
-        if not all(_is_entry(key, md5) for key, md5 in entries.items()):
-            raise UserError(
-                f"{cache.oid_to_path(hash)}: is damaged; delete it and run the same command again"
-            )
+            is_whole = False
+        if not (is_whole and all(_is_entry(key, md5) for key, md5 in entries.items())):
+            raise UserError(f"{file}: is damaged; delete it and run the same command again")
         return entries
 
     def add(self, pool: Path, paths: Sequence[Path]) -> None:

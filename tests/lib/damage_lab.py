@@ -15,7 +15,6 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import numpy as np
-import plain
 import pytest
 import sharing_origin as home
 import tiny
@@ -25,7 +24,7 @@ from pipeline import average, download, evaluate, figure, prepare, tabulate, tra
 from pipeline.errors import Interrupted
 from pipeline.plan import Plan, frozen
 from pipeline.plan.params.entries import Setting
-from pipeline.share import record
+from pipeline.share import record, writer
 from pipeline.share.finished import on_disk
 from pipeline.share.pools import write_manifest
 from pipeline.store import manifest, receipts, scratch, sums
@@ -83,7 +82,7 @@ def built():
     """Everything made, nothing recorded; work that goes on lies there too."""
     folder = Path(mkdtemp(dir=home.world()))
     with chdir(folder):
-        Path("params.yaml").write_text(plain.dump(asked()))
+        writer.write(folder, asked())
         download.main(["digits"])
         prepare.main(["digits"])
         lab = Project()

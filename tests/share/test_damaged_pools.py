@@ -55,7 +55,7 @@ def test_a_damaged_listing_in_the_cache_is_refused_or_lists_the_same(recorded, h
     (file,) = Path(".dvc/cache/files/md5").glob(f"{hash[:2]}/{hash[2:]}")
     file.chmod(0o644)
     harm = {**damage.BLIND, **LISTING}[how]
-    check(file, harm, file.as_posix(), "results/runs.dvc")
+    check(file, harm, file.parent.name, "results/runs.dvc")
 
 
 def check(file, harm, *names):
@@ -121,7 +121,8 @@ def test_a_jobs_part_of_the_plan_is_what_was_laid_down_or_read_anew(laid):
     plan, file = laid
     run, made = damage.project().average, damage.project().judged
     whole, draw = file.read_bytes(), random.Random(0)
-    harms = [*damage.BLIND.values(), *(damage.flip(draw.random()) for _ in range(MOST))]
+    # each that is seen reads the whole plan
+    harms = [*damage.BLIND.values(), *(damage.flip(draw.random()) for _ in range(6))]
     anew = 0
     for harm in harms:
         file.write_bytes(harm(whole))
@@ -130,9 +131,6 @@ def test_a_jobs_part_of_the_plan_is_what_was_laid_down_or_read_anew(laid):
         assert part.record(made.id) == made and part.set(made.sets[0]) == damage.project().set
         anew += len(part.tables) > 0
     assert 0 < anew < len(harms)
-
-
-MOST = 30  # bits: each reads the plan anew where it is seen
 
 
 def test_a_row_that_another_wrote_or_that_is_lost_is_no_part_of_a_plan(laid):

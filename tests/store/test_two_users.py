@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy
 import pytest
-from project import Project, tiny
+from projects import Project, job_params
 
 FIRST, SECOND, GROUP = 47001, 47002, 47000
 TABLE = "results/table1.csv"
@@ -53,7 +53,7 @@ class Group:
             os.chmod(parent, 0o755)
         self.folder = folder / "project"
         self.folder.mkdir()
-        Project(self.folder, tiny(["pgd_at_single"], epochs=1), prepared=False)
+        Project(self.folder, job_params(["pgd_at_single"], epochs=1), prepared=False)
         self.bin = folder / "bin"
         self.bin.mkdir()
         (self.bin / "python").symlink_to(interpreter())
