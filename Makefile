@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= 2
 STAMP := $(VENV)/.installed
 
-.PHONY: help table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims golden strength lint-records
+.PHONY: help table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims audit golden strength lint-records
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## */\1#/p' Makefile | awk -F'#' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -72,6 +72,10 @@ demo-all: setup  ## every row of every table but those apart, results/claims.md,
 claims: setup  ## the papers' sentences against our tables and their own: results/claims.md
 	snakemake -q rules -c $(CORES) results/claims.md
 	@cat results/claims.md
+
+audit: setup  ## what the published gains are made of, step by step: results/audit.md
+	snakemake -q rules -c $(CORES) results/audit.csv
+	@cat results/audit.md
 
 golden: setup  ## after a change of results: new golden bytes for this kind of machine
 	python tests/whole/golden/run.py

@@ -42,6 +42,7 @@ localrules:
     tabulate,
     plot,
     claims,
+    audit,
 
 
 rule all:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 JOBS = ["download", "prepare", "train", "adopt", "average", "transfer", "evaluate", "tabulate"]
-JOBS += ["figure", "claims"]
+JOBS += ["figure", "claims", "audit"]
 ROOMS = {"tools": "reading what is there", "share": "sharing"}
 
 

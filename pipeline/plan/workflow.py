@@ -1,5 +1,6 @@
 """What the Snakemake rules ask: inputs by wildcard, the stale mark, the line before a run."""
 
+import csv
 import os
 import re
 import shutil
@@ -135,6 +136,15 @@ def uncut_tables(plan: Plan) -> list[str]:
     names = [n for n in plan.entries.section("tables") if not tables.is_on_request(plan.entries, n)]
     made = [plan.tables.get(f"{n}_all", plan.tables.get(n)) for n in names]  # a part has not all
     return [str(table.path) for table in made if table]
+
+
+def claimed_tables(plan: Plan, file: str) -> list[str]:
+    """The tables of a plan that a file of claims names in its column `table`."""
+    if not Path(file).is_file():  # the rule asks for it by name
+        return []
+    with Path(file).open(newline="", encoding="utf-8") as lines:
+        names = dict.fromkeys(line["table"] for line in csv.DictReader(lines))
+    return [str(plan.tables[name].path) for name in names if name in plan.tables]
 
 
 def figures(plan: Plan) -> list[str]:

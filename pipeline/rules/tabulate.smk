@@ -12,7 +12,7 @@ rule tabulate:
     log:
         "logs/tabulate/{folder}{table}.log",
     wildcard_constraints:
-        table=r"(?!claims\.)[a-z0-9_]+",
+        table=r"(?!(claims|audit|reproduced)\.)[a-z0-9_]+",
         folder=jobs.table_folder(PLAN),
     conda:
         ENVIRONMENT
@@ -33,3 +33,21 @@ rule claims:
         ENVIRONMENT
     shell:
         "exec python -m pipeline.claims > {log} 2>&1"
+
+
+# What the papers' gains are made of, from the tables that data/claims/gains.csv names.
+rule audit:
+    input:
+        tables=jobs.claimed_tables(PLAN, "data/claims/gains.csv"),
+        claims="data/claims/gains.csv",
+    output:
+        csv=report("results/audit.csv", category="tables"),
+        md="results/audit.md",
+        json="results/audit.json",
+        png=report("results/audit.png", category="figures"),
+    log:
+        "logs/tabulate/audit.log",
+    conda:
+        ENVIRONMENT
+    shell:
+        "exec python -m pipeline.audit > {log} 2>&1"

@@ -5,13 +5,12 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.core import intervals
-from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
 from pipeline.plan import Plan
 from pipeline.plan.graph.column_names import COSTS
 from pipeline.plan.params import values
+from pipeline.tables.find import Tables, sides_of
 from pipeline.tables.markdown import points_of
-from pipeline.tables.rows import Row, Tabulation
 
 OURS_FILE = Path("data/claims/ours.csv")
 OURS = ("paper", "sentence", "table", "column", "better", "worse", "relation", "points")
@@ -48,17 +47,18 @@ class Ours:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self._tables: dict[str, Tabulation] = {}
+        self.tables = Tables(plan, OURS_FILE)
 
     def verdict(self, claim: dict[str, str]) -> tuple[str, str]:
         """agrees, does not, cannot tell at this scale, or what is missing; and the difference."""
         if claim["relation"] not in RELATIONS:
             raise UserError(f"{OURS_FILE}: no relation {claim['relation']!r}")
         texts = (claim["better"], claim["worse"])
-        sides = list(zip(_sides(claim["table"]), _sides(claim["column"]), texts, strict=True))
-        rows = [self._row(table, part) for table, _, text in sides for part in text.split(" - ")]
-        if None in rows or not all(self._shows(table, column) for table, column, _ in sides):
+        sides = list(zip(sides_of(claim["table"]), sides_of(claim["column"]), texts, strict=True))
+        rows = [
+            self.tables.row(table, part) for table, _, text in sides for part in text.split(" - ")
+        ]
+        if None in rows or not all(self.tables.shows(table, column) for table, column, _ in sides):
             return "not in the table at this scale", ""
         unfinished = [row.status for row in rows if row and row.status != "done"]
         if unfinished:
@@ -68,7 +68,7 @@ class Ours:
             less, more = (row.costs[claim["column"]] for row in rows if row)
             saved = 100 * (1 - less / more)
             return _decide(claim["relation"], points, saved, saved), f"{saved:.1f} % saved"
-        better, worse = (self._verdicts(*side) for side in sides)
+        better, worse = (self.tables.verdicts(*side) for side in sides)
         if len(better[0]) != len(worse[0]):
             return "judged on other images", ""
         if len(better) != len(worse):
@@ -80,43 +80,6 @@ class Ours:
             return "cannot tell from two seeds", text
         low, high = (100 * bound for bound in bounds)
         return _decide(claim["relation"], points, low, high), text
-
-    def _verdicts(self, table: str, column: str, text: str) -> list[Verdicts]:
-        """Of a row, or of one minus another, one vector a seed."""
-        rows = [self._row(table, part) for part in text.split(" - ")]
-        found = [row.verdicts[column] for row in rows if row]
-        return found[0] if len(found) == 1 else [a - b for a, b in zip(*found, strict=True)]
-
-    def _shows(self, table: str, column: str) -> bool:
-        found = self._tabulation(table)
-        return column in found.accuracies or column in COSTS and column in found.table.columns
-
-    def _tabulation(self, table: str) -> Tabulation:
-        if table not in self._tables:
-            self._tables[table] = Tabulation(self.plan, self.plan.table(table), partial=True)
-        return self._tables[table]
-
-    def _row(self, table: str, words: str) -> Row | None:
-        """The one row of a table that all the words fit."""
-        if table not in self.plan.tables:
-            return None
-        rows = [r for r in self._tabulation(table).rows if set(words.split()) <= _words(r)]
-        if len(rows) > 1:
-            raise UserError(f"{OURS_FILE}: {words!r} fits several rows of {table}: say more")
-        return rows[0] if rows else None
-
-
-def _sides(text: str) -> list[str]:
-    """What stands for the better and for the worse side."""
-    parts = text.split(" | ")
-    return parts if len(parts) == 2 else parts * 2
-
-
-def _words(row: Row) -> set[str]:
-    """All that may be said of a row, as the papers' names have it."""
-    cell = row.cells[0]
-    axes = {f"{k}={v}" for k, v in cell.setting.overrides}
-    return {cell.row, f"x{cell.members}", cell.setting.dataset, cell.setting.arch, *axes}
 
 
 def _decide(relation: str, points: float, low: float, high: float) -> str:
@@ -151,9 +114,9 @@ class Printed:
 
     def verdict(self, claim: dict[str, str]) -> tuple[str, str]:
         """Whether a printed sentence holds in the printed cells, and what they give."""
-        given = self._value(claim["paper"], claim["left"])
+        given = self.value(claim["paper"], claim["left"])
         if claim["right"]:
-            given -= self._value(claim["paper"], claim["right"])
+            given -= self.value(claim["paper"], claim["right"])
         stated = float(claim["stated"])
         digits = len(claim["stated"].partition(".")[2])
         holds = {
@@ -166,7 +129,7 @@ class Printed:
             raise UserError(f"data/claims/printed.csv: no relation {claim['relation']!r}")
         return ("holds" if holds[claim["relation"]] else "contradicted"), f"{given:.2f}"
 
-    def _value(self, paper: str, text: str) -> float:
+    def value(self, paper: str, text: str) -> float:
         """A cell, one minus another, or the max or min of several: `max a; b; c`."""
         for word, pick in (("max ", max), ("min ", min)):
             if text.startswith(word):

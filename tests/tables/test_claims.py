@@ -106,7 +106,7 @@ def test_relations_mean_what_they_say(relation, stated, holds, monkeypatch):
 
 def test_a_side_may_be_a_difference_or_the_best_of_several(monkeypatch):
     monkeypatch.chdir(ROOT)
-    value = Printed()._value
+    value = Printed().value
     assert value("aute", "1|AUTE|3 members Avg") == 54.6
     gain = value("aute", "2|AUTE|VggNet-16 Avg minus 1|AUTE|3 members Avg")
     assert gain == pytest.approx(58.8 - 54.6)
@@ -140,7 +140,7 @@ def test_verdicts_are_those_of_the_records(tmp_path, monkeypatch):
     plan = tiny.place(tmp_path, monkeypatch, found)
     tiny.made(plan, ["standard", "pgd_at", "pgd_at_single"])
     ours = Ours(plan)
-    rows = {row.label: row.verdicts for row in ours._tabulation("table1").rows}
+    rows = {row.label: row.verdicts for row in ours.tables.tabulation("table1").rows}
 
     def ask(better, worse, column="pgd10", relation="above", points="0", table="table1"):
         claim = {"table": table, "column": column, "better": better, "worse": worse}
@@ -150,7 +150,9 @@ def test_verdicts_are_those_of_the_records(tmp_path, monkeypatch):
     assert ask("pgd_at", "standard cifar10 x1")[1].startswith(f"{difference:+.1f} [")
     assert ask("pgd_at", "pgd_at", "clean | pgd10", "at_least")[0] == "agrees"
     assert ask("pgd_at", "pgd_at - pgd_at", "clean")[0] == "agrees"
-    costs = {row.label: row.costs.get("train_flops") for row in ours._tabulation("table1").rows}
+    costs = {
+        row.label: row.costs.get("train_flops") for row in ours.tables.tabulation("table1").rows
+    }
     saved = 100 * (1 - costs["standard"] / costs["pgd_at"])
     assert ask("standard", "pgd_at", "train_flops") == ("agrees", f"{saved:.1f} % saved")
     assert ask("pgd_at", "standard", "train_flops")[0] == "does not"

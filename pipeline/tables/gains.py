@@ -1,0 +1,110 @@
+"""data/claims/gains.csv read: each claim's steps, with the differences that records give."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.plan import Plan
+from pipeline.tables.chain import Claim, Step
+from pipeline.tables.claims import Printed, read_claims
+from pipeline.tables.find import Tables, sides_of
+from pipeline.tables.rows import WORST, Row
+
+FILE = Path("data/claims/gains.csv")
+COLUMNS = (
+    "paper",
+    "claim",
+    "published",
+    "where",
+    "changes",
+    "table",
+    "ours",
+    "baseline",
+    "column",
+)
+RATIOS = ("train_flops", "inference_macs", "parameters")
+
+Line = dict[str, str]
+
+
+class Gains:
+    """The claims of the file, and what each step's baseline costs more or less."""
+
+    def __init__(self, plan: Plan, file: Path = FILE) -> None:
+        self.tables = Tables(plan, file)
+        self.printed = Printed()
+        self.lines: dict[str, list[Line]] = {}
+        for line in read_claims(file, COLUMNS):
+            self.lines.setdefault(line["claim"], []).append(line)
+
+    @property
+    def names(self) -> list[str]:
+        """The tables that the file reads."""
+        return list(dict.fromkeys(line["table"] for lines in self.lines.values() for line in lines))
+
+    def claims(self) -> list[Claim]:
+        """Every claim, in the file's order."""
+        return [self._claim(name, lines) for name, lines in self.lines.items()]
+
+    def _claim(self, name: str, lines: list[Line]) -> Claim:
+        first = lines[0]
+        steps = tuple(self._step(line) for line in lines)
+        known = [n for n, s in zip(lines, steps, strict=True) if s.differences is not None]
+        departures = dict.fromkeys(d for line in known for d in self._departures(line))
+        published = self._published(first["paper"], first["published"])
+        return Claim(first["paper"], name, published, first["where"], steps, tuple(departures))
+
+    def _published(self, paper: str, formula: str) -> str:
+        """The printed gain, from the printed cells: `LEFT minus RIGHT`."""
+        if not formula:
+            return ""
+        left, _, right = formula.partition(" minus ")
+        return f"{self.printed.value(paper, left) - self.printed.value(paper, right):+.2f}"
+
+    def _departures(self, line: Line) -> list[str]:
+        sides = (line["ours"], line["baseline"])
+        stand_ins = [d for side in sides for d in self.tables.departures(line["table"], side)]
+        cuts = self.tables.cuts(line["table"])
+        return [*stand_ins, *([f"cut: {', '.join(cuts)}"] if cuts else [])]
+
+    def _step(self, line: Line) -> Step:
+        rows = {side: self.tables.row(line["table"], line[side]) for side in ("ours", "baseline")}
+        for side, row in rows.items():
+            if row is None:
+                lacks = f"{line['table']} has no row {line[side]} yet"
+                return Step(line["changes"], None, lacks)
+        for side, row in rows.items():
+            if row and row.status != "done":
+                return Step(line["changes"], None, f"{line[side]}: {row.status}")
+        columns = sides_of(line["column"])
+        for column in columns:
+            if not self.tables.shows(line["table"], column):
+                return Step(line["changes"], None, f"{line['table']} has no column {column}")
+        found = [row for row in rows.values() if row]
+        differences = _differences(found, columns)
+        if differences is None:
+            return Step(line["changes"], None, "judged on other images or seeds")
+        worst = any(WORST in column for column in columns)
+        flags = dict.fromkeys(f for row in found for f in row.untrusted) if worst else {}
+        return Step(line["changes"], differences, "", " ".join(flags))
+
+    def ratios(self, line: Line) -> dict[str, float | None]:
+        """Ours over the baseline's costs, where both are known."""
+        rows = [self.tables.row(line["table"], line[side]) for side in ("ours", "baseline")]
+        return {
+            cost: _ratio(*(row.costs.get(cost) if row else None for row in rows)) for cost in RATIOS
+        }
+
+
+def _ratio(ours: int | None, theirs: int | None) -> float | None:
+    return ours / theirs if ours and theirs else None
+
+
+def _differences(rows: list[Row], columns: list[str]) -> NDArray[np.float64] | None:
+    """Ours minus the baseline's verdicts, [seeds, images]; None where they do not pair."""
+    ours, theirs = (row.verdicts[column] for row, column in zip(rows, columns, strict=True))
+    if len(ours) != len(theirs) or len(ours[0]) != len(theirs[0]):
+        return None
+    found: NDArray[np.float64] = np.stack(ours).astype(np.float64) - np.stack(theirs)
+    return found
