@@ -1,6 +1,5 @@
 """What the Snakemake rules ask: inputs by wildcard, the stale mark, the line before a run."""
 
-import csv
 import os
 import re
 import shutil
@@ -139,11 +138,8 @@ def uncut_tables(plan: Plan) -> list[str]:
 
 
 def claimed_tables(plan: Plan, file: str) -> list[str]:
-    """The tables of a plan that a file of claims names in its column `table`."""
-    if not Path(file).is_file():  # the rule asks for it by name
-        return []
-    with Path(file).open(newline="", encoding="utf-8") as lines:
-        names = dict.fromkeys(line["table"] for line in csv.DictReader(lines))
+    """The tables of a plan that a file of data/claims/ names; none where there is no file."""
+    names = tables.claimed(Path(file)) if Path(file).is_file() else []
     return [str(plan.tables[name].path) for name in names if name in plan.tables]
 
 

@@ -1,5 +1,6 @@
 """Tables: which rows, columns and cells a target has at a scale."""
 
+import csv
 import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -277,3 +278,9 @@ def reported_sum(paper: str, where: str) -> str | None:
     if not path.is_file():
         raise UserError(f"params.yaml: {where}.reported: no file data/reported/{paper}.csv")
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def claimed(file: Path) -> list[str]:
+    """The tables that a file of claims names in its column `table`, each once."""
+    with file.open(newline="", encoding="utf-8") as lines:
+        return list(dict.fromkeys(line["table"] for line in csv.DictReader(lines)))
