@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 from pipeline.errors import UserError
 from pipeline.plan import frozen, part
 from pipeline.plan.artifact import Dataset
-from pipeline.plan.graph import figures, tables
+from pipeline.plan.graph import figures, table_entries, tables
 from pipeline.plan.graph.artifacts import Element, Record, Run, Snapshots, TransferSet, Victim
 from pipeline.plan.graph.audit import audit
 from pipeline.plan.graph.graph import Graph
@@ -58,7 +58,7 @@ class Plan:
         self.tables: dict[str, Table] = {}
         for name in self.entries.section("tables"):
             self._add(tables.build(self.graph, name))
-            if tables.is_cut(self.entries, name):
+            if table_entries.is_cut(self.entries, name):
                 self._add(tables.build(self.graph, name, all_rows=True))
         self.figures: dict[str, Figure] = {}
         for name in self.entries.section("figures"):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from pipeline.plan import Artifact, Dataset, Figure, Plan, Record, Run, Snapshots, TransferSet
-from pipeline.plan.graph.runs import count_snapshots
+from pipeline.plan.graph.averages import count_snapshots
 from pipeline.plan.params.entries import Entries
 from pipeline.plan.params.values import Entry
 

@@ -95,18 +95,22 @@ def states(plan: Plan, targets: Iterable[Artifact]) -> list[State]:
     return listed
 
 
+def count_by_stage(artifacts: Iterable[Artifact | State]) -> str:
+    """In words: 1 data set, 3 trainings; "nothing" of none."""
+    counts = Counter(artifact.stage for artifact in artifacts)
+    parts = (
+        f"{counts[s]} {name}{'s' * (counts[s] > 1)}" for s, name in STAGES.items() if counts[s]
+    )
+    return ", ".join(parts) or "nothing"
+
+
 def headline(plan: Plan, targets: Sequence[Target], needed: list[State]) -> str:
     """One line: scale, data sets with what they stand in for, what is to make at what cost."""
-    counts = Counter(state.stage for state in needed)
-    jobs = ", ".join(
-        f"{counts[s]} {what}{'s' if counts[s] > 1 else ''}"
-        for s, what in STAGES.items()
-        if counts[s]
-    )
     known = [s.seconds for s in needed if s.seconds is not None]
     cost = describe(sum(known) if len(known) == len(needed) else None)
     return (
-        f"scale {plan.scale}: {', '.join(_data_sets(plan, targets))}; to make: {jobs or 'nothing'}"
+        f"scale {plan.scale}: {', '.join(_data_sets(plan, targets))}; "
+        f"to make: {count_by_stage(needed)}"
         + (f"; estimate {cost} at {plan.entries.gflops:g} GFLOP/s" if needed else "")
     )
 

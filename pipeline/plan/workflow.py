@@ -19,7 +19,7 @@ from pipeline.plan import (
     load_part,
     load_plan,
 )
-from pipeline.plan.graph import tables
+from pipeline.plan.graph import table_entries
 from pipeline.plan.graph.artifacts import run_files
 from pipeline.plan.params.words import digest
 from pipeline.plan.state import NEED, headline, states
@@ -132,7 +132,11 @@ def train_pattern(plan: Plan) -> str:
 
 def uncut_tables(plan: Plan) -> list[str]:
     """Every table with every row, whatever the scale shows; but those made `on_request`."""
-    names = [n for n in plan.entries.section("tables") if not tables.is_on_request(plan.entries, n)]
+    names = [
+        n
+        for n in plan.entries.section("tables")
+        if not table_entries.is_on_request(plan.entries, n)
+    ]
     made = [plan.tables.get(f"{n}_all", plan.tables.get(n)) for n in names]  # a part has not all
     return [str(table.path) for table in made if table]
 

@@ -1,22 +1,19 @@
 """The guard: nothing that a colleague has recorded is computed again unawares."""
 
 import os
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from pipeline.errors import UserError
-from pipeline.plan import Artifact, Dataset, Plan, Record, Run, Snapshots, TransferSet
-from pipeline.plan.state import Needs, closure, sinks
+from pipeline.plan import Artifact, Dataset, Plan, Run, Snapshots
+from pipeline.plan.state import Needs, closure, count_by_stage, sinks
 from pipeline.plan.workflow import artifact_of
 from pipeline.store import manifest
 from pipeline.store.manifest import Line
 
 RETRAIN = "RETRAIN"
-KINDS = {Run: "run", Record: "record", TransferSet: "transfer set", Dataset: "data set"}
-
 FORCED = "they are here: nothing makes them again without --force, --forceall or --forcerun"
 
 
@@ -54,7 +51,7 @@ def check_jobs(plan: Plan, jobs: Iterable[Job]) -> None:
     if not again.is_dear:
         print(explain(again))
     elif os.environ.get(RETRAIN) == "yes":
-        print(f"{RETRAIN}=yes: {_counted(again.made)} recorded already will be made again")
+        print(f"{RETRAIN}=yes: {count_by_stage(again.made)} recorded already will be made again")
     else:
         raise UserError(f"{explain(again)}\nor say {RETRAIN}=yes (environment) to make them again")
 
@@ -100,16 +97,9 @@ def explain(again: Again) -> str:
     total = spent(sum(line.seconds for line in (*lines, *derived)))
     advice = f"fetch them instead:\n  {pull_line(again.fetch)}" if again.fetch else FORCED
     return (
-        f"{_counted(again.made)} would be made again although recorded "
+        f"{count_by_stage(again.made)} would be made again although recorded "
         f"({total} when they were made):\n" + "\n".join([*shown, advice])
     )
-
-
-def _counted(artifacts: Iterable[Artifact]) -> str:
-    """In words: 3 runs, 1 record."""
-    counts = Counter(type(a) for a in artifacts)
-    parts = [f"{n} {KINDS[t]}{'s' if n > 1 else ''}" for t in KINDS if (n := counts[t])]
-    return ", ".join(parts)
 
 
 def _cost(line: Line) -> str:

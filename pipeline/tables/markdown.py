@@ -4,7 +4,7 @@ from html import escape
 from typing import Any
 
 from pipeline.core.intervals import FEWEST
-from pipeline.plan.graph.tables import points
+from pipeline.plan.graph.table_entries import find_points
 from pipeline.tables import starts
 from pipeline.tables.columns import HEADLINES
 from pipeline.tables.rows import WORST, Tabulation
@@ -37,7 +37,7 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
 def _about(tabulation: Tabulation) -> str:
     entries, entry = tabulation.plan.entries, tabulation.table.spec["entry"]
     named = {d: entries.stand_in(d)[0] for d in entry["datasets"]}
-    archs = [a for d in entry["datasets"] for a in points(entry, "archs", d)]
+    archs = [a for d in entry["datasets"] for a in find_points(entry, "archs", d)]
     named |= {a: entries.arch(a).name for a in archs}
     factors = {d: float(entries.stand_in(d)[1]) for d in entry["datasets"]}
     stand_ins = [

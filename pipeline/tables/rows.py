@@ -13,8 +13,8 @@ from pipeline.errors import UserError
 from pipeline.flags.evidence import Evidence
 from pipeline.flags.flags import UNRANKING, Flag, flags, notes, untrusted
 from pipeline.plan import Plan, Record, Table
+from pipeline.plan.graph.averages import count_snapshots
 from pipeline.plan.graph.column_names import CLEAN, COSTS, DISK, cuts, split
-from pipeline.plan.graph.runs import count_snapshots
 from pipeline.plan.graph.targets import Cell
 from pipeline.plan.graph.targets import label as label_of
 from pipeline.store.records import meta

@@ -5,7 +5,16 @@ import ast
 import re
 from pathlib import Path
 
-from pipeline.plan.graph import audit, figures, outside, runs, suites, tables, victims
+from pipeline.plan.graph import (
+    audit,
+    averages,
+    figures,
+    outside,
+    runs,
+    suites,
+    table_entries,
+    victims,
+)
 from pipeline.plan.params import entries, scale, schema
 from pipeline.plan.params.schema import ROOT
 from pipeline.tools.keys import COMPONENTS, FIELDS, INTRODUCTION, KEYS
@@ -17,12 +26,12 @@ CHECKED = {  # the keys that the plan lets each section's entries have
     "archs": entries.BESIDE["archs"],
     "attacks": entries.BESIDE["attacks"],
     "methods": entries.OWN,
-    "averages": runs.AVERAGE_KEYS,
+    "averages": averages.KEYS,
     "weights": outside.WEIGHTS_KEYS,
     "parents": runs.PARENT_KEYS,
     "victims": victims.KEYS,
     "suites": suites.KEYS,
-    "tables": (*tables.KEYS, "on_request"),
+    "tables": (*table_entries.KEYS, "on_request"),
     "figures": figures.KEYS,
     "resources": audit.STAGE_KEYS,
 }

@@ -48,7 +48,7 @@ def test_a_clone_has_nothing_to_do_until_a_number_is_edited(link, shared):
     assert jobs(clone) == {}  # nothing pulled
     old = lab.edit(clone, more_steps)
     refusal = lab.run(clone, "snakemake", "-q", "rules", "-c1", *TARGETS).fails()
-    assert "3 runs, 1 data set would be made again" in refusal
+    assert "1 data set, 2 trainings, 1 average would be made again" in refusal
     (clone / "params.yaml").write_text(old)
     lab.run(clone, "dvc", "pull").ok()
     assert jobs(clone) == {}

@@ -65,7 +65,7 @@ def test_a_recorded_transfer_set_is_pulled_and_not_crafted_again(sets):
     assert lab.jobs(clone) == {}
     lab.edit(clone, average_too)  # judged on the same images
     refusal = lab.run(clone, *SNAKEMAKE, lab.TABLE).fails()
-    assert "1 transfer set, 1 data set would be made again" in refusal and path in refusal
+    assert "1 data set, 1 transfer set would be made again" in refusal and path in refusal
     lab.run(clone, "plan", lab.TABLE, "--pull").ok()
     assert (clone / path).exists()
     assert lab.jobs(clone) == {"evaluate": 1, "tabulate": 1}
@@ -121,7 +121,7 @@ def test_forced_jobs_are_refused_though_everything_is_here():
     weights = sorted(clone.glob("results/runs/*/weights.safetensors"))
     before = [p.read_bytes() for p in weights]
     refusal = lab.run(clone, *SNAKEMAKE, "-F", lab.TABLE).fails()
-    assert "3 runs, 3 records" in refusal and "they are here" in refusal
+    assert "2 trainings, 1 average, 3 evaluations" in refusal and "they are here" in refusal
     assert [p.read_bytes() for p in weights] == before
 
 
@@ -132,7 +132,7 @@ def test_a_run_with_a_hole_is_pulled_and_not_trained_again():
     (run / "best.safetensors").unlink()
     asked = f"results/runs/{run.name}/best.safetensors"
     refusal = lab.run(clone, *SNAKEMAKE, asked).fails()
-    assert "1 run would be made again" in refusal
+    assert "1 training would be made again" in refusal
     assert f"  dvc pull results/runs/{run.name}\n" in refusal
     lab.run(clone, "dvc", "pull", f"results/runs/{run.name}").ok()
     assert lab.jobs(clone, asked) == {}

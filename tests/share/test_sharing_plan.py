@@ -15,7 +15,7 @@ def test_the_plan_command_says_what_a_run_would_be_refused_for():
     assert "made again" not in lab.run(clone, "plan").ok()
     lab.edit(clone, lambda p: p["scales"]["demo"]["attacks"]["pgd10"].update(steps=4))
     said = lab.run(clone, "plan", lab.TABLE).ok()
-    assert "3 runs, 1 data set would be made again" in said
+    assert "1 data set, 2 trainings, 1 average would be made again" in said
     listed = home.manifest(clone)
     run = next(n for n in listed if "/runs/" in n and "-pgd_at-" in n)
     line = listed[run]
@@ -33,7 +33,7 @@ def test_told_to_retrain_it_does():
     assert "RETRAIN=yes" in lab.run(clone, *command).fails()
     assert not list((clone / "results").glob("runs/*"))
     said = lab.run(clone, *command, env={"RETRAIN": "yes"}).ok()
-    assert "1 run recorded already will be made again" in said
+    assert "1 training recorded already will be made again" in said
     assert (clone / weights).exists()
 
 

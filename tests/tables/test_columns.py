@@ -182,12 +182,12 @@ def test_an_autoattack_that_the_scale_cuts_is_lite(tmp_path, monkeypatch):
 def test_sweeps_and_transfer_sets_name_the_attack_that_is_cut(tmp_path, monkeypatch):
     asked = tiny.table_of(["standard"], columns=["clean"], suites=["far", "near"])
     asked["suites"] = {"far": {"attacks": ["m_di2"], "surrogates": ["held_out_3"]}}
-    asked["suites"]["near"] = {"attacks": ["pgd50"], "eps": [0.01]}
-    asked["scales"]["demo"]["attacks"] |= {"m_di2": {"steps": 2}, "pgd50": {"steps": 2}}
+    asked["suites"]["near"] = {"attacks": ["pgd20"], "eps": [0.01]}
+    asked["scales"]["demo"]["attacks"] |= {"m_di2": {"steps": 2}, "pgd20": {"steps": 2}}
     plan = tiny.place(tmp_path, monkeypatch, asked)
     frame, _, text = tiny.tabulated(plan, partial=True)
-    assert set(frame["cut"]) == {"pgd50 m_di2"} or set(frame["cut"]) == {"m_di2 pgd50"}
-    assert "m_di2 steps 2" in text and "pgd50 steps 2" in text
+    assert set(frame["cut"]) == {"pgd20 m_di2"} or set(frame["cut"]) == {"m_di2 pgd20"}
+    assert "m_di2 steps 2" in text and "pgd20 steps 2" in text
 
 
 def test_files_and_pictures_say_lite_where_plan_and_claims_say_autoattack(tmp_path, monkeypatch):

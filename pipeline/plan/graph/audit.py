@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from pipeline.plan.graph import outside, runs, suites, victims
+from pipeline.plan.graph import averages, outside, runs, suites, victims
 from pipeline.plan.graph.graph import Graph
 from pipeline.plan.params import checks, values
 from pipeline.plan.params.entries import BESIDE, OWN, Entries
@@ -60,7 +60,7 @@ def _check_average(graph: Graph, name: str) -> None:
     """Types of an average's own keys, and that its trajectory is some method's."""
     where, (root, entry) = f"averages.{name}", graph.entries.entry("averages", name)
     types = graph.entries.component("averages", root).types
-    runs.check_average(types, entry, where)
+    averages.check_average(types, entry, where)
     rest = {k: v for k, v in entry.items() if k in types}
     graph.entries.resolve("averages", name, rest)
     graph.kind(entry["method"], f"{where}.method")

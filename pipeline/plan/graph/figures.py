@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan.graph import suites, tables
+from pipeline.plan.graph import suites, table_entries, tables
 from pipeline.plan.graph.artifacts import tail
 from pipeline.plan.graph.graph import Graph
 from pipeline.plan.graph.targets import Cell, Figure
@@ -79,11 +79,11 @@ def _table(graph: Graph, entry: Entry, where: str) -> Entry:
     """The entry of the figure's table with the figure's rows, suites and points."""
     entries = graph.entries
     values.find(entries.section("tables"), f"{where}.table", entry["table"])
-    rows = [*graph.kinds, *tables.planned(graph)]
+    rows = [*graph.kinds, *table_entries.list_planned(graph)]
     checks.names(entry["rows"], rows, f"{where}.rows")
     if entry["suites"]:
         checks.names(entry["suites"], entries.section("suites"), f"{where}.suites")
-    table = tables.entry_of(graph, entry["table"], all_rows=True)
+    table = table_entries.read_entry(graph, entry["table"], all_rows=True)
     changed = {"rows": entry["rows"], "suites": entry["suites"], "reference": "none"}
     for key, value in entry["where"].items():
         table |= {PLURAL.get(key, key): _only(table, key, value, f"{where}.where.{key}")}
@@ -96,11 +96,11 @@ def _table(graph: Graph, entry: Entry, where: str) -> Entry:
 def _only(table: Entry, key: str, value: Any, where: str) -> list[Any]:
     """One value of what a table varies; raises UserError when it does not."""
     plural = PLURAL.get(key, key)
-    varied = [k for k in table if k not in tables.KEYS] + ["members", *PLURAL.values()]
+    varied = [k for k in table if k not in table_entries.KEYS] + ["members", *PLURAL.values()]
     if plural not in varied or key in PLURAL.values():
         known = ["dataset", "arch", "members", "seed", *(k for k in varied if k in table)]
         raise UserError(f"params.yaml: {where}: no such part of a table{nearest(key, known)}")
-    found = [p for d in table["datasets"] for p in tables.points(table, plural, d)]
+    found = [p for d in table["datasets"] for p in table_entries.find_points(table, plural, d)]
     if value not in found:
         listed = ", ".join(dict.fromkeys(map(str, found)))
         raise UserError(f"params.yaml: {where}: {value!r} is none of its table's: {listed}")
