@@ -26,14 +26,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--equal", metavar="COMPONENT", help="prove a refactoring: methods/trades")
     parser.add_argument("--cluster", action="store_true", help="what its jobs ask of a cluster")
     args = parser.parse_args(argv)
+
     if args.unused:
         print(unused())
         return
     if args.equal is not None:
         print(prove(args.equal))
         return
+
     plan = load_plan()
     targets = list(plan.targets.values()) if args.target is None else [plan.target(args.target)]
+
     if args.cluster:
         print(_cluster(plan, args.target))
         return
@@ -43,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
         print(_targets(plan))
     else:
         print(_target(plan, targets[0]))
+
     guard.warn(plan, targets)
 
 
@@ -50,18 +54,18 @@ def _cluster(plan: Plan, target: str | None) -> str:
     """The one-line summary, then the jobs by stage; of everything at the scale by default."""
     names = [*plan.entries.section("tables"), *plan.figures]
     targets = [plan.targets[n] for n in names] if target is None else [plan.target(target)]
-    found = states(plan, targets)
-    line = headline(plan, targets, [s for s in found if s.status == NEED])
-    return "\n".join([line, "", *_aligned(report_cluster(plan, found))])
+    listed = states(plan, targets)
+    line = headline(plan, targets, [s for s in listed if s.status == NEED])
+    return "\n".join([line, "", *_align(report_cluster(plan, listed))])
 
 
 def _target(plan: Plan, target: Table | Figure) -> str:
     """The one-line summary, then runs and records, one a line."""
-    found = states(plan, [target])
-    line = headline(plan, [target], [s for s in found if s.status == NEED])
-    rows = [[s.status, s.stage, s.id, _cost(s)] for s in found]
+    listed = states(plan, [target])
+    line = headline(plan, [target], [s for s in listed if s.status == NEED])
+    rows = [[s.status, s.stage, s.id, _cost(s)] for s in listed]
     state = "is up to date" if target.is_here() else "is to be made"
-    return "\n".join([f"{target.path} {state}", line, "", *_aligned(rows)])
+    return "\n".join([f"{target.path} {state}", line, "", *_align(rows)])
 
 
 def _cost(state: State) -> str:
@@ -74,6 +78,7 @@ def _targets(plan: Plan) -> str:
     rows = [["target", "rows", "runs", "records", "state", "estimate of what is missing"]]
     for target in plan.targets.values():
         records, runs = plan.needs(target)
+
         needed = [s for s in states(plan, [target]) if s.status == NEED]
         costs = [s.seconds for s in needed]
         total = None if None in costs else sum(c for c in costs if c is not None)
@@ -81,11 +86,12 @@ def _targets(plan: Plan) -> str:
         state = "up to date" if target.is_here() else "to be made"
         cells = [str(target.path), *map(str, counts), state, describe(total)]
         rows.append(cells)
+
     line = headline(plan, list(plan.targets.values()), [])
-    return "\n".join([line.partition("; to make")[0], "", *_aligned(rows)])
+    return "\n".join([line.partition("; to make")[0], "", *_align(rows)])
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def _align(rows: list[list[str]]) -> list[str]:
     """Rows as text, columns as wide as their widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

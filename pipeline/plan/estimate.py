@@ -32,13 +32,13 @@ def seconds(plan: Plan, artifacts: Iterable[Artifact]) -> float | None:
     return total
 
 
-def describe(found: float | None) -> str:
+def describe(estimate: float | None) -> str:
     """The estimate in words a person plans with."""
-    if found is None:
+    if estimate is None:
         return "unknown (an arch states no `macs`, or a data set no `images`)"
-    if found < 90:
-        return f"{found:.0f} seconds"
-    return f"{found / 60:.0f} minutes" if found < 5400 else f"{found / 3600:.1f} hours"
+    if estimate < 90:
+        return f"{estimate:.0f} seconds"
+    return f"{estimate / 60:.0f} minutes" if estimate < 5400 else f"{estimate / 3600:.1f} hours"
 
 
 def run_flops(plan: Plan, run: Run) -> int | None:
@@ -48,26 +48,32 @@ def run_flops(plan: Plan, run: Run) -> int | None:
     spec = run.spec
     while spec["stage"] == "average":
         spec = plan.run(run.parents[0]).spec
+
     macs, images = forward_macs(plan, run), _training_images(plan.entries, run.dataset)
     if macs is None or images is None:
         return None
+
     images = min(images, spec["recipe"]["train_images"] or images)
     crafting = passes(spec["attack"]["fields"]) if spec["attack"] else 0
+
     if run.stage == "average":
         once = images * _pass_cost(run.spec["average"]["fields"]["bn_data"], crafting) * 2 * macs
         if not run.spec.get("best"):
             return once
         judged = int(run.dataset.fields["validation"]) * passes(spec["validation_attack"]["fields"])
         return count_snapshots(plan.graph, run) * (once + judged * 2 * macs)
+
     assistants = _assistants(plan, run)
     if assistants is None:
         return None
+
     if not assistants or spec["method"]["fields"].get("student_input") == "own":
         crafting += _particle_passes(spec, run.members)
     if earlier := run.edges.get("earlier"):  # examples are crafted against those before, too
         crafting *= 1 + len(earlier.elements)
     own = (crafting + 3) * macs
     along = sum((_particle_passes(spec, len(assistants)) + 3) * m for m in assistants)
+
     epochs: int = spec["recipe"]["epochs"]
     return images * epochs * 2 * (own + along)
 
@@ -76,11 +82,11 @@ def _assistants(plan: Plan, run: Run) -> list[int] | None:
     """Multiply-adds of each network that trains along: an Arch field `teacher_arch` and the
     number in `teachers` say which and how many."""
     fields = run.spec["method"]["fields"]
-    found: list[int | None] = []
+    macs_of_each: list[int | None] = []
     for name in run.spec.get("archs", {}):
         macs = _image_macs(plan, _arch_beside(plan, run, name), run.dataset)
-        found += [macs] * int(fields.get(f"{name.removesuffix('_arch')}s", 1))
-    return None if None in found else [m for m in found if m is not None]
+        macs_of_each += [macs] * int(fields.get(f"{name.removesuffix('_arch')}s", 1))
+    return None if None in macs_of_each else [m for m in macs_of_each if m is not None]
 
 
 def _arch_beside(plan: Plan, run: Run, field: str) -> str:

@@ -117,8 +117,8 @@ def headline(plan: Plan, targets: Sequence[Target], needed: list[State]) -> str:
 
 def _data_sets(plan: Plan, targets: Sequence[Target]) -> list[str]:
     names = dict.fromkeys(c.setting.dataset for target in targets for c in target.cells)
-    found = {name: plan.entries.stand_in(name) for name in names}
+    stand_ins = {name: plan.entries.stand_in(name) for name in names}
     return [
         name if of == name else f"{of} for {name} (eps x {float(factor):.4g})"
-        for name, (of, factor) in found.items()
+        for name, (of, factor) in stand_ins.items()
     ]

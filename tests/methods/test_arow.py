@@ -1,4 +1,4 @@
-"""ARoW: its card's values, recomputed in float64, and where it equals simpler methods."""
+"""ARoW: the paper's values, recomputed in float64, and where it equals simpler methods."""
 
 import math
 

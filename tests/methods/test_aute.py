@@ -111,7 +111,7 @@ def test_peers_receive_no_gradient():
 
 
 def reference(method: Aute, z: Tensor, held: Tensor, peers: list[Tensor]) -> Tensor:
-    """AUTE's sum of losses from the card's formulas; weights are taken at logits `held`."""
+    """AUTE's sum of losses from the paper's formulas; weights are taken at logits `held`."""
     total = z.new_zeros(())
     for row, label in enumerate(LABELS.tolist()):
         p, q = z[row].softmax(0), held[row].softmax(0)

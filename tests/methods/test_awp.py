@@ -1,4 +1,4 @@
-"""AWP: its card's values, and where it equals simpler methods."""
+"""AWP: the paper's values, and where it equals simpler methods."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""CCG: its card's values, recomputed in float64, and where it equals simpler methods."""
+"""CCG: the paper's values, recomputed in float64, and where it equals simpler methods."""
 
 from dataclasses import replace
 

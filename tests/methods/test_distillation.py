@@ -1,4 +1,4 @@
-"""ARD, IAD, RSLAD and their teachers' mixtures: the cards' values, recomputed in float64."""
+"""ARD, IAD, RSLAD and their teachers' mixtures: the papers' values, recomputed in float64."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""FAT: its card's values, and where it equals simpler methods."""
+"""FAT: the paper's values, and where it equals simpler methods."""
 
 from dataclasses import fields
 

@@ -1,4 +1,4 @@
-"""GAIRAT: its card's values, and where it equals simpler methods."""
+"""GAIRAT: the paper's values, and where it equals simpler methods."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""HAT: its card's values, recomputed in float64, and where it equals simpler methods."""
+"""HAT: the paper's values, recomputed in float64, and where it equals simpler methods."""
 
 import pytest
 import torch

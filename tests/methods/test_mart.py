@@ -1,4 +1,4 @@
-"""MART: its card's values, recomputed in float64, and where it equals simpler methods."""
+"""MART: the paper's values, recomputed in float64, and where it equals simpler methods."""
 
 import math
 

@@ -1,6 +1,7 @@
 """Who may import whom: the contracts of pyproject.toml, and what they would not see."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -83,3 +84,15 @@ def test_commands_are_listed_and_run_by_their_short_names():
     assert run("plan", "--help").stdout.startswith("usage: python -m pipeline.plan")
     wrong = run("cmpare")
     assert wrong.returncode == 1 and wrong.stderr.count("\n") == 1 and "compare" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "pipeline/README.md", "docs/*.md"]
+)
+def test_every_file_that_a_page_names_is_there(page):
+    there = {p.relative_to(ROOT).as_posix() for p in ROOT.rglob("*.py") if ".venv" not in p.parts}
+    there |= {"pipeline/methods/smooth.py"}  # the example of a method
+    for path in ROOT.glob(page):
+        named = re.findall(r"`([\w/]+\.py)`", path.read_text())
+        lost = [n for n in named if not any(f"/{p}".endswith(f"/{n}") for p in there)]
+        assert lost == [], f"{path.relative_to(ROOT)} names files that are not there"

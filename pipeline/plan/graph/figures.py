@@ -30,23 +30,27 @@ TABLES_OWN = "dots"  # the picture beside every table, which is no figure of its
 def build(graph: Graph, name: str) -> Figure:
     """Figure `name` at the plan's scale."""
     entries, where = graph.entries, f"figures.{name}"
-    entry = _entry(entries, name)
-    table = _table(graph, entry, where)
+    entry = _read_entry(entries, name)
+    table = _read_table(graph, entry, where)
     cells = tuple(replace(cell, reference=None) for cell in tables.cells_of(graph, table))
+
     component = entries.component("figures", entry["kind"])
-    own = {k: v for k, v in entry.items() if k not in KEYS}
-    if "images" in own:  # at most those that the scale leaves its table
-        count = values.as_int(own["images"], f"params.yaml: {where}.images", 1)
-        own["images"] = min(count, table["images"])
+    settings = {k: v for k, v in entry.items() if k not in KEYS}
+    if "images" in settings:  # at most those that the scale leaves its table
+        count = values.as_int(settings["images"], f"params.yaml: {where}.images", 1)
+        settings["images"] = min(count, table["images"])
     factor = entries.stand_in(table["datasets"][0])[1]
-    fields = values.coerce(own, component.types, where, eps_factor=factor)
+    fields = values.coerce(settings, component.types, where, eps_factor=factor)
     kind = Resolved(entry["kind"], component.name, fields, component.code)
+
     _check_columns(entries, entry, fields, where)
     _check_attacks(entries, fields, component.types, where)
-    attacks = tuple(_attacks(entries, kind, component.types, cell) for cell in cells)
-    spec = _spec(entries, entry, kind, cells, attacks) | {"pool": table["images"]}
+
+    attacks = tuple(_resolve_attacks(entries, kind, component.types, cell) for cell in cells)
+    spec = _build_spec(entries, entry, kind, cells, attacks) | {"pool": table["images"]}
     if "reported" in fields:
         spec["reported"] = tables.reported_sum(fields["reported"], where)
+
     path = tables.target_path(name, "figures").with_suffix(".png")
     return Figure(
         name=name,
@@ -61,7 +65,7 @@ def build(graph: Graph, name: str) -> Figure:
     )
 
 
-def _entry(entries: Entries, name: str) -> Entry:
+def _read_entry(entries: Entries, name: str) -> Entry:
     """The keys of a figure, cut by the scale, of the kinds they must be."""
     where = f"figures.{name}"
     entry = entries.cut("figures", name, entries.entry("figures", name)[1])
@@ -75,7 +79,7 @@ def _entry(entries: Entries, name: str) -> Entry:
     return entry
 
 
-def _table(graph: Graph, entry: Entry, where: str) -> Entry:
+def _read_table(graph: Graph, entry: Entry, where: str) -> Entry:
     """The entry of the figure's table with the figure's rows, suites and points."""
     entries = graph.entries
     values.find(entries.section("tables"), f"{where}.table", entry["table"])
@@ -83,26 +87,31 @@ def _table(graph: Graph, entry: Entry, where: str) -> Entry:
     checks.names(entry["rows"], rows, f"{where}.rows")
     if entry["suites"]:
         checks.names(entry["suites"], entries.section("suites"), f"{where}.suites")
+
     table = table_entries.read_entry(graph, entry["table"], all_rows=True)
     changed = {"rows": entry["rows"], "suites": entry["suites"], "reference": "none"}
     for key, value in entry["where"].items():
-        table |= {PLURAL.get(key, key): _only(table, key, value, f"{where}.where.{key}")}
+        table |= {PLURAL.get(key, key): _pick(table, key, value, f"{where}.where.{key}")}
+
     if len(table["datasets"]) > 1:
         listed = ", ".join(table["datasets"])
         raise UserError(f"params.yaml: {where}.where: needs a dataset, one of {listed}")
     return table | changed
 
 
-def _only(table: Entry, key: str, value: Any, where: str) -> list[Any]:
+def _pick(table: Entry, key: str, value: Any, where: str) -> list[Any]:
     """One value of what a table varies; raises UserError when it does not."""
     plural = PLURAL.get(key, key)
     varied = [k for k in table if k not in table_entries.KEYS] + ["members", *PLURAL.values()]
     if plural not in varied or key in PLURAL.values():
         known = ["dataset", "arch", "members", "seed", *(k for k in varied if k in table)]
         raise UserError(f"params.yaml: {where}: no such part of a table{nearest(key, known)}")
-    found = [p for d in table["datasets"] for p in table_entries.find_points(table, plural, d)]
-    if value not in found:
-        listed = ", ".join(dict.fromkeys(map(str, found)))
+
+    values_of_table = [
+        p for d in table["datasets"] for p in table_entries.find_points(table, plural, d)
+    ]
+    if value not in values_of_table:
+        listed = ", ".join(dict.fromkeys(map(str, values_of_table)))
         raise UserError(f"params.yaml: {where}: {value!r} is none of its table's: {listed}")
     return [value]
 
@@ -115,7 +124,7 @@ def _check_columns(entries: Entries, entry: Entry, fields: Entry, where: str) ->
         checks.names(fields["columns"], known, f"{where}.columns")
 
 
-def _named(fields: Entry, types: Mapping[str, str]) -> dict[str, list[str]]:
+def _list_named(fields: Entry, types: Mapping[str, str]) -> dict[str, list[str]]:
     """Attacks that a kind's fields name, by field; `none` is no attack."""
     named = {k: [fields[k]] for k, kind in types.items() if kind == "Attack"}
     named |= {k: fields[k] for k, kind in types.items() if kind == "list[Attack]"}
@@ -123,12 +132,14 @@ def _named(fields: Entry, types: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def _check_attacks(entries: Entries, fields: Entry, types: Mapping[str, str], where: str) -> None:
-    for key, names in _named(fields, types).items():
+    for key, names in _list_named(fields, types).items():
         for name in names:
             values.find(entries.section("attacks"), f"{where}.{key}", name)
 
 
-def _attacks(entries: Entries, kind: Resolved, types: Mapping[str, str], cell: Cell) -> Entry:
+def _resolve_attacks(
+    entries: Entries, kind: Resolved, types: Mapping[str, str], cell: Cell
+) -> Entry:
     """Specs of a figure's own attacks, at a cell's radius."""
     factor = entries.stand_in(cell.setting.dataset)[1]
     return {
@@ -136,12 +147,12 @@ def _attacks(entries: Entries, kind: Resolved, types: Mapping[str, str], cell: C
             **entries.named_attack(name, factor, cell.setting.eps).spec,
             "surrogate": entries.surrogate(name),
         }
-        for names in _named(kind.fields, types).values()
+        for names in _list_named(kind.fields, types).values()
         for name in names
     }
 
 
-def _spec(
+def _build_spec(
     entries: Entries,
     entry: Entry,
     kind: Resolved,
@@ -156,11 +167,11 @@ def _spec(
         "kind": kind.spec,
         "threads": entries.threads,
         "attacks": attacks,
-        "cells": [_shown(cell) for cell in cells],
+        "cells": [_describe_cell(cell) for cell in cells],
     }
 
 
-def _shown(cell: Cell) -> list[Any]:
+def _describe_cell(cell: Cell) -> list[Any]:
     """What a cell is called in the picture, and what it rests on."""
     setting = cell.setting
     points = [list(point) for point in setting.overrides]

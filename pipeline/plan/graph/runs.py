@@ -70,6 +70,7 @@ def combine_runs(
         "logit_scale": scale,
         **({"member": member} if member is not None else {}),
     }
+
     dataset, arch = runs[0].dataset, runs[0].arch
     id = f"{dataset.name}-{arch}-{name}-x{members}-s{setting.seed}-{digest(spec)}"
     return Victim(id, name, dataset, elements, rule, scale, members, member)
@@ -159,12 +160,14 @@ def _name_parents(
     for field, name in method.fields.items():
         if types[field] != "Parent" or name == "none":
             continue
+
         where = f"parents.{name}"
         _, entry = graph.entries.entry("parents", name)
         values.only(entry, PARENT_KEYS, where, must=("method",))
         graph.kind(entry["method"], f"{where}.method")
         if name in resolving:
             raise UserError(f"params.yaml: {where}: would be trained from itself")
+
         inner = _parent_setting(graph, entry, where, setting)
         parents[field] = name_parent(entry["method"], inner, (*resolving, name))
     return parents
@@ -178,6 +181,7 @@ def _name_earlier(
     rules = {k: v for k, v in method.fields.items() if types[k] == "Earlier" and v != "none"}
     for field, rule in rules.items():
         checks.one_of(rule, checks.COMBINATIONS, f"methods.{method.name}.{field}")
+
     if not trained:
         return {}
     last = replace(setting, checkpoint="last")

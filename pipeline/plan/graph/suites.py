@@ -27,10 +27,10 @@ def names(entries: Entries, suite: str) -> tuple[str, ...]:
 def sources(entries: Entries, suite: str) -> dict[str, str]:
     """The entry of each attack of a suite, by the name that columns have for it."""
     entry = check(entries, suite)
-    found = {name: attack for name, attack, _ in _attacks(entry)}
+    attacks = {name: attack for name, attack, _ in _list_attacks(entry)}
     if "surrogates" not in entry:
-        return found
-    return {f"{s}_{name}": attack for s in entry["surrogates"] for name, attack in found.items()}
+        return attacks
+    return {f"{s}_{name}": attack for s in entry["surrogates"] for name, attack in attacks.items()}
 
 
 def leaves(entries: Entries, suite: str) -> bool:
@@ -40,10 +40,10 @@ def leaves(entries: Entries, suite: str) -> bool:
 
 def check(entries: Entries, suite: str) -> Entry:
     """A suite's entry, looked at once; raises UserError for a key that is none or holds nothing."""
-    return entries.once(("suite's entry", suite), lambda: _checked(entries, suite))
+    return entries.once(("suite's entry", suite), lambda: _check(entries, suite))
 
 
-def _checked(entries: Entries, suite: str) -> Entry:
+def _check(entries: Entries, suite: str) -> Entry:
     where, entry = f"suites.{suite}", entries.entry("suites", suite)[1]
     values.only(entry, KEYS, where, must=("attacks",))
     checks.names(entry["attacks"], entries.section("attacks"), f"{where}.attacks")
@@ -51,14 +51,17 @@ def _checked(entries: Entries, suite: str) -> Entry:
         checks.names(entry["surrogates"], entries.section("victims"), f"{where}.surrogates")
     if "eps" in entry and not (isinstance(entry["eps"], list) and entry["eps"]):
         raise UserError(f"params.yaml: {where}.eps: needs a list of radii")
+
     for key in ("stop_when_fooled", "peers"):
         if not isinstance(entry.get(key, False), bool):
             raise UserError(f"params.yaml: {where}.{key}: {entry[key]!r} is not true or false")
+
     split = checks.one_of(entry.get("split", "test"), SPLITS, f"{where}.split")
     if split != "test" and "surrogates" in entry:
         raise UserError(f"params.yaml: {where}.split: transfer sets are of test images")
     if "surrogates" in entry:
         _refuse_own_surrogates(entries, entry, where)
+
     if entry.get("stop_when_fooled") and ("eps" in entry or "surrogates" in entry):
         raise UserError(
             f"params.yaml: {where}.stop_when_fooled: a sweep or transfer suite judges every image"
@@ -68,10 +71,10 @@ def _checked(entries: Entries, suite: str) -> Entry:
 
 def _refuse_own_surrogates(entries: Entries, entry: Entry, where: str) -> None:
     for attack in entry["attacks"]:
-        own = entries.surrogate(attack)
-        if own != "self":
+        named = entries.surrogate(attack)
+        if named != "self":
             raise UserError(
-                f"params.yaml: {where}.attacks: {attack} has surrogate {own}, but is crafted on "
+                f"params.yaml: {where}.attacks: {attack} has surrogate {named}, but is crafted on "
                 f"{entry['surrogates'][0]}: name an attack without `surrogate:`"
             )
 
@@ -86,7 +89,7 @@ def split(entries: Entries, suite: str) -> str:
     return str(check(entries, suite).get("split", "test"))
 
 
-def _attacks(entry: Entry) -> Iterator[tuple[str, str, Any]]:
+def _list_attacks(entry: Entry) -> Iterator[tuple[str, str, Any]]:
     """(name in the record, entry, radius or None) of each attack, at each radius of a sweep."""
     for attack in entry["attacks"]:
         if "eps" not in entry:
@@ -101,42 +104,49 @@ def name_record(graph: Graph, victim: Victim, suite: str, setting: Setting, imag
     entries = graph.entries
     entry = check(entries, suite)
     leave = leaves(entries, suite)
-    suited = _suited(graph, suite, victim.combine, setting)
+    suited = _find_suited(graph, suite, victim.combine, setting)
+
+    # what is crafted on a surrogate is crafted once, whoever meets it
     sets: list[str] = []
     if "surrogates" in entry:
-        found = []
+        attacks = []
         for surrogate, (name, _, spec) in product(entry["surrogates"], suited):
-            made = _set(graph, victim, str(surrogate), (name, spec), setting, images)
-            sets.append(made.id)
-            found.append((f"{surrogate}_{name}", _stored(made)))
+            transfer_set = _name_set(graph, victim, str(surrogate), (name, spec), setting, images)
+            sets.append(transfer_set.id)
+            attacks.append((f"{surrogate}_{name}", _describe_set(transfer_set)))
     else:
-        found = [(n, {**spec, "surrogate": entries.surrogate(a)}) for n, a, spec in suited]
-    if not found:
+        attacks = [(n, {**spec, "surrogate": entries.surrogate(a)}) for n, a, spec in suited]
+
+    if not attacks:
         raise UserError(f"params.yaml: suites.{suite}: has no attack for {victim.entry}")
     checks.judged(images, victim.dataset.fields, victim.dataset.name)
     for _, attack, attack_spec in suited:
         checks.rivals(attack, attack_spec["fields"], victim.dataset.fields["classes"])
+
+    # keys that were renamed: identity goes on under the old ones
     named = {"leave": "stop_when_fooled", "peers": "peers"}  # as identity has known them
-    asked = {old: entry[key] for old, key in named.items() if entry.get(key)}
+    settings = {old: entry[key] for old, key in named.items() if entry.get(key)}
     if split(entries, suite) == "validation":
-        asked["split"], images = "validation", int(victim.dataset.fields["validation"])
+        settings["split"], images = "validation", int(victim.dataset.fields["validation"])
+
     if has_peers(entries, suite) and victim.members == 1:
         raise UserError(f"params.yaml: suites.{suite}.peers: {victim.entry} has one member")
     spec = {
         "core": entries.core["evaluate"],
         "victim": tail(victim.id),
         "data": victim.dataset.digest,
-        "attacks": found,
+        "attacks": attacks,
         "images": images,
         "threads": entries.threads,
-        **asked,
+        **settings,
     }
+
     id = f"{victim.id}/{suite}-{digest(spec)}"
-    made_record = Record(id, victim, suite, tuple(found), images, spec, leave, tuple(sets))
-    return graph.records.setdefault(id, made_record)
+    record = Record(id, victim, suite, tuple(attacks), images, spec, leave, tuple(sets))
+    return graph.records.setdefault(id, record)
 
 
-def _suited(
+def _find_suited(
     graph: Graph, suite: str, combine: str, setting: Setting
 ) -> list[tuple[str, str, Entry]]:
     """(name in the record, entry, spec) of the attacks for victims of this rule, found once."""
@@ -144,17 +154,17 @@ def _suited(
 
     def find() -> list[tuple[str, str, Entry]]:
         factor = entries.stand_in(setting.dataset)[1]
-        asked = [a for a in _attacks(check(entries, suite)) if entries.suits(a[1], combine)]
-        radii = [setting.eps if eps is None else eps for _, _, eps in asked]
+        attacks = [a for a in _list_attacks(check(entries, suite)) if entries.suits(a[1], combine)]
+        radii = [setting.eps if eps is None else eps for _, _, eps in attacks]
         return [
             (name, attack, entries.named_attack(attack, factor, eps).spec)
-            for (name, attack, _), eps in zip(asked, radii, strict=True)
+            for (name, attack, _), eps in zip(attacks, radii, strict=True)
         ]
 
     return entries.once(("suite", suite, combine, setting.dataset, str(setting.eps)), find)
 
 
-def _set(
+def _name_set(
     graph: Graph,
     victim: Victim,
     surrogate: str,
@@ -164,8 +174,9 @@ def _set(
 ) -> TransferSet:
     """The images that an attack on a surrogate crafts, whoever is attacked with them."""
     entries = graph.entries
-    source = _surrogate(graph, victim, surrogate, setting)
+    source = _name_surrogate(graph, victim, surrogate, setting)
     _refuse_member(graph, victim, surrogate, source)
+
     name, spec = attack
     whole = {
         "core": entries.core["transfer"],
@@ -176,11 +187,12 @@ def _set(
         "images": images,
         "threads": entries.threads,
     }
+
     id = f"{source.id}-{name}-{digest(whole)}"
     return graph.sets.setdefault(id, TransferSet(id, source, name, spec, images, whole))
 
 
-def _surrogate(graph: Graph, victim: Victim, name: str, setting: Setting) -> Victim:
+def _name_surrogate(graph: Graph, victim: Victim, name: str, setting: Setting) -> Victim:
     """A surrogate of the row's data set and arch, at its own seed."""
     _, entry = graph.entries.entry("victims", name)
     if "seed" not in entry:
@@ -192,7 +204,7 @@ def _surrogate(graph: Graph, victim: Victim, name: str, setting: Setting) -> Vic
 
 
 def _refuse_member(graph: Graph, victim: Victim, name: str, source: Victim) -> None:
-    shared = _ancestors(graph, victim) & _ancestors(graph, source)
+    shared = _find_ancestors(graph, victim) & _find_ancestors(graph, source)
     if shared:
         raise UserError(
             f"params.yaml: victims.{name}: {sorted(shared)[0]} is part of {victim.id} and cannot "
@@ -200,20 +212,20 @@ def _refuse_member(graph: Graph, victim: Victim, name: str, source: Victim) -> N
         )
 
 
-def _ancestors(graph: Graph, victim: Victim) -> set[str]:
+def _find_ancestors(graph: Graph, victim: Victim) -> set[str]:
     """Runs behind a victim, and the trajectories behind its averages."""
-    found = {element.run for element in victim.elements}
-    for id in list(found):
+    runs = {element.run for element in victim.elements}
+    for id in list(runs):
         run = graph.runs[id]
-        found |= set(run.parents) if run.stage == "average" else set()
-    return found
+        runs |= set(run.parents) if run.stage == "average" else set()
+    return runs
 
 
-def _stored(made: TransferSet) -> Entry:
-    arguments = made.attack["fields"]
+def _describe_set(transfer_set: TransferSet) -> Entry:
+    arguments = transfer_set.attack["fields"]
     return {
         "component": STORED,
         "fields": {"eps": arguments["eps"], "norm": arguments.get("norm", "linf")},
-        "surrogate": made.surrogate.id,
-        "set": made.id,
+        "surrogate": transfer_set.surrogate.id,
+        "set": transfer_set.id,
     }

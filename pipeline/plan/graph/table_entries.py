@@ -138,19 +138,21 @@ def _shrink(entries: Entries, entry: Entry, where: str) -> Entry:
     if "images" in scale:
         limit = values.as_int(scale["images"], "params.yaml: scale's images", 1)
         shrunk["images"] = min(values.as_int(entry["images"], f"params.yaml: {where}"), limit)
+
     if "seeds" in scale:
         asked = checks.counts(scale["seeds"], "scale's seeds")
         kept = [s for s in checks.counts(entry["seeds"], f"{where}.seeds") if s in asked]
         if not kept:
             raise UserError(f"params.yaml: {where}.seeds: the scale keeps none of them: {asked}")
         shrunk["seeds"] = kept
+
     if "members" in scale:
         limit = values.as_int(scale["members"], "params.yaml: scale's members", 1)
         asked, by_dataset = entry["members"], isinstance(entry["members"], dict)
         bound = {}
         for dataset, counts in (asked if by_dataset else {"": asked}).items():
-            found = checks.counts(counts, f"{where}.members", 1)
-            bound[dataset] = sorted({min(m, limit) for m in found})
+            numbers = checks.counts(counts, f"{where}.members", 1)
+            bound[dataset] = sorted({min(m, limit) for m in numbers})
         shrunk["members"] = bound if by_dataset else bound[""]
     return shrunk
 

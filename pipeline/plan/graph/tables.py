@@ -37,12 +37,14 @@ def build(graph: Graph, name: str, *, all_rows: bool = False) -> Table:
     entries = graph.entries
     entry = read_entry(graph, name, all_rows)
     cells = tuple(cells_of(graph, entry))
+
     spec = _spec(entries, entry, cells, f"tables.{name}")
     path = target_path(name)
     if all_rows:
         path = path.with_name(f"{path.stem}_all.csv")
     named = {s: suites.sources(entries, s) for s in entry["suites"]}
     shown = path.with_suffix("").relative_to("results").as_posix().replace("/", "_")
+
     return Table(
         name=shown,
         path=path,
@@ -83,10 +85,12 @@ def cells_of(graph: Graph, entry: Entry) -> list[Cell]:
         if outside.lacks_weights(graph.entries, graph.kinds, row):
             lacks = outside.LACKS
         cell = _empty(row, setting, lacks) if lacks else _cell(graph, row, setting, entry)
+
         # a single network stands once beside 3, 5 and 8 members, a file once beside three seeds
         s, victim = setting, cell.victim
         same = victim.id if victim else (s.members, s.seed)
         cells.setdefault((row, s.dataset, s.arch, s.overrides, same), cell)
+
     shown = {tail(c.victim.id): c.victim.id for c in reversed(cells.values()) if c.victim}
     return [
         replace(c, reference=shown.get(tail(c.reference), c.reference)) if c.reference else c

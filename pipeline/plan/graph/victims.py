@@ -44,6 +44,7 @@ def _name_victim(graph: Graph, name: str, setting: Setting, resolving: tuple[str
 
     combine = changes.get("combine", combine)
     combine = checks.one_of(combine, checks.COMBINATIONS, f"{name}.combine")
+
     where = f"params.yaml: victims.{name}.logit_scale"
     scale = float(values.fraction(changes.get("logit_scale", 1), where))
     members, member = sum(run.members for run in runs), changes.get("member")
@@ -60,6 +61,7 @@ def _change(graph: Graph, name: str, setting: Setting) -> tuple[str, Entry, Sett
     entries, where = graph.entries, f"victims.{name}"
     _, entry = entries.entry("victims", name)
     values.only(entry, KEYS, where, must=("of",))
+
     if "members" in entry:
         setting = replace(setting, members=entries.members("victims", name, setting))
     if "arch" in entry:
@@ -68,12 +70,14 @@ def _change(graph: Graph, name: str, setting: Setting) -> tuple[str, Entry, Sett
     if "recipe" in entry:
         recipe = values.find(entries.section("recipes"), f"{where}.recipe", entry["recipe"])
         setting = replace(setting, recipe=recipe)
+
     if "seed" in entry or entry["of"] == outside.FILE:  # a file is one net, whatever the seed
         seed = values.as_int(entry.get("seed", 0), f"params.yaml: {where}.seed")
         setting = replace(setting, seed=seed)
     if "checkpoint" in entry:
         which = checks.one_of(entry["checkpoint"], checks.CHECKPOINTS, f"{where}.checkpoint")
         setting = replace(setting, checkpoint=which)
+
     if entry["of"] != outside.FILE and graph.kind(entry["of"], f"{where}.of") == "victims":
         raise UserError(f"params.yaml: {where}.of: {entry['of']} is a victim itself")
     return str(entry["of"]), entry, setting

@@ -48,14 +48,16 @@ def recipe(fields: Entry, where: str) -> None:
         raise UserError(f"params.yaml: {where}.nesterov: needs momentum above 0")
     if fields["ema_decay"] and fields["ema_first"] == "initial" and fields["ema_start"] > 1:
         raise UserError(f"params.yaml: {where}.ema_first: initial needs ema_start 1")
+
     milestones, one_cycle = fields["milestones"], fields["schedule"] == "one_cycle"
     if milestones != sorted(milestones):
         raise UserError(f"params.yaml: {where}.milestones: must not fall")
     if one_cycle and (len(milestones) != 1 or not 1 <= milestones[0] <= fields["epochs"]):
         raise UserError(f"params.yaml: {where}.milestones: one_cycle needs its one peak epoch")
-    wanted = 2 if one_cycle else len(milestones)
-    if len(fields["lr_values"]) != wanted:
-        raise UserError(f"params.yaml: {where}.lr_values: needs {wanted} values")
+
+    rates = 2 if one_cycle else len(milestones)
+    if len(fields["lr_values"]) != rates:
+        raise UserError(f"params.yaml: {where}.lr_values: needs {rates} values")
 
 
 def validation(dataset: Entry, recipe: Entry, name: str) -> None:
@@ -111,21 +113,23 @@ def names(value: Any, known: Any, where: str) -> list[str]:
     """A list of different names of `known`, at least one."""
     if not isinstance(value, list) or not value:
         raise UserError(f"params.yaml: {where}: needs a list of names")
-    found = [values.find(known, where, name) for name in value]
-    for name in found:
-        if found.count(name) > 1:
+
+    listed = [values.find(known, where, name) for name in value]
+    for name in listed:
+        if listed.count(name) > 1:
             raise UserError(f"params.yaml: {where}: {name} stands twice")
-    return found
+    return listed
 
 
 def counts(value: Any, where: str, least: int = 0) -> list[int]:
     """A list of different whole numbers, at least one."""
     if not isinstance(value, list) or not value:
         raise UserError(f"params.yaml: {where}: needs a list of whole numbers")
-    found = [values.as_int(number, f"params.yaml: {where}", least) for number in value]
-    if len(set(found)) < len(found):
+
+    numbers = [values.as_int(number, f"params.yaml: {where}", least) for number in value]
+    if len(set(numbers)) < len(numbers):
         raise UserError(f"params.yaml: {where}: a number stands twice")
-    return found
+    return numbers
 
 
 def title(value: object, where: str) -> None:

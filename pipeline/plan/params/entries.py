@@ -201,6 +201,7 @@ class Entries(Scale):
         merged = {**entry, **own}
         fields = values.coerce(merged, types, where, eps_factor=Fraction(1))
         checks.recipe(fields, where)
+
         before, cut = fields["epochs"], self.recipe_cut(name)
         self.cut("recipes", name, {"epochs": entry["epochs"]})
         if epochs := int(cut.get("epochs", 0)):  # a scale only shrinks
@@ -232,11 +233,12 @@ class Entries(Scale):
         entry = {k: v for k, v in entry.items() if k not in {*self.recipe_types, *OWN}}
         if setting.eps is not None and types.get("eps") == "Radius":
             entry["eps"] = setting.eps  # of a method that crafts by itself
+
         recipe, before = self.training(name, setting)
         factor = self.stand_in(setting.dataset)[1]
-        found = self.resolve("methods", name, entry, factor)
-        fields = values.rescale(found.fields, types, before, recipe["epochs"])
-        return Resolved(name, root, fields, found.code), recipe
+        resolved = self.resolve("methods", name, entry, factor)
+        fields = values.rescale(resolved.fields, types, before, recipe["epochs"])
+        return Resolved(name, root, fields, resolved.code), recipe
 
     def overrides(self, setting: Setting, types: Entry) -> Entry:
         """The axis values that a component with these fields, or its recipe, knows."""

@@ -40,14 +40,17 @@ class Scale:
     def __init__(self, params: Entry) -> None:
         self.params = params
         self._found: dict[tuple[Any, ...], Any] = {}
+
         scales = self.section("scales")
         self.scale_name = values.find(scales, "scale", params.get("scale"))
         if scales.get("paper") != {}:
             raise UserError("params.yaml: scales.paper: must stay {}: the file is paper scale")
+
         _, self.scale = values.inherit(scales, "scales", self.scale_name)
         values.only(self.scale, KEYS, f"scales.{self.scale_name}")
         self.recipe_types = class_fields(ROOT / "pipeline" / "contracts" / "recipe.py", "Recipe")
         self._check_recipe(self.part("recipe"), self._where("recipe"))
+
         for key, section in NAMES.items():
             for name, cut in self.part(key).items():
                 where = f"{self._where(key)}.{name}"
@@ -56,6 +59,7 @@ class Scale:
                     raise UserError(f"params.yaml: {where}: must be a mapping, found {cut!r}")
                 if key == "recipes":
                     self._check_recipe(cut, where)
+
         self.threads = values.as_int(self.scale.get("threads", 1), self._named("threads"), 1)
         # `auto` is cuda where there is one
         self.device = checks.one_of(
@@ -100,23 +104,25 @@ class Scale:
 
         Of an inherited cut, counts are upper bounds, and what the entry says itself stays.
         """
+
         section, cuts = self.section(NAMES[key]), self.part(key)
         _, entry = values.inherit(section, NAMES[key], name)
         if values.as_bool(entry.get("uncut", False), f"params.yaml: {key}.{name}.uncut"):
             if name in cuts:
                 raise UserError(f"{self._named(key)}.{name}: the entry is `uncut`; take one off")
             return {}
+
         cut: Entry = {}
-        own: set[str] = set()
+        stated_fields: set[str] = set()
         ancestor: str | None = name
         while ancestor is not None:
             for field, value in cuts.get(ancestor, {}).items():
-                said = entry.get(field) if field in own else None
-                if type(value) is int and type(said) is int:
-                    cut.setdefault(field, min(value, said))
-                elif said is None:
+                stated = entry.get(field) if field in stated_fields else None
+                if type(value) is int and type(stated) is int:
+                    cut.setdefault(field, min(value, stated))
+                elif stated is None:
                     cut.setdefault(field, value)
-            own |= set(section[ancestor])
+            stated_fields |= set(section[ancestor])
             ancestor = section[ancestor].get("base")
         return cut
 
@@ -137,11 +143,12 @@ class Scale:
             return name, Fraction(1)
         where = f"{self._where('stand_ins')}.{name}"
         values.only(entry, ("dataset", "eps_factor"), where, must=("dataset", "eps_factor"))
+
         factor = values.fraction(entry["eps_factor"], f"params.yaml: {where}.eps_factor")
         if factor <= 0:
             raise UserError(f"params.yaml: {where}.eps_factor: {factor} is not more than 0")
-        found = values.find(self.section("datasets"), f"{where}.dataset", entry["dataset"])
-        return found, factor
+        dataset = values.find(self.section("datasets"), f"{where}.dataset", entry["dataset"])
+        return dataset, factor
 
     def cut(self, key: str, name: str, entry: Entry) -> Entry:
         """An entry with the scale's cut of it; raises UserError when the cut would grow it."""

@@ -36,6 +36,7 @@ def section(params: Mapping[str, Any], name: str) -> dict[str, Entry]:
             raise UserError(f"{where}: a name is lower case letters, digits and _, and not none")
         if not isinstance(entry, dict):
             raise UserError(f"{where}: must be a mapping, found {entry!r}")
+
         for old, new in RENAMED.get(name, {}).items():
             if old in entry:
                 raise UserError(f"{where}.{old}: is called {new} now; rename it")
@@ -106,6 +107,7 @@ def coerce(entry: Entry, types: Mapping[str, str], where: str, *, eps_factor: Fr
         key: _value(entry[key], types[key], f"params.yaml: {where}.{key}", eps, eps_factor)
         for key in types
     }
+
     ranges.check(fields, types, entry, float(eps_factor), f"params.yaml: {where}")
     return fields
 
@@ -115,18 +117,20 @@ def _with_arguments(
 ) -> Entry:
     """The entry of a component that hands unknown keys on to somebody else's constructor."""
     (name,) = [k for k, t in types.items() if t == "Arguments"]
-    own = {k: t for k, t in types.items() if k != name}
+    own_types = {k: t for k, t in types.items() if k != name}
     eps = None
     if "eps" in entry:
         eps = fraction(entry["eps"], f"params.yaml: {where}.eps") * eps_factor
+
     arguments = {
         key: _argument(value, key, f"params.yaml: {where}.{key}", eps, eps_factor)
         for key, value in entry.items()
-        if key not in own
+        if key not in own_types
     }
     ranges.check(arguments, {"eps": "Radius"}, entry, float(eps_factor), f"params.yaml: {where}")
-    known = {k: v for k, v in entry.items() if k in own}
-    return {**coerce(known, own, where, eps_factor=eps_factor), name: arguments}
+
+    own_fields = {k: v for k, v in entry.items() if k in own_types}
+    return {**coerce(own_fields, own_types, where, eps_factor=eps_factor), name: arguments}
 
 
 def _argument(value: Any, key: str, where: str, eps: Fraction | None, factor: Fraction) -> Any:
