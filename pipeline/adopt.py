@@ -24,14 +24,14 @@ from pipeline.store.sums import write_together
 
 def rename(weights: Weights, renames: list[list[str]]) -> Weights:
     """Every name with its first matching prefix replaced."""
-    found: Weights = {}
+    renamed: Weights = {}
     for name, value in weights.items():
         old, new = next((pair for pair in renames if name.startswith(pair[0])), ["", ""])
         changed = new + name[len(old) :]
-        if changed in found:
+        if changed in renamed:
             raise UserError(f"params.yaml: victims: keys: two tensors become {changed}")
-        found[changed] = value
-    return found
+        renamed[changed] = value
+    return renamed
 
 
 def adopt(plan: Plan, run: Run) -> None:
@@ -40,8 +40,10 @@ def adopt(plan: Plan, run: Run) -> None:
     weights = foreign.verified(path, run.spec["sha256"])
     split = load_split(run.dataset, "test", torch.device("cpu"))
     members = models.build_members(run.spec, split, torch.device("cpu"))
+
     named = rename(weights, run.spec["keys"])
     checkpoint.distribute(foreign.fit(named, members, run.spec, path), members, path)
+
     details = {"id": run.id, "spec": run.spec, "flops": 0, "inherited": {}}
     text = json.dumps(details, indent=1, sort_keys=True) + "\n"
     last = run.weights
@@ -59,6 +61,7 @@ def main(argv: list[str] | None) -> None:
     run = plan.run(given)
     if run.stage != "adopt":
         raise UserError(f"{run.id} is trained here: use python -m pipeline.{run.stage} {run.id}")
+
     device.select("cpu", plan.entries.threads)
     with hold(f"runs/{run.id}"):
         if run.is_here():

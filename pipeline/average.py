@@ -42,11 +42,11 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     details = {"id": run.id, "spec": run.spec, "inherited": models.inherited_flops([source])}
     if run.spec.get("best"):
         judge = Judge(spec, run, where)
-        found = scores(paths, made, judge, work / "scores.json")
-        chosen = best(found)
+        scored = scores(paths, made, judge, work / "scores.json")
+        chosen = best(scored)
         paths = [path for path in paths if path.stem <= chosen]
-        details |= {"best": chosen, "epochs": found}
-        counter.total = sum(score["flops"] for score in found.values())
+        details |= {"best": chosen, "epochs": scored}
+        counter.total = sum(score["flops"] for score in scored.values())
     with counter:
         members = made(paths)
     check_held()

@@ -16,7 +16,7 @@ from pipeline.tables.claims import OURS, OURS_FILE, PAPERS, PRINTED, Ours, Print
 TARGET = Path("results/claims.md")
 
 
-def page(plan: Plan) -> str:
+def build_page(plan: Plan) -> str:
     """The text of results/claims.md."""
     ours, printed = Ours(plan), Printed()
     lines = [
@@ -30,15 +30,17 @@ def page(plan: Plan) -> str:
     for claim in read_claims(OURS_FILE, OURS):
         verdict, text = ours.verdict(claim)
         lines.append(f"| {claim['paper']} | {claim['sentence']} | {verdict} | {text} |")
+
     lines += ["", "# The papers' sentences in their own tables", ""]
     lines += ["| paper | where | sentence | verdict | the cells give |", "|---|---|---|---|---|"]
     for claim in read_claims(Path("data/claims/printed.csv"), PRINTED):
         verdict, text = printed.verdict(claim)
         cells = [claim["paper"], claim["where"], claim["sentence"], verdict, text]
         lines.append("| " + " | ".join(cells) + " |")
+
     lines += ["", "# Printed averages that are not the mean of their row", ""]
-    found = [(p, *wrong) for p in PAPERS for wrong in printed.averages(p)]
-    lines += [f"- {p}: {name}: printed {a:.1f}, mean {b:.2f}" for p, name, a, b in found]
+    wrong_means = [(p, *wrong) for p in PAPERS for wrong in printed.averages(p)]
+    lines += [f"- {p}: {name}: printed {a:.1f}, mean {b:.2f}" for p, name, a, b in wrong_means]
     return "\n".join(lines) + "\n"
 
 
@@ -46,7 +48,7 @@ def main(argv: list[str] | None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.claims", description=__doc__)
     parser.parse_args(argv)
-    text = page(load_plan())
+    text = build_page(load_plan())
     TARGET.parent.mkdir(exist_ok=True)
     write_atomic(TARGET, text.encode())
     print(text, end="")

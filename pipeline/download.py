@@ -46,6 +46,7 @@ def _obtain(raw: Path, source: Source, sha256: str, mirror: str | None) -> list[
         for group in source.instead:
             if _is_there(raw, group):
                 return _verified(raw, group)
+
     if target.is_file():
         verify(target, checksums)
         print(f"{target}: was there, checksum right")
@@ -53,6 +54,7 @@ def _obtain(raw: Path, source: Source, sha256: str, mirror: str | None) -> list[
         raw.mkdir(parents=True, exist_ok=True)
         fetch(_locations(source, raw.name, mirror), target, checksums, source.size)
         print(f"{target}: fetched, checksum right")
+
     if source.folder is None:
         return [receipt_row(raw, source.name, checksums)]
     print(f"{raw / source.folder}: unpacking", flush=True)
@@ -73,9 +75,9 @@ def _locations(source: Source, component: str, mirror: str | None) -> tuple[str,
 
 def _is_there(raw: Path, group: Sequence[Files]) -> bool:
     """Whether all files of a group exist; says so when only some do."""
-    found = [(files, len(list(raw.glob(files.path)))) for files in group]
-    wrong = [(files, count) for files, count in found if count != files.count]
-    if wrong and any(count for _, count in found):
+    counts = [(files, len(list(raw.glob(files.path)))) for files in group]
+    wrong = [(files, count) for files, count in counts if count != files.count]
+    if wrong and any(count for _, count in counts):
         files, count = wrong[0]
         print(f"{raw / files.path}: {count} of {files.count} there, not used")
     return not wrong

@@ -43,11 +43,13 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     victim = models.load_victim(plan, record.victim, split, where)
     rows = subset(record.images, len(split))
     evaluation = Evaluation(victim, split, rows, bool(record.spec.get("peers")))
+
     weights = sets.weights_of(plan, record.victim)
     work = Path("work/records") / record.id / digest(weights)
     before = fingerprint(victim)
-    found, seconds = Attacks(plan, evaluation, record, split, work).run()
-    arrays = found | _clean(evaluation, find_radius(record.attacks))
+    verdicts, seconds = Attacks(plan, evaluation, record, split, work).run()
+    arrays = verdicts | _clean(evaluation, find_radius(record.attacks))
+
     meta = {
         "spec": record.spec,
         "victim": record.victim.id,
@@ -61,9 +63,11 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
         "random": victim.random,
     }
     arrays["meta"] = np.array(json.dumps(meta, sort_keys=True))
+
     times = {"seconds": round(time.monotonic() - started, 1), "attacks": seconds, "seed": SEED}
     times |= {"latency_ms": round(latency.milliseconds(victim, evaluation.images), 4)}
     times |= device.describe(where)
+
     write_together({record.path: pack(arrays)}, times)
     frozen.discard(work.parent)
 
@@ -81,26 +85,28 @@ class Attacks:
         """Verdicts under every attack, and the seconds of those that were not saved before."""
         arrays: Arrays = {}
         seconds: dict[str, float] = {}
+
         attacks, failures = self.record.attacks, []
         with StopRequest() as stop, Progress(self.record.id, len(attacks)) as progress:
             for done, (name, spec) in enumerate(attacks, start=1):
                 begun = time.monotonic()
-                found = self._kept(name)
-                if found is None:
+                verdicts = self._kept(name)
+                if verdicts is None:
                     try:
-                        found = self._verdicts(name, spec)
+                        verdicts = self._verdicts(name, spec)
                     except UserError as error:
                         failures.append(f"{name}: {error}")
                         if self.record.leave:  # later attacks meet those whom this one left
                             break
                         continue
-                    write_scratch(self._part(name), pack(found))
+                    write_scratch(self._part(name), pack(verdicts))
                     seconds[name] = round(time.monotonic() - begun, 2)
-                self._leave(found)
-                arrays |= {f"{name}/{key}": value for key, value in found.items()}
-                progress.line(done, f"{name} {100 * found['right'].mean():.1f}")
+                self._leave(verdicts)
+                arrays |= {f"{name}/{key}": value for key, value in verdicts.items()}
+                progress.line(done, f"{name} {100 * verdicts['right'].mean():.1f}")
                 if stop.requested:
                     raise Interrupted(f"{self.record.id}: saved after {name}; run again to resume")
+
         if failures:
             raise UserError(
                 f"{self.record.id}: {'; '.join(failures)} (verdicts of others are kept)"
@@ -120,9 +126,9 @@ class Attacks:
         part = self._part(name)
         for path in [part, *sorted(self.work.parents[1].glob(f"*/{self.work.name}/{part.name}"))]:
             content = read_scratch(path)
-            found = None if content is None else read_part(content, len(self.evaluation.ids))
-            if found is not None:
-                return found
+            verdicts = None if content is None else read_part(content, len(self.evaluation.ids))
+            if verdicts is not None:
+                return verdicts
         return None
 
     def _verdicts(self, name: str, spec: dict[str, Any]) -> Arrays:
@@ -131,27 +137,29 @@ class Attacks:
         made = self.plan.set(spec["set"])
         return self.evaluation.stored(sets.read(made, self.split, self.evaluation.ids))
 
-    def _leave(self, found: Arrays) -> None:
+    def _leave(self, verdicts: Arrays) -> None:
         """In a suite that leaves, no later attack meets who is fooled; never if one draw fools."""
         if self.record.leave and not self.evaluation.victim.random:
-            right = torch.from_numpy(found["right"]).to(self.evaluation.standing.device)
+            right = torch.from_numpy(verdicts["right"]).to(self.evaluation.standing.device)
             self.evaluation.standing &= right > 0
 
 
 def fingerprint(victim: nn.Module) -> str:
     """What attacks must leave alone: weights, buffers, modes, gradients, generators."""
-    found = hashlib.sha256()
+    hasher = hashlib.sha256()
     tensors = [*victim.named_parameters(), *victim.named_buffers()]
     for name, value in tensors:
-        found.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        hasher.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+
     modes = [module.training for module in victim.modules()]
     gradients = [(p.requires_grad, p.grad is None) for p in victim.parameters()]
     _, keys, *place = np.random.get_state()  # a draw moves the place, seldom the keys
-    found.update(json.dumps([modes, gradients, random.getstate(), place]).encode())
-    found.update(np.asarray(keys).tobytes() + torch.get_rng_state().numpy().tobytes())
+    hasher.update(json.dumps([modes, gradients, random.getstate(), place]).encode())
+    hasher.update(np.asarray(keys).tobytes() + torch.get_rng_state().numpy().tobytes())
+
     for where in sorted({str(value.device) for _, value in tensors if value.is_cuda}):
-        found.update(torch.cuda.get_rng_state(where).numpy().tobytes())
-    return found.hexdigest()
+        hasher.update(torch.cuda.get_rng_state(where).numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def _clean(evaluation: Evaluation, radius: float) -> Arrays:

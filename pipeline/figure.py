@@ -104,17 +104,20 @@ def draw(plan: Plan, figure: Figure) -> None:
     kind, frame = numbers(plan, figure)
     picture = kind.draw(frame, caption(plan, figure))
     planned = [cell.row for cell in figure.cells if cell.victim is None]
+
     read = [record.path for record in plan.needs(figure)[0]]
     rests_on = {path.as_posix(): sum_of(path) for path in read if path.exists()}
     for victim in figure.victims:
         sums = weights_of(plan, victim)
         rests_on |= {plan.run(id).folder.as_posix(): sha256 for id, sha256 in sums.items()}
+
     about = {
         "receipt": {"plan": figure.digest, "scale": plan.scale, "rests_on": rests_on},
         "title": figure.spec["title"],
         "kind": figure.kind,
         "planned": planned,
     }
+
     check_held()
     csv = frame.to_csv(index=False, lineterminator="\n", float_format="%.7g")
     files = {figure.path.with_suffix(".csv"): csv.encode(), figure.path: picture}

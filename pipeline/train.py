@@ -48,14 +48,17 @@ def write(trainer: Trainer) -> None:
     check_held()
     inherited = models.inherited_flops([Path("results/runs") / parent for parent in run.parents])
     details = {"id": run.id, "spec": run.spec, "flops": trainer.flops, "inherited": inherited}
+
     files: dict[Path, Content] = {
         folder / "history.csv": _csv(trainer.history).encode(),
         folder / "run.json": _json(details),
     }
+
     best = trainer.best[1] if trainer.best else last
     for name, weights in (("best", best), ("weights", last)):
         path = folder / f"{name}.safetensors"
         files[path] = checkpoint.content(path, weights)
+
     write_together(files, device.times(trainer.seconds, trainer.device))
 
 
@@ -80,6 +83,7 @@ def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
         return
     trainer = Trainer(plan, run, where, first)
     trainer.fit()
+
     trial = run.snapshots / "last.safetensors"
     checkpoint.save(trial, trainer.last())
     same = sha256_of(trial) == sha256_of(run.weights)
@@ -116,13 +120,16 @@ def main(argv: list[str] | None) -> None:
     other.add_argument("--snapshots-from", type=int, metavar="EPOCH", help="keep epochs from here")
     other.add_argument("--to-state", action="store_true", help="to the last epoch, no outputs yet")
     args = parser.parse_args(argv)
+
     plan = load_part(args.run, *pack.members())
     run = plan.run(Path(args.run).name)
     if run.stage != "train":
         raise UserError(f"{run.id} is an average: use python -m pipeline.average {run.id}")
+
     snapshots, epochs = args.snapshots_from, run.spec["recipe"]["epochs"]
     if snapshots is not None and not 1 <= snapshots <= epochs:
         raise UserError(f"--snapshots-from {snapshots}: {run.id} has the epochs 1 to {epochs}")
+
     where = device.select(plan.entries.device, plan.entries.threads)
     if args.to_state:
         with hold(f"runs/{run.id}"):

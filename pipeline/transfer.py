@@ -25,30 +25,34 @@ from pipeline.store.lease import hold
 from pipeline.store.sums import write_together
 
 
-def craft(plan: Plan, made: TransferSet, where: torch.device) -> None:
+def craft(plan: Plan, transfer_set: TransferSet, where: torch.device) -> None:
     """Write one transfer set: every image is attacked, also those the surrogate gets wrong."""
     started = time.monotonic()
-    split = load_split(made.surrogate.dataset, "test", where)
-    surrogate = models.load_victim(plan, made.surrogate, split, where)
-    attack = build("attacks", made.attack)
-    rows = torch.tensor(subset(made.images, len(split)), device=where)
+    split = load_split(transfer_set.surrogate.dataset, "test", where)
+    surrogate = models.load_victim(plan, transfer_set.surrogate, split, where)
+    attack = build("attacks", transfer_set.attack)
+    rows = torch.tensor(subset(transfer_set.images, len(split)), device=where)
+
     parts, fooled = [], 0
     for part in torch.split(rows, BATCH):
-        draws = Draws(derive(0, made.name), part)  # as an evaluation of the surrogate itself
+        # as an evaluation of the surrogate itself
+        draws = Draws(derive(0, transfer_set.name), part)
         moved = attack(surrogate, split.floats(part), split.labels[part], draws)
         with torch.no_grad():
             scores = surrogate(moved)
         check_finite(scores, moved, surrogate.name)
         fooled += int((scores.argmax(1) != split.labels[part]).sum())
         parts.append(moved.cpu())
+
     tensors = {"images": torch.cat(parts).contiguous(), "ids": rows.cpu()}
     about = {
-        "spec": json.dumps(made.spec, sort_keys=True),
-        "weights": json.dumps(weights_of(plan, made.surrogate), sort_keys=True),
+        "spec": json.dumps(transfer_set.spec, sort_keys=True),
+        "weights": json.dumps(weights_of(plan, transfer_set.surrogate), sort_keys=True),
         "fooled": json.dumps(fooled / len(rows)),
     }
+
     times = device.times(time.monotonic() - started, where)
-    write_together({made.path: safetensors(tensors, about)}, times)
+    write_together({transfer_set.path: safetensors(tensors, about)}, times)
 
 
 def main(argv: list[str] | None) -> None:

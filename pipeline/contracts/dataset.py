@@ -47,11 +47,12 @@ class ImageSet:
             ("training", arrays.train_images, train),
             ("test", arrays.test_images, test),
         ):
-            wanted = (len(labels), self.channels, self.size, self.size)
-            if images.dtype != np.uint8 or images.shape != wanted:
-                raise corrupt(raw, f"{part} images are {images.dtype} {images.shape}, not {wanted}")
-        seen = set(np.unique(train).tolist())
-        if seen != set(range(self.classes)) or not set(np.unique(test).tolist()) <= seen:
+            shape = (len(labels), self.channels, self.size, self.size)
+            if images.dtype != np.uint8 or images.shape != shape:
+                raise corrupt(raw, f"{part} images are {images.dtype} {images.shape}, not {shape}")
+
+        classes = set(np.unique(train).tolist())
+        if classes != set(range(self.classes)) or not set(np.unique(test).tolist()) <= classes:
             raise corrupt(raw, f"labels are not 0 to {self.classes - 1}")
         if len(arrays.names) != self.classes:
             raise corrupt(raw, f"{len(arrays.names)} class names for {self.classes} classes")

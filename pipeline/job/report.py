@@ -55,6 +55,7 @@ def was_stopped(log: Path, job: str) -> bool:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:
         return False
+
     is_its = any(line.startswith(f"# SLURM job {job}, ") for line in lines)
     return is_its and lines[-1].startswith(STOPPED)
 

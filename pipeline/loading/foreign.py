@@ -30,35 +30,40 @@ EDGES = {"conv1.": "stem.0.", "bn1.": "stem.1.", "fc.": "head.", "linear.": "hea
 
 def read(path: Path) -> Weights:
     """The tensors of a file by name; those of several members are numbered, `<member>.<name>`."""
-    loaded = _loaded(path)
+    loaded = _load(path)
     for key in NESTED:
         if isinstance(loaded, dict) and isinstance(loaded.get(key), dict | list):
             loaded = loaded[key]
+
     parts = _by_member(loaded)
     if parts:
         loaded = {f"{i}.{name}": value for i, part in parts.items() for name, value in part.items()}
+
     if not _is_flat(loaded):
         keys = ", ".join(map(str, loaded)) if isinstance(loaded, dict) else type(loaded).__name__
         raise UserError(f"{path}: holds no mapping from names to tensors (but {keys[:200]})")
+
+    # what wrappers and counters add to a network's own names
     weights = {n: v for n, v in loaded.items() if n.rpartition(".")[2] not in COUNTS}
     for wrapper in WRAPPERS:
         if all(name.startswith(wrapper) for name in weights):
             weights = {name.removeprefix(wrapper): value for name, value in weights.items()}
+
     for name, value in weights.items():
         if value.is_meta or value.is_quantized or value.layout != torch.strided:
             raise UserError(f"{path}: tensor {name} is sparse, quantised or empty; save it dense")
     return weights
 
 
-def _loaded(path: Path) -> Any:
+def _load(path: Path) -> Any:
     """What a file holds, without running code from it."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        found = GLOBAL.search(str(error))
-        wants = f"it wants {found[1]}" if found else "it is no checkpoint of tensors"
+        wanted = GLOBAL.search(str(error))
+        wants = f"it wants {wanted[1]}" if wanted else "it is no checkpoint of tensors"
         raise UserError(
             f"{path}: cannot be read as plain weights: {wants}, and nothing here runs code from a "
             "file; in the project that wrote it, torch.save(model.state_dict(), 'plain.pt')"

@@ -50,15 +50,17 @@ def load_split(dataset: Dataset, split: str, device: torch.device, root: Path = 
     manifest.verify(path)
     remedy = f"delete it and run python -m pipeline.prepare {dataset.name}"
     tensors, metadata = load_safetensors(path, remedy)
+
     try:
         names, mean, std = (json.loads(metadata[key]) for key in ("classes", "mean", "std"))
-        found = Split(tensors["images"], tensors["labels"], names, mean, std)
-        is_whole = metadata["digest"] == dataset.digest and _is_whole(found)
+        loaded = Split(tensors["images"], tensors["labels"], names, mean, std)
+        is_whole = metadata["digest"] == dataset.digest and _is_whole(loaded)
     except (KeyError, TypeError, ValueError, RecursionError):
         is_whole = False
+
     if not is_whole:
         raise UserError(f"{path}: holds no split of {dataset.name} as prepared today; {remedy}")
-    return replace(found, images=found.images.to(device), labels=found.labels.to(device))
+    return replace(loaded, images=loaded.images.to(device), labels=loaded.labels.to(device))
 
 
 def _is_whole(split: Split) -> bool:

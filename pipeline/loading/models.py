@@ -32,12 +32,12 @@ def recipe_of(spec: Entry) -> Recipe:
 
 def build_members(spec: Entry, split: Split, device: torch.device) -> list[nn.Module]:
     """Fresh members of a training; initial weights are a function of (seed, member)."""
-    return _placed(method_of(spec).build(_maker(spec, split), spec["members"]), device)
+    return _place(method_of(spec).build(_maker(spec, split), spec["members"]), device)
 
 
 def build_assistants(spec: Entry, split: Split, device: torch.device) -> list[nn.Module]:
     """Fresh networks that train along with the members, such as teachers."""
-    return _placed(method_of(spec).assist(_maker(spec, split)), device)
+    return _place(method_of(spec).assist(_maker(spec, split)), device)
 
 
 def _maker(spec: Entry, split: Split) -> Maker:
@@ -59,7 +59,7 @@ def _maker(spec: Entry, split: Split) -> Maker:
     return Maker(spec["seed"], partial(network, spec["arch"]), archs)
 
 
-def _placed(networks: list[nn.Module], device: torch.device) -> list[nn.Module]:
+def _place(networks: list[nn.Module], device: torch.device) -> list[nn.Module]:
     layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
     return [n.to(device=device, memory_format=layout) for n in networks]  # type: ignore[call-overload]
 
@@ -89,10 +89,12 @@ def load_victim(plan: Plan, victim: Victim, split: Split, device: torch.device) 
         for element in victim.elements
         for member in load_members(plan, plan.run(element.run), element.checkpoint, split, device)
     ]
+
     if victim.member is not None:
         members = [members[victim.member]]
     if victim.logit_scale != 1:
         members = [Scaled(m, victim.logit_scale) for m in members]
+
     combined = combine(victim.combine, members).eval()
     combined.name = victim.id
     return combined
@@ -102,6 +104,6 @@ def inherited_flops(parents: list[Path]) -> dict[str, int]:
     """Training FLOPs of parent runs and theirs, each run once."""
     flops: dict[str, int] = {}
     for folder in parents:
-        found = details(folder)
-        flops |= {found["id"]: found["flops"], **found["inherited"]}
+        run = details(folder)
+        flops |= {run["id"]: run["flops"], **run["inherited"]}
     return flops

@@ -14,8 +14,8 @@ def component_class(kind: str, name: str) -> type[Any]:
         for n, c in vars(module).items()
         if inspect.isclass(c) and c.__module__ == module.__name__ and not n.startswith("_")
     ]
-    (found,) = classes  # the plan has checked this
-    return found
+    (component,) = classes  # the plan has checked this
+    return component
 
 
 def build(kind: str, spec: dict[str, Any]) -> Any:

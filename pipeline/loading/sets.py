@@ -26,20 +26,25 @@ def sums_of(plan: Plan, record: Record) -> dict[str, str]:
     return {id: sum_of(plan.set(id).path) for id in record.sets}
 
 
-def read(made: TransferSet, split: Split, rows: Tensor) -> Tensor:
+def read(transfer_set: TransferSet, split: Split, rows: Tensor) -> Tensor:
     """The set's images of some rows, on the split's device; raises UserError when it has others."""
-    manifest.verify(made.path)
-    remedy = f"pull it again (dvc pull {made.path}) or run python -m pipeline.transfer {made.id}"
-    tensors, about = load_safetensors(made.path, remedy)
+    manifest.verify(transfer_set.path)
+    command = f"python -m pipeline.transfer {transfer_set.id}"
+    remedy = f"pull it again (dvc pull {transfer_set.path}) or run {command}"
+    tensors, about = load_safetensors(transfer_set.path, remedy)
+
     try:
-        same = json.loads(about["spec"]) == json.loads(json.dumps(made.spec))
+        same = json.loads(about["spec"]) == json.loads(json.dumps(transfer_set.spec))
         same = same and torch.equal(tensors["ids"], rows.cpu())
         images = tensors["images"]
     except (KeyError, ValueError, RecursionError):
         same = False
     if not same:
-        raise UserError(f"{made.path}: is of another plan; delete it and {remedy}")
+        raise UserError(f"{transfer_set.path}: is of another plan; delete it and {remedy}")
+
     shape = (len(rows), *split.images.shape[1:])
     if images.dtype != torch.float32 or images.shape != shape or not images.isfinite().all():
-        raise UserError(f"{made.path}: holds no images of its data set; delete it and {remedy}")
+        raise UserError(
+            f"{transfer_set.path}: holds no images of its data set; delete it and {remedy}"
+        )
     return images.to(split.labels.device)

@@ -78,9 +78,9 @@ def verify(path: Path, checksums: Mapping[str, str]) -> None:
     """
     wrong = _mismatch(path, checksums)
     if wrong:
-        kept = _keep_aside(path)
+        aside = _keep_aside(path)
         remedy = "run the same command again to fetch the official file, or put it there"
-        where = f"kept as {kept}; {remedy}" if kept else "put the official file there"
+        where = f"kept as {aside}; {remedy}" if aside else "put the official file there"
         raise UserError(f"{path}: {wrong}; {where}")
 
 

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from projects import published
 
-from pipeline.claims import page
+from pipeline.claims import build_page
 from pipeline.errors import UserError
 from pipeline.plan import Plan, load_plan, workflow
 from pipeline.share import writer
@@ -214,7 +214,7 @@ def test_rows_without_records_are_not_judged(monkeypatch, tmp_path):
         "not in the table at this scale",
         "",
     )
-    assert "contradicted" in page(plan) and "not built" in page(plan)
+    assert "contradicted" in build_page(plan) and "not built" in build_page(plan)
 
 
 def test_every_stale_target_has_its_mark_before_the_graph_is_built(monkeypatch, tmp_path):
