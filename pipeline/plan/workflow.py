@@ -19,7 +19,7 @@ from pipeline.plan import (
     load_part,
     load_plan,
 )
-from pipeline.plan.graph import table_entries
+from pipeline.plan.graph import table_entries, tables
 from pipeline.plan.graph.artifacts import run_files
 from pipeline.plan.params.words import digest
 from pipeline.plan.state import NEED, headline, states
