@@ -24,11 +24,8 @@ from pipeline.plan.params.entries import Entries, Setting
 from pipeline.plan.params.words import nearest
 
 T = TypeVar("T")
-UNTYPED = (
-    "run",
-    "record",
-    "transfer set",
-)  # whose ids are too long: a beginning will do, as in git
+# whose ids are too long to type: a beginning will do, as in git
+UNTYPED = ("run", "record", "transfer set")
 
 __all__ = [
     "Artifact",

@@ -1,6 +1,5 @@
 """What the Snakemake rules ask: inputs by wildcard, the stale mark, the line before a run."""
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -18,12 +17,11 @@ from pipeline.plan import (
     Target,
     load_part,
     load_plan,
+    marks,
 )
 from pipeline.plan.graph import table_entries, tables
 from pipeline.plan.graph.artifacts import run_files
-from pipeline.plan.params.words import digest
 from pipeline.plan.state import NEED, headline, states
-from pipeline.store.files import storing
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -121,8 +119,8 @@ def average_pattern(plan: Plan) -> str:
 
 def adopt_pattern(plan: Plan) -> str:
     """Regular expression of the ids of runs whose weights come from a file."""
-    found = [run.id for run in plan.graph.runs.values() if run.stage == "adopt"]
-    return "|".join(found) or "(?!)"
+    ids = [run.id for run in plan.graph.runs.values() if run.stage == "adopt"]
+    return "|".join(ids) or "(?!)"
 
 
 def train_pattern(plan: Plan) -> str:
@@ -132,11 +130,8 @@ def train_pattern(plan: Plan) -> str:
 
 def uncut_tables(plan: Plan) -> list[str]:
     """Every table with every row, whatever the scale shows; but those made `on_request`."""
-    names = [
-        n
-        for n in plan.entries.section("tables")
-        if not table_entries.is_on_request(plan.entries, n)
-    ]
+    every = plan.entries.section("tables")
+    names = [n for n in every if not table_entries.is_on_request(plan.entries, n)]
     made = [plan.tables.get(f"{n}_all", plan.tables.get(n)) for n in names]  # a part has not all
     return [str(table.path) for table in made if table]
 
@@ -154,12 +149,12 @@ def figures(plan: Plan) -> list[str]:
 
 def figure_pattern(plan: Plan, reads_weights: bool | None = None) -> str:
     """Regular expression of figures' stems: those that read weights, those that do not, or all."""
-    found = [
+    stems = [
         figure.stem
         for figure in plan.figures.values()
         if reads_weights in (None, figure.reads_weights)
     ]
-    return "|".join(found) or "(?!)"
+    return "|".join(stems) or "(?!)"
 
 
 def table_folder(plan: Plan) -> str:
@@ -176,7 +171,7 @@ def target_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
     that it saw before, and neither would be a reason.
     """
     target = plan.target(name)
-    return ancient("params.yaml") if target.is_here() else str(_mark(target))
+    return ancient("params.yaml") if target.is_here() else str(marks.name_mark(target))
 
 
 def mark_targets(plan: Plan) -> None:
@@ -186,29 +181,7 @@ def mark_targets(plan: Plan) -> None:
     """
     for target in plan.targets.values():
         if not target.is_here():
-            _renew(_mark(target), max((seen[2] for seen in _seen(target)), default=0))
-
-
-def _renew(mark: Path, than: int) -> None:
-    """Make a mark newer than a time in ns; anew, since a colleague owns that of his file."""
-    with storing(mark):
-        mark.parent.mkdir(parents=True, exist_ok=True)
-        mark.unlink(missing_ok=True)
-        mark.touch()
-        if mark.stat().st_mtime_ns <= than:  # the clock of another machine
-            os.utime(mark, ns=(than + 10**9, than + 10**9))
-
-
-def _mark(target: Target) -> Path:
-    seen = _seen(target)
-    state = f"-{digest({'seen': seen})}" if seen else ""
-    return Path("work/plans") / f"{target.name}-{target.digest}{state}"
-
-
-def _seen(target: Target) -> list[tuple[str, int, int]]:
-    """Name, size and time of the files that a target has."""
-    found = [(file.as_posix(), file.stat()) for file in target.outputs if file.exists()]
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in found]
+            marks.renew(target)
 
 
 def stages(plan: Plan) -> dict[str, list[Target]]:
@@ -216,18 +189,18 @@ def stages(plan: Plan) -> dict[str, list[Target]]:
 
     Uncut tables belong to no stage.
     """
-    found: dict[str, list[Target]] = {}
+    by_stage: dict[str, list[Target]] = {}
     for target in plan.targets.values():
         folder, name = target.path.parent.name, target.path.stem
         if name.endswith("_all"):
             continue
         if folder != "results":
-            found.setdefault(f"paper_{folder}", []).append(target)
+            by_stage.setdefault(f"paper_{folder}", []).append(target)
         elif name == "table1":
-            found["unified"] = [target]
+            by_stage["unified"] = [target]
         else:
-            found[f"{'picture' if isinstance(target, Figure) else 'beyond'}_{name}"] = [target]
-    return found
+            by_stage[f"{'picture' if isinstance(target, Figure) else 'beyond'}_{name}"] = [target]
+    return by_stage
 
 
 def summary(plan: Plan, made: Iterable[str] | None = None) -> str:
