@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= 2
 STAMP := $(VENV)/.installed
 
-.PHONY: help table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims audit golden strength lint-records
+.PHONY: help report table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims audit golden strength lint-records
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## */\1#/p' Makefile | awk -F'#' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -14,6 +14,10 @@ table1: setup  ## every stage, from data to results/table1.csv, at the scale of 
 	snakemake -q rules -c $(CORES) results/table1.csv
 	@cat results/table1.md
 	@echo "files: results/table1.csv .md .json .png; logs: logs/; edit params.yaml and run again"
+
+report: setup  ## results/report.html: one page with all that is finished, to look at or mail
+	snakemake -q rules -c $(CORES) results/report.html
+	@cat logs/present/report.log
 
 test: setup  ## what CI runs
 	$(MAKE) lint typecheck

@@ -23,6 +23,7 @@ PATTERNS = (
     "pipeline/**/*.py",
     "pipeline/**/*.smk",
     "pipeline/**/*.json",
+    "pipeline/**/*.j2",
     "data/reported/*.csv",
 )
 

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 
 TARGET_JOB = re.compile(r"(?P<rule>\w+):(?P<wildcards>(\w+=[\w/-]+)(,\w+=[\w/-]+)*)")
+PAGE = Path("results/report.html")
+TEXTS = (Path("results/claims.md"), Path("results/audit.md"))
 CLUSTER = ("train", "trajectory", "average", "adopt", "transfer", "evaluate", "figure")
 
 
@@ -145,6 +147,27 @@ def claimed_tables(plan: Plan, file: str) -> list[str]:
 def figures(plan: Plan) -> list[str]:
     """Every figure."""
     return [str(figure.path) for figure in plan.figures.values()]
+
+
+def presented(plan: Plan) -> list[Any]:
+    """What results/report.html shows: the unified table, whole where it is finished, then whatever
+    other table or figure is finished."""
+    whole = plan.tables.get("table1_all")
+    first = whole if whole and whole.is_here() else plan.tables["table1"]
+    rest = [t for t in plan.targets.values() if not t.name.startswith("table1") and t.is_here()]
+    return [first, *rest]
+
+
+def written() -> list[Path]:
+    """The texts about several tables that are there: claims, and what gains are made of."""
+    return [path for path in TEXTS if path.exists()]
+
+
+@_one_line
+def page_inputs(plan: Plan) -> list[str]:
+    """The files that the page is made of."""
+    suffixes = {target.path: target.path.with_suffix(".json") for target in presented(plan)}
+    return [*(str(path) for pair in suffixes.items() for path in pair), *map(str, written())]
 
 
 def figure_pattern(plan: Plan, reads_weights: bool | None = None) -> str:

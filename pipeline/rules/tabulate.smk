@@ -12,12 +12,27 @@ rule tabulate:
     log:
         "logs/tabulate/{folder}{table}.log",
     wildcard_constraints:
-        table=r"(?!(claims|audit|reproduced)\.)[a-z0-9_]+",
+        table=r"(?!(claims|audit|reproduced|report)\.)[a-z0-9_]+",
         folder=jobs.table_folder(PLAN),
     conda:
         ENVIRONMENT
     shell:
         "exec python -m pipeline.tabulate {output.csv} > {log} 2>&1"
+
+
+# One page with all that is finished, to look at and to mail.
+rule present:
+    input:
+        made_of=lambda wc: jobs.page_inputs(PLAN),
+    output:
+        report("results/report.html", category="tables"),
+        receipt="results/report.json",
+    log:
+        "logs/present/report.log",
+    conda:
+        ENVIRONMENT
+    shell:
+        "exec python -m pipeline.present > {log} 2>&1"
 
 
 # The papers' sentences against all tables, and against their own.

@@ -1,0 +1,1 @@
+"""The page that people look at: results/report.html, made of finished tables and figures."""

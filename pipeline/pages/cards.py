@@ -1,0 +1,158 @@
+"""What a row is: its method in its own words, its entry, its curve, its flags, what it rests on."""
+
+import ast
+import csv
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.errors import UserError
+from pipeline.pages import charts
+from pipeline.plan import Plan, Run, Table
+from pipeline.plan.graph.targets import Cell, label
+from pipeline.plan.params.schema import ROOT
+from pipeline.store.sums import sum_of
+
+FLAGS_PAGE = Path("docs/flags.md")
+EPS = re.compile(r"(?P<attack>.+)_eps_(?P<eps>\d+(_\d+)?)$")  # a sweep's column: pgd20_eps_8_255
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything about a row that is no column of its table."""
+
+    label: str
+    row: str
+    family: str  # the method whose loss trained it
+    papers: tuple[str, ...]
+    words: dict[str, str]  # docstrings, by the file they stand in
+    settings: str
+    curve: str
+    radii: str
+    flags: list[tuple[str, str, str]]  # check, what it found, what it usually means
+    receipts: list[tuple[str, str]]
+    again: str
+    load: str
+
+
+def cards(plan: Plan, table: Table, details: dict[str, Any], sweeps: dict[str, Any]) -> list[Card]:
+    """A card for each finished row of a table, of its first seed."""
+    first: dict[str, Cell] = {}
+    for cell in table.cells:
+        first.setdefault(label(cell, table.cells), cell)
+    done = [name for name, found in details.items() if found["status"] == "done"]
+    return [_card(plan, table, first[name], name, details[name], sweeps) for name in done]
+
+
+def _card(
+    plan: Plan, table: Table, cell: Cell, name: str, found: dict[str, Any], sweeps: dict[str, Any]
+) -> Card:
+    assert cell.victim is not None
+    run = plan.run(cell.victim.elements[0].run)
+    trained = run
+    while trained.stage == "average":
+        trained = plan.run(trained.parents[0])
+    parts = [("methods", trained.spec["method"]["component"])]
+    parts += [("averages", run.spec["average"]["component"])] if run.stage == "average" else []
+    target = table.path.as_posix()
+    return Card(
+        label=name,
+        row=cell.row,
+        family=str(parts[0][1]),
+        papers=papers_of(cell.row),
+        words={f"pipeline/{room}/{part}.py": _docstring(room, part) for room, part in parts},
+        settings=_settings(run, trained),
+        curve=charts.lines(_history(trained), "epoch"),
+        radii=charts.lines(_radii(sweeps.get(name, {})), "radius (of 255 where above 1)"),
+        flags=[(c, text, meanings().get(c, "")) for c, text in found["flags"].items()],
+        receipts=[*_receipts(run, cell)],
+        again=f"python -m pipeline plan {target} --row {cell.row} --seed {cell.seed} --run",
+        load=f'model, (images, labels) = load("{target}", "{name}")',
+    )
+
+
+def papers_of(row: str) -> tuple[str, ...]:
+    """The papers whose pages define a row or show it in a table."""
+    found = []
+    for page in sorted((ROOT / "papers").glob("*.yaml")):
+        said = yaml.safe_load(page.read_text("utf-8"))
+        own = [*said.get("methods", {}), *said.get("averages", {}), *said.get("victims", {})]
+        shown = [str(entry.get("rows", "")) for entry in said.get("tables", {}).values()]
+        if row in own or any(re.search(rf"\b{re.escape(row)}\b", rows) for rows in shown):
+            found.append(page.stem)
+    return tuple(found)
+
+
+def meanings() -> dict[str, str]:
+    """What each check fires at and what that usually means, by its code, as docs/flags.md says."""
+    if not FLAGS_PAGE.is_file():
+        raise UserError(f"{FLAGS_PAGE}: is missing; run: git checkout {FLAGS_PAGE}")
+    rows = re.findall(r"^\| (C\d+) \| (.+?) \| (.+?) \|", FLAGS_PAGE.read_text("utf-8"), re.M)
+    return {check: f"Fires when {when}. Usually: {means}." for check, when, means in rows}
+
+
+def _docstring(room: str, component: str) -> str:
+    tree = ast.parse((ROOT / "pipeline" / room / f"{component}.py").read_text("utf-8"))
+    return ast.get_docstring(tree) or ""
+
+
+def _settings(run: Run, trained: Run) -> str:
+    """The resolved values it was trained with, as they would stand in params.yaml."""
+    kept = ("method", "recipe", "attack", "arch", "seed", "members", "weights")
+    shown = {key: trained.spec[key] for key in kept if trained.spec.get(key)}
+    shown |= {"average": run.spec["average"]} if run.stage == "average" else {}
+    plain = {k: v.get("fields", v) if isinstance(v, dict) else v for k, v in shown.items()}
+    return yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False)
+
+
+def _history(run: Run) -> dict[str, charts.Points]:
+    """Validation accuracies by epoch, in percent; none of weights from elsewhere."""
+    path = run.folder / "history.csv"
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {
+        name: [(float(r["epoch"]), 100 * float(r[column])) for r in rows if r[column]]
+        for name, column in (("clean", "val_clean"), ("attacked", "val_robust"))
+    }
+
+
+def _radii(found: dict[str, Any]) -> dict[str, charts.Points]:
+    """Accuracy against radius in pixels of 255, by attack, from the columns of a sweep."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for column, value in found.items():
+        match = EPS.match(column)
+        if match and isinstance(value, dict):
+            above, _, below = match["eps"].partition("_")
+            eps = 255 * float(above) / float(below or 1)
+            series.setdefault(match["attack"], []).append((eps, 100 * value["mean"]))
+    return {attack: sorted(points) for attack, points in series.items()}
+
+
+def _receipts(run: Run, cell: Cell) -> Iterator[tuple[str, str]]:
+    """Ids and sums of what the row rests on, versions, the kind of machine, seconds."""
+    assert cell.victim is not None
+    yield "victim", cell.victim.id
+    for element in cell.victim.elements:
+        path = run.folder.parent / element.run / run.checkpoint(element.checkpoint).name
+        here = sum_of(path) if path.is_file() else "not here: pull it"
+        yield path.as_posix(), f"sha256 {here}"
+    for record in cell.records.values():
+        yield record.path.as_posix(), f"sha256 {sum_of(record.path)}"
+    yield from _made_by(run.folder / "run.time.json", "trained")
+    for record in cell.records.values():
+        yield from _made_by(record.path.with_suffix(".time.json"), f"judged, {record.suite}")
+
+
+def _made_by(path: Path, what: str) -> Iterator[tuple[str, str]]:
+    """Where and how long; a clone has no such file, for it is no part of the result."""
+    if path.is_file():
+        said = json.loads(path.read_text())
+        kind = f"{said['device']}, {said['cpu']}, torch {said['torch']}, Python {said['python']}"
+        yield what, f"{said['seconds']} s on {kind}"

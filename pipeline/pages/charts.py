@@ -1,0 +1,62 @@
+"""Small charts of a row as SVG that takes the page's own colour, in light and in dark."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402 - the backend is chosen before
+
+INK = "#010203"  # stands for the page's colour of text, which a picture cannot know
+STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "report",
+    "font.family": "sans-serif",
+    **{key: INK for key in ("text.color", "axes.labelcolor", "axes.edgecolor")},
+    **{key: INK for key in ("xtick.color", "ytick.color")},
+}
+# colour-blind safe (Okabe and Ito), and told apart without colour
+LOOKS = [("#0072b2", "-", "o"), ("#d55e00", "--", "s"), ("#009e73", ":", "^")]
+
+Points = Sequence[tuple[float, float]]
+
+
+def lines(series: Mapping[str, Points], across: str) -> str:
+    """Percentages against `across`, one line a series; nothing without a point."""
+    shown = {name: points for name, points in series.items() if points}
+    if not shown:
+        return ""
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(4.2, 2.6), layout="constrained")
+        for (name, points), (colour, dashes, marker) in zip(shown.items(), LOOKS, strict=False):
+            x, y = zip(*points, strict=True)
+            axes.plot(x, y, dashes, color=colour, marker=marker, markersize=3, label=name)
+        axes.set_xlabel(across)
+        axes.set_ylabel("%")
+        axes.set_ylim(-2, 102)
+        axes.grid(alpha=0.25)
+        axes.legend(fontsize=7, framealpha=0, loc="best")
+        axes.patch.set_alpha(0)
+        return _inline(figure)
+
+
+def dot(mean: float, low: float, high: float, hollow: bool) -> str:
+    """An accuracy with its interval on a line from 0 to 1; `hollow` where it is not trusted."""
+    fill = "none" if hollow else "currentColor"
+    return (
+        '<svg class="dot" viewBox="0 0 100 12" width="100" height="12" aria-hidden="true">'
+        '<line x1="0" x2="100" y1="6" y2="6" class="rail"/>'
+        f'<line x1="{100 * low:.1f}" x2="{100 * high:.1f}" y1="6" y2="6" class="bar"/>'
+        f'<circle cx="{100 * mean:.1f}" cy="6" r="4" fill="{fill}" class="mark"/></svg>'
+    )
+
+
+def _inline(figure: "matplotlib.figure.Figure") -> str:
+    """The drawing as an element of the page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    plt.close(figure)
+    drawn = buffer.getvalue()
+    return drawn[drawn.index("<svg") :].replace(INK, "currentColor")

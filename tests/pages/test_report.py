@@ -1,0 +1,126 @@
+"""results/report.html in a real browser: it opens, sorts, filters, complains of nothing."""
+
+import json
+import shutil
+import subprocess
+
+import pytest
+import tiny
+from projects import ROOT
+
+from pipeline import present
+from pipeline.pages import charts, page
+from pipeline.pages.cards import _radii, papers_of
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+ROWS = ["pgd_at", "standard", "meat", "to_come"]
+TITLE = "A table <b>of</b> & more"
+PROBE = """
+<script type="module">
+const rows = () => [...document.querySelectorAll('#main tbody tr')].map(r => r.dataset.row);
+const choose = (name, value) => { const s = document.querySelector(`[data-filter=${name}]`);
+  s.value = value; s.dispatchEvent(new Event('change')); const found = rows();
+  s.value = ''; s.dispatchEvent(new Event('change')); return found; };
+const wait = () => new Promise(done => setTimeout(done, 150));
+const seen = {ready: document.documentElement.dataset.ready, first: rows()};
+const heads = [...document.querySelectorAll('#main thead th')];
+const head = heads.find(h => h.textContent.trim() === 'clean');
+head.click(); await wait(); seen.up = rows();
+head.click(); await wait(); seen.down = rows();
+seen.family = choose('family', 'standard');
+seen.paper = choose('paper', 'meat');
+const search = document.querySelector('.dt-search input');
+search.value = 'stand'; search.dispatchEvent(new Event('input'));
+await wait(); seen.search = rows();
+location.hash = 'card-pgd-at'; await wait();
+seen.card = document.getElementById('card-pgd-at').open;
+seen.asked = performance.getEntriesByType('resource').map(r => r.name);
+seen.wide = document.documentElement.scrollWidth <= innerWidth;
+document.body.dataset.seen = JSON.stringify(seen);
+</script>
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The page of a small table whose title is hostile, and the plan behind it."""
+    folder = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patch:
+        plan = tiny.place(folder, patch, tiny.table_of(ROWS, title=TITLE))
+        tiny.made(plan, ROWS)
+        tiny.tabulated(plan)
+        shutil.copytree(ROOT / "docs", folder / "docs")
+        (folder / "results/claims.md").write_text("| a |\n|---|\n| <script>alert(1)</script> |\n")
+        present.present(plan)
+        yield plan, folder / "results" / "report.html"
+
+
+def browse(file, size="1280,900"):
+    """What the page says of itself after the probe, and what the browser logged."""
+    folder = file.parent / "browser"
+    folder.mkdir(exist_ok=True)
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={size}"]
+    command += ["--enable-logging=stderr", "--virtual-time-budget=8000", "--no-first-run"]
+    command += [f"--user-data-dir={folder}", "--dump-dom", file.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    log = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return done.stdout, log
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium here: .ci/browser installs it")
+@pytest.mark.parametrize("size", ["1280,900", "500,900"])
+def test_it_opens_sorts_filters_and_asks_nobody(made, size):
+    plan, file = made
+    probed = file.with_name("probed.html")
+    probed.write_text(file.read_text().replace("</body>", f"{PROBE}</body>"))
+    dom, log = browse(probed, size)
+    said = dom.partition('data-seen="')[2].partition('"')[0].replace("&quot;", '"')
+    seen = json.loads(said)
+
+    details = page.rows_of(plan.table("table1"))
+    clean = {n: f["clean"]["mean"] for n, f in details.items() if f["status"] == "done"}
+    assert seen["ready"] == "yes" and seen["first"] == ROWS
+    ups = [clean[row] for row in seen["up"] if row in clean]
+    downs = [clean[row] for row in seen["down"] if row in clean]
+    assert ups == sorted(clean.values()) and downs == ups[::-1]
+    assert seen["family"] == ["standard"] == seen["search"] and seen["paper"] == ["meat"]
+    assert seen["card"] and seen["wide"]
+    assert log == []
+    assert seen["asked"] == [] and "default-src 'none'" in probed.read_text()
+
+
+def test_it_holds_every_number_and_no_markup_of_others(made):
+    plan, file = made
+    text = file.read_text()
+    assert len(text) < 8e6
+    assert "A table &lt;b&gt;of&lt;/b&gt; &amp; more" in text and "<b>of</b>" not in text
+    assert "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
+    details = page.rows_of(plan.table("table1"))
+    for name in ("pgd_at", "standard", "meat"):
+        assert f'id="card-{page.slug(name)}"' in text
+        for value in details[name].values():
+            if isinstance(value, dict) and "mean" in value:
+                assert page.hover(value) in text and page.shown(value) in text
+    assert "to_come (planned)" in text and 'id="card-to-come"' not in text
+    assert "load(&#34;results/table1.csv&#34;, &#34;pgd_at&#34;)" in text
+    assert "MEAT" in text and "sha256" in text
+
+    receipt = json.loads(file.with_suffix(".json").read_text())["receipt"]
+    assert set(receipt["rests_on"]) == {"results/table1.json", "results/claims.md"}
+
+
+def test_an_untrusted_dot_is_hollow():
+    assert 'fill="none"' in charts.dot(0.5, 0.4, 0.6, True)
+    assert 'cx="50.0"' in charts.dot(0.5, 0.4, 0.6, False)
+    assert 'fill="currentColor"' in charts.dot(0.5, 0.4, 0.6, False)
+
+
+def test_a_sweeps_columns_are_accuracies_by_radius():
+    found = {"pgd20_eps_0": {"mean": 0.9}, "pgd20_eps_8_255": {"mean": 0.5}, "clean": {"mean": 0.9}}
+    assert _radii({**found, "pgd20_eps_1": {"mean": 0}}) == {"pgd20": [(0, 90), (8, 50), (255, 0)]}
+    assert charts.lines({"clean": []}, "epoch") == ""
+
+
+def test_a_row_belongs_to_the_papers_whose_pages_show_it():
+    assert "aute" in papers_of("aute_released") and "meat" in papers_of("meat")
+    assert papers_of("no_such_row") == ()
