@@ -5,7 +5,6 @@ figure and the claims that are finished: what is missing is left out.
 """
 
 import argparse
-from pathlib import Path
 
 from pipeline.job.report import report
 from pipeline.pages.page import render

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 import tiny
-from projects import ROOT
+from projects import ROOT, copy_project, jobs, run, tiny_params
 
 from pipeline import present
 from pipeline.pages import charts, page
@@ -124,3 +124,13 @@ def test_a_sweeps_columns_are_accuracies_by_radius():
 def test_a_row_belongs_to_the_papers_whose_pages_show_it():
     assert "aute" in papers_of("aute_released") and "meat" in papers_of("meat")
     assert papers_of("no_such_row") == ()
+
+
+@pytest.mark.workflow
+def test_the_workflow_makes_it_from_the_table_and_then_has_nothing_to_do(tmp_path):
+    folder = copy_project(tmp_path / "project", tiny_params())
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    run(folder, "results/report.html")
+    assert 'id="card-wa"' in (folder / "results/report.html").read_text()
+    assert (folder / "results/report.json").exists() and (folder / "results/table1.csv").exists()
+    assert jobs(folder, "results/report.html") == {}
