@@ -11,11 +11,20 @@ from pipeline.plan.graph.column_names import COSTS
 from pipeline.plan.params import values
 from pipeline.tables.find import Tables, sides_of
 from pipeline.tables.markdown import points_of
+from pipeline.tables.rows import WORST
 
 OURS_FILE = Path("data/claims/ours.csv")
-OURS = ("paper", "sentence", "table", "column", "better", "worse", "relation", "points")
+OURS = ("paper", "kind", "sentence", "table", "column", "better", "worse", "relation", "points")
 RELATIONS = ("above", "at_least", "within")
-PRINTED = ("paper", "where", "sentence", "relation", "stated", "left", "right")
+STOOD_IN = "not at this scale"  # a data set or arch stands in: the difference is shown, no verdict
+UNDECIDED = "cannot tell at this scale"
+PRINTED = (
+    "paper", "kind", "where", "sentence", "quote", "relation", "stated", "left", "right", "failure"
+)  # fmt: skip
+KINDS = ("paper", "audit")  # a sentence of the paper, or a question of ours
+# what it means that a sentence fails: its number or order is not the table's; what cannot be, be
+# the table right or wrong; it was hedged ("in most cases"); another reading of it holds
+FAILURES = ("contradicted", "impossible", "exception", "by one reading")
 ABOUT = 0.5  # points: what `about` a number of up to 10 allows, a twentieth of larger ones
 PAPERS = ("aute", "soe", "at_aka", "red", "meat")
 
@@ -49,8 +58,11 @@ class Ours:
     def __init__(self, plan: Plan) -> None:
         self.tables = Tables(plan, OURS_FILE)
 
-    def verdict(self, claim: dict[str, str]) -> tuple[str, str]:
-        """agrees, does not, cannot tell at this scale, or what is missing; and the difference."""
+    def verdict(self, claim: dict[str, str], tests: int = 1) -> tuple[str, str]:
+        """agrees, does not, cannot tell, or why there is no verdict; and the difference.
+
+        Of so many `tests` on a page, verdicts hold together (Bonferroni); the interval is 95 %.
+        """
         if claim["relation"] not in RELATIONS:
             raise UserError(f"{OURS_FILE}: no relation {claim['relation']!r}")
         texts = (claim["better"], claim["worse"])
@@ -64,10 +76,12 @@ class Ours:
         if unfinished:
             return unfinished[0], ""
         points = float(claim["points"])
+        fits = not any(self.tables.departures(table, text) for table, _, text in sides)
         if claim["column"] in COSTS:
             less, more = (row.costs[claim["column"]] for row in rows if row)
             saved = 100 * (1 - less / more)
-            return _decide(claim["relation"], points, saved, saved), f"{saved:.1f} % saved"
+            decided = _decide(claim["relation"], points, saved, saved)
+            return decided if fits else STOOD_IN, f"{saved:.1f} % saved"
         better, worse = (self.tables.verdicts(*side) for side in sides)
         if len(better[0]) != len(worse[0]):
             return "judged on other images", ""
@@ -75,11 +89,20 @@ class Ours:
             return "judged on other seeds", ""
         found = intervals.paired(better, worse)
         text = points_of(intervals.numbers(found))
-        bounds = found.spread()
+        flags = {f for row in rows if row for f in row.untrusted if WORST in claim["column"]}
+        if flags or not fits:
+            return f"not trusted: {' '.join(sorted(flags))}" if flags else STOOD_IN, text
+        bounds = found.spread(1 - (1 - intervals.LEVEL) / tests)
         if bounds is None:
             return "cannot tell from two seeds", text
         low, high = (100 * bound for bound in bounds)
         return _decide(claim["relation"], points, low, high), text
+
+    def count_tests(self, claims: list[dict[str, str]]) -> int:
+        """How many of these sentences an interval decides, or cannot; 1 at the least."""
+        decided = ("agrees", "does not", UNDECIDED)
+        accuracies = [c for c in claims if c["column"] not in COSTS]
+        return max(1, sum(self.verdict(claim)[0] in decided for claim in accuracies))
 
 
 def _decide(relation: str, points: float, low: float, high: float) -> str:
@@ -92,7 +115,7 @@ def _decide(relation: str, points: float, low: float, high: float) -> str:
     else:
         agrees = low >= points if relation == "at_least" else low > points
         contradicts = high < points
-    return "agrees" if agrees else "does not" if contradicts else "cannot tell at this scale"
+    return "agrees" if agrees else "does not" if contradicts else UNDECIDED
 
 
 # ---- the papers' own tables
@@ -127,7 +150,9 @@ class Printed:
         }
         if claim["relation"] not in holds:
             raise UserError(f"data/claims/printed.csv: no relation {claim['relation']!r}")
-        return ("holds" if holds[claim["relation"]] else "contradicted"), f"{given:.2f}"
+        if claim["failure"] not in FAILURES:
+            raise UserError(f"data/claims/printed.csv: no failure {claim['failure']!r}")
+        return ("holds" if holds[claim["relation"]] else claim["failure"]), f"{given:.2f}"
 
     def value(self, paper: str, text: str) -> float:
         """A cell, one minus another, or the max or min of several: `max a; b; c`."""

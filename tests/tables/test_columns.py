@@ -203,6 +203,6 @@ def test_files_and_pictures_say_lite_where_plan_and_claims_say_autoattack(tmp_pa
     assert "| autoattack_lite |" in text and "| autoattack |" not in text
     claim = {"table": "table1", "column": "autoattack", "better": "standard", "worse": "standard"}
     verdict, difference = claims.Ours(plan).verdict({**claim, "relation": "within", "points": "0"})
-    assert (verdict, difference) == ("cannot tell at this scale", "+0.0 [-6.4, +6.4]")  # 30 images
+    assert (verdict, difference) == ("not at this scale", "+0.0 [-6.4, +6.4]")  # 30 images
     for name in ("autoattack", "autoattack_lite"):
         assert compare._column(plan, plan.table("table1"), name) == "autoattack"
