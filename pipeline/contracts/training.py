@@ -99,8 +99,8 @@ class Training:
         if crafting is None:
             return batch.images
         target = self.ensemble if model is None else model
-        with attack_mode(target, bn_mode or self.recipe.attack_bn_mode):
-            return crafting(target, batch.images, batch.labels, batch.draws.fork("attack"))
+        with attack_mode(target, bn_mode or self.recipe.attack_bn_mode) as climbed:
+            return crafting(climbed, batch.images, batch.labels, batch.draws.fork("attack"))
 
     def update(self, index: int, losses: Tensor, clip: float = 0) -> Tensor:
         """One step of optimiser `index` on the mean of losses [B]; returns that mean.

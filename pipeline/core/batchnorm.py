@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pipeline.core.folding import folded
+
 
 def layers(module: nn.Module) -> list[_BatchNorm]:
     """The batch-normalisation layers of a module, in order."""
@@ -14,11 +16,12 @@ def layers(module: nn.Module) -> list[_BatchNorm]:
 
 
 @contextmanager
-def attack_mode(module: nn.Module, mode: str) -> Iterator[None]:
-    """Mode in which training examples are crafted; restored afterwards, layer by layer.
+def attack_mode(module: nn.Module, mode: str) -> Iterator[nn.Module]:
+    """What training examples climb; the module's mode is restored afterwards, layer by layer.
 
-    eval: running statistics. train_frozen: batch statistics, running ones untouched.
-    train_update: batch statistics, running ones updated by every forward (released AUTE, RED).
+    eval: running statistics, so the net is a fixed function, folded once for all steps.
+    train_frozen: batch statistics, running ones untouched. train_update: batch statistics, running
+    ones updated by every forward (released AUTE, RED).
     """
     before = [(m, m.training) for m in module.modules()]
     tracked = [(m, m.track_running_stats) for m in layers(module)]
@@ -26,7 +29,7 @@ def attack_mode(module: nn.Module, mode: str) -> Iterator[None]:
     for layer, _ in tracked:
         layer.track_running_stats = mode != "train_frozen"
     try:
-        yield
+        yield folded(module) if mode == "eval" else module
     finally:
         for part, training in before:
             part.training = training

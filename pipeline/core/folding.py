@@ -1,6 +1,7 @@
 """A network with its batch normalisation folded into its convolutions: the same function, faster.
 
-Attacks that spend thousands of passes climb it; verdicts are always those of the network itself.
+Training examples and attacks of thousands of passes climb it; verdicts are always those of the
+network itself.
 """
 
 from copy import copy
@@ -14,7 +15,11 @@ def folded(model: nn.Module) -> nn.Module:
     """The model in evaluation mode up to rounding; it shares all but the folded convolutions.
 
     Whatever cannot be folded is the model's own, and a model with nothing to fold is returned.
+    A model that generates its weights says by `fixed` which net it is just now.
     """
+    fixed = getattr(model, "fixed", None)
+    if fixed is not None and not model.training:
+        model = fixed()
     children = {name: child and folded(child) for name, child in model._modules.items()}
     if type(model).forward is nn.Sequential.forward:
         children = _folded_pairs(children)

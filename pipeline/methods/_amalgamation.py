@@ -56,8 +56,8 @@ class Amalgamating(Method):
             divided=self.divided,
         )
         draws: Draws = batch.draws.fork("particles")
-        with attack_mode(nn.ModuleList(models), training.recipe.attack_bn_mode):
-            return particles.climb(models, batch.images, batch.labels, draws)
+        with attack_mode(nn.ModuleList(models), training.recipe.attack_bn_mode) as climbed:
+            return particles.climb(list(climbed.children()), batch.images, batch.labels, draws)
 
     def distance(self, student: Tensor, logits_KBC: Tensor, labels: Tensor) -> Tensor:
         """From the student's logits to the amalgamated ones, [B]; no gradient into those."""

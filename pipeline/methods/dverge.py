@@ -82,7 +82,6 @@ class Dverge(Method):
 
     def distil(self, training: Training, index: int, batch: Batch, depth: int) -> Tensor:
         """Images close to their own whose features in member `index` are the next image's."""
-        member = cast(Net, training.members[index])
         ascent = Ascent(
             norm="linf",
             eps=self.distance,
@@ -91,7 +90,8 @@ class Dverge(Method):
             decay=1,
             any_iterate=False,
         )
-        with attack_mode(member, training.recipe.attack_bn_mode):
+        with attack_mode(training.members[index], training.recipe.attack_bn_mode) as climbed:
+            member = cast(Net, climbed)
             with torch.no_grad():
                 wanted = member.features(batch.images.roll(1, 0), depth)
 

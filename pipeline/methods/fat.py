@@ -50,8 +50,8 @@ class Fat(Method):
     def step(self, training: Training, batch: Batch) -> Tensor:
         """One update of every member on examples crafted on all of them."""
         tau = self.tau[bisect_left(self.rises, training.epoch)]
-        with attack_mode(training.ensemble, training.recipe.attack_bn_mode):
-            adversarial = self.climb(training.ensemble, batch, tau)
+        with attack_mode(training.ensemble, training.recipe.attack_bn_mode) as climbed:
+            adversarial = self.climb(climbed, batch, tau)
         losses = [
             training.update(i, objective(self.objective, member, batch, adversarial, self.beta))
             for i, member in enumerate(training.members)

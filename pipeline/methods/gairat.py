@@ -35,8 +35,8 @@ class Gairat(Method):
 
     def step(self, training: Training, batch: Batch) -> Tensor:
         """One update of every member."""
-        with attack_mode(training.ensemble, training.recipe.attack_bn_mode):
-            adversarial, right = self.climb(training.ensemble, batch)
+        with attack_mode(training.ensemble, training.recipe.attack_bn_mode) as climbed:
+            adversarial, right = self.climb(climbed, batch)
         weights = self.weigh(right)
         if training.epoch <= self.burn_in:
             weights = torch.ones_like(weights)

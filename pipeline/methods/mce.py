@@ -23,6 +23,7 @@ from pipeline.contracts.training import Batch, Training
 from pipeline.core.ascent import Ascent
 from pipeline.core.batchnorm import attack_mode
 from pipeline.core.ensemble import Combination, combine
+from pipeline.core.folding import folded
 from pipeline.core.losses import cross_entropy
 from pipeline.core.norms import uniform_start
 from pipeline.errors import UserError
@@ -67,7 +68,6 @@ class Mce(Method):
         """Images within eps at which the learners' common answer has a high loss."""
         before = training.parents.get("earlier")
         learners = list(cast(Combination, before).members) if before is not None else []
-        together = combine(self.earlier, [*learners, *training.members])
         ascent = Ascent(
             norm="linf",
             eps=self.eps,
@@ -77,9 +77,9 @@ class Mce(Method):
             any_iterate=False,
         )
         start = uniform_start("linf", batch.images, self.eps / 2, batch.draws.fork("attack"))
-        with attack_mode(training.members[0], training.recipe.attack_bn_mode):
+        with attack_mode(training.members[0], training.recipe.attack_bn_mode) as learner:
             return ascent.climb(
-                together,
+                combine(self.earlier, [*map(folded, learners), learner]),
                 lambda logits, rows: self.margin_loss(logits, batch.labels[rows]),
                 batch.images,
                 batch.labels,

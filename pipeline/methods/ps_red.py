@@ -7,6 +7,7 @@ Departure: the released initialisation gives kernels whose spread is in the tens
 normalisation makes trainable; `init: he` starts at He et al.'s spread, `released` is theirs.
 """
 
+import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -99,6 +100,16 @@ class _Generated(nn.Module):
                 self.net.get_buffer(name).copy_(weight)
             self._is_fresh = True
         return cast(Tensor, self.net(images))
+
+    @torch.no_grad()
+    def fixed(self) -> nn.Module:
+        """The net with the weights that are generated now as its own, for many forwards."""
+        net = copy.deepcopy(self.net)
+        for name, weight in self.weights():
+            layer = net.get_submodule(name.removesuffix(".weight"))
+            del layer.weight
+            layer.weight = nn.Parameter(weight.clone(), requires_grad=False)
+        return net
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Names and generated weights of the convolutions."""

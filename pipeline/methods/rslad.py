@@ -37,8 +37,8 @@ class Rslad(Distilling):
     def step(self, training: Training, batch: Batch) -> Tensor:
         """One update of every student on examples crafted on all of them."""
         logits_KBC = self.ask(training, batch.images)
-        with attack_mode(training.ensemble, training.recipe.attack_bn_mode):
-            adversarial = self.climb(training.ensemble, batch, logits_KBC)
+        with attack_mode(training.ensemble, training.recipe.attack_bn_mode) as climbed:
+            adversarial = self.climb(climbed, batch, logits_KBC)
         losses = [
             training.update(i, self.distil(student, batch, adversarial, logits_KBC))
             for i, student in enumerate(training.members)

@@ -41,8 +41,8 @@ class Stat(Method):
         """One update of every member, its neighbours crafted on all of them."""
         neighbours = (batch.images, batch.images)
         if self.beta:
-            with attack_mode(training.ensemble, training.recipe.attack_bn_mode):
-                neighbours = self.find_neighbours(training.ensemble, batch)
+            with attack_mode(training.ensemble, training.recipe.attack_bn_mode) as climbed:
+                neighbours = self.find_neighbours(climbed, batch)
         losses = [
             training.update(i, self.squeeze(member, batch, *neighbours))
             for i, member in enumerate(training.members)

@@ -69,9 +69,10 @@ class Trs(Diverse):
         eps, clean = self.eps(training), batch.images
         draws: Draws = batch.draws.fork("steepen")
         moved, total = uniform_start("linf", clean, eps, draws), torch.zeros_like(clean)
-        with attack_mode(nn.ModuleList(training.members), training.recipe.attack_bn_mode):
+        group, mode = nn.ModuleList(training.members), training.recipe.attack_bn_mode
+        with attack_mode(group, mode) as climbed:
             for _ in range(self.steps):
-                uphill = _norms_gradient(training.members, moved, batch.labels)
+                uphill = _norms_gradient(list(climbed.children()), moved, batch.labels)
                 total = total + uphill if self.accumulate else uphill
                 moved = project("linf", moved + self.stride * eps * total.sign(), clean, eps)
         return moved.detach()

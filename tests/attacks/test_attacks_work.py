@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-from nets import NETS, build, draw_images
 from torch import Tensor, nn
 from victims import EPS, Changed, Counting, Exact, autoattack, held_out, right, square, trained
 
@@ -12,11 +11,9 @@ from pipeline.attacks import apgd, fab
 from pipeline.attacks import square as module
 from pipeline.attacks.square import Square
 from pipeline.core.draws import Draws
-from pipeline.core.ensemble import MeanProb, RandomOne
 from pipeline.core.folding import folded
 from pipeline.core.losses import margin
 from pipeline.core.norms import per_image
-from pipeline.methods.ps_red import _Generated
 
 
 @torch.no_grad()
@@ -85,57 +82,6 @@ def test_square_never_asks_more_than_its_queries() -> None:
 
 
 # ---- folding
-
-
-def lively(name: str) -> tuple[nn.Module, Tensor]:
-    """A net whose normalisations do something, in evaluation mode."""
-    arch, size = NETS[name]
-    net, generator = build(arch, size), torch.Generator().manual_seed(2)
-    for layer in net.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            for values in (layer.weight.data, layer.running_var):
-                values.copy_(0.5 + torch.rand(values.shape, generator=generator))
-            for values in (layer.bias.data, layer.running_mean):
-                values.copy_(torch.randn(values.shape, generator=generator) / 4)
-    return net.eval(), draw_images(size)
-
-
-@pytest.mark.parametrize("name", NETS)
-def test_a_folded_net_is_the_same_function_and_leaves_the_net_alone(name: str) -> None:
-    net, images = lively(name)
-    net, images = net.double(), images.double()
-    before = {key: value.clone() for key, value in net.state_dict().items()}
-    fast = folded(net)
-    assert torch.allclose(fast(images), net(images), rtol=1e-9, atol=1e-9)
-    norms = [sum(isinstance(x, nn.BatchNorm2d) for x in m.modules()) for m in (net, fast)]
-    assert norms[1] < max(norms[0], 1)
-    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
-    assert folded(fast) is fast
-
-
-def test_what_cannot_be_folded_is_the_models_own() -> None:
-    net, images = lively("resnet8")
-    assert folded(net.train()) is net
-    bare = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).eval()
-    assert folded(bare) is bare
-    plain = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4, affine=False)).eval()
-    assert torch.allclose(folded(plain)(images), plain(images), atol=1e-6)
-    net.eval()
-    pair = MeanProb([net, net])
-    assert torch.allclose(folded(pair)(images), pair(images), atol=1e-5)
-    assert folded(pair).members[0].head is net.head
-    moody = RandomOne([net, bare])
-    assert folded(moody)._generator is moody._generator and folded(moody).random
-
-
-def test_generated_convolutions_are_left_to_be_generated() -> None:
-    net, images = lively("resnet8")
-    victim = _Generated(net, embedding=8, unit=0, init="he").eval().requires_grad_(False)
-    fast = folded(victim)  # before the first forward, which generates
-    logits = fast(images)
-    assert float(logits.std()) > 0
-    assert torch.allclose(logits, victim(images), atol=1e-5)
-    assert torch.allclose(folded(victim)(images), logits, atol=1e-5)
 
 
 def test_the_verdict_is_that_of_the_network_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,3 +81,16 @@ def input_gradient(net: nn.Module, images: Tensor, *, create_graph: bool = False
     images = images.clone().requires_grad_()
     loss = F.cross_entropy(net(images), torch.arange(len(images)) % 10)
     return torch.autograd.grad(loss, images, create_graph=create_graph)[0]
+
+
+def lively(name: str) -> tuple[nn.Module, Tensor]:
+    """A net whose normalisations do something, in evaluation mode."""
+    arch, size = NETS[name]
+    net, generator = build(arch, size), torch.Generator().manual_seed(2)
+    for layer in net.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            for values in (layer.weight.data, layer.running_var):
+                values.copy_(0.5 + torch.rand(values.shape, generator=generator))
+            for values in (layer.bias.data, layer.running_mean):
+                values.copy_(torch.randn(values.shape, generator=generator) / 4)
+    return net.eval(), draw_images(size)

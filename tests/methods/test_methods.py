@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from pipeline.contracts.method import Method
 from pipeline.contracts.training import Batch
+from pipeline.core.batchnorm import attack_mode
 from pipeline.core.draws import Draws
 from pipeline.methods.pgd_at import PgdAt
 from pipeline.methods.standard import Standard
@@ -173,14 +174,16 @@ def test_a_joint_batch_is_crafted_once_on_the_whole_ensemble():
 
     class Watch:
         def __call__(self, model: Any, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
-            seen.append(model)
+            seen.append(model(images).detach())
             return images
 
     method = method_of("pgd_at_joint")
     training = training_of("pgd_at_joint", method, 3)
     training.attack = Watch()
+    with attack_mode(training.ensemble, "eval"), torch.no_grad():
+        expected = training.ensemble(batch_of().images)
     method.step(training, batch_of())
-    assert seen == [training.ensemble]
+    assert len(seen) == 1 and torch.allclose(seen[0], expected, atol=1e-5)
 
 
 def test_a_method_is_one_file_of_at_most_200_lines():
