@@ -84,9 +84,9 @@ audit: setup  ## what the published gains are made of, step by step: results/aud
 golden: setup  ## after a change of results: new golden bytes for this kind of machine
 	python tests/whole/golden/run.py
 
-crash: setup  ## 50 kills at random moments of a whole tiny plan; CI does a few
+crash: setup  ## 50 kills at random moments of a tiny plan, and at each point of each job; CI does a few
 	CRASH_POINTS=50 python -m pytest -m crash tests/whole/test_crash.py -s
-	CRASH_POINTS=50 python -m pytest tests/share/test_merge_states.py
+	CRASH_POINTS=50 python -m pytest -s tests/store/test_crash_points.py tests/share/test_merge_states.py
 
 bench: setup  ## speed; see bench/RESULTS.md
 	for script in bench/*.py; do python $$script; done

@@ -128,7 +128,10 @@ def _unsaid(arrays: Arrays) -> str:
     for key, kind in ABOUT.items():
         if not isinstance(said, dict) or not isinstance(said.get(key), kind):
             return f"does not say its {key}"
-    sums = [*said["weights"].values(), *said.get("sets", {}).values()]
+    sets = said.get("sets", {})
+    if not isinstance(sets, dict):
+        return "does not say its sets"
+    sums = [*said["weights"].values(), *sets.values()]
     if not all(isinstance(sha256, str) and is_sha256(sha256) for sha256 in sums):
         return "does not say the sums of its weights"
     return ""

@@ -134,6 +134,16 @@ def recorded():
     return folder
 
 
+@cache
+def bare():
+    """Nothing recorded, and no sums beside anything: only its form tells a file that is none."""
+    folder = Path(mkdtemp(dir=home.world())) / "bare"
+    shutil.copytree(built(), folder)
+    for path in folder.rglob("*.time.json"):
+        path.unlink()
+    return folder
+
+
 def forget():
     """Let this process know of files only what the next one would."""
     for known in (sums._memo, receipts._read, manifest._read):

@@ -24,7 +24,7 @@ PLAIN = {
 }
 # unquoted words that DVC's reader (YAML 1.2) takes for numbers and Snakemake's (1.1) does not
 ODD = re.compile(r"[-+]?[0-9_.][0-9_.]*([eE][-+]?[0-9]+)?|[-+]?_+|[-+]?0[box][0-9a-fA-F_]+")
-MOST = 1_000_000  # bytes of a file; reading one takes about 50 s
+MOST = 1_000_000  # bytes of a file; params.yaml has some 40,000
 GRAMMAR = "write 12, 0.0001, 8/255, true, false, none, or quote a word"
 
 
