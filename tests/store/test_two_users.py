@@ -11,6 +11,8 @@ import numpy
 import pytest
 from projects import Project, job_params
 
+from pipeline.share import writer
+
 FIRST, SECOND, GROUP = 47001, 47002, 47000
 TABLE = "results/table1.csv"
 
@@ -105,10 +107,9 @@ def test_the_second_goes_on_where_the_first_was(group):
     again = group.snakemake(SECOND, "-n")
     assert again.returncode == 0 and "Nothing to be done" in again.stdout, again.stdout[-3000:]
 
-    params = group.folder / "params.yaml"
-    text = params.read_text()
-    title = next(line for line in text.splitlines() if line.startswith("    title: "))
-    params.write_text(text.replace(title, "    title: Another", 1))
+    params = job_params(["pgd_at_single"], epochs=1)
+    params["tables"]["table1"]["title"] = "Another"
+    writer.write(group.folder, params)
     dry = group.snakemake(SECOND, "-n")
     assert dry.returncode == 0 and "tabulate" in dry.stdout, dry.stdout[-3000:]
     assert "Traceback" not in dry.stdout
