@@ -104,14 +104,14 @@ class Ascent:
                 if not len(rows):
                     break
             if momentum is not None:
-                momentum = gradient = self.decay * momentum + _unit_mean(gradient)
+                momentum = gradient = self.decay * momentum + unit_mean(gradient)
             moved = moved + self.step_size * steepest(self.norm, gradient)
             moved = project(self.norm, moved, images[rows], self.eps)
         result[rows] = moved
         return result
 
 
-def _unit_mean(gradients: Tensor) -> Tensor:
+def unit_mean(gradients: Tensor) -> Tensor:
     """Gradients divided by their mean absolute value per image; 0 stays 0."""
     tiny = torch.finfo(gradients.dtype).tiny
     sizes = gradients.flatten(1).abs().mean(1).clamp_min(tiny)

@@ -9,6 +9,7 @@ from victims import EPS, Exact, Linear, held_out, right, trained
 
 from pipeline.attacks.blur import Blur, blur
 from pipeline.attacks.eot_pgd import EOTPGD
+from pipeline.attacks.members_arc import MembersARC
 from pipeline.attacks.members_pgd import MembersPGD
 from pipeline.attacks.noise import Noise
 from pipeline.attacks.pgd_l1 import PGDL1, soften
@@ -21,12 +22,20 @@ from pipeline.core.particles import _kernel
 from pipeline.errors import UserError
 from pipeline.evaluation.surrogates import Answers, surrogates
 
-GOALS = ("mean_ce", "mean_prob", "worst_margin", "chosen", "lower", "mismatch", "gate", "force")
+GOALS = ("mean_ce", "mean_prob", "worst_margin", "hinge", "chosen", "lower", "mismatch", "gate")
+GOALS += ("gate_margin", "force")
 
 
 def members_pgd(goal: str, heard: str = "all", **changed) -> MembersPGD:
-    usual = dict(eps=EPS, step_size=EPS / 4, steps=8, restarts=1, goal=goal, weight=0.5)
-    return MembersPGD(**{**usual, "heard": heard, **changed})
+    usual = dict(eps=EPS, step_size=EPS, steps=8, restarts=1, goal=goal, weight=0.5)
+    usual |= dict(heard=heard, decay=0.75, schedule="cosine", targets=0)
+    return MembersPGD(**{**usual, **changed})
+
+
+def arc(**changed) -> MembersARC:
+    return MembersARC(
+        **{**dict(eps=EPS, step_size=EPS / 2, steps=8, restarts=2, targets=3), **changed}
+    )
 
 
 def pair() -> list[nn.Module]:
@@ -51,7 +60,61 @@ def test_the_result_lies_in_ball_and_box_whatever_the_batch(goal: str, heard: st
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize("goal", ["mean_ce", "mean_prob", "worst_margin"])
+def test_a_forced_choice_towards_targets_and_arc_do_not_depend_on_the_batch() -> None:
+    model = Answers([Exact(seed=0), Exact(seed=1)])
+    images, labels, draws = held_out(30)
+    for attack in (members_pgd("force", "confident", targets=2), arc()):
+        whole = attack(model, images, labels, draws)
+        assert float((whole - images).abs().max()) <= EPS + 1e-6
+        assert float(whole.min()) >= 0 and float(whole.max()) <= 1 and not whole.requires_grad
+        parts = [
+            attack(model, images[r], labels[r], Draws(1, r)) for r in torch.arange(30).split(7)
+        ]
+        assert torch.allclose(whole, torch.cat(parts), atol=1e-6)
+
+
+def test_arc_leaves_no_more_members_right_than_the_mean_does() -> None:
+    """Two members that fall to opposite moves: the mean's gradient is 0, each member's is not."""
+    up, down = (Linear(way * torch.eye(2)) for way in (1.0, -1.0))
+    images = torch.tensor([[[[0.52, 0.5]]], [[[0.48, 0.5]]]])
+    labels = torch.tensor([0, 1])
+    found = arc(eps=0.1, step_size=0.05, steps=5, targets=1)(
+        Answers([up, down]), images, labels, Draws(0, torch.arange(2))
+    )
+    after = share([up, down], found, labels)
+    assert bool((after <= share([up, down], images, labels)).all())
+
+
+def test_arc_fools_members_that_fail_together() -> None:
+    images, labels, draws = held_out(80)
+    moved = arc()(Answers(pair()), images, labels, draws)
+    assert float(share(pair(), moved, labels).mean()) < 0.8 * float(
+        share(pair(), images, labels).mean()
+    )
+
+
+def test_the_lesser_of_margin_and_lead_is_not_traded_for_the_greater() -> None:
+    """SoE: an ever wronger member that nobody hears is no success; a sum would ask for it."""
+    attack = members_pgd("force", "confident", weight=1.0)
+    wrong, heard = (
+        torch.tensor([[[-m, 0.0, 0.5 + lead], [9.0, 0.0, 0.5]]])
+        for m, lead in ((9, -0.4), (0.1, 0.1))
+    )
+    labels = torch.tensor([0])
+    values = [float(attack._force(a, 0, labels, None)) for a in (wrong, heard)]
+    assert values == pytest.approx([-0.4, 0.1], abs=1e-6)
+
+
+def test_a_cosine_falls_to_nothing_and_targets_are_for_a_forced_choice() -> None:
+    attack = members_pgd("force", steps=10)
+    sizes = [attack._step_size(t) for t in range(10)]
+    assert sizes[0] == EPS and sizes == sorted(sizes, reverse=True) and sizes[-1] < EPS / 40
+    assert members_pgd("force", schedule="constant")._step_size(7) == EPS
+    with pytest.raises(UserError, match="targets are for goal force"):
+        members_pgd("gate", targets=1)
+
+
+@pytest.mark.parametrize("goal", ["mean_ce", "mean_prob", "worst_margin", "hinge"])
 def test_the_best_iterate_is_right_for_no_more_members_than_the_clean_image(goal: str) -> None:
     members = pair()
     images, labels, draws = held_out(80)
@@ -179,7 +242,7 @@ def test_mismatch_is_nothing_where_the_trusted_are_right_or_nobody_is_trusted() 
     labels = torch.tensor([0])
     for logits, trust in (([[40.0, 0.0]] * 2, [0.9, 0.8]), ([[0.0, 1.0]] * 2, [0.0, 0.0])):
         answers = torch.cat([torch.tensor(logits), torch.tensor(trust)[:, None]], 1)[None]
-        same = attack._goal(answers, labels, 0) - plain._goal(answers, labels, 0)
+        same = attack._goal(answers, labels) - plain._goal(answers, labels)
         assert float(same.abs()) < 1e-6
 
 
