@@ -190,7 +190,7 @@ RETRAINED = {"train": 1, "evaluate": 1, "plot": 1, "figure": 1, "tabulate": 1}
     "edits, again",
     [
         ([("bins: 8\n", "bins: 9\n")], {"plot": 1}),
-        ([("half: 1\n", "half: 2\n"), ("  aute_ls5:\n", "  aute_ls6:\n")], {"figure": 1}),
+        ([("half: 1\n", "half: 2\n"), ("  aute_ls5:", "  aute_ls6:")], {"figure": 1}),
         (
             [("attack: train_trades10, beta: 6}", "attack: train_trades10, beta: 2}")],
             RETRAINED | {"claims": 1, "tables": 1},
