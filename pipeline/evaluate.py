@@ -42,6 +42,7 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     split = load_split(record.victim.dataset, record.split, where)
     victim = models.load_victim(plan, record.victim, split, where)
     rows = subset(record.images, len(split))
+
     evaluation = Evaluation(victim, split, rows, bool(record.spec.get("peers")))
 
     weights = sets.weights_of(plan, record.victim)

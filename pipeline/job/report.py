@@ -24,6 +24,7 @@ def head() -> str:
     env = os.environ
     job = env.get("SLURM_JOB_ID", "none")
     copy = env.get(frozen.VARIABLE, "none, the files as they are")
+
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return "\n".join(
         [
@@ -65,6 +66,7 @@ def report(main: Callable[[list[str] | None], None]) -> None:
     in_workflow = "ROBUST_FROZEN" in os.environ  # a job, whose log begins and ends here
     if in_workflow:
         print(head(), file=sys.stderr, flush=True)
+
     try:
         main(None)
         if in_workflow:

@@ -52,11 +52,13 @@ class Plan:
         self.entries = Entries(params)
         self.graph = Graph(self.entries)
         audit(self.graph)
+
         self.tables: dict[str, Table] = {}
         for name in self.entries.section("tables"):
             self._add(tables.build(self.graph, name))
             if table_entries.is_cut(self.entries, name):
                 self._add(tables.build(self.graph, name, all_rows=True))
+
         self.figures: dict[str, Figure] = {}
         for name in self.entries.section("figures"):
             if name in self.tables:

@@ -129,6 +129,7 @@ def figure_flops(plan: Plan, figure: Figure) -> int | None:
     """
     fields, total = figure.kind["fields"], 0
     points = (2 * fields.get("half", 0) + 1) ** 2
+
     for cell, attacks in zip(figure.cells, figure.attacks, strict=True):
         elements = cell.victim.elements if cell.victim and figure.reads_weights else ()
         macs = [forward_macs(plan, plan.run(e.run)) for e in elements]

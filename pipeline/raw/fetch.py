@@ -67,6 +67,7 @@ def fetch(
     part = target.with_name(target.name + ".part")
     if not (part.is_file() and not _mismatch(part, checksums)):
         _fetch_any(urls, target, part, checksums, size)
+
     os.replace(part, target)
     sync_folder(target.parent)
 
@@ -118,11 +119,13 @@ def _fetch_any(
         except _Broken as error:
             failures.append(f"{shown(url)}: {error}")
             continue
+
         wrong = _mismatch(part, checksums)
         if not wrong:
             return
         failures.append(f"{shown(url)}: {wrong}; kept as {_keep_aside(part)}")
         part.unlink(missing_ok=True)
+
     raise UserError(
         f"{target}: not fetched ({'; '.join(failures)}): run the same command again to go on where "
         "it stopped, set `mirror:` in params.yaml or ROBUST_MIRROR to a folder or URL that has "
@@ -168,6 +171,7 @@ def _stream(url: str, part: Path, size: int | None) -> None:
                 _copy(reply, file, bar, whole if size is None else size)
             file.flush()
             os.fsync(file.fileno())
+
     if length is not None and _size(part) < start + length:
         raise _Broken(f"cut after {_size(part)} of {start + length} bytes")
 
@@ -176,6 +180,7 @@ def _open(url: str, offset: int) -> Any:
     headers = {"User-Agent": "robust-ensembles"}
     if offset:
         headers["Range"] = f"bytes={offset}-"
+
     parts = urlsplit(url)
     user, _, host = parts.netloc.rpartition("@")
     try:

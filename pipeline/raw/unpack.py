@@ -71,6 +71,7 @@ def _unpack(archive: Path, top: str, part: Path) -> None:
         raise UserError(
             f"{archive}: cannot be unpacked ({error}): delete it and run again"
         ) from error
+
     if not (part / top).is_dir():
         raise UserError(f"{archive}: has no files in {top}/: it is not the official archive")
 

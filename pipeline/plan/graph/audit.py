@@ -15,14 +15,17 @@ def audit(graph: Graph) -> None:
     for name in _names(entries, "datasets"):
         entries.dataset(name)
         entries.stated("datasets", name, "images")
+
     for name in _names(entries, "archs"):
         entries.resolve("archs", name)
         for key in BESIDE["archs"]:
             entries.stated("archs", name, key)
+
     for name in _names(entries, "attacks"):
         entries.named_attack(name, Fraction(1))
         entries.surrogate(name)
         entries.suits(name, "single")
+
     for name in _names(entries, "suites"):
         suites.check(entries, name)
     for name in _names(entries, "recipes"):
@@ -31,6 +34,8 @@ def audit(graph: Graph) -> None:
         _check_method(entries, name)
     for name in _names(entries, "averages"):
         _check_average(graph, name)
+
+    # what entries say of each other
     _check_edges(graph)
     _check_resources(entries)
 

@@ -64,6 +64,7 @@ def name_average(graph: Graph, average: Resolved, of: Run, best: bool) -> Run:
         "threads": graph.entries.threads,
         **({"best": True} if best else {}),
     }
+
     head = f"{of.dataset.name}-{of.arch}-{average.name}-s{of.spec['seed']}"
     id, stage = f"{head}-{digest(spec)}", "average"
     run = Run(id, stage, average.name, of.dataset, of.arch, spec, of.members, (of.id,))

@@ -66,6 +66,7 @@ def _settings(entry: Entry) -> Iterator[tuple[str, Setting]]:
             find_points(entry, "members", dataset),
         )
         rows = find_points(entry, "rows", dataset)
+
         for arch, count, point in product(archs, members, list(along)):
             overrides = tuple((k, _frozen(v)) for k, v in zip(axes, point, strict=True))
             for row, seed in product(rows, entry["seeds"]):

@@ -30,6 +30,7 @@ def section(params: Mapping[str, Any], name: str) -> dict[str, Entry]:
     entries = params.get(name, {})
     if not isinstance(entries, dict):
         raise UserError(f"params.yaml: {name}: must be a mapping")
+
     for key, entry in entries.items():
         where = f"params.yaml: {name}.{key}"
         if not NAME.fullmatch(key) or key == "none":
