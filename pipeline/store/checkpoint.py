@@ -16,7 +16,10 @@ from pipeline.store.scratch import read_scratch, throw_away, write_scratch
 
 Weights = dict[str, Tensor]
 
-LOWER = "lower lr in params.yaml (recipes, or the method's own)"
+UNSTABLE = (
+    "lower lr in params.yaml (recipes, or the method's own); if no lr helps, look at the data's "
+    "mean and std, the weights of the method's terms, precision bf16, and files it starts from"
+)
 STATE: dict[str, tuple[type, ...]] = {  # what a training keeps to go on from
     "digest": (str,),
     "epoch": (int,),
@@ -74,7 +77,7 @@ def save(path: Path, weights: Weights) -> None:
 
 def content(path: Path, weights: Weights) -> Content:
     """What writes weights into the file of that name; raises UserError unless they are numbers."""
-    check_finite(weights, f"{path}: is not written", LOWER)
+    check_finite(weights, f"{path}: is not written", UNSTABLE)
     return safetensors(weights, {"format": "pt"})
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from pipeline.contracts.training import Batch, Training
 from pipeline.core.draws import derive
@@ -65,7 +66,8 @@ class Trainer:
         self.ema = Ema(members, self.recipe) if self.recipe.ema_decay else None
         self.history: list[dict[str, Any]] = []
         self.best: tuple[float, Weights] | None = None
-        self.flops, self.seconds, self.loss = 0, 0.0, [0.0, 0]
+        self.flops, self.seconds, self.seen = 0, 0.0, 0
+        self.loss = torch.zeros((), dtype=torch.float64, device=where)  # sum over the images seen
         self._resume()
 
     @staticmethod
@@ -94,19 +96,20 @@ class Trainer:
         loader = batches(self.split, self.run.dataset, size, seed, epoch, self.done, policy)
         for batch in loader:
             self._set_rate(self.done / count)
-            loss = self._step(batch)
+            self.loss += self._step(batch).double() * len(batch.labels)
+            self.seen += len(batch.labels)
             if self.ema:
                 self.ema.update(training.members, epoch)
-            self.loss[0] += loss * len(batch.labels)
-            self.loss[1] += len(batch.labels)
             self.done += 1
             if stop.requested:
+                self._mean_loss()  # no state is saved after a loss that is no number
                 self.seconds += time.monotonic() - started
                 self._save_state(self.done)
                 raise Interrupted(f"{self.run.id}: saved in epoch {epoch}; run again to resume")
 
-    def _step(self, batch: Batch) -> float:
-        """Update the members; the mean loss. An epoch's FLOPs are those of its first batch."""
+    def _step(self, batch: Batch) -> Tensor:
+        """Update the members; the mean loss, on the device: nobody waits for it before the epoch's
+        line. An epoch's FLOPs are those of its first batch."""
         counter = FlopCount()
         autocast = torch.autocast(
             self.device.type,
@@ -119,7 +122,7 @@ class Trainer:
         with autocast, counter if self.done == 0 else nullcontext():
             loss = self.method.step(self.training, batch)
         self.flops += round(counter.total * len(self.split) / len(batch.labels))
-        return float(loss)
+        return loss
 
     def _set_rate(self, fraction: float) -> None:
         epoch = self.training.epoch
@@ -130,11 +133,7 @@ class Trainer:
                 group["lr"], group["momentum"] = rate, inertia
 
     def _end_epoch(self, progress: Progress) -> None:
-        epoch, loss = self.training.epoch, self.loss[0] / max(self.loss[1], 1)
-        if not math.isfinite(loss):
-            raise UserError(
-                f"{self.run.id}: the loss is {loss} in epoch {epoch}; {checkpoint.LOWER}"
-            )
+        epoch, loss = self.training.epoch, self._mean_loss()
         row: dict[str, Any] = {
             "epoch": epoch,
             "lr": learning_rate(self.recipe, epoch, 0.0),
@@ -144,7 +143,7 @@ class Trainer:
         }
         weights = self.weights()
         # the loss was finite before the epoch's last update
-        checkpoint.check_finite(weights, f"{self.run.id}: after epoch {epoch}", checkpoint.LOWER)
+        checkpoint.check_finite(weights, f"{self.run.id}: after epoch {epoch}", checkpoint.UNSTABLE)
         if self._is_validated(epoch):
             row |= self._validated(weights)
         self._select(row, weights)
@@ -152,7 +151,17 @@ class Trainer:
             checkpoint.save(self.run.snapshots / f"{epoch:04d}.safetensors", weights)
         self.history.append(row)
         progress.epoch(row)
-        self.training.epoch, self.done, self.loss = epoch + 1, 0, [0.0, 0]
+        self.training.epoch, self.done, self.seen = epoch + 1, 0, 0
+        self.loss.zero_()
+
+    def _mean_loss(self) -> float:
+        """Of the epoch so far; raises UserError unless it is a number."""
+        loss, epoch = float(self.loss) / max(self.seen, 1), self.training.epoch
+        if not math.isfinite(loss):
+            raise UserError(
+                f"{self.run.id}: the loss is {loss} in epoch {epoch}; {checkpoint.UNSTABLE}"
+            )
+        return loss
 
     def weights(self) -> Weights:
         """The members' weights, averaged ones once per-step averaging has begun."""
@@ -190,7 +199,7 @@ class Trainer:
                 "digest": self.run.id,
                 "epoch": self.training.epoch,
                 "done": done,
-                "loss": self.loss,
+                "loss": [float(self.loss), self.seen],
                 "networks": [m.state_dict() for m in self.training.networks],
                 "optimisers": [o.state_dict() for o in self.training.optimisers],
                 "ema": self.ema.state() if self.ema else None,
@@ -214,7 +223,9 @@ class Trainer:
         if not self._kept_enough(state):
             return  # epochs already past were not kept: start again
         self.training.epoch, self.done = state["epoch"], state["done"]
-        self.loss, self.history = list(state["loss"]), state["history"]
+        total, self.seen = state["loss"]
+        self.loss.fill_(total)
+        self.history = state["history"]
         self.best, self.flops, self.seconds = state["best"], state["flops"], state["seconds"]
         for network, saved in zip(self.training.networks, state["networks"], strict=True):
             network.load_state_dict(saved)

@@ -2,6 +2,7 @@
 
 import math
 import resource
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ import tiny
 import torch
 
 from pipeline import train
+from pipeline.contracts.training import Batch
 from pipeline.errors import Interrupted, UserError
 from pipeline.job import device
 from pipeline.loading import models
@@ -97,6 +99,38 @@ def test_a_loss_that_is_no_number_stops_the_training(tmp_path, monkeypatch, row)
     with pytest.raises(UserError, match="the loss is (nan|-?inf) in epoch 1; lower lr") as raised:
         train.train(plan, run, tiny.CPU, None)
     assert run.id in tiny.line(raised) and not run.folder.exists()
+
+
+def test_no_state_is_saved_after_a_loss_that_is_no_number(tmp_path, monkeypatch):
+    plan = tiny.place(tmp_path, monkeypatch, tiny.changed(epochs=2))
+    run = tiny.one_run(plan, "standard")
+    trainer = Trainer(plan, run, tiny.CPU, None)
+
+    def step(batch: Batch) -> torch.Tensor:
+        signal.raise_signal(signal.SIGTERM)
+        return torch.tensor(torch.nan)
+
+    monkeypatch.setattr(trainer, "_step", step)
+    with pytest.raises(UserError, match="the loss is nan in epoch 1; lower lr") as raised:
+        trainer.fit()
+    assert "mean and std" in tiny.line(raised) and not run.state.exists()
+
+
+def test_no_step_waits_for_its_loss(tmp_path, monkeypatch):
+    """A loss is read once an epoch: on a GPU every reading waits for all that was launched."""
+    plan = tiny.place(tmp_path, monkeypatch, tiny.params(epochs=2, validate_every=0))
+    trainer = Trainer(plan, tiny.one_run(plan, "pgd_at"), tiny.CPU, None)
+    reads, plain = [], torch.Tensor.__float__
+
+    def read(self: torch.Tensor) -> float:
+        reads.append(trainer.done)
+        return plain(self)
+
+    monkeypatch.setattr(torch.Tensor, "__float__", read)
+    monkeypatch.setattr("pipeline.store.checkpoint.check_finite", lambda *_: None)
+    monkeypatch.setattr(trainer, "_save_state", lambda _: None)
+    trainer.fit()
+    assert len(reads) == 2 and min(reads) > 1
 
 
 def test_more_images_than_there_are_are_refused(tmp_path, monkeypatch):
