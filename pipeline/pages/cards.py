@@ -71,7 +71,8 @@ def _card(
         radii=charts.lines(_radii(sweeps.get(name, {})), "radius (of 255 where above 1)"),
         flags=[(c, text, meanings().get(c, "")) for c, text in found["flags"].items()],
         receipts=[*_receipts(run, cell)],
-        again=f"python -m pipeline plan {target} --row {cell.row} --seed {cell.seed} --run",
+        again=f"python -m pipeline plan {target} --row {cell.row} --members {cell.members}"
+        f" --seed {cell.seed} --run",
         load=f'model, (images, labels) = load("{target}", "{name}")',
     )
 

@@ -1,12 +1,14 @@
 """What a target needs, what exists, what the rest would cost: `python -m pipeline.plan [TARGET]`.
 
 Without a target: the tables and figures of the scale. `need` will be made, `have` is there, `spare`
-is absent but nothing asks for it.
+is absent but nothing asks for it. `--row aute --seed 0` is that part of a table alone.
 """
 
 import argparse
+import shlex
 
 from pipeline.cluster.cluster import report as report_cluster
+from pipeline.errors import UserError
 from pipeline.job.report import report
 from pipeline.plan import Figure, Plan, Table, load_plan
 from pipeline.plan.estimate import describe
@@ -15,6 +17,7 @@ from pipeline.share import guard
 from pipeline.share.equal import prove
 from pipeline.share.pull import pull
 from pipeline.share.unused import unused
+from pipeline.tools import cell
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -25,7 +28,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--unused", action="store_true", help="list what no table needs")
     parser.add_argument("--equal", metavar="COMPONENT", help="prove a refactoring: methods/trades")
     parser.add_argument("--cluster", action="store_true", help="what its jobs ask of a cluster")
+    parser.add_argument("--row", help="one row of the table alone, or a unique beginning of an id")
+    parser.add_argument("--members", type=int, help="of that row, where it stands with several")
+    parser.add_argument("--seed", type=int, help="of that row; all if none")
+    parser.add_argument(
+        "--run", nargs=argparse.REMAINDER, help="make it: what follows goes to snakemake"
+    )
     args = parser.parse_args(argv)
+    check_row(args)
 
     if args.unused:
         print(unused())
@@ -37,6 +47,9 @@ def main(argv: list[str] | None = None) -> None:
     plan = load_plan()
     targets = list(plan.targets.values()) if args.target is None else [plan.target(args.target)]
 
+    if args.row is not None:
+        show_row(plan, args)
+        return
     if args.cluster:
         print(_cluster(plan, args.target))
         return
@@ -48,6 +61,30 @@ def main(argv: list[str] | None = None) -> None:
         print(_target(plan, targets[0]))
 
     guard.warn(plan, targets)
+
+
+def check_row(args: argparse.Namespace) -> None:
+    """Refuse what only makes sense of a row, where none is named."""
+    given = [n for n in ("members", "seed", "run") if getattr(args, n) is not None]
+    if args.row is None and given:
+        raise UserError(f"--{given[0]}: is of a row; name one with --row")
+    if args.row is not None and (args.target is None or args.cluster or args.pull):
+        raise UserError("--row: is of one table; name it, without --cluster and --pull")
+
+
+def show_row(plan: Plan, args: argparse.Namespace) -> None:
+    """What a row needs, or, asked to run, Snakemake on it."""
+    table, records = cell.cut_to_row(
+        plan, plan.table(args.target), args.row, args.members, args.seed
+    )
+    found = states(plan, table.records)
+    needed = [s for s in found if s.status == NEED]
+    rows = [[s.status, s.stage, s.id, _cost(s)] for s in found]
+    print("\n".join([headline(plan, [table], needed), "", *_align(rows)]))
+    if args.run is None:
+        print(f"\nto make it, add --run, or: {shlex.join(cell.command(records, []))}")
+    elif needed:
+        cell.run(records, args.run)
 
 
 def _cluster(plan: Plan, target: str | None) -> str:
