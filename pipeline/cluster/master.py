@@ -115,11 +115,19 @@ def _slurm(*command: str) -> str:
     return done.stdout
 
 
-def check_made(targets: Iterable[str]) -> None:
-    """Raise UserError when a workflow that calls itself done has not made what was asked for."""
-    missing = sorted(str(t) for t in targets if not Path(t).exists())
+def check_made(asked: Iterable[Any]) -> None:
+    """Raise UserError when a workflow that calls itself done has not made what was asked for.
+
+    `asked` are Snakemake's target jobs, what `--until`, `--omit-from` and `--batch` left of them;
+    one without outputs, such as `all`, asks for its inputs.
+    """
+    missing = sorted(str(f) for job in asked for f in job.output or job.input if not _is_there(f))
     if missing:
         raise UserError(f"{missing[0]}: was not made, though no job failed; run the same again")
+
+
+def _is_there(file: Any) -> bool:
+    return Path(str(file)).exists()
 
 
 # ---- failures

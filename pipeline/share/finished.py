@@ -80,8 +80,9 @@ def on_disk() -> Iterator[Finished]:
 
 def verify(artifact: Finished) -> dict[str, str]:
     """sha256 of what it rests on, by artifact; raises UserError when it is not what it says."""
-    for path in artifact.files:
-        manifest.verify(path)
+    if artifact.kind != "raw":  # its receipt holds its sums; corrected files are other than listed
+        for path in artifact.files:
+            manifest.verify(path)
     checks = {"run": _run, "record": _record, "transfer": _set, "data": _data, "raw": _raw}
     return checks[artifact.kind](artifact)
 

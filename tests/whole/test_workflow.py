@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from projects import TARGET, copy_project, edit, jobs, published, run, tiny_params
+from projects import TARGET, command, copy_project, edit, jobs, published, run, tiny_params
 
 from pipeline.share import writer
 
@@ -36,6 +36,18 @@ def test_one_command_goes_from_nothing_to_the_table(first):
         assert (folder / "results" / name).stat().st_size > 0
     assert not list(folder.rglob("*.tmp"))
     assert [line for line in said.splitlines() if line.startswith("scale demo: digits for cifar10")]
+
+
+def test_a_graph_that_the_user_cuts_is_no_failure(tmp_path):
+    folder = copy_project(tmp_path, tiny_params())
+    cuts = (["--touch"], ["--until", "prepare"], ["--until", "train"], ["--batch", "tabulate=1/2"])
+    for cut in cuts:
+        done = command(folder, "snakemake", "-c1", TARGET, *cut)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert not (folder / TARGET).exists()
+    assert jobs(folder, "--until", "train") == {}
+    run(folder)
+    assert (folder / TARGET).exists() and jobs(folder) == {}
 
 
 def test_a_second_run_has_nothing_to_do(built):
