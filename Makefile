@@ -5,7 +5,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= 2
 STAMP := $(VENV)/.installed
 
-.PHONY: help report table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims audit golden strength lint-records
+.PHONY: help report table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims audit reproduced golden strength lint-records
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## */\1#/p' Makefile | awk -F'#' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -80,6 +80,9 @@ claims: setup  ## the papers' sentences against our tables and their own: result
 audit: setup  ## what the published gains are made of, step by step: results/audit.md
 	snakemake -q rules -c $(CORES) results/audit.csv
 	@cat results/audit.md
+
+reproduced: setup  ## every published number beside ours, with what is on disk: results/reproduced.md
+	python -m pipeline.reproduced
 
 golden: setup  ## after a change of results: new golden bytes for this kind of machine
 	python tests/whole/golden/run.py

@@ -43,6 +43,7 @@ localrules:
     plot,
     claims,
     audit,
+    reproduced,
     present,
 
 

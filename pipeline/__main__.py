@@ -9,7 +9,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 JOBS = ["download", "prepare", "train", "adopt", "average", "transfer", "evaluate", "tabulate"]
-JOBS += ["figure", "claims", "audit", "present"]
+JOBS += ["figure", "claims", "audit", "reproduced", "present"]
 ROOMS = {"tools": "reading what is there", "share": "sharing"}
 
 

@@ -66,3 +66,18 @@ rule audit:
         ENVIRONMENT
     shell:
         "exec python -m pipeline.audit > {log} 2>&1"
+
+
+# Every published number beside ours, from all tables.
+rule reproduced:
+    input:
+        tables=jobs.uncut_tables(PLAN),
+    output:
+        report("results/reproduced.csv", category="tables"),
+        md="results/reproduced.md",
+    log:
+        "logs/tabulate/reproduced.log",
+    conda:
+        ENVIRONMENT
+    shell:
+        "exec python -m pipeline.reproduced > {log} 2>&1"

@@ -77,7 +77,7 @@ class Reported:
             & (rows["checkpoint"] == setting.checkpoint)
         ]
         printed = zip(found["eps"], found["value"], strict=True)
-        same = {value for eps, value in printed if self._same_eps(cell, column, eps)}
+        same = {value for eps, value in printed if self.same_eps(cell, column, eps)}
         if len(same) != 1:  # a paper may print a cell again in another table
             return None
         return float(values.fraction(same.pop(), str(self.path))) / 100
@@ -91,7 +91,7 @@ class Reported:
         cut |= bool(entries.recipe_cut(setting.recipe))
         return stood_in or cut or setting != setting.bare()
 
-    def _same_eps(self, cell: Cell, column: str, eps: str) -> bool:
+    def same_eps(self, cell: Cell, column: str, eps: str) -> bool:
         """Whether the attack has this radius, or neither has one; for clean images, whether
         training had it."""
         radius = float(values.fraction(eps, str(self.path))) if eps else None

@@ -1,0 +1,162 @@
+"""Every published number beside ours: which settings match, and whether it came out again."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pipeline.core.intervals import FEWEST
+from pipeline.plan import Plan
+from pipeline.plan.estimate import seconds
+from pipeline.plan.graph.targets import Cell, walk
+from pipeline.plan.params import values
+from pipeline.tables.claims import PAPERS
+from pipeline.tables.reported import rows_of
+from pipeline.tables.rows import Row, Tabulation
+
+MATCHES = ("data", "arch", "recipe", "attack", "checkpoint", "seeds")
+COLUMNS = (
+    "paper", "table", "row", "column", "published", "ours", "low", "high", "difference",
+    *MATCHES, "verdict", "hours", "scale",
+)  # fmt: skip
+UNKNOWN, STOOD_IN, NOT_RUN = "settings unknown", "not at this scale", "not run"
+
+Line = dict[str, str]
+
+
+@dataclass
+class Place:
+    """A row of one of our tables that a published row is, and the table's other half."""
+
+    tabulation: Tabulation
+    row: Row
+    hours: float | None = field(default=None)
+
+
+class Reproduced:
+    """All published numbers of all papers, judged by the tables that print them again."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._places: dict[tuple[str, str], list[Place]] = {}
+        for table in plan.tables.values():
+            entry = table.spec["entry"]
+            if entry["reported"] != "none" and entry["printed"] != "any":
+                key = (str(entry["reported"]), str(entry["printed"]))
+                tabulation = Tabulation(plan, table, partial=True)
+                places = self._places.setdefault(key, [])
+                places += [Place(tabulation, row) for row in tabulation.rows]
+
+    def lines(self) -> Iterator[Line]:
+        """One line a published number, in the papers' order."""
+        for paper in PAPERS:
+            for printed in rows_of(paper).to_dict("records"):
+                yield self._line(paper, {str(k): str(v) for k, v in printed.items()})
+
+    def _line(self, paper: str, printed: Line) -> Line:
+        line = dict.fromkeys(COLUMNS, "")
+        line |= {"paper": paper, "scale": self.plan.scale, "published": printed["value"]}
+        line |= {key: printed[key] for key in ("table", "row", "column")}
+        place = self.find(paper, printed)
+        if place is None:  # a scale shows fewer rows
+            cut = printed["entry"] and self.plan.entries.scale
+            return line | {"verdict": STOOD_IN if cut else UNKNOWN}
+        line |= self._matches(place, printed["attack"])
+        if line["data"] == "no" or "no" in (line["arch"], line["recipe"], line["attack"]):
+            return line | {"verdict": STOOD_IN}
+        if place.row.status != "done":
+            hours = self._hours(place)
+            found = NOT_RUN if place.row.status != "needs weights" else "not run (needs weights)"
+            return line | {"verdict": found, "hours": "" if hours is None else f"{hours:.1f}"}
+        return line | self._judge(place, printed)
+
+    def find(self, paper: str, printed: Line) -> Place | None:
+        """The row of ours that a published number belongs to, where a table shows its column."""
+        for place in self._places.get((paper, printed["table"]), []):
+            cell, shown = place.row.cells[0], place.tabulation
+            same = printed["entry"] == cell.row and printed["dataset"] == cell.setting.dataset
+            same = same and printed["arch"] == cell.setting.arch
+            same = same and printed["members"] == str(cell.members)
+            same = same and printed["checkpoint"] == cell.setting.checkpoint
+            if same and printed["attack"] in shown.accuracies and self._same_eps(place, printed):
+                return place
+        return None
+
+    def _same_eps(self, place: Place, printed: Line) -> bool:
+        cell, reported = place.row.cells[0], place.tabulation.reported
+        trained = dict(cell.setting.overrides).get("train_eps")
+        if trained is not None and printed["eps"] not in ("", "0"):  # one model for each radius
+            own = values.fraction(trained, "train_eps")
+            return bool(own == values.fraction(printed["eps"], "eps"))
+        if self._stands_in(cell):
+            return True  # radii are the stand-in's, and there is no verdict
+        return reported.same_eps(cell, printed["attack"], printed["eps"])
+
+    def _stands_in(self, cell: Cell) -> bool:
+        return self.plan.entries.stand_in(cell.setting.dataset)[0] != cell.setting.dataset
+
+    def _matches(self, place: Place, column: str) -> Line:
+        """yes or no for each of `MATCHES`; the rest of the settings found the row."""
+        entries, cell = self.plan.entries, place.row.cells[0]
+        parts = place.tabulation.columns.made.get(column, [column])
+        known = entries.section("attacks")
+        cut = any(part in known and entries.cut_of("attacks", part) for part in parts)
+        found = {
+            "data": not self._stands_in(cell),
+            "arch": entries.arch(cell.setting.arch).name == cell.setting.arch,
+            "recipe": not entries.recipe_cut(cell.setting.recipe),
+            "attack": not cut,
+            "checkpoint": True,
+            "seeds": len(place.row.cells) >= FEWEST,
+        }
+        return {key: "yes" if value else "no" for key, value in found.items()}
+
+    def _judge(self, place: Place, printed: Line) -> Line:
+        column = place.tabulation.shown.get(printed["attack"], printed["attack"])
+        cell = place.tabulation.details()[place.row.label][column]
+        ours, published = 100 * cell["mean"], float(values.fraction(printed["value"], "value"))
+        found = {"ours": f"{ours:.2f}", "difference": f"{ours - published:+.2f}"}
+        if cell["seeds"] < FEWEST or cell["low"] is None:
+            return found | {"verdict": f"cannot tell from {cell['seeds']} seeds"}
+        low, high = 100 * cell["low"], 100 * cell["high"]
+        same = low <= published <= high
+        verdict = "reproduced" if same else f"differs by {ours - published:+.1f}"
+        return found | {"low": f"{low:.2f}", "high": f"{high:.2f}", "verdict": verdict}
+
+    def _hours(self, place: Place) -> float | None:
+        """Hours of what the row still needs, on one machine of the scale's `gflops`."""
+        if place.hours is None:
+            records = [r for cell in place.row.cells for r in cell.records.values()]
+            missing = walk(self.plan.graph, records, lambda artifact: artifact.is_here())
+            needed = seconds(self.plan, missing)
+            place.hours = None if needed is None else needed / 3600
+        return place.hours
+
+
+def totals(lines: list[Line]) -> list[str]:
+    """Counts of verdicts, of all papers first, then by paper and table."""
+    groups: dict[str, Counter[str]] = {"all": Counter()}
+    for line in lines:
+        verdict = "differs" if line["verdict"].startswith("differs") else line["verdict"]
+        for name in ("all", f"{line['paper']} Table {line['table']}"):
+            groups.setdefault(name, Counter())[verdict] += 1
+    return [
+        f"{name}: {sum(counts.values())} numbers: "
+        + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+        for name, counts in groups.items()
+    ]
+
+
+def within(lines: list[Line], hours: float) -> list[tuple[str, int, float]]:
+    """Rows that decide most numbers an hour, while they fit: (row, numbers, hours)."""
+    rows: dict[str, tuple[int, float]] = {}
+    for line in lines:
+        if line["verdict"] == NOT_RUN and line["hours"]:
+            name = f"{line['paper']} Table {line['table']}, {line['row']}"
+            count, cost = rows.get(name, (0, 0.0))
+            rows[name] = (count + 1, max(cost, float(line["hours"])))
+    found, left = [], hours
+    for name, (count, cost) in sorted(rows.items(), key=lambda r: r[1][1] / r[1][0]):
+        if cost <= left:
+            found.append((name, count, cost))
+            left -= cost
+    return found

@@ -1,0 +1,66 @@
+"""Published numbers judged by ours: planted, and at the project's own scales."""
+
+import numpy as np
+import pytest
+import tiny
+from projects import published
+
+from pipeline.plan import Plan
+from pipeline.tables import reproduced
+from pipeline.tables.reproduced import NOT_RUN, STOOD_IN, UNKNOWN, Reproduced, totals, within
+
+
+def lines_of(scale: str) -> list[dict[str, str]]:
+    return list(Reproduced(Plan(published() | {"scale": scale})).lines())
+
+
+def test_every_number_has_a_verdict_and_none_at_demo_scale(monkeypatch):
+    monkeypatch.chdir(tiny.ROOT)
+    lines = lines_of("demo")
+    assert len(lines) == sum(
+        len((tiny.ROOT / f"data/reported/{p}.csv").read_text().splitlines()) - 1
+        for p in reproduced.PAPERS
+    )
+    assert {line["verdict"] for line in lines} == {STOOD_IN, UNKNOWN}
+    assert totals(lines)[0].startswith(f"all: {len(lines)} numbers: ")
+
+
+def test_at_paper_scale_most_numbers_wait_for_hours(monkeypatch):
+    monkeypatch.chdir(tiny.ROOT)
+    lines = lines_of("paper")
+    waiting = [line for line in lines if line["verdict"] == NOT_RUN]
+    assert len(waiting) > 1000 and all(float(line["hours"]) > 0 for line in waiting)
+    chosen = within(lines, 24.0)
+    assert chosen and sum(hours for _, _, hours in chosen) <= 24
+    rates = [count / hours for _, count, hours in chosen]
+    assert rates == sorted(rates, reverse=True)
+
+
+PRINTED = {"table": "1", "row": "AT", "column": "PGD", "entry": "pgd_at_single",
+           "dataset": "cifar10", "arch": "resnet20", "members": "1", "eps": "8/255",
+           "attack": "pgd10", "checkpoint": "last"}  # fmt: skip
+
+
+@pytest.mark.parametrize("seeds, shift, verdict", [
+    (3, 0.0, "reproduced"),
+    (3, 60.0, "differs by -60.0"),
+    (2, 0.0, "cannot tell from 2 seeds"),
+    (1, 0.0, "cannot tell from 1 seeds"),
+])  # fmt: skip
+def test_a_planted_row_is_reproduced_or_differs(tmp_path, monkeypatch, seeds, shift, verdict):
+    """Records of the tiny plan, taken for the paper's settings."""
+    asked = tiny.table_of(["pgd_at_single"], reported="aute", printed=1)
+    plan = tiny.place(tmp_path, monkeypatch, asked)
+    tiny.made(plan, ["pgd_at_single"])
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data/reported").symlink_to(tiny.ROOT / "data/reported")
+    found = Reproduced(plan)
+    (place,) = found._places["aute", "1"]
+    place.row.verdicts["pgd10"] = [(np.arange(30) < 9).astype(np.float32)] * seeds
+    printed = {**PRINTED, "value": f"{30 + shift}"}
+    line = found._line("aute", printed)
+    assert line["verdict"] == STOOD_IN and line["data"] == line["arch"] == "no"
+    monkeypatch.setattr(Reproduced, "_matches", lambda *_: dict.fromkeys(reproduced.MATCHES, "yes"))
+    line = found._line("aute", printed)
+    assert line["verdict"] == verdict and line["ours"] == "30.00"
+    assert found._line("aute", {**printed, "members": "3"})["verdict"] == STOOD_IN
