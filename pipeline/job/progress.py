@@ -1,6 +1,7 @@
 """Progress of long work: one bar on a terminal, one line per epoch or attack elsewhere."""
 
 import sys
+import time
 from typing import Any, Self
 
 from tqdm import tqdm
@@ -11,6 +12,7 @@ class Progress:
 
     def __init__(self, name: str, total: int) -> None:
         self.name, self.total, self.shown = name, total, 0
+        self._since, self._lines = time.monotonic(), 0
         self.bar = tqdm(total=total, desc=name, disable=not sys.stderr.isatty(), leave=False)
 
     def __enter__(self) -> Self:
@@ -32,4 +34,7 @@ class Progress:
         self.bar.update(done - self.bar.n)
         self.bar.set_postfix_str(text)
         if self.bar.disable:
-            print(f"{self.name}: {done}/{self.total} {text}", flush=True)
+            self._lines += 1
+            each = (time.monotonic() - self._since) / self._lines  # of this process's own steps
+            took = f"({each:.3g} s each, {each * (self.total - done):.0f} s left)"
+            print(f"{self.name}: {done}/{self.total} {text} {took}", flush=True)

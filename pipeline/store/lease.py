@@ -220,3 +220,17 @@ def _describe(seen: Seen | None) -> str:
     holder = seen.holder
     job = f", SLURM job {holder['job']}" if holder["job"] else ""
     return f"process {holder['pid']} on {holder['host']}{job}"
+
+
+def list_held() -> dict[str, str]:
+    """Names of the leases that are held, and by whom; for people, who may compare clocks."""
+    held = {}
+    for folder in sorted({path.parent for path in ROOT.rglob("*") if path.name.isdecimal()}):
+        name = folder.relative_to(ROOT).as_posix()
+        with suppress(OSError):
+            seen = Lease(name)._look()
+            if seen is None or _is_over(seen.holder):
+                continue
+            if _lives_here(seen.holder) or time.time() - seen.stamp / 1e9 < STALE:
+                held[name] = _describe(seen)
+    return held

@@ -1,0 +1,125 @@
+"""What runs, what failed, what is left: `python -m pipeline status [TARGET ...] [--watch]`.
+
+What runs is told by its lease, never by a log that an earlier try left; how far it is, by the last
+line of its log. Time left is estimated work, not a count of jobs.
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+from pipeline.job.report import DONE, report
+from pipeline.plan import Plan, load_plan
+from pipeline.plan.estimate import describe
+from pipeline.plan.state import HAVE, NEED, State, states
+from pipeline.store.lease import list_held
+
+ROOMS = {"evaluate": "records", "transfer": "transfer", "figure": "figures"}  # runs: all others
+STEP = re.compile(r": (?P<done>\d+)/(?P<total>\d+) (?P<text>.*)$")
+FAILURES = 10  # lines
+
+
+def screen(plan: Plan, targets: list[str]) -> str:
+    """The state of these tables and figures, of all of the scale when none is named."""
+    names = targets or [*plan.entries.section("tables"), *plan.figures]
+    listed = states(plan, [plan.target(name) for name in names])
+    held = list_held()
+    running = [s for s in listed if lease_of(s) in held]
+    needed = [s for s in listed if s.status == NEED]
+    idle = [s for s in needed if s not in running]
+    lines = [_work(listed, running), ""]
+    lines += [f"running  {s.stage} {s.id}: {_progress(s)} ({held[lease_of(s)]})" for s in running]
+    failed = [(s, said) for s in idle if (said := last_error(s))]
+    lines += [f"failed   {s.stage} {s.id}: {said}" for s, said in failed[:FAILURES]]
+    lines += [f"         and {len(failed) - FAILURES} more"] if len(failed) > FAILURES else []
+    waiting = Counter(s.stage for s in idle if s not in [state for state, _ in failed])
+    lines += [f"waiting  {count} x {stage}" for stage, count in waiting.items()]
+    return "\n".join([*lines, *queue()])
+
+
+def lease_of(state: State) -> str:
+    """The name of the lease that the job of an artifact holds."""
+    id = state.id.rpartition("-from")[0] if state.stage == "trajectory" else state.id
+    return f"{ROOMS.get(state.stage, 'runs')}/{id}"
+
+
+def _work(listed: list[State], running: list[State]) -> str:
+    """One line: share of the estimated work that is done, and what is left of it."""
+    asked = [s for s in listed if s.status in (HAVE, NEED)]
+    if any(s.seconds is None for s in asked):
+        count = sum(s.status == HAVE for s in asked)
+        return f"{count} of {len(asked)} artifacts are here; the work left is {describe(None)}"
+    total = sum(s.seconds or 0 for s in asked)
+    left = sum((s.seconds or 0) for s in asked if s.status == NEED)
+    left -= sum(_share(s) * (s.seconds or 0) for s in running if s.status == NEED)
+    share = 100 * (1 - left / total) if total else 100
+    return f"{share:.0f} % of the estimated work is done; left, on one process: {describe(left)}"
+
+
+def _log(state: State) -> Path:
+    return Path("logs") / state.stage / f"{state.id}.log"
+
+
+def _lines(state: State) -> list[str]:
+    """Lines of its last log; none of a job that never began."""
+    path = _log(state)
+    return path.read_text(errors="replace").splitlines() if path.is_file() else []
+
+
+def _step(state: State) -> re.Match[str] | None:
+    return next((m for line in reversed(_lines(state)) if (m := STEP.search(line))), None)
+
+
+def _progress(state: State) -> str:
+    step = _step(state)
+    return f"{step['done']}/{step['total']} {step['text']}".rstrip() if step else "begins"
+
+
+def _share(state: State) -> float:
+    step = _step(state)
+    return int(step["done"]) / max(int(step["total"]), 1) if step else 0.0
+
+
+def last_error(state: State) -> str:
+    """The last line of a job that began and did not end well; nothing of others."""
+    lines = [line for line in _lines(state) if line.strip()]
+    if not lines or lines[-1] == DONE or lines[-1].startswith("stopped: "):
+        return ""
+    return lines[-1] if "error" in lines[-1].lower() else f"ended without a word: {lines[-1]}"
+
+
+def queue() -> list[str]:
+    """What SLURM holds for this user, by state; nothing where there is no SLURM."""
+    if shutil.which("squeue") is None:
+        return []
+    command = ["squeue", "--me", "--noheader", "--format=%T %r"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no answer"])[-1]
+        return ["", f"SLURM does not answer: {said}"]
+    return [
+        "",
+        *(f"SLURM    {n} x {what}" for what, n in Counter(done.stdout.splitlines()).items()),
+    ]
+
+
+def main(argv: list[str] | None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline status", description=__doc__)
+    parser.add_argument("targets", nargs="*", help="tables and figures; all of the scale if none")
+    parser.add_argument("--watch", action="store_true", help="again every few seconds")
+    args = parser.parse_args(argv)
+    plan = load_plan()
+    while args.watch:
+        text = screen(plan, args.targets)
+        print(f"\033[H\033[2J{text}", flush=True)
+        time.sleep(5)
+    print(screen(plan, args.targets))
+
+
+if __name__ == "__main__":
+    report(main)
