@@ -38,7 +38,8 @@ def shrink(params: dict[str, Any], images: int = 30, **recipe: Any) -> None:
     demo |= {"archs": {"resnet20": "tiny"}, "images": images, "recipe": {**RECIPE, **recipe}}
     demo |= {"attacks": {name: {"steps": 2} for name in TRAINING_ATTACKS}}
     demo |= {"recipes": {}, "tables": {}, "figures": {}}
-    params["scales"]["short"]["tables"] = {}
+    for scale in ("short", "lunch"):
+        params["scales"][scale]["tables"] = {}
     params |= {"scale": "demo", "figures": {}}
 
 

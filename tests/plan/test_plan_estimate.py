@@ -16,6 +16,7 @@ from pipeline.plan.estimate import (
     run_flops,
     seconds,
 )
+from pipeline.plan.params.schema import available
 
 PLAN = Plan(published())
 
@@ -155,3 +156,16 @@ def test_an_arch_without_macs_makes_the_estimate_unknown():
 )
 def test_an_estimate_is_said_in_words(found, words):
     assert describe(found) == words
+
+
+@pytest.mark.parametrize("scale, hours, rows", [("short", 8, 35), ("lunch", 1, 12)])
+def test_a_first_real_table_fits_the_time_that_its_scale_names(scale, hours, rows):
+    plan = Plan(published() | {"scale": scale})
+    table = plan.tables["table1"]
+    records, runs = plan.needs(table)
+    found = seconds(plan, [*runs, *records])
+    assert found is not None and found <= hours * 3600
+    assert len({cell.row for cell in table.cells}) == rows
+    if scale == "short":  # one row of each family
+        trained = {r.spec["method"]["component"] for r in runs if r.stage == "train"}
+        assert trained == set(available("methods"))
