@@ -18,10 +18,12 @@ from torch import nn
 
 from pipeline.core import flops
 from pipeline.core.ensemble import Combination, Scaled
+from pipeline.core.metrics import worst
 from pipeline.errors import Interrupted, UserError
 from pipeline.evaluation import latency
 from pipeline.evaluation.differences import find_radius
 from pipeline.evaluation.verdicts import SEED, Evaluation
+from pipeline.flags import evidence
 from pipeline.job import device
 from pipeline.job.progress import Progress
 from pipeline.job.report import report
@@ -31,7 +33,7 @@ from pipeline.loading.images import Split, load_split, subset
 from pipeline.plan import Plan, Record, frozen, load_part
 from pipeline.plan.params.words import digest
 from pipeline.store.lease import hold
-from pipeline.store.records import Arrays, pack, read_part
+from pipeline.store.records import Arrays, meta, pack, read_part
 from pipeline.store.scratch import read_scratch, write_scratch
 from pipeline.store.sums import write_together
 
@@ -46,6 +48,8 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     evaluation = Evaluation(victim, split, rows, bool(record.spec.get("peers")))
 
     weights = sets.weights_of(plan, record.victim)
+    if record.before:
+        _leave_fooled(plan.record(record.before), evaluation, weights)
     work = Path("work/records") / record.id / digest(weights)
     before = fingerprint(victim)
     verdicts, seconds = Attacks(plan, evaluation, record, split, work).run()
@@ -57,6 +61,7 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
         "suite": record.suite,
         "weights": weights,
         **({"sets": sets.sums_of(plan, record)} if record.sets else {}),
+        **({"before": sets.sum_before(plan, record)} if record.before else {}),
         "cost": _cost(plan, record, victim, split),
         "outputs": evaluation.outputs(),
         "flips": evaluation.flips(),
@@ -71,6 +76,17 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
 
     write_together({record.path: pack(arrays)}, times)
     frozen.discard(work.parent)
+
+
+def _leave_fooled(earlier: Record, evaluation: Evaluation, weights: dict[str, str]) -> None:
+    """Ask only about whom an earlier suite left right, and of a random victim about whom any
+    member is still right on."""
+    arrays = evidence.read(earlier)
+    same = np.array_equal(arrays["ids"], evaluation.ids.cpu().numpy())
+    if not same or meta(arrays)["weights"] != weights:
+        raise UserError(f"{earlier.path}: is of other images or weights; evaluate it again")
+    right = worst([arrays[f"{name}/right"] for name, _ in earlier.attacks])
+    evaluation.standing &= torch.from_numpy(right).to(evaluation.standing.device) > 0
 
 
 class Attacks:

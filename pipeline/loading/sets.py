@@ -26,6 +26,11 @@ def sums_of(plan: Plan, record: Record) -> dict[str, str]:
     return {id: sum_of(plan.set(id).path) for id in record.sets}
 
 
+def sum_before(plan: Plan, record: Record) -> dict[str, str]:
+    """sha256 of the record that another goes on from, by id."""
+    return {record.before: sum_of(plan.record(record.before).path)} if record.before else {}
+
+
 def read(transfer_set: TransferSet, split: Split, rows: Tensor) -> Tensor:
     """The set's images of some rows, on the split's device; raises UserError when it has others."""
     manifest.verify(transfer_set.path)

@@ -50,11 +50,15 @@ def _rows(graph: Graph, targets: Iterable[tuple[Target, Keys]]) -> Iterator[Row]
     for run in graph.runs.values():
         yield _row(run.id, [*run.parents, *followed.get(run.id, ())], run)
     for record in graph.records.values():
-        yield _row(record.id, [*_runs(record.victim), *record.sets], record)
+        yield _row(record.id, [*_runs(record.victim), *record.sets, *_before(record)], record)
     for made in graph.sets.values():
         yield _row(made.id, _runs(made.surrogate), made)
     for target, needs in targets:
         yield _row(target.name, needs, target)
+
+
+def _before(record: Record) -> Keys:
+    return [record.before] if record.before else []
 
 
 def _row(id: str, needs: Keys, artifact: Artifact) -> Row:

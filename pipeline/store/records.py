@@ -128,10 +128,10 @@ def _unsaid(arrays: Arrays) -> str:
     for key, kind in ABOUT.items():
         if not isinstance(said, dict) or not isinstance(said.get(key), kind):
             return f"does not say its {key}"
-    sets = said.get("sets", {})
-    if not isinstance(sets, dict):
+    behind = [said[key] for key in ("weights", "sets", "before") if key in said]
+    if not all(isinstance(part, dict) for part in behind):
         return "does not say its sets"
-    sums = [*said["weights"].values(), *sets.values()]
+    sums = [sha256 for part in behind for sha256 in part.values()]
     if not all(isinstance(sha256, str) and is_sha256(sha256) for sha256 in sums):
         return "does not say the sums of its weights"
     return ""
@@ -144,7 +144,8 @@ def meta(arrays: Arrays) -> dict[str, Any]:
 
 
 def rests_on(about: dict[str, Any]) -> dict[str, str]:
-    """sha256 of the weights and transfer sets behind a record or set, by artifact."""
+    """sha256 of the weights, transfer sets and records behind a record or set, by artifact."""
     weights = {f"results/runs/{run}": sha256 for run, sha256 in about["weights"].items()}
     sets = {f"results/transfer/{id}.safetensors": s for id, s in about.get("sets", {}).items()}
-    return weights | sets
+    before = {f"results/records/{id}.npz": s for id, s in about.get("before", {}).items()}
+    return weights | sets | before

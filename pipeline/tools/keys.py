@@ -69,6 +69,7 @@ VICTIMS: dict[str, Key] = {
 SUITES: dict[str, Key] = {
     "attacks": ("list of attacks", MUST, "in their order"),
     "stop_when_fooled": ("true or false", "false", "a fooled image meets no later attack"),
+    "after": ("suite", "none", "asks only about images that this one left right"),
     "eps": ("list of radii", "each attack's own", "a sweep: every attack at each radius"),
     "surrogates": ("list of victims", "none", "transfer: the attacks are crafted on these"),
     "peers": ("true or false", "false", "also what the mean of all other members answers"),

@@ -41,6 +41,7 @@ def asked() -> dict:
     found["suites"] |= {
         "plain": {"attacks": list(CORE)},
         "core": {"attacks": list(CORE), "stop_when_fooled": True},
+        "more": {"attacks": ["fgsm", *CORE[::-1]], "stop_when_fooled": True, "after": "core"},
         "sweep": {"attacks": ["pgd20"], "eps": [0, "8/255", 1]},
         "transfer": {"attacks": list(SETS), "surrogates": ["other"]},
         "siblings": {"attacks": ["mpgd"], "surrogates": ["sibling"]},
@@ -65,6 +66,8 @@ def record_of(plan: Plan, row: str, suite: str) -> Record:
 
 def made(plan: Plan, row: str, suite: str) -> Arrays:
     record = record_of(plan, row, suite)
+    if record.before:
+        made(plan, row, plan.record(record.before).suite)
     for id in record.sets:
         source = plan.set(id)
         for element in source.surrogate.elements:
@@ -96,6 +99,32 @@ def test_a_suite_that_leaves_has_the_same_worst_case_for_less_work(here) -> None
         assert not left[f"{after}/asked"][fooled].any()
         assert not left[f"{after}/right"][fooled].any()
     assert np.array_equal(whole["apgd_ce/asked"], whole["clean/right"] > 0)
+
+
+@pytest.mark.parametrize("row", ["standard", "moody"])
+def test_a_suite_after_another_asks_only_whom_that_one_left_right(here, row) -> None:
+    before, after = made(here, row, "core"), made(here, row, "more")
+    record = record_of(here, row, "more")
+    assert here.record(record.before).suite == "core"
+    assert here.record(record.before) in record.inputs(here.graph)
+    left = worst(before, CORE) > 0
+    assert left.sum() < len(left) and (left.any() or row == "moody")
+    assert np.array_equal(after["fgsm/asked"], left)
+    assert not after["fgsm/right"][~left].any()
+    assert meta(after)["before"] == {record.before: sha256_of(here.record(record.before).path)}
+
+
+def test_what_a_suite_goes_on_from_must_leave_and_begin_by_itself(here) -> None:
+    for changed, text in (
+        ({"core": {"attacks": ["pgd10"]}}, "stop_when_fooled"),
+        ({"more": {"attacks": ["pgd10"], "after": "core"}}, "stop_when_fooled"),
+        ({"more": {"attacks": ["pgd10"], "stop_when_fooled": True, "after": "nowhere"}}, "nowhere"),
+    ):
+        other = asked()
+        other["suites"] |= changed
+        plan = Plan(other)
+        with pytest.raises(UserError, match=text):
+            plan.name_record(plan.name_victim("standard", SETTING), "more", SETTING, 30)
 
 
 def test_nobody_leaves_a_random_victim(here) -> None:

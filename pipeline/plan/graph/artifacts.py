@@ -17,6 +17,7 @@ class Book(Protocol):
 
     runs: "dict[str, Run]"
     sets: "dict[str, TransferSet]"
+    records: "dict[str, Record]"
 
 
 def run_files(stage: str, run: str) -> dict[str, Path]:
@@ -158,6 +159,7 @@ class Record(Files):
     spec: Entry
     leave: bool = False  # whether fooled images leave before the next attack
     sets: tuple[str, ...] = ()  # transfer sets it judges
+    before: str | None = None  # the record whose fooled images it does not ask about
     stage: ClassVar[str] = "evaluate"
 
     @property
@@ -176,8 +178,9 @@ class Record(Files):
         return (self.path,)
 
     def inputs(self, book: Book) -> "tuple[Part, ...]":
-        """The victim, and the transfer sets."""
-        return (*self.victim.inputs(book), *(book.sets[id] for id in self.sets))
+        """The victim, the transfer sets, and the record that it goes on from."""
+        earlier = (book.records[self.before],) if self.before else ()
+        return (*self.victim.inputs(book), *(book.sets[id] for id in self.sets), *earlier)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import digest
 
 STORED = "set"  # component of an attack whose images are a transfer set's
-KEYS = ("attacks", "stop_when_fooled", "eps", "surrogates", "peers", "split")
+KEYS = ("attacks", "stop_when_fooled", "after", "eps", "surrogates", "peers", "split")
 SPLITS = ("test", "validation")
 
 
@@ -61,12 +61,27 @@ def _check(entries: Entries, suite: str) -> Entry:
         raise UserError(f"params.yaml: {where}.split: transfer sets are of test images")
     if "surrogates" in entry:
         _refuse_own_surrogates(entries, entry, where)
+    if "after" in entry:
+        _check_after(entries, entry, where)
 
     if entry.get("stop_when_fooled") and ("eps" in entry or "surrogates" in entry):
         raise UserError(
             f"params.yaml: {where}.stop_when_fooled: a sweep or transfer suite judges every image"
         )
     return entry
+
+
+def _check_after(entries: Entries, entry: Entry, where: str) -> None:
+    """Raise UserError unless a suite goes on from another of the same images that leaves."""
+    earlier = values.find(entries.section("suites"), f"{where}.after", entry["after"])
+    _, other = entries.entry("suites", earlier)
+    if not entry.get("stop_when_fooled") or not other.get("stop_when_fooled") or "after" in other:
+        raise UserError(
+            f"params.yaml: {where}.after: both suites need stop_when_fooled: true, and "
+            f"{earlier} no `after` of its own"
+        )
+    if entry.get("split") != other.get("split"):
+        raise UserError(f"params.yaml: {where}.after: {earlier} is of another split")
 
 
 def _refuse_own_surrogates(entries: Entries, entry: Entry, where: str) -> None:
@@ -131,6 +146,10 @@ def name_record(graph: Graph, victim: Victim, suite: str, setting: Setting, imag
 
     if has_peers(entries, suite) and victim.members == 1:
         raise UserError(f"params.yaml: suites.{suite}.peers: {victim.entry} has one member")
+    before = None
+    if "after" in entry:
+        before = name_record(graph, victim, entry["after"], setting, images).id
+        settings["after"] = tail(before)
     spec = {
         "core": entries.core["evaluate"],
         "victim": tail(victim.id),
@@ -142,7 +161,7 @@ def name_record(graph: Graph, victim: Victim, suite: str, setting: Setting, imag
     }
 
     id = f"{victim.id}/{suite}-{digest(spec)}"
-    record = Record(id, victim, suite, tuple(attacks), images, spec, leave, tuple(sets))
+    record = Record(id, victim, suite, tuple(attacks), images, spec, leave, tuple(sets), before)
     return graph.records.setdefault(id, record)
 
 
