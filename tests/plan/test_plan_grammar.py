@@ -34,7 +34,7 @@ def test_a_nearer_cut_wins_key_by_key():
     for name in ("chosen_gate", "chosen_lower_02"):
         assert (fields(found, name)["steps"], fields(found, name)["restarts"]) == (7, 2)
     assert fields(found, "members_mean_ce")["steps"] == 10
-    assert fields(found, "chosen_force")["restarts"] == 1  # its own: a bound raises nothing
+    assert fields(found, "chosen_force_t")["restarts"] == 1  # its own: a bound raises nothing
 
 
 def test_what_an_entry_says_itself_an_inherited_cut_leaves():
