@@ -15,7 +15,7 @@ from pipeline.flags import masking as symptoms
 from pipeline.flags.evidence import Attack, Evidence, exceeds
 
 UNRANKING = ("C7", "C13", "C22")
-GAINED = 0.02  # what C13 and C22 alone need to unrank
+GAINED = 0.02  # what C13 alone needs to unrank
 FAILS = ("C1", "C8", "C9", "C12", "C16", "C18", "C21")
 CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "C2": orders.noise,
@@ -70,12 +70,13 @@ def notes(evidence: Evidence) -> list[str]:
 def untrusted(evidence: Evidence, fired: list[Flag]) -> list[str]:
     """The checks that make a worst case too doubtful to rank, C7, C13 and C22, or none.
 
-    C13 and C22 alone do so beside the core, and not where attacks that need no slope of
-    cross-entropy (margins, other surrogates, transfer) find no more than 2 points beyond the
-    core's: an undefended net that answers with certainty hides nothing that is left.
+    C22 does so beside the core: where the gradient is not that of the values, no attack of it has
+    seen the victim. C13 alone does not where attacks that need no slope of cross-entropy (margins,
+    other surrogates, transfer) find no more than 2 points beyond the core's: an undefended net that
+    answers with certainty hides nothing that is left.
     """
     found = [check for check in UNRANKING if check in {flag.check for flag in fired}]
-    if "C7" in found:
+    if "C7" in found or ("C22" in found and evidence.core):
         return found
     if not evidence.core:
         return []

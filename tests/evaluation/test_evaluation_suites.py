@@ -122,8 +122,8 @@ def test_what_a_suite_goes_on_from_must_leave_and_begin_by_itself(here) -> None:
     ):
         other = asked()
         other["suites"] |= changed
-        plan = Plan(other)
         with pytest.raises(UserError, match=text):
+            plan = Plan(other)
             plan.name_record(plan.name_victim("standard", SETTING), "more", SETTING, 30)
 
 
