@@ -120,6 +120,7 @@ def crafted_on(eps: float) -> tuple[Tensor, ...]:
 
 def judge(net: nn.Module) -> tuple[float, float, list[str], set[str]]:
     """The worst case that is said, the truth at most, what unranks the row, and all that fired."""
+    trained(0.0)  # before anything asks for it without gradients
     victim = Single([net]).eval().requires_grad_(False)
     records, rights = [], []
     for suite, attacks in (("open", OPEN), ("core", CORE), ("adaptive", MARGIN)):
@@ -166,4 +167,5 @@ def test_an_honest_net_is_ranked_and_its_worst_case_is_near_the_truth(eps: float
 
 def test_an_undefended_net_that_answers_with_certainty_is_ranked() -> None:
     said, _, doubts, fired = judge(Scaled(trained(0.0), 100))
-    assert "C13" in fired and not doubts and said < 0.1
+    plain = judge(trained(0.0))[0]
+    assert "C13" in fired and not doubts and said - plain <= OVERSTATED
