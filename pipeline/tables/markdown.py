@@ -79,6 +79,16 @@ def _names(tabulation: Tabulation) -> list[str]:
     """What the names of some columns mean."""
     shown, distances = tabulation.shown, tabulation.columns.distances
     found = []
+    firsts = [row.cells[0] for row in tabulation.rows]
+    beside = [
+        column
+        for column in tabulation.accuracies
+        if any(tabulation.reported.value(cell, column) is not None for cell in firsts)
+    ]
+    if beside:
+        found.append(
+            f"In brackets what is printed: {'; '.join(tabulation.reported.names(beside))}."
+        )
     if any(name != column for column, name in shown.items()):
         found.append("_lite: AutoAttack cut by the scale, so not AutoAttack.")
     if distances:

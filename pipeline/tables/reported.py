@@ -62,6 +62,7 @@ class Reported:
         self.rows = rows_of(paper)
         if printed != "any":
             self.rows = self.rows[self.rows["table"] == str(printed)]
+        self.recipes = _recipes(plan, paper)
 
     def value(self, cell: Cell, column: str) -> float | None:
         """The published accuracy (a fraction) of exactly this cell, or None."""
@@ -76,11 +77,29 @@ class Reported:
             & (rows["attack"] == column)
             & (rows["checkpoint"] == setting.checkpoint)
         ]
+        trained_so = found["table"].map(lambda table: self._is_trained_so(table, setting.recipe))
+        found = found[trained_so.astype(bool)]
         printed = zip(found["eps"], found["value"], strict=True)
         same = {value for eps, value in printed if self.same_eps(cell, column, eps)}
         if len(same) != 1:  # a paper may print a cell again in another table
             return None
         return float(values.fraction(same.pop(), str(self.path))) / 100
+
+    def _is_trained_so(self, table: str, recipe: str) -> bool:
+        """Whether a printed table was trained by this recipe, by the tables that rebuild it."""
+        return recipe in self.recipes.get(table, {recipe})
+
+    def names(self, columns: list[str]) -> list[str]:
+        """What the paper calls the attacks of these columns; which stand as released."""
+        found = []
+        for column in columns:
+            rows = self.rows[self.rows["attack"] == column]
+            called = dict.fromkeys(text.split(" ")[-1] for text in rows["column"])
+            as_printed = f"printed_{column.partition('_')[2]}"
+            released = as_printed in self.plan.entries.section("attacks")
+            mark = f" (the attack as released; as printed: {as_printed})" if released else ""
+            found += [f"{column} as {' or '.join(called)}{mark}"] if called else []
+        return found
 
     def _is_changed(self, setting: Setting, column: str) -> bool:
         """Whether the scale or an axis makes something else of what the row's names say."""
@@ -103,6 +122,16 @@ class Reported:
         if column in cell.records:  # the worst case of a suite
             parts = [name for name, _ in cell.records[column].attacks]
         return all(p in specs and _is_at(radius, specs[p]["fields"]) for p in parts)
+
+
+def _recipes(plan: Plan, paper: str) -> dict[str, set[str]]:
+    """Recipes of the tables that rebuild each printed table of a paper."""
+    found: dict[str, set[str]] = {}
+    for name in plan.entries.section("tables"):
+        entry = plan.entries.entry("tables", name)[1]
+        if entry["reported"] == paper and entry["printed"] != "any":
+            found.setdefault(str(entry["printed"]), set()).add(str(entry["recipe"]))
+    return found
 
 
 def _is_at(radius: float | None, fields: dict[str, Any]) -> bool:

@@ -45,6 +45,24 @@ def test_a_published_number_stands_beside_its_exact_match(there):
     assert reported(paper(), clean, {}, column="clean") == pytest.approx(0.766)
 
 
+def test_a_number_stands_only_beside_the_recipe_of_the_table_that_rebuilds_it(there):
+    """AUTE's own recipe trains otherwise than the unified one: no bracket beside that."""
+    for recipe, value in (("aute", None), ("unified", pytest.approx(0.497))):
+        plan = paper()
+        tables = plan.entries.section("tables")
+        own = {"recipe": recipe, "reported": "aute", "printed": 1}
+        tables["own"] = {**tables["table1"], **own}
+        assert reported(plan, {}) == value
+
+
+def test_a_bracket_says_what_the_paper_calls_the_attack(monkeypatch):
+    monkeypatch.chdir(tiny.ROOT)
+    plan = Plan(published() | {"scale": "paper"})
+    assert Reported(plan, "aute", {}, 1).names(["apgd_ce", "pgd9"]) == ["apgd_ce as AA"]
+    (name,) = Reported(plan, "red", {}, 1).names(["red_pgd"])
+    assert name == "red_pgd as PGD (the attack as released; as printed: printed_pgd)"
+
+
 @pytest.mark.parametrize("changed", [
     {"entry": "trades"},
     {"dataset": "cifar100"},
