@@ -68,7 +68,7 @@ def _card(
         words={f"pipeline/{room}/{part}.py": _docstring(room, part) for room, part in parts},
         settings=_settings(run, trained),
         curve=charts.lines(_history(trained), "epoch"),
-        radii=charts.lines(_radii(sweeps.get(name, {})), "radius (of 255 where above 1)"),
+        radii=charts.lines(_radii(sweeps.get(name, {})), "radius, in 255ths of a pixel's range"),
         flags=[(c, text, meanings().get(c, "")) for c, text in found["flags"].items()],
         receipts=[*_receipts(run, cell)],
         again=f"python -m pipeline plan {target} --row {cell.row} --members {cell.members}"

@@ -17,16 +17,30 @@ from pipeline.plan import Plan, Record, load_plan
 from pipeline.store.records import read_record
 
 
+def wanted(plan: Plan, tables: list[str]) -> dict[str, Record]:
+    """Records of the tables' victims; all when no table is named."""
+    if not tables:
+        return plan.graph.records
+    return {r.id: r for t in tables for r in plan.needs(plan.table(t))[0]}
+
+
 def by_victim(plan: Plan, tables: list[str]) -> dict[str, list[Record]]:
-    """Records on disk of the tables' victims; of all when no table is named."""
-    wanted = plan.graph.records.values()
-    if tables:
-        wanted = {r.id: r for t in tables for r in plan.needs(plan.table(t))[0]}.values()
+    """Those of them that are on disk."""
     found: dict[str, list[Record]] = {}
-    for record in wanted:
+    for record in wanted(plan, tables).values():
         if record.path.exists():
             found.setdefault(record.victim.id, []).append(record)
     return found
+
+
+def missing(plan: Plan, tables: list[str]) -> str:
+    """What was not looked at, since silence reads as all clear; empty where nothing is."""
+    records = wanted(plan, tables)
+    lost = [r for r in records.values() if not r.path.exists()]
+    if not lost or (not tables and len(lost) < len(records)):
+        return ""  # without a table, what was never asked for is not missed
+    of = " ".join(tables) or "this plan"
+    return f"{len(lost)} of {len(records)} records of {of} are not here: nothing is said of them"
 
 
 def judge(records: list[Record]) -> list[Flag]:
@@ -56,8 +70,10 @@ def main(argv: list[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline lint", description=__doc__)
     parser.add_argument("tables", nargs="*", help="tables, such as results/table1.csv; all if none")
     plan = load_plan()
-    failed = False
-    for flag, line in lines(plan, parser.parse_args(argv).tables):
+    tables, failed = parser.parse_args(argv).tables, False
+    if said := missing(plan, tables):
+        print(f"warn {said}; dvc pull results/records, or make them")
+    for flag, line in lines(plan, tables):
         print(f"{'FAIL' if flag.fails else 'warn'} {line}")
         failed = failed or flag.fails
     for line in published.lint():

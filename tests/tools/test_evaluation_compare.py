@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import re
 import shutil
 
 import numpy as np
@@ -321,3 +322,12 @@ def test_numbers_that_agree_with_each_other_raise_nothing(tmp_path) -> None:
     (tmp_path / "one.csv").unlink()
     with pytest.raises(UserError, match="holds no published"):
         list(published.lint(tmp_path))
+
+
+def test_lint_without_records_says_so_and_not_all_clear(tmp_path, monkeypatch, capsys):
+    tiny.place(tmp_path, monkeypatch, tiny.table_of(["pgd_at", "standard"]))
+    (tmp_path / "data/reported").symlink_to(tiny.ROOT / "data/reported")
+    for asked in (["results/table1.csv"], []):
+        lint.main(asked)
+        first, *_ = capsys.readouterr().out.splitlines()
+        assert re.match(r"warn (\d+) of \1 records of \S+.* are not here: nothing is said", first)
