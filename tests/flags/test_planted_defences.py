@@ -167,5 +167,6 @@ def test_an_honest_net_is_ranked_and_its_worst_case_is_near_the_truth(eps: float
 
 def test_an_undefended_net_that_answers_with_certainty_is_ranked() -> None:
     said, _, doubts, fired = judge(Scaled(trained(0.0), 100))
-    plain = judge(trained(0.0))[0]
-    assert "C13" in fired and not doubts and said - plain <= OVERSTATED
+    assert "C13" in fired and not doubts
+    # 20 steps on a margin that varies this fast are few: 5 points at this budget, not 70
+    assert said - judge(trained(0.0))[0] < 0.1 < 1 - said
