@@ -66,7 +66,7 @@ def test_a_trainings_flops_are_counted_as_by_hand():
     plan = tiny_plan(rows=["trades", "aute", "standard"])
     runs = plan.graph.runs.values()
     image = 2 * 12501632 * 8**2 // 32**2  # FLOPs of one forward at 8x8
-    assert run_flops(plan, of(runs, "trades")) == 64 * 2 * (2 * 1 + 3) * image
+    assert run_flops(plan, of(runs, "trades")) == 64 * 2 * (2 * 2 + 3) * image
     attack = of(runs, "aute").spec["attack"]["fields"]["steps"]
     assert run_flops(plan, of(runs, "aute")) == 64 * 2 * 3 * (2 * attack + 3) * image
     assert run_flops(plan, of(runs, "standard")) == 64 * 2 * 3 * image
@@ -105,10 +105,10 @@ def test_training_images_are_those_left_after_the_held_out_ones():
     params["scales"]["demo"]["recipe"]["train_images"] = 0
     plan = Plan(params)
     run = of(plan.graph.runs.values(), "trades")
-    assert run_flops(plan, run) == (1797 - 720 - 180) * 2 * 5 * 2 * forward_macs(plan, run)
+    assert run_flops(plan, run) == (1797 - 720 - 180) * 2 * 7 * 2 * forward_macs(plan, run)
 
 
-@pytest.mark.parametrize("bn_data, images", [("kept", 0), ("clean", 1), ("adversarial", 3)])
+@pytest.mark.parametrize("bn_data, images", [("kept", 0), ("clean", 1), ("adversarial", 5)])
 def test_an_average_costs_its_pass_over_the_training_images(bn_data, images):
     params = tiny_params()
     params["averages"]["wa"]["bn_data"] = bn_data
