@@ -71,7 +71,7 @@ def test_a_small_table_of_each_paper_and_its_claims_are_built_by_one_command(tmp
     assert meat["trajectory_bytes"] == 4 * parameters(folder, "meat") * 2
     assert control["trajectory_bytes"] == 0
     claims = (folder / "results" / "claims.md").read_text()
-    assert "| red | the same members averaged are better on clean images |" in claims
+    assert "| red | audit | the same members averaged are better on clean images | not at" in claims
     assert "not in the table at this scale" in claims and "contradicted" in claims
     assert jobs(folder, "tables") == {}
 
