@@ -5,7 +5,6 @@ differs by x, cannot tell, settings unknown, not at this scale, not run (with it
 """
 
 import argparse
-import io
 from pathlib import Path
 
 import pandas as pd
@@ -22,8 +21,7 @@ SHOWN = ("paper", "table", "row", "column", "published", "ours", "difference", "
 def write(plan: Plan) -> str:
     """Write both files; returns the text for people."""
     lines = list(Reproduced(plan).lines())
-    text = io.StringIO()
-    pd.DataFrame(lines, columns=list(COLUMNS)).to_csv(text, index=False, lineterminator="\n")
+    text = pd.DataFrame(lines, columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
     first, *others = totals(lines)
     page = [first, "", f"# Did we reproduce it? (scale {plan.scale})", ""]
     page += [f"- {other}" for other in others]
@@ -31,7 +29,7 @@ def write(plan: Plan) -> str:
     page += ["| " + " | ".join(line[key] for key in SHOWN) + " |" for line in lines]
     TARGET.parent.mkdir(exist_ok=True)
     write_atomic(TARGET.with_suffix(".md"), ("\n".join(page) + "\n").encode())
-    write_atomic(TARGET, text.getvalue().encode())
+    write_atomic(TARGET, text.encode())
     return "\n".join([first, *others]) + "\n"
 
 
