@@ -233,6 +233,13 @@ def test_no_sentence_stands_twice(name, columns):
     assert len(found) == len(set(found))
 
 
+def test_the_papers_sentences_are_quoted_and_our_questions_are_not():
+    for claim in read(ROOT / "data/claims/printed.csv", PRINTED):
+        assert claim["kind"] in KINDS
+        assert bool(claim["quote"].strip()) == (claim["kind"] == "paper"), claim
+        assert len(claim["quote"].split()) <= 25 and "|" not in claim["quote"], claim
+
+
 def test_rows_without_records_are_not_judged(monkeypatch, tmp_path):
     for folder in ("data/reported", "data/claims"):
         target = tmp_path / folder
