@@ -76,7 +76,7 @@ def test_the_command_trains_once_and_keeps_what_is_there(tmp_path, monkeypatch, 
     with pytest.raises(UserError, match="is an average: use python -m pipeline.average"):
         train.main([meat.id])
     with pytest.raises(UserError, match=r"no run .*\(nearest: "):
-        train.main([run.id[:-1]])
+        train.main([f"{run.id[:-1]}_"])
 
 
 # ---- selection
