@@ -1,6 +1,6 @@
 """How long `make record`, `dvc status` and `snakemake -n` take with many runs in the pools.
 
-`python bench/dvc.py [runs ...]`: 10, 100 and 500 unless told. The runs are trained, for one epoch
+`python -m bench.dvc [runs ...]`: 10, 100 and 500 unless told. The runs are trained, for one epoch
 on 32 digits; wall seconds of one call each, the pools growing from one number to the next.
 """
 

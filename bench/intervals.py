@@ -5,15 +5,11 @@ and what is left is noise of one net on one image. `methods`: every repetition t
 difference of methods is 0. `nets`: the nets stay, the images are drawn anew.
 """
 
-import sys
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-sys.path.insert(0, ".")  # as `python bench/intervals.py`, from the project's folder
-
-from pipeline.core import intervals  # noqa: E402 - found from here on
+from pipeline.core import intervals
 
 SHARED = 0.8  # of the latent variance, what all nets have in common
 IMAGES = (600, 10_000)

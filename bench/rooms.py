@@ -1,4 +1,4 @@
-"""The layout in figures: `python bench/rooms.py [ROOT ...]` counts `pipeline/` of each checkout.
+"""The layout in figures: `python -m bench.rooms [ROOT ...]` counts `pipeline/` of each checkout.
 
 A room is a folder below `pipeline/` with all folders in it; what lies at the top is one more, but
 for `errors`, which everybody imports. Lazy and type-checking imports count; `plan/__main__.py`, a

@@ -26,7 +26,7 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     """Write the folder of one average, weights last."""
     started = time.monotonic()
     average: Average = registry.build("averages", run.spec["average"])
-    spec = models.training_spec(plan, run)
+    spec = plan.training(run).spec
     split = load_split(run.dataset, "train", where)
     split = cut(split, spec["recipe"]["train_images"], run.dataset.fields["split_seed"])
     source = plan.run(run.parents[0]).folder

@@ -66,18 +66,11 @@ def _place(networks: list[nn.Module], device: torch.device) -> list[nn.Module]:
     return [n.to(device=device, memory_format=layout) for n in networks]  # type: ignore[call-overload]
 
 
-def training_spec(plan: Plan, run: Run) -> Entry:
-    """The spec of the training behind a run (an average's is its trajectory's)."""
-    while run.stage == "average":
-        run = plan.run(run.parents[0])
-    return run.spec
-
-
 def load_members(
     plan: Plan, run: Run, which: str, split: Split, device: torch.device
 ) -> list[nn.Module]:
     """The trained members of a run at checkpoint `last` or `best`, frozen in evaluation mode."""
-    members = build_members(training_spec(plan, run), split, device)
+    members = build_members(plan.training(run).spec, split, device)
     checkpoint.load(run.checkpoint(which), members)
     for member in members:
         member.eval().requires_grad_(False)

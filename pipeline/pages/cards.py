@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,7 @@ def _card(
 ) -> Card:
     assert cell.victim is not None
     run = plan.run(cell.victim.elements[0].run)
-    trained = run
-    while trained.stage == "average":
-        trained = plan.run(trained.parents[0])
+    trained = plan.training(run)
     parts = [("methods", trained.spec["method"]["component"])]
     parts += [("averages", run.spec["average"]["component"])] if run.stage == "average" else []
     target = table.path.as_posix()
@@ -80,15 +79,22 @@ def _card(
 def papers_of(row: str) -> tuple[str, ...]:
     """The papers whose pages define a row or show it in a table."""
     found = []
-    for page in sorted((ROOT / "papers").glob("*.yaml")):
-        said = yaml.safe_load(page.read_text("utf-8"))
+    for paper, said in _pages().items():
         own = [*said.get("methods", {}), *said.get("averages", {}), *said.get("victims", {})]
         shown = [str(entry.get("rows", "")) for entry in said.get("tables", {}).values()]
         if row in own or any(re.search(rf"\b{re.escape(row)}\b", rows) for rows in shown):
-            found.append(page.stem)
+            found.append(paper)
     return tuple(found)
 
 
+@cache
+def _pages() -> dict[str, dict[str, Any]]:
+    """What each paper's page says."""
+    files = sorted((ROOT / "papers").glob("*.yaml"))
+    return {file.stem: yaml.safe_load(file.read_text("utf-8")) for file in files}
+
+
+@cache
 def meanings() -> dict[str, str]:
     """What each check fires at and what that usually means, by its code, as docs/flags.md says."""
     if not FLAGS_PAGE.is_file():

@@ -2,12 +2,11 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 - the backend is chosen before
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 
 INK = "#010203"  # stands for the page's colour of text, which a picture cannot know
 STYLE: Any = {
@@ -28,9 +27,11 @@ def lines(series: Mapping[str, Points], across: str) -> str:
     shown = {name: points for name, points in series.items() if points}
     if not shown:
         return ""
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(4.2, 2.6), layout="constrained")
-        for (name, points), (colour, dashes, marker) in zip(shown.items(), LOOKS, strict=False):
+    looks = cycle(LOOKS)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(4.2, 2.6), layout="constrained")
+        axes = figure.subplots()
+        for (name, points), (colour, dashes, marker) in zip(shown.items(), looks, strict=False):
             x, y = zip(*points, strict=True)
             axes.plot(x, y, dashes, color=colour, marker=marker, markersize=3, label=name)
         axes.set_xlabel(across)
@@ -42,21 +43,22 @@ def lines(series: Mapping[str, Points], across: str) -> str:
         return _inline(figure)
 
 
-def dot(mean: float, low: float, high: float, hollow: bool) -> str:
+def dot(mean: float, low: float | None, high: float | None, hollow: bool) -> str:
     """An accuracy with its interval on a line from 0 to 1; `hollow` where it is not trusted."""
-    fill = "none" if hollow else "currentColor"
+    fill, bar = "none" if hollow else "currentColor", ""
+    if low is not None and high is not None:
+        bar = f'<line x1="{100 * low:.1f}" x2="{100 * high:.1f}" y1="6" y2="6" class="bar"/>'
     return (
         '<svg class="dot" viewBox="0 0 100 12" width="100" height="12" aria-hidden="true">'
         '<line x1="0" x2="100" y1="6" y2="6" class="rail"/>'
-        f'<line x1="{100 * low:.1f}" x2="{100 * high:.1f}" y1="6" y2="6" class="bar"/>'
+        f"{bar}"
         f'<circle cx="{100 * mean:.1f}" cy="6" r="4" fill="{fill}" class="mark"/></svg>'
     )
 
 
-def _inline(figure: "matplotlib.figure.Figure") -> str:
+def _inline(figure: Figure) -> str:
     """The drawing as an element of the page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    plt.close(figure)
     drawn = buffer.getvalue()
     return drawn[drawn.index("<svg") :].replace(INK, "currentColor")

@@ -18,6 +18,8 @@ from pipeline.pages import charts
 from pipeline.pages.cards import cards
 from pipeline.plan import Figure, Plan, Table
 from pipeline.plan.params.schema import ROOT
+from pipeline.plan.state import describe_data
+from pipeline.tables.markdown import points_of
 
 HEADLINES = ("adaptive_worst", "core_worst")
 TEMPLATE = ROOT / "pipeline" / "pages" / "report.html.j2"
@@ -40,7 +42,7 @@ def render(plan: Plan, table: Table, others: list[Table | Figure], texts: list[P
     return environment.get_template(TEMPLATE.name).render(
         scale=plan.scale,
         title=table.spec["entry"]["title"],
-        stand_ins=_stand_ins(plan, table),
+        data=describe_data(plan, [table]),
         columns=columns_of(details),
         headline=headline(details),
         details=details,
@@ -101,14 +103,15 @@ def hover(value: Any) -> str:
     """Interval, images, seeds, the published number and the difference to the reference."""
     if not isinstance(value, dict):
         return ""
-    said = [f"95 % interval {100 * value['low']:.1f} to {100 * value['high']:.1f}"]
+    said = ["no interval of two seeds"]
+    if value["low"] is not None:
+        said = [f"95 % interval {100 * value['low']:.1f} to {100 * value['high']:.1f}"]
     said.append(f"{value['n']} images, {value['seeds']} seed{'s' if value['seeds'] > 1 else ''}")
     if value.get("published") is not None:
         said.append(f"published {100 * value['published']:.1f}")
     if "against" in value:
-        a = value["against"]
-        bounds = f"[{100 * a['low']:+.1f}, {100 * a['high']:+.1f}]"
-        said.append(f"against {a['row']}: {100 * a['difference']:+.1f} {bounds}")
+        against = value["against"]
+        said.append(f"against {against['row']}: {against.get('refused') or points_of(against)}")
     return "; ".join(said)
 
 
@@ -166,16 +169,6 @@ def _beside(path: Path) -> str:
 def _library(name: str) -> str:
     """A file of DataTables as itables brings it along."""
     return (resources.files("itables") / "html" / name).read_text("utf-8")
-
-
-def _stand_ins(plan: Plan, table: Table) -> list[str]:
-    names = dict.fromkeys(c.setting.dataset for c in table.cells)
-    found = {name: plan.entries.stand_in(name) for name in names}
-    return [
-        f"{used} stands in for {name} (eps x {float(factor):.4g})"
-        for name, (used, factor) in found.items()
-        if used != name
-    ]
 
 
 def _number(check: str) -> int:

@@ -21,7 +21,7 @@ from pipeline.plan.graph.targets import Artifact, Figure, Table, Target, walk
 from pipeline.plan.graph.victims import name_victim
 from pipeline.plan.params import values
 from pipeline.plan.params.entries import Entries, Setting
-from pipeline.plan.params.words import nearest
+from pipeline.plan.params.words import nearest, unique
 
 T = TypeVar("T")
 # whose ids are too long to type: a beginning will do, as in git
@@ -137,9 +137,9 @@ class Plan:
 
     def _find(self, known: dict[str, T], name: str, what: str) -> T:
         if name not in known:
-            begun = [n for n in known if what in UNTYPED and "-" in name and n.startswith(name)]
-            if len(begun) == 1:
-                return known[begun[0]]
+            begun = unique(name, known) if what in UNTYPED and "-" in name else None
+            if begun is not None:
+                return known[begun]
             hint = nearest(name, known)
             raise UserError(
                 f"params.yaml (scale {self.scale}): no {what} {name!r}{hint}; "
@@ -165,6 +165,12 @@ class Plan:
             and "start" in run.spec["average"]["fields"]
         ]
         return min(firsts, default=None)
+
+    def training(self, run: Run) -> Run:
+        """The training behind a run: an average's is its trajectory's."""
+        while run.stage == "average":
+            run = self.run(run.parents[0])
+        return run
 
     def lay(self, copy: Path) -> None:
         """Lay all artifacts beside a frozen copy, for `load_part`."""

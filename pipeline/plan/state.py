@@ -109,13 +109,14 @@ def headline(plan: Plan, targets: Sequence[Target], needed: list[State]) -> str:
     known = [s.seconds for s in needed if s.seconds is not None]
     cost = describe(sum(known) if len(known) == len(needed) else None)
     return (
-        f"scale {plan.scale}: {', '.join(_data_sets(plan, targets))}; "
+        f"scale {plan.scale}: {', '.join(describe_data(plan, targets))}; "
         f"to make: {count_by_stage(needed)}"
         + (f"; estimate {cost} at {plan.entries.gflops:g} GFLOP/s" if needed else "")
     )
 
 
-def _data_sets(plan: Plan, targets: Sequence[Target]) -> list[str]:
+def describe_data(plan: Plan, targets: Sequence[Target]) -> list[str]:
+    """The data sets of some targets, each with what stands in for it and its factor on radii."""
     names = dict.fromkeys(c.setting.dataset for target in targets for c in target.cells)
     stand_ins = {name: plan.entries.stand_in(name) for name in names}
     return [

@@ -101,7 +101,7 @@ def rule(claim: Claim, claims: int) -> str:
         return f"not trusted: {flags}"
     first, last = claim.known[0].gain, claim.known[-1].gain
     start = first.spread() if first else None
-    end = last.spread(1 - (1 - LEVEL) / claims) if last else None
+    end = family(last, claims) if last else None
     if first is None or last is None or start is None or end is None:
         return "cannot tell"
     if start[0] <= 0:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pipeline.core.intervals import FEWEST
 from pipeline.plan import Plan
@@ -29,7 +29,7 @@ class Place:
 
     tabulation: Tabulation
     row: Row
-    hours: float | None = field(default=None)
+    hours: float | None = None
 
 
 class Reproduced:

@@ -1,7 +1,7 @@
 """Which rows of a table start from the same weights: that makes their differences tight."""
 
 from pipeline.plan import Plan
-from pipeline.plan.graph.artifacts import Run, Victim
+from pipeline.plan.graph.artifacts import Victim
 from pipeline.plan.params.words import digest
 from pipeline.tables.rows import Row
 
@@ -22,17 +22,10 @@ def _start(plan: Plan, victim: Victim) -> tuple[tuple[str, int], ...]:
 
     They are a function of (seed, member): `Maker`.
     """
-    trained = dict.fromkeys(_training(plan, plan.run(part.run)).id for part in victim.elements)
+    trained = dict.fromkeys(plan.training(plan.run(part.run)).id for part in victim.elements)
     found = []
     for run in map(plan.run, trained):
         parts = [run.stage, run.dataset.digest, run.spec["arch"], run.spec["seed"]]
         init = run.spec.get("init", run.spec.get("sha256"))
         found.append((digest({"start": [*parts, init]}), run.members))
     return tuple(found)
-
-
-def _training(plan: Plan, run: Run) -> Run:
-    """The training behind a run: an average's is its trajectory's."""
-    while run.stage == "average":
-        run = plan.run(run.parents[0])
-    return run

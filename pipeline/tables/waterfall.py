@@ -7,13 +7,10 @@ black the interval of what is left, the verdict in the title.
 import io
 import textwrap
 
-import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 - the backend is chosen before
-from matplotlib.axes import Axes  # noqa: E402
-
-from pipeline.tables.chain import Claim  # noqa: E402
+from pipeline.tables.chain import Claim
 
 PRINTED, FIRST, LOST, WON = "0.6", "tab:blue", "tab:red", "tab:green"
 SIZE = 15  # points, of what must be read from far
@@ -22,18 +19,13 @@ SIZE = 15  # points, of what must be read from far
 def draw(claims: list[Claim], verdicts: list[str]) -> bytes:
     """PNG of all claims, one below the other."""
     steps = [max(len(claim.steps), 1) + bool(claim.published) for claim in claims]
-    figure, panels = plt.subplots(
-        len(claims),
-        figsize=(13, 0.62 * sum(steps) + 1.5 * len(claims)),
-        layout="constrained",
-        squeeze=False,
-        gridspec_kw={"height_ratios": steps},
-    )
+    size = (13, 0.62 * sum(steps) + 1.5 * len(claims))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(claims), squeeze=False, gridspec_kw={"height_ratios": steps})
     for panel, claim, verdict in zip(panels[:, 0], claims, verdicts, strict=True):
         _paint(panel, claim, verdict)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    plt.close(figure)
     return buffer.getvalue()
 
 

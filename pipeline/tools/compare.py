@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from pipeline.core import intervals
 from pipeline.core.metrics import Verdicts
@@ -39,8 +40,6 @@ class Side:
 
 def mcnemar(only_a: int, only_b: int) -> float:
     """Exact two-sided p-value: the flips of an unbiased coin (McNemar 1947)."""
-    from scipy.stats import binomtest  # takes a second to load
-
     flips = only_a + only_b
     return float(binomtest(only_a, flips).pvalue) if flips else 1.0
 

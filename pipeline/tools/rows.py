@@ -1,12 +1,11 @@
 """Rows of a table by the names that people type: a row, what the table calls it, a victim's id."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from pipeline.errors import UserError
 from pipeline.plan import Plan, Record, Table
 from pipeline.plan.graph.targets import Cell, label
-from pipeline.plan.params.words import nearest
+from pipeline.plan.params.words import nearest, unique
 
 
 def find_cells(plan: Plan, table: Table, name: str) -> list[Cell]:
@@ -40,15 +39,6 @@ def _elsewhere(plan: Plan, table: Table, name: str) -> Cell:
     images = table.spec["entry"]["images"]
     asked = [plan.name_record(cell.victim, s, cell.setting, images) for s in table.suites]
     return replace(cell, records={record.suite: record for record in asked})
-
-
-def unique(beginning: str, known: Iterable[str]) -> str | None:
-    """The one name that begins so, as git finds commits; None where none does."""
-    found = sorted({name for name in known if name.startswith(beginning)})
-    if len(found) > 1:
-        some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
-        raise UserError(f"{beginning}: {len(found)} names begin so; write more of one: {some}")
-    return found[0] if found and beginning else None
 
 
 def find_record(plan: Plan, name: str, attack: str, target: str) -> Record:

@@ -33,10 +33,11 @@ def screen(plan: Plan, targets: list[str]) -> str:
     idle = [s for s in needed if s not in running]
     lines = [_work(listed, running), ""]
     lines += [f"running  {s.stage} {s.id}: {_progress(s)} ({held[lease_of(s)]})" for s in running]
-    failed = [(s, said) for s in idle if (said := last_error(s))]
+    errors = {s.id: last_error(s) for s in idle}
+    failed = [(s, errors[s.id]) for s in idle if errors[s.id]]
     lines += [f"failed   {s.stage} {s.id}: {said}" for s, said in failed[:FAILURES]]
     lines += [f"         and {len(failed) - FAILURES} more"] if len(failed) > FAILURES else []
-    waiting = Counter(s.stage for s in idle if s not in [state for state, _ in failed])
+    waiting = Counter(s.stage for s in idle if not errors[s.id])
     lines += [f"waiting  {count} x {stage}" for stage, count in waiting.items()]
     return "\n".join([*lines, *queue()])
 
@@ -97,9 +98,12 @@ def queue() -> list[str]:
     if shutil.which("squeue") is None:
         return []
     command = ["squeue", "--me", "--noheader", "--format=%T %r"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no answer"])[-1]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except subprocess.TimeoutExpired:
+        return ["", "SLURM does not answer: no word for 30 s"]
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr.strip().splitlines() or ["no answer"])[-1]
         return ["", f"SLURM does not answer: {said}"]
     return [
         "",

@@ -175,7 +175,7 @@ def test_adversarial_statistics_are_of_examples_crafted_before_any_statistic_mov
     run = tiny.one_run(here, "meat_adversarial_bn")
     kept = made(here, "kept")
     net, split = network_with(here, kept), load_split(run.dataset, "train", tiny.CPU)
-    spec = models.training_spec(here, run)
+    spec = here.training(run).spec
     split = cut(split, spec["recipe"]["train_images"], run.dataset.fields["split_seed"])
     recipe, attack = models.recipe_of(spec), registry.build("attacks", spec["attack"])
     training = Training([net], combine("single", [net]), recipe, attack, 10)
@@ -192,7 +192,7 @@ def test_a_pass_holds_one_batch_at_a_time(here, monkeypatch):
     craft = Training.craft
     monkeypatch.setattr(Training, "craft", lambda *a: order.append("craft") or craft(*a))
     split = load_split(run.dataset, "train", tiny.CPU)
-    spec = models.training_spec(here, run)
+    spec = here.training(run).spec
     rule = registry.build("averages", run.spec["average"])
     members = models.build_members(spec, split, tiny.CPU)
     examples = BatchNormPass(spec, run, split, rule)._examples(members)

@@ -134,3 +134,19 @@ def test_the_workflow_makes_it_from_the_table_and_then_has_nothing_to_do(tmp_pat
     assert 'id="card-wa"' in (folder / "results/report.html").read_text()
     assert (folder / "results/report.json").exists() and (folder / "results/table1.csv").exists()
     assert jobs(folder, "results/report.html") == {}
+
+
+def test_two_seeds_have_no_interval():
+    against = {"row": "pgd_at", "difference": 0.1, "low": None, "high": None}
+    value = {"mean": 0.5, "low": None, "high": None, "n": 20, "seeds": 2, "against": against}
+    said = "no interval of two seeds; 20 images, 2 seeds; against pgd_at: +10.0"
+    assert page.hover(value) == said
+    assert 'class="bar"' not in charts.dot(0.5, None, None, hollow=False)
+    value["against"] = {"row": "pgd_at", "refused": "2 and 1 seeds"}
+    assert page.hover(value).endswith("against pgd_at: 2 and 1 seeds")
+
+
+def test_every_series_has_its_line():
+    names = ["fgsm", "mim50", "pgd10", "pgd100", "square"]
+    drawn = charts.lines({name: [(0.0, 90.0), (8.0, 40.0)] for name in names}, "radius")
+    assert all(name in drawn for name in names)

@@ -189,7 +189,9 @@ def known(folder):
 
 def test_a_record_killed_at_any_point_remembers_the_same(tmp_path):
     project = damage.project()
-    job = lambda: record.record(project.plan)  # noqa: E731
+
+    def job():
+        return record.record(project.plan)
 
     def prepare(folder):
         shutil.copytree(repository(), folder, symlinks=True)

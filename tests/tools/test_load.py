@@ -9,9 +9,10 @@ from projects import ROOT
 
 from pipeline import load
 from pipeline.errors import UserError
+from pipeline.plan.params.words import unique
 from pipeline.store.files import load_safetensors
 from pipeline.tools import export, transferability
-from pipeline.tools.rows import find_cells, find_record, unique
+from pipeline.tools.rows import find_cells, find_record
 
 
 @pytest.fixture(scope="module")
