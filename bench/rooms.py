@@ -2,9 +2,11 @@
 
 A room is a folder below `pipeline/` with all folders in it; what lies at the top is one more, but
 for `errors`, which everybody imports. Lazy and type-checking imports count; `plan/__main__.py`, a
-command that must lie there, counts nowhere. grimp comes with import-linter.
+command that must lie there, counts nowhere. grimp comes with import-linter. Paragraphs are blank
+lines inside functions of more than SHORT lines, comments are lines that hold nothing else.
 """
 
+import ast
 import sys
 from collections import Counter
 from pathlib import Path
@@ -13,6 +15,7 @@ import grimp
 
 TOP = "(top)"
 APART = ("pipeline.errors", "pipeline.__main__", "pipeline.plan.__main__")
+SHORT = 8  # lines, docstring aside, of a function that needs no paragraph
 Imports = dict[str, set[str]]
 
 
@@ -66,6 +69,25 @@ def find_circles(imports: Imports) -> list[list[str]]:
     return sorted(map(sorted, circles))
 
 
+def count_paragraphs(root: Path, room: str = "*") -> tuple[float, float]:
+    """Blank lines a function, and comment lines as a share of code lines, of a room or of all."""
+    blanks, functions, comments, code = 0, 0, 0, 0
+    for path in root.glob(f"pipeline/{room}/**/*.py"):
+        lines = [line.strip() for line in path.read_text().splitlines()]
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        spans = [(n.lineno, n.end_lineno or 0) for n in nodes if isinstance(n, ast.FunctionDef)]
+        texts = [n for n in nodes if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)]
+        docs = {i for n in texts for i in range(n.lineno, (n.end_lineno or 0) + 1)}
+
+        bodies = [[i for i in range(a, b + 1) if i not in docs] for a, b in spans]
+        bodies = [body for body in bodies if len(body) > SHORT]
+        functions += len(bodies)
+        blanks += sum(not lines[i - 1] for body in bodies for i in body)
+        comments += sum(line.startswith("#") for line in lines)
+        code += sum(bool(v) and v[0] != "#" and i not in docs for i, v in enumerate(lines, 1))
+    return blanks / max(functions, 1), comments / max(code, 1)
+
+
 def main() -> None:
     for root in map(Path, sys.argv[1:] or ["."]):
         imports = read_imports(root)
@@ -83,6 +105,9 @@ def main() -> None:
         print(f"  circles of rooms: {find_circles(between)}, of modules: {find_circles(imports)}")
         print(f"  largest room: {largest}, {files[largest]} files, {share:.0f} % of lines")
         print(f"  longest file: {longest}, {lines[longest]} lines")
+        for room in sorted({*rooms.values()} - {TOP}):
+            paragraphs, comments = count_paragraphs(root, room)
+            print(f"  {room:11} {paragraphs:.2f} blank lines a function, {comments:.1%} comments")
 
 
 if __name__ == "__main__":

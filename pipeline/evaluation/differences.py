@@ -27,9 +27,12 @@ def compare_slopes(model: nn.Module, images: Tensor, labels: Tensor, radius: flo
     """
     images = images.clone().requires_grad_()
     with torch.enable_grad():
+        # The graph is kept: cross-entropy and margin are differentiated through one forward.
         scores = model(images).double()
         gradient = gradient_in(images, cross_entropy(scores, labels), keep_graph=True)
         other = gradient_in(images, margin(scores, labels))
+
+    # Along sign(gradient) the function rises by the l1 norm of its gradient.
     slope, steepness = (g.flatten(1).double().abs().sum(1) for g in (gradient, other))
 
     step = radius / SHARE * gradient.sign()

@@ -16,13 +16,16 @@ def milliseconds(victim: Combination, images: Tensor) -> float:
     victim.reseed(0)
     rows = [images[i % len(images)][None] for i in range(2 * QUERIES)]
     times = []
+
     with torch.no_grad():
         for row in rows:
+            # A GPU call returns before its work is done: without waiting only the call is timed.
             _wait(row)
             begun = time.perf_counter()
             victim(row)
             _wait(row)
             times.append(time.perf_counter() - begun)
+
     return 1000 * statistics.median(times[QUERIES:])
 
 

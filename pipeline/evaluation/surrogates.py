@@ -19,6 +19,7 @@ class Normalised(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, classes], each row divided by its own (constant) standard deviation."""
         logits: Tensor = self.member(images)
+        # Detached: the spread is a constant of the image, so the gradient keeps its direction.
         spread = logits.detach().std(-1, keepdim=True).clamp_min(1e-12)
         return logits / spread
 
@@ -62,12 +63,16 @@ def surrogates(victim: Combination, kind: str) -> list[nn.Module]:
     if kind in SCALINGS:
         rule = MeanProb if victim.random else type(victim)
         return [rule([Scaled(member, SCALINGS[kind]) for member in members])]
+
     if kind == "answers":
         return [GateAnswers(victim) if isinstance(victim, Gated) else Answers(members)]
+
+    # The gradient of one draw would be noise; the mean over all draws is known exactly.
     if kind == "averaged" and victim.random:
         return [combine("mean_prob", members)]
     if kind in ("self", "averaged"):
         return [victim]
+
     if kind == "mean_logit":
         return [combine("mean_logit", members)]
     if kind == "normalised":

@@ -49,8 +49,8 @@ class Counted(nn.Module):
 class Evaluation:
     """A victim, its images and the verdicts on them.
 
-    `standing` are the images that an attack may still be asked about: in a suite that leaves,
-    those that no earlier attack has fooled.
+    `standing` are the images that an attack may still be asked about: in a suite that stops when
+    fooled, those that no earlier attack has fooled.
     """
 
     def __init__(
@@ -70,18 +70,22 @@ class Evaluation:
         labels = self.labels[rows]
         with torch.no_grad():
             scores, logits_KBC = self.victim.heard(images)
+            # argmax takes NaN for a class, so a broken network would pass for a robust one.
             check_finite(torch.cat([scores[None], logits_KBC]), images, self.victim.name)
+
             said_KB = logits_KBC.argmax(-1)
             right = (scores.argmax(-1) == labels).float()
+            # The expected accuracy over the draw, instead of one lucky draw.
             if self.victim.random:
                 right = (said_KB == labels).float().mean(0)
-        found = {
+
+        verdicts = {
             "right": right,
             "margin": -margin(scores, labels),
             "loss": cross_entropy(scores, labels),
             "members": said_KB.T.to(torch.int16),
         }
-        return found | (_peers(logits_KBC.softmax(-1), labels) if self.peers else {})
+        return verdicts | (_peers(logits_KBC.softmax(-1), labels) if self.peers else {})
 
     def _over(
         self, function: Callable[[Tensor, Tensor], Verdicts], images: Tensor, size: int
@@ -97,19 +101,21 @@ class Evaluation:
         self.victim.reseed(SEED)
         (expected,) = surrogates(self.victim, "averaged")  # two draws are no difference
 
-        def of(images: Tensor, rows: Tensor) -> Verdicts:
+        def compare(images: Tensor, rows: Tensor) -> Verdicts:
             images, labels = images.clone().requires_grad_(), self.labels[rows]
             scores = self.victim(images)
+
             slope = gradient_in(images, cross_entropy(scores, labels), keep_graph=True)
             size = slope.flatten(1).abs().amax(1)
             other = gradient_in(images, margin(scores, labels))
             same = (slope.sign() == other.sign()).flatten(1).float().mean(1)
-            found = {"zero_gradient": ~(size > 0) | ~size.isfinite(), "agreement": same}
-            if radius:
-                found["slope_ratio"] = compare_slopes(expected, images.detach(), labels, radius)
-            return found
 
-        return self._over(of, self.images, BATCH)
+            compared = {"zero_gradient": ~(size > 0) | ~size.isfinite(), "agreement": same}
+            if radius:
+                compared["slope_ratio"] = compare_slopes(expected, images.detach(), labels, radius)
+            return compared
+
+        return self._over(compare, self.images, BATCH)
 
     def flips(self) -> int:
         """Clean images whose verdict is another one in batches of another size."""
@@ -131,10 +137,10 @@ class Evaluation:
         return self.crafted(name, spec, seed)[1]
 
     def crafted(self, name: str, spec: dict[str, Any], seed: int = SEED) -> tuple[Tensor, Arrays]:
-        """Adversarial images, clean where the attack had no success, and their verdicts."""
+        """Adversarial images, clean where no attack was asked for, and their verdicts."""
         adversarial, kept, asked, work = self._craft(name, spec, seed)
         verdicts = {**kept, **self._sizes(adversarial), "asked": asked}
-        # who was fooled before, by an earlier attack of a suite that leaves, counts as fooled
+        # Fooled by an earlier attack of a suite that stops when fooled counts as fooled here too.
         verdicts["right"] = torch.where(self.standing, kept["right"], 0)
         arrays = {"work": work, **{k: v.cpu().numpy() for k, v in verdicts.items()}}
         return adversarial, arrays
@@ -146,17 +152,21 @@ class Evaluation:
         attack = registry.build("attacks", spec)
         self.victim.reseed(derive(seed, name))  # a resumed record goes on as an unbroken one
         models = [Counted(m) for m in surrogates(self.victim, spec["surrogate"])]
+
+        # Clean images and their verdicts stand until something worse for the victim is found.
         adversarial = self.images.clone()
         kept = {key: value.clone() for key, value in self.clean.items()}
         asked = torch.zeros_like(self.standing)
+
         for number, model in enumerate(models):
             for rows in torch.split(self._left(kept["right"]), BATCH):
                 if not len(rows):  # an empty index is split into one empty batch
                     continue
                 draws = Draws(derive(seed, name, number), self.ids[rows])
-                found = attack(model, self.images[rows], self.labels[rows], draws)
-                self.take(found, rows, adversarial, kept)
+                candidates = attack(model, self.images[rows], self.labels[rows], draws)
+                self.take(candidates, rows, adversarial, kept)
                 asked[rows] = True
+
         work = np.array([list(m.work.values()) for m in models]).sum(0)
         return adversarial, kept, asked, work
 
@@ -175,11 +185,12 @@ class Evaluation:
         lost = (self.clean["right"] == 0) & self.victim.selects
         return (self.standing & ((right > 0) | lost)).nonzero()[:, 0]
 
-    def take(self, found: Tensor, rows: Tensor, adversarial: Tensor, kept: Verdicts) -> None:
+    def take(self, candidates: Tensor, rows: Tensor, adversarial: Tensor, kept: Verdicts) -> None:
         """Keep what is no better for the victim than what it has seen."""
-        verdict = self._judge(found, rows)
+        verdict = self._judge(candidates, rows)
+        # Equals too: an image that an attack moved in vain still shows how far it went.
         worse = verdict["right"] <= kept["right"][rows]
-        adversarial[rows[worse]] = found[worse]
+        adversarial[rows[worse]] = candidates[worse]
         for part, values in kept.items():
             values[rows[worse]] = verdict[part][worse]
 
@@ -201,6 +212,7 @@ class Evaluation:
 def _peers(probs_KBC: Tensor, labels: Tensor) -> Verdicts:
     """Of AUTE's motivation: what the mean probability of all other members answers, [B, members];
     probability margins p_y - max p_k of the mean (gap, [B]) and of every member ([B, members])."""
+    # The sum in place of the mean: argmax does not see the factor.
     others_KBC = probs_KBC.sum(0) - probs_KBC
     gaps_KB = [-margin(probs, labels) for probs in probs_KBC]
     return {

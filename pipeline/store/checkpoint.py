@@ -56,6 +56,7 @@ def distribute(weights: Weights, members: Sequence[nn.Module], path: Path) -> No
     if expected != found:
         wrong = sorted(set(expected.items()) ^ set(found.items()), key=str)[0][0]
         raise UserError(f"{path}: weights do not fit this arch (tensor {wrong}); delete and re-run")
+
     for i, member in enumerate(members):
         names = member.state_dict()
         member.load_state_dict({n: weights[f"{i}.{n}"] for n in names})
@@ -103,9 +104,11 @@ def load_state(path: Path, digest: str) -> dict[str, Any] | None:
     if content is None:
         return None
     try:
+        # weights_only: no code of a pickle runs, even when somebody else wrote the file.
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (EOFError, RuntimeError, pickle.UnpicklingError, ValueError):
         state = None
+
     if not _is_state(state) or state["digest"] != digest:
         throw_away(path)
         return None

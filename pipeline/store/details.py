@@ -23,6 +23,7 @@ def details(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: is missing; pull {folder} or make it again") from None
     except (ValueError, RecursionError):
         said = None
+
     if not _is_whole(said) or said["id"] != folder.name:
         raise UserError(f"{path}: describes no run, or another one; delete {folder}, make it again")
     return dict(said)
@@ -34,5 +35,7 @@ def _is_whole(said: Any) -> bool:
         return False
     if not isinstance(said["spec"], dict) or not isinstance(said["inherited"], dict):
         return False
+
     counts = [said["flops"], *said["inherited"].values()]
+    # JSON's true is an int to Python.
     return all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts)

@@ -64,15 +64,19 @@ class Lease:
         while not self._try(seen, since):
             if not patient and seen and _lives_here(seen.holder):
                 raise self._taken(seen)
+
             if not told:
                 print(f"{self.name}: {_describe(seen)} works on it; waiting", flush=True)
                 told = True
+            # At random, so that not all who wait ask the file server at the same moment.
             time.sleep(0.2 + secrets.randbelow(300) / 1000)
             now = self._look()
+            # The server's time is only compared for being another one, never with a clock of ours.
             if (now and (now.number, now.stamp)) != (seen and (seen.number, seen.stamp)):
                 if not patient and now and not _is_over(now.holder):
                     raise self._taken(now)
                 seen, since = now, time.monotonic()
+
         threading.Thread(target=self._beat, name=f"lease {self.name}", daemon=True).start()
 
     def _taken(self, seen: Seen) -> Taken:
@@ -81,9 +85,11 @@ class Lease:
     def _try(self, seen: Seen | None, since: float) -> bool:
         if seen and not _is_over(seen.holder) and time.monotonic() - since < STALE:
             return False
+
         number = seen.number + 1 if seen else 1
         path = self.folder / str(number)
         try:
+            # Exclusive creation: of all that try this number one succeeds, on NFS too.
             with path.open("xb") as file:
                 file.write(json.dumps(_self()).encode())
         except FileExistsError:
@@ -92,7 +98,9 @@ class Lease:
         if now is None or now.number != number:  # numbers went on while we were asleep
             path.unlink(missing_ok=True)
             return False
+
         self.path = path
+        # A holder that only slept misses its file at its next beat, and ends before it writes.
         for old in self._numbers():
             if old < number:
                 (self.folder / str(old)).unlink(missing_ok=True)
@@ -114,6 +122,7 @@ class Lease:
     def check(self) -> None:
         """End the process when another took the lease over."""
         try:
+            # Fails once the taker has deleted our file; until then it is the beat that others see.
             os.utime(self.path)
         except OSError as error:
             if error.errno not in GONE:

@@ -66,6 +66,7 @@ def parse(text: str, where: Path = MANIFEST) -> list[Line]:
             entry = json.loads(raw)
         except (ValueError, RecursionError):
             entry = None
+
         wrong = _wrong(entry)
         if wrong:
             remedy = f"git checkout {where}" if where == MANIFEST else "mend it on that branch"
@@ -81,6 +82,7 @@ def _wrong(entry: Any) -> str:
     for field in fields(Line):
         if not _fits(entry[field.name], field.type):
             return f"{field.name} is of another type"
+
     if not is_artifact(entry["artifact"]):
         return f"{entry['artifact']!r:.100} names no artifact"
     stated = [*entry["sha256"].values(), *entry["rests_on"].values()]
@@ -90,6 +92,7 @@ def _wrong(entry: Any) -> str:
         return "a sum is of a file elsewhere"
     if not all(map(is_artifact, entry["rests_on"])):
         return "rests_on names no artifact"
+
     if entry["bytes"] < 0 or not 0 <= entry["seconds"] < math.inf:
         return "bytes or seconds out of range"
     return "" if _is_date(entry["date"]) else "date is no time with its zone"
@@ -99,6 +102,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind == dict[str, str]:
         return isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
     kinds = (int, float) if kind is float else (kind,)
+    # JSON's true is an int to Python.
     return isinstance(value, kinds) and not isinstance(value, bool)
 
 
@@ -115,6 +119,7 @@ def winners(lines: Iterable[Line]) -> dict[str, Line]:
     Raw files have no digest in their name: a corrected file of labels replaces the old one there.
     """
     ordered = sorted(lines, key=lambda entry: entry.rank)
+    # Reversed: of equal keys the last one set stays, which is then the first recorded.
     won = {line.artifact: line for line in reversed(ordered)}
     won |= {line.artifact: line for line in ordered if line.is_raw}
     return dict(sorted(won.items()))
@@ -126,6 +131,7 @@ def without_orphans(won: Manifest) -> dict[str, Line]:
     What was never recorded may be rested on; what was, and does not count now, may not.
     """
     kept = dict(won)
+    # Who rested on an orphan is one too: repeat until nobody falls.
     while True:
         orphans = [name for name, line in kept.items() if not _rests_well(line, won, kept)]
         if not orphans:
@@ -146,6 +152,7 @@ def read() -> dict[str, Line]:
     """The lines that count, by artifact; empty when nothing was ever recorded."""
     if not MANIFEST.exists():
         return {}
+
     stat = MANIFEST.stat()
     return _read(str(MANIFEST.resolve()), stat.st_mtime_ns, stat.st_size)
 
@@ -170,6 +177,7 @@ def verify(path: Path) -> None:
     if line is None:
         sums.check_stated(path)
         return
+
     name = path.name
     if name not in line.sha256:
         raise UserError(f"{path}: is no file of the recorded {line.artifact}; delete it")

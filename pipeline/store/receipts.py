@@ -22,6 +22,7 @@ def write_target(path: Path, about: Mapping[str, Any], files: Mapping[Path, byte
     for file, content in files.items():
         write_atomic(file, content)
     sums = {file.as_posix(): hashlib.sha256(content).hexdigest() for file, content in files.items()}
+
     whole = {**about, "receipt": {**about["receipt"], "files": sums}}
     whole["receipt"]["sha256"] = _own_sum(whole)
     write_atomic(path, _text(whole))
@@ -41,12 +42,14 @@ def is_of(path: Path, plan: str, outputs: Iterable[Path]) -> bool:
         receipt = _read(str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ino)
         if receipt is None or receipt["plan"] != plan:
             return False
+
         files = {file.as_posix(): file for file in outputs if file != path}
         if set(receipt["files"]) != set(files):
             return False
         same = all(sum_of(file) == receipt["files"][name] for name, file in files.items())
     except OSError:
         return False
+
     listed = manifest.read()
     return same and all(
         sha256 in listed[name].sha256.values()
@@ -63,6 +66,7 @@ def _read(path: str, _size: int, _time: int, _number: int) -> dict[str, Any] | N
         whole = json.loads(content)
         receipt = whole["receipt"]
         is_whole = set(receipt) == KEYS and receipt["sha256"] == _own_sum(whole)
+        # JSON ignores spaces and repeated keys; the bytes must be those that were written.
         is_whole = is_whole and content == _text(whole)
         is_whole = is_whole and all(isinstance(receipt[key], dict) for key in ("files", "rests_on"))
     except (KeyError, RecursionError, TypeError, ValueError):

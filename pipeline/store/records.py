@@ -57,9 +57,12 @@ def unpack(content: bytes) -> Arrays:
             version = npy.read_magic(buffer)
             read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
             shape, by_column, dtype = read(buffer)
+
             rest = buffer.read()
+            # Objects are pickles, which may run code.
             if dtype.hasobject or len(rest) != math.prod(shape) * dtype.itemsize:
                 raise ValueError(f"{info.filename} is not what its header says")
+
             array = np.ndarray(shape, dtype, rest, order="F" if by_column else "C")
             arrays[info.filename.removesuffix(".npy")] = array.copy()
     return arrays
@@ -88,20 +91,23 @@ def read_record(path: Path, attacks: Iterable[str]) -> Arrays:
 def read_part(content: bytes, images: int) -> Arrays | None:
     """Verdicts under one attack, kept while a record is made; None unless they are whole."""
     try:
-        found = unpack(content)
+        arrays = unpack(content)
     except DAMAGE:
         return None
-    lacks = [name for name in (*PARTS, *SIZES) if name not in found]
-    return None if lacks or _misshapen(found, images) else found
+
+    lacks = [name for name in (*PARTS, *SIZES) if name not in arrays]
+    return None if lacks or _misshapen(arrays, images) else arrays
 
 
 def _wrong(arrays: Arrays, attacks: Iterable[str]) -> str:
     """What a record lacks, or has in another shape, type or range; empty when nothing."""
     needed = ["ids", "labels", *(f"clean/{part}" for part in PARTS)]
     needed += [f"{attack}/{part}" for attack in attacks for part in (*PARTS, *SIZES)]
+
     missing = [name for name in needed if name not in arrays]
     if missing:
         return f"lacks {missing[0]}"
+
     count = len(arrays["labels"]) if arrays["labels"].ndim == 1 else 0
     return _misshapen({k: v for k, v in arrays.items() if k != "meta"}, count)
 
@@ -128,9 +134,11 @@ def _unsaid(arrays: Arrays) -> str:
     for key, kind in ABOUT.items():
         if not isinstance(said, dict) or not isinstance(said.get(key), kind):
             return f"does not say its {key}"
+
     behind = [said[key] for key in ("weights", "sets", "before") if key in said]
     if not all(isinstance(part, dict) for part in behind):
         return "does not say its sets"
+
     sums = [sha256 for part in behind for sha256 in part.values()]
     if not all(isinstance(sha256, str) and is_sha256(sha256) for sha256 in sums):
         return "does not say the sums of its weights"

@@ -24,6 +24,7 @@ def read_scratch(path: Path) -> bytes | None:
     content = whole[DIGEST:]
     if hashlib.sha256(content).digest() == whole[:DIGEST]:
         return content
+
     throw_away(path)
     return None
 

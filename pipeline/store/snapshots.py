@@ -45,14 +45,18 @@ class Trajectory:
         again = f"python -m pipeline.train {run} --snapshots-from {self.first}"
         if not self.index.exists():
             raise UserError(f"{self.index}: is missing; run {again}")
+
         said = self._read()
         if said is None:
             raise UserError(f"{self.index}: is damaged; delete it and run {again}")
+
+        # An average must be of the very trajectory that ended in the weights that are here.
         if said["weights"] != sum_of(self.weights):
             raise UserError(
                 f"{self.index}: its snapshots led to other weights than {self.weights} holds now; "
                 f"delete {self.folder} and run {again}"
             )
+
         for path in self.paths:
             if not path.exists() or sha256_of(path) != said["snapshots"][path.name]:
                 raise UserError(
@@ -71,6 +75,7 @@ class Trajectory:
             or not isinstance(said["snapshots"], dict)
         ):
             return None
+
         sums = [said["weights"], *said["snapshots"].values()]
         is_whole = set(said["snapshots"]) == {path.name for path in self.paths}
         is_whole = is_whole and all(isinstance(s, str) and is_sha256(s) for s in sums)

@@ -39,25 +39,30 @@ def snapshot_paths(plan: Plan, run: Run, average: Average) -> list[Path]:
     """The snapshot files an average takes, verified."""
     source = plan.run(run.parents[0])
     first = getattr(average, "start", None)
+
+    # An average without a start takes the final weights alone.
     if first is None:
         last = source.weights
         manifest.verify(last)
         load_safetensors(last, f"pull it again (dvc pull {last}) or delete it and re-run")
         return [last]
+
     epochs = source.spec["recipe"]["epochs"]
     stop = getattr(average, "stop", 0) or epochs
     if stop < first:
         raise UserError(f"params.yaml: averages: stop {stop} lies before start {first}")
+
     last = source.weights
     manifest.verify(last)
-    found = Trajectory(source.snapshots, first, epochs, last)
-    found.check()
-    return [path for path in found.paths if int(path.stem) <= stop]
+    trajectory = Trajectory(source.snapshots, first, epochs, last)
+    trajectory.check()
+    return [path for path in trajectory.paths if int(path.stem) <= stop]
 
 
 def averaged(paths: list[Path], average: Average) -> Weights:
     """The average of weight files; integer buffers are those of the last."""
     try:
+        # Opened, not loaded: one tensor over all epochs is in memory at a time.
         files: list[Any] = [safe_open(p, framework="pt") for p in paths]
         weights: Weights = {}
         for name in files[-1].keys():  # noqa: SIM118 - not a dict
@@ -82,9 +87,12 @@ class BatchNormPass:
         """Re-estimate running statistics of every member, jointly crafted where they train so."""
         if self.average.bn_data == "kept":
             return
+
         torch.manual_seed(derive(self.spec["seed"], "layers"))  # dropout's stream
+
         adversarial = self.average.bn_data == "adversarial"
         examples = self._examples(members) if adversarial else self._images()
+
         is_mean = self.average.bn_statistic == "cumulative"
         estimate = batchnorm.reestimate if is_mean else batchnorm.median_of_ema
         estimate(nn.ModuleList(members), examples, lambda images: [m(images) for m in members])
@@ -102,8 +110,10 @@ class BatchNormPass:
         if self.spec["attack"] is None:
             raise UserError(f"{self.run.id}: bn_data adversarial, but training has no attack")
         attack: Attack = registry.build("attacks", self.spec["attack"])
+
         frozen = copy.deepcopy(members)  # the pass changes the statistics of the originals
         ensemble = combine(self.spec["method"]["fields"]["combine"], frozen).eval()
+
         recipe, classes = models.recipe_of(self.spec), len(self.split.names)
         training = Training(frozen, ensemble, recipe, attack, classes)
         return (training.craft(batch) for batch in self._batches())
@@ -117,6 +127,7 @@ class Judge:
     """Accuracies of members on the images by which their recipe selects."""
 
     def __init__(self, spec: Entry, run: Run, where: torch.device) -> None:
+        # As the recipe of the averaged training: an average is chosen by the same images.
         name = "test" if spec["recipe"]["select"] == "best_test_as_published" else "validation"
         self.held_out = load_split(run.dataset, name, where)
         self.attack = registry.build("attacks", spec["validation_attack"])
@@ -129,20 +140,23 @@ class Judge:
 
 def scores(paths: list[Path], make: Make, judge: Judge, state: Path) -> Scores:
     """Of the average that ends in each snapshot; kept in `state` epoch by epoch."""
-    found = _kept(state)
+    by_epoch = _kept(state)
     for number, path in enumerate(paths, start=1):
-        if path.stem in found:
+        if path.stem in by_epoch:
             continue
+
         counter = FlopCount()
         with counter:
             clean, robust = judge(make(paths[:number]))
-        found[path.stem] = {"clean": clean, "robust": robust, "flops": counter.total}
-        write_scratch(state, json.dumps(found).encode())
-    return found
+        by_epoch[path.stem] = {"clean": clean, "robust": robust, "flops": counter.total}
+        # After every epoch, so that a kill costs one epoch's judging.
+        write_scratch(state, json.dumps(by_epoch).encode())
+    return by_epoch
 
 
 def best(found: Scores) -> str:
     """The epoch, as its snapshot is named."""
+    # Sorted, and max takes the first of equals: the earliest epoch.
     return max(sorted(found), key=lambda epoch: float(found[epoch]["robust"]))
 
 
@@ -151,6 +165,7 @@ def _kept(state: Path) -> Scores:
     loaded: Any = {} if content is None else json.loads(content)
     if isinstance(loaded, dict) and all(map(_is_score, loaded.values())):
         return loaded
+
     throw_away(state)
     return {}
 

@@ -34,9 +34,11 @@ class Ema:
         """Take the members' weights in after a step."""
         if not self.started(epoch):
             return
+
         if self.average is None:
             self.average = [self._values(m) for m in members]
             return
+
         decay, t = self.decay, self.updates
         self.updates += 1
         if self.warms_up:
@@ -50,6 +52,7 @@ class Ema:
         """What is averaged: parameters, and floating-point buffers where asked."""
         named = {n for n, _ in member.named_parameters()}
         if self.with_buffers:
+            # Counters of batches are integers, of which there is no average.
             named |= {n for n, b in member.named_buffers() if b.is_floating_point()}
         wanted = {n: v for n, v in member.state_dict().items() if n in named}
         return {n: v.clone() if copy else v for n, v in wanted.items()}

@@ -19,14 +19,19 @@ def fits(state: Mapping[str, Any], training: Training, averages: bool, batches: 
         return False
     if len(state["history"]) != epoch - 1 or not _is_loss(state["loss"]):
         return False
+
+    # A state with per-step averages fits only a training that keeps them, and the other way round.
     if averages is not _is_average(state["ema"], training):
         return False
     best = state["best"]
     if best is not None and _shapes(best[-1]) != _shapes(collect(training.members)):
         return False
+
     expected = [_shapes(network.state_dict()) for network in training.networks]
     if [_shapes(saved) for saved in state["networks"]] != expected:
         return False
+
+    # Not strict: unequal counts are an answer here, no fault of the program.
     pairs = zip(training.optimisers, state["optimisers"], strict=False)
     same = len(training.optimisers) == len(state["optimisers"])
     return same and all(_suits(optimiser, saved) for optimiser, saved in pairs)
@@ -49,10 +54,12 @@ def _is_average(ema: Any, training: Training) -> bool:
         return False
     if ema["average"] is None:
         return True
-    found = [_shapes(values) for values in ema["average"]]
+
+    saved = [_shapes(values) for values in ema["average"]]
     expected = [_shapes(member.state_dict()) for member in training.members]
-    pairs = zip(found, expected, strict=False)
-    return len(found) == len(expected) and all(
+    pairs = zip(saved, expected, strict=False)
+    # A subset: buffers are in it only where the recipe averages them.
+    return len(saved) == len(expected) and all(
         a is not None and b is not None and a.items() <= b.items() for a, b in pairs
     )
 
@@ -61,12 +68,16 @@ def _suits(optimiser: torch.optim.Optimizer, saved: Any) -> bool:
     """Whether groups are as large, and what is kept of a parameter has its shape."""
     if not isinstance(saved, dict) or set(saved) != {"state", "param_groups"}:
         return False
+
     own = optimiser.state_dict()["param_groups"]
     groups = [group["params"] for group in saved["param_groups"]]
     if groups != [group["params"] for group in own]:
         return False
+
+    # torch numbers parameters across all groups, in order.
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     kept = [
         (parameters[i].shape, value) for i, of in saved["state"].items() for value in of.values()
     ]
+    # Scalars, such as Adam's step, have shape ().
     return all(v.shape in (shape, ()) for shape, v in kept if isinstance(v, Tensor))

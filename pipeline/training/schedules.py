@@ -13,6 +13,7 @@ def learning_rate(recipe: Recipe, epoch: int, fraction: float) -> float:
         return recipe.lr if passed == 0 else recipe.lr_values[passed - 1]
     if recipe.schedule == "piecewise_linear":
         return _interpolate(recipe.milestones, recipe.lr_values, epoch)
+
     start, end = recipe.lr_values
     return _one_cycle(recipe, epoch, fraction, start, recipe.lr, end)
 
@@ -32,6 +33,7 @@ def _interpolate(knots: list[int], rates: list[float], epoch: int) -> float:
         return rates[0]
     if right == len(knots):
         return rates[-1]
+
     a, b = knots[right - 1], knots[right]
     share = (epoch - a) / (b - a)
     return rates[right - 1] * (1 - share) + rates[right] * share

@@ -47,6 +47,7 @@ class Trainer:
         members = models.build_members(spec, self.split, where)
         if "init" in spec:
             foreign.start(members, Path(run.file or ""), spec["init"])
+
         self.training = Training(
             members=members,
             ensemble=combine(spec["method"]["fields"]["combine"], members),
@@ -74,8 +75,6 @@ class Trainer:
     def _attack(spec: dict[str, Any] | None) -> Any:
         return registry.build("attacks", spec) if spec else None
 
-    # ---- epochs
-
     def fit(self) -> None:
         """Train to the last epoch; raises Interrupted after saving when a signal asks."""
         with StopRequest() as stop, Progress(self.run.id, self.recipe.epochs) as progress:
@@ -89,9 +88,10 @@ class Trainer:
     def _epoch(self, stop: StopRequest, started: float) -> None:
         training, seed = self.training, self.run.spec["seed"]
         size, epoch = self.recipe.batch_size, training.epoch
-        count = -(-len(self.split) // size)
+        count = -(-len(self.split) // size)  # rounded up
         for network in training.networks:
             network.train()
+
         policy = policy_in(epoch, self.recipe.augment, self.recipe.augment_after)
         loader = batches(self.split, self.run.dataset, size, seed, epoch, self.done, policy)
         for batch in loader:
@@ -141,6 +141,7 @@ class Trainer:
             "val_clean": "",
             "val_robust": "",
         }
+
         weights = self.weights()
         # the loss was finite before the epoch's last update
         checkpoint.check_finite(weights, f"{self.run.id}: after epoch {epoch}", checkpoint.UNSTABLE)
@@ -149,6 +150,7 @@ class Trainer:
         self._select(row, weights)
         if self.snapshots is not None and epoch >= self.snapshots:
             checkpoint.save(self.run.snapshots / f"{epoch:04d}.safetensors", weights)
+
         self.history.append(row)
         progress.epoch(row)
         self.training.epoch, self.done, self.seen = epoch + 1, 0, 0
@@ -190,8 +192,6 @@ class Trainer:
         if self.best is None or score > self.best[0]:
             self.best = (score, weights)
 
-    # ---- files
-
     def _save_state(self, done: int) -> None:
         checkpoint.save_state(
             self.run.state,
@@ -222,6 +222,7 @@ class Trainer:
             return
         if not self._kept_enough(state):
             return  # epochs already past were not kept: start again
+
         self.training.epoch, self.done = state["epoch"], state["done"]
         total, self.seen = state["loss"]
         self.loss.fill_(total)

@@ -30,8 +30,11 @@ def accuracies(
         images, labels = split.floats(rows), split.labels[rows]
         right = predictions(victim, images) == labels
         clean += int(right.sum())
+
+        # An image that is wrong already is never attacked: it can only count as wrong.
         if attack is not None and right.any():
             kept = right.nonzero()[:, 0]
+            # Keyed by image, the same at every epoch: epochs are compared under equal draws.
             draws = Draws(derive(seed, "validate"), rows[kept])
             attacked = attack(victim, images[kept], labels[kept], draws)
             robust += int((predictions(victim, attacked) == labels[kept]).sum())
