@@ -62,6 +62,7 @@ class APGD:
 
         def run(number: int, rows: Tensor) -> Tensor:
             objective = restrict(objectives[number % len(objectives)], rows)
+            # Forked by run and selected by row: who left before changes no draw.
             start = surface_start(
                 self.norm, images[rows], self.eps, draws.fork(number).select(rows)
             )
@@ -76,6 +77,7 @@ class APGD:
             with torch.no_grad():
                 rivals = rank_rivals(model(images), labels, self.targets)
             return [_towards(column, labels) for column in rivals.unbind(1)]
+
         return [on_labels(cross_entropy if self.loss == "ce" else dlr, labels)]
 
     def _climb(
@@ -85,19 +87,25 @@ class APGD:
         intervals = dict(_checkpoints(self.steps))
         front = _Front.begin(images, start, 2 * self.eps)
         result = start.clone()
+
         for step in range(self.steps + 1):
+            # Algorithm 1: a plain first step; later ones are mixed with the last movement.
             if step > 0:
                 self._move(front, 1.0 if step == 1 else MOMENTUM)
             logits, values, gradient = self._look(model, objective, front)
+            # Under a random model one fooled draw proves nothing.
             fooled = (logits.argmax(1) != labels[front.rows]) & (not is_random(model))
             front.observe(values, gradient, fooled)
+
             if fooled.any():
                 result[front.rows] = front.best
                 front = front.keep(~fooled)
                 if not len(front.rows):
                     return result
+
             if step in intervals:
                 front.check(self.rho * intervals[step])
+
         result[front.rows] = front.best
         return result
 
@@ -108,6 +116,7 @@ class APGD:
         looks = [input_gradient(model, objective, front.moved, front.rows) for _ in range(self.eot)]
         if self.eot == 1:
             return looks[0]
+
         logits, values, gradients = zip(*looks, strict=True)
         return (
             torch.stack(logits).mean(0),
@@ -117,6 +126,7 @@ class APGD:
 
     def _move(self, front: "_Front", weight: float) -> None:
         """The projected step, mixed with the last movement and projected again."""
+        # z = P(x + step), x' = P(x + a (z - x) + (1 - a) (x - previous)), P the projection
         step = per_image(front.step_size, front.moved) * steepest(self.norm, front.gradient)
         target = project(self.norm, front.moved + step, front.clean, self.eps)
         mixed = (
@@ -124,6 +134,7 @@ class APGD:
             + weight * (target - front.moved)
             + (1 - weight) * (front.moved - front.previous)
         )
+
         front.previous = front.moved
         front.moved = project(self.norm, mixed, front.clean, self.eps)
 
@@ -174,6 +185,7 @@ class _Front:
         """Take in the objective at `moved`; an iterate that fools is the best."""
         self.improved = self.improved + (values > self.values)
         self.values, self.gradient = values, gradient
+
         better = fooled | (values > self.best_values)
         wide = per_image(better, self.moved)
         self.best = torch.where(wide, self.moved, self.best)
@@ -182,12 +194,17 @@ class _Front:
 
     def check(self, enough: float) -> None:
         """Halve the step and go back to the best point after too few improvements, or none."""
+        # The paper's condition 2: neither the step nor the best value changed since the last check.
         idle = ~self.halved & (self.checked_values >= self.best_values)
+        # Condition 1: too few of the steps since then rose.
         self.halved = idle | (self.improved <= enough)
+
         self.step_size = torch.where(self.halved, self.step_size / 2, self.step_size)
+        # Who halves goes on from the best point, with its gradient.
         wide = per_image(self.halved, self.moved)
         self.moved = torch.where(wide, self.best, self.moved)
         self.gradient = torch.where(wide, self.best_gradient, self.gradient)
+
         self.checked_values = self.best_values
         self.improved = torch.zeros_like(self.improved)
 

@@ -49,6 +49,7 @@ class AutoAttack:
             refuse_random(model, f"autoattack version {self.version}")
 
         def attempt(name: str, part: Part) -> Attempt:
+            # Forked by name: a part's draws do not depend on the parts before it.
             return lambda rows: part(
                 model, images[rows], labels[rows], draws.fork(name).select(rows)
             )

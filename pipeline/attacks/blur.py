@@ -34,10 +34,13 @@ def blur(images: Tensor, width: float) -> Tensor:
     """Images convolved with a Gaussian of a standard deviation of `width` pixels."""
     if width == 0:
         return images
+    # Reflection needs a border narrower than the image.
     reach = min(max(1, round(REACH * width)), min(images.shape[-2:]) - 1)
     offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
     weights = (-(offsets**2) / (2 * width**2)).exp()
     weights = (weights / weights.sum()).expand(images.shape[1], 1, 1, -1)
+
+    # A Gaussian is separable: along the rows, then along the columns.
     padded = F.pad(images, [reach] * 4, mode="reflect")
     across = F.conv2d(padded, weights, groups=images.shape[1])
     both = F.conv2d(across, weights.transpose(2, 3), groups=images.shape[1])

@@ -37,11 +37,14 @@ class CWL2:
         refuse_random(model, "cw_l2")
         with torch.no_grad():
             wrong = model(images).argmax(1) != labels
+        # An image that is wrong already is its own closest success.
         best = _Best(images.clone(), torch.where(wrong, 0.0, torch.inf))
+
         low, high = torch.zeros_like(best.distances), torch.full_like(best.distances, LARGEST)
         weights = torch.full_like(best.distances, self.c)
         for _ in range(self.searches):
             fooled = self._descend(model, images, labels, weights, best)
+            # A success makes this weight the upper bound, a failure the lower one.
             high = torch.where(fooled, torch.minimum(high, weights), high)
             low = torch.where(fooled, low, torch.maximum(low, weights))
             weights = torch.where(high < LARGEST, (low + high) / 2, 10 * weights)
@@ -51,6 +54,7 @@ class CWL2:
         self, model: nn.Module, images: Tensor, labels: Tensor, weights: Tensor, best: "_Best"
     ) -> Tensor:
         """Adam at fixed weights; who was fooled on the way, bool [B]."""
+        # x = (tanh(latent) + 1) / 2 is inside the box whatever Adam does.
         latent = torch.atanh((2 * images - 1).clamp(EDGE - 1, 1 - EDGE))
         first, second = torch.zeros_like(latent), torch.zeros_like(latent)
         fooled = torch.zeros_like(labels, dtype=torch.bool)
@@ -60,11 +64,16 @@ class CWL2:
             logits, _, slope = input_gradient(
                 model, lambda z, r: margin(z, labels[r]).clamp_max(self.kappa), moved, rows
             )
+
             now = margin(logits, labels) > self.kappa
             fooled |= now
             best.take(moved, lengths("l2", moved - images), now)
+
+            # Our margin is the negative of Eq. 7's f, hence the minus.
             inner = 2 * (moved - images) - per_image(weights, images) * slope
             gradient = inner * 2 * moved * (1 - moved)  # d moved / d latent
+
+            # Adam, both means corrected for their start at 0 (Kingma and Ba 2015)
             first = BETA_1 * first + (1 - BETA_1) * gradient
             second = BETA_2 * second + (1 - BETA_2) * gradient.square()
             size = (second / (1 - BETA_2**step)).sqrt() + TINY

@@ -32,12 +32,14 @@ class DeepFool:
         logits = model(images)
         candidates = rank_rivals(logits, labels, self.rivals)
         right = logits.argmax(1) == labels
+
         for _ in range(self.steps):
             if not right.any():
                 return moved
             total[right] += _shortest_step(model, moved[right], labels[right], candidates[right])
             moved = (images + (1 + self.overshoot) * total).clamp(0, 1)
             right = model(moved).argmax(1) == labels
+
         return torch.where(per_image(right, images), images, moved)
 
 
@@ -47,15 +49,18 @@ def _shortest_step(model: nn.Module, images: Tensor, labels: Tensor, candidates:
         images = images.detach().requires_grad_()
         logits = model(images)
         gaps = [gap(logits, labels, targets) for targets in candidates.unbind(1)]
+
     best = torch.zeros_like(images)
     shortest = torch.full_like(gaps[0], torch.inf).detach()
     for values in gaps:
         slopes = gradient_in(images, values, keep_graph=True)
         size = slopes.flatten(1).norm(dim=1)
+        # The l2 distance to a hyperplane is |gap| over the length of its normal.
         distance = torch.where(size > 0, values.detach().abs() / size, torch.inf)
         nearer = distance < shortest
         # the authors' 1e-4: at the boundary itself a step must still go somewhere
         step = per_image((values.detach().abs() + 1e-4) / size.square(), slopes) * slopes
+
         best = torch.where(per_image(nearer, step), step, best)
         shortest = torch.where(nearer, distance, shortest)
     return best.detach()

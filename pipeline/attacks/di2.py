@@ -62,6 +62,8 @@ class DI2:
             start = clean
             if self.start == "uniform":
                 start = uniform_start("linf", clean, self.eps, own.fork("start"))
+
+            # One stream for the whole run: every step draws a new resize.
             sizes = own.fork("sizes")
             with skip_gamma(model, self.gamma):
                 return ascent.climb(
@@ -94,11 +96,15 @@ def diversify(images: Tensor, rate: float, probability: float, draws: Draws) -> 
     side = images.shape[-1]
     if images.shape[-2] != side:
         raise UserError(f"params.yaml: attacks: di2 needs square images, not {images.shape[-2:]}")
+
     least = min(int(rate * side), side - 1)
     sizes = least + draws.integers(side - least)
     down, across = (draws.uniform(2) * (side - sizes + 1)[:, None]).long().unbind(1)
+
+    # Two matrix products resize and place the image at once.
     rows, columns = (resize_matrix(sizes, first, side)[:, None] for first in (down, across))
     changed = rows @ images @ columns.transpose(2, 3)
+
     chosen = draws.uniform() < probability
     return torch.where(chosen[:, None, None, None], changed, images)
 
@@ -108,6 +114,7 @@ def resize_matrix(sizes: Tensor, firsts: Tensor, side: int) -> Tensor:
     lines = torch.arange(side, device=sizes.device)
     inner = lines - firsts[:, None]
     inside = (inner >= 0) & (inner < sizes[:, None])
+    # Centres at half pixels, as torch's bilinear resize with align_corners=False
     place = ((inner + 0.5) * side / sizes[:, None] - 0.5).clamp(0, side - 1)
     weights = (1 - (place[:, :, None] - lines).abs()).clamp_min(0)
     return weights * inside[:, :, None]

@@ -33,6 +33,7 @@ class EOTPGD:
         )
 
         def objective(logits_EBC: Tensor, rows: Tensor) -> Tensor:
+            # The mean of the losses has the mean of their gradients: one backward for all draws.
             losses = [cross_entropy(logits, labels[rows]) for logits in logits_EBC]
             return torch.stack(losses).mean(0)
 

@@ -39,6 +39,8 @@ class FAB:
         fast = folded(model)
         with torch.no_grad():
             logits = fast(images)
+
+        # FAB-T has a run for each class, plain FAB one run that looks at all of them.
         rivals = rank_rivals(logits, labels, self.targets or logits.shape[1])
         groups = list(rivals.unsqueeze(2).unbind(1)) if self.targets else [rivals]
 
@@ -46,6 +48,7 @@ class FAB:
             start = images[rows]
             if number >= len(groups):  # a restart
                 own = draws.fork(number).select(rows)
+                # At half the radius, so that the search begins inside the ball.
                 start = surface_start("linf", start, self.eps / 2, own)
             candidates = groups[number % len(groups)][rows]
             return self._search(fast, images[rows], labels[rows], candidates, start)
@@ -62,16 +65,21 @@ class FAB:
         rows, result = torch.arange(len(clean), device=clean.device), moved.clone()
         nearest = moved
         distances = torch.full((len(clean),), torch.inf, device=clean.device)
+
         for _ in range(self.steps):
             moved = self._step(moved, clean, *_nearest_boundary(model, moved, labels, candidates))
             fooled = model(moved).argmax(1) != labels
+
             reached = lengths("linf", moved - clean)
             closer = fooled & (reached < distances)
             nearest = torch.where(per_image(closer, moved), moved, nearest)
             distances = torch.where(closer, reached, distances)
             done = distances <= self.eps
+
+            # The paper's backward step: go on from between the success and the clean image.
             back = clean + self.beta * (moved - clean)
             moved = torch.where(per_image(fooled, moved), back, moved)
+
             if done.any():
                 result[rows], keep = project("linf", nearest, clean, self.eps), ~done
                 kept = [rows, clean, labels, candidates, moved, nearest, distances]
@@ -80,14 +88,18 @@ class FAB:
                 )
                 if not len(rows):
                     break
+
         result[rows] = project("linf", nearest, clean, self.eps)
         return result
 
     def _step(self, moved: Tensor, clean: Tensor, gaps: Tensor, normals: Tensor) -> Tensor:
         """Past the boundary from the iterate and from the clean image, mixed by their lengths."""
+        # The linearised gap at the clean image is gaps + normals . (clean - moved).
         from_clean = -gaps - (normals * (clean - moved)).flatten(1).sum(1)
         there = _to_hyperplane(moved, normals, -gaps)
         direct = _to_hyperplane(clean, normals, from_clean)
+
+        # The nearer the iterate's own boundary point, the less the clean image's one counts.
         far = lengths("linf", there).clamp_min(SHORTEST)
         far_direct = lengths("linf", direct).clamp_min(SHORTEST)
         bias = per_image((far / (far + far_direct)).clamp_max(self.alpha_max), moved)
@@ -103,12 +115,15 @@ def _nearest_boundary(
         images = images.detach().requires_grad_()
         logits = model(images)
         boundaries = [gap(logits, labels, targets) for targets in candidates.unbind(1)]
+
     gaps, normals = boundaries[0].detach(), torch.zeros_like(images)
     shortest = torch.full_like(gaps, torch.inf)
     for values in boundaries:
         slopes = gradient_in(images, values, keep_graph=len(boundaries) > 1)
+        # The l_inf distance to a hyperplane is |gap| over the l1 norm of its normal.
         size = slopes.flatten(1).abs().sum(1).clamp_min(torch.finfo(slopes.dtype).tiny)
         distance = values.detach().abs() / size
+
         nearer = distance < shortest
         shortest = torch.where(nearer, distance, shortest)
         gaps = torch.where(nearer, values.detach(), gaps)

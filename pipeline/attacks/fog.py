@@ -29,6 +29,7 @@ class Fog:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """Foggy images [B, C, H, W] in the box, detached."""
+        # The least power of two above the image's sides
         side = 2 * 2 ** (max(images.shape[-2:]).bit_length() - 1)
         offsets = draws.uniform(side * side - 1)
         rows = torch.arange(len(images), device=images.device)
@@ -48,6 +49,8 @@ class Fog:
         height, width = images.shape[-2:]
         top, left = (side - height) // 2, (side - width) // 2
         fog = fractal(offsets, side, self.decay)[:, top : top + height, left : left + width]
+
+        # Divided by the brightest pixel of the channel with all fog, so that nothing exceeds 1.
         brightest = images.amax((2, 3), keepdim=True) + self.strength
         tiny = torch.finfo(images.dtype).tiny  # a black channel without fog stays black
         return ((images + self.strength * fog[:, None]) / brightest.clamp_min(tiny)).clamp(0, 1)
@@ -59,12 +62,18 @@ def fractal(offsets: Tensor, side: int, decay: float) -> Tensor:
     while (count := grid.shape[-1]) < side:
         noise = offsets[:, used : used + 3 * count**2].view(-1, 3, count, count)
         noise = amplitude * (2 * noise - 1)
+
+        # Diamond step: a centre is the mean of its four corners, plus noise.
         across = grid + grid.roll(-1, 2)
         middle = (across + across.roll(-1, 1)) / 4 + noise[:, 0]
+        # Square step: an edge is the mean of its two corners and two centres, plus noise.
         upper = (across + middle + middle.roll(1, 1)) / 4 + noise[:, 1]
         lower = (grid + grid.roll(-1, 1) + middle + middle.roll(1, 2)) / 4 + noise[:, 2]
+
+        # Old and new points in turn: the grid doubles.
         even, odd = torch.stack([grid, upper], 3), torch.stack([lower, middle], 3)
         grid = torch.stack([even.flatten(2), odd.flatten(2)], 2).flatten(1, 2)
         used, amplitude = used + 3 * count**2, amplitude / decay
+
     lowest = grid.amin((1, 2), keepdim=True)
     return (grid - lowest) / (grid.amax((1, 2), keepdim=True) - lowest)

@@ -46,6 +46,7 @@ class MembersARC:
             if number:
                 own = draws.fork(number).select(rows)
                 moved = uniform_start("linf", moved, self.eps, own)
+
             for step in range(self.steps):
                 order = [(step + i) % members for i in range(members)]
                 moved, shares = self._step(model, images[rows], labels[rows], moved, order)
@@ -61,19 +62,25 @@ class MembersARC:
         """The images after every member has been tried, and who is right on them, [B]."""
         local = torch.zeros_like(moved)
         shares = share_right(model(moved), labels, "all")
+
         for place, member in enumerate(order):
             there = project("linf", moved + local, clean, self.eps)
             zeta, normals = self._boundary(model, there, labels, member)
+
             far = torch.full_like(zeta, self.step_size)
             if place:  # as far as this member needs, so that those before stay fooled
                 along = (normals * local).flatten(1).sum(1)
                 needed = self.step_size / (self.step_size - zeta + TINY) * (zeta - along).abs()
                 needed = needed + BEYOND * self.eps
                 far = torch.where(zeta < self.step_size, needed, far)
+
+            # The whole move always has the full length of a step.
             hat = local + per_image(far, local) * normals.sign()
             longest = lengths("linf", hat).clamp_min(TINY)
             hat = hat * per_image(self.step_size / longest, hat)
+
             found = share_right(model(project("linf", moved + hat, clean, self.eps)), labels, "all")
+            # Equals too: a move that fools this member and loses none may serve the next one.
             better = (found <= shares) & (zeta > 0)
             local = torch.where(per_image(better, local), hat, local)
             shares = torch.where(better, found, shares)
@@ -89,12 +96,15 @@ class MembersARC:
             logits = model(images)[:, member, :-1]
             rivals = rank_rivals(logits.detach(), labels, self.targets)
             gaps = [gap(logits, labels, rival) for rival in rivals.unbind(1)]
+
         nearest = torch.full_like(gaps[0], torch.inf)
         normals = torch.zeros_like(images)
         for values in gaps:
             slopes = gradient_in(images, values, keep_graph=True)
+            # The l_inf distance to a hyperplane is |gap| over the l1 norm of its normal.
             sizes = slopes.flatten(1).abs().sum(1).clamp_min(TINY)
             distances = (-values.detach() / sizes).clamp_min(0)
+
             nearer = distances < nearest
             nearest = torch.where(nearer, distances, nearest)
             normals = torch.where(

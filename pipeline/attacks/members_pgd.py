@@ -86,6 +86,7 @@ class MembersPGD:
         """What the runs of one restart ascend: functions of answers and rows."""
         if self.goal != "force":
             return [lambda found, rows: self._goal(found, labels[rows])]
+
         rivals: list[Tensor | None] = [None]
         if self.targets:
             mean = answers[..., :-1].log_softmax(-1).mean(1)
@@ -114,17 +115,21 @@ class MembersPGD:
         rows = best.standing()
         moved = uniform_start("linf", images[rows], self.eps, draws.select(rows))
         momentum = torch.zeros_like(moved)
+
         for step in range(self.steps):
             if not len(rows):
                 return
             answers, values, gradient = input_gradient(model, goal, moved, rows)
             best.take(rows, moved, share_right(answers, labels[rows], self.heard), values)
+
             stays = best.shares[rows] > 0
             rows, moved = rows[stays], moved[stays]
             momentum = self.decay * momentum[stays] + unit_mean(gradient[stays])
+
             moved = moved + self._step_size(step) * steepest("linf", momentum)
             moved = project("linf", moved, images[rows], self.eps)
         if len(rows):
+            # The last iterate has not been judged yet.
             answers = model(moved)
             right = share_right(answers, labels[rows], self.heard)
             best.take(rows, moved, right, goal(answers, rows))
@@ -142,15 +147,20 @@ class MembersPGD:
             if self.goal == "hinge":
                 return margins_BK.clamp_max(self.weight).sum(1)
             return margins_BK.amin(1)
+
+        # The logarithm of the gated mean of probabilities; a margin of logarithms is as good.
         if self.goal == "gate_margin":
             shares_BK = (trust_BK / self.weight).log_softmax(1)
             return margin((shares_BK[..., None] + logits_BKC.log_softmax(-1)).logsumexp(1), labels)
+
         losses_BK = torch.stack([cross_entropy(z, labels) for z in logits_BKC.unbind(1)], 1)
         if self.goal == "mean_ce":
             return losses_BK.mean(1)
         if self.goal == "mean_prob":
+            # exp(-CE) is p_y: the CE of the mean probability up to the constant log K
             return -(-losses_BK).logsumexp(1)
         if self.goal == "gate":
+            # The same with the gate's weights in place of 1 / K
             return -((trust_BK / self.weight).log_softmax(1) - losses_BK).logsumexp(1)
         return self._of_chosen(losses_BK, trust_BK)
 
@@ -158,6 +168,7 @@ class MembersPGD:
         """The lesser of a member's margin and its lead in confidence, [B]."""
         logits, trust_BK = answers[:, member, :-1], answers[..., -1]
         ahead = margin(logits, labels) if rival is None else gap(logits, labels, rival)
+
         others = trust_BK.clone()
         others[:, member] = -torch.inf
         lead = trust_BK[:, member] - others.amax(1)

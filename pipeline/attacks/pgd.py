@@ -47,6 +47,7 @@ class PGD:
         """Perturbed images [B, C, H, W] in ball and box, detached."""
         if self.any_iterate:
             refuse_random(model, "any_iterate: true")
+
         objective = self._objective(model, images, labels)
         ascent = Ascent(
             norm=self.norm,

@@ -34,11 +34,14 @@ class PGDL1:
                 model, lambda logits, _: cross_entropy(logits, labels), moved, rows
             )
             held = ((moved <= 0) & (slope < 0)) | ((moved >= 1) & (slope > 0))
+            # A pixel at the edge of the box would waste its part of the step.
             slope = torch.where(held, 0, slope).flatten(1)
+
             count = max(1, int(self.share * slope.shape[1]))
             least = slope.abs().topk(count, dim=1).values[:, -1:]
             step = torch.where((slope.abs() >= least) & (slope != 0), slope.sign(), 0)
             length = step.abs().sum(1, keepdim=True).clamp_min(1)
+
             moved = moved + (self.step_size / length * step).view_as(images)
             moved = self._project(moved, images)
         return moved
@@ -54,9 +57,11 @@ def soften(deltas: Tensor, eps: float) -> Tensor:
     """The nearest deltas [B, d] of l1 norm eps at most (Duchi et al. 2008): all shrink alike."""
     sizes = deltas.abs()
     ordered = sizes.sort(1, descending=True).values
+    # Soft threshold: of the k largest entries all, lowered alike, must sum to eps.
     excess = (ordered.cumsum(1) - eps) / torch.arange(
         1, sizes.shape[1] + 1, device=sizes.device, dtype=sizes.dtype
     )
+
     used = (ordered > excess).sum(1, keepdim=True).clamp_min(1)
     level = excess.gather(1, used - 1).clamp_min(0)
     return torch.where(

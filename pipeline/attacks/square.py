@@ -53,9 +53,11 @@ class Square:
         """One run; a fooled sample leaves at once."""
         channels, height, width = images.shape[1:]
         front, result = _Front.begin(images, labels, self.eps), images.clone()
+        # Algorithm 1 starts from vertical stripes at the edge of the ball.
         stripes = torch.where(draws.signs(channels, 1, width) > 0, front.high, front.low)
         fooled = front.ask(model, front.rows, stripes)[1]
         result[front.rows], front = front.best, front.keep(~fooled)
+
         for side, count in self._phases(height, width):
             squares = _Squares(side, channels, height, width)
             drawn = squares.draw(draws.fork(side).select(front.rows), count)
@@ -71,13 +73,17 @@ class Square:
         drawn, known = pad(drawn, (0, BLOCK), value=end), pad(squares.idle(front), (0, 1))
         cursor = torch.zeros_like(front.rows)
         ahead = torch.arange(BLOCK, device=cursor.device)
+
         while len(cursor):
+            # The next square of every image whose answer is not known, BLOCK squares at a time
             fresh = ~known.gather(1, drawn.gather(1, cursor[:, None] + ahead))
             found = fresh.any(1)
             cursor = cursor + torch.where(found, fresh.byte().argmax(1), BLOCK)
             kinds = drawn.gather(1, cursor[:, None])[:, 0]
             asked = (found & (kinds < end)).nonzero()[:, 0]
+
             if not len(asked):
+                # Everybody stands behind the last square: the phase is over.
                 if found.all():
                     break
                 continue
@@ -85,8 +91,11 @@ class Square:
             better, fooled = front.ask(model, asked, squares.paint(front, asked, kinds))
             cursor[asked] += 1
             known[asked, kinds] = True
+
+            # A changed image knows nothing but the squares that would not change it.
             changed = asked[better]
             known[changed, :end] = squares.idle(front.keep(changed))
+
             if fooled.any():
                 result[front.rows] = front.best
                 stay = torch.ones_like(cursor, dtype=torch.bool).index_fill(0, asked[fooled], False)
@@ -182,6 +191,7 @@ class _Squares:
 
     def idle(self, front: _Front) -> Tensor:
         """The kinds that would change nothing, bool [B, kinds]."""
+        # Idle: in every channel the square is already at the edge that its bit asks for.
         idle = torch.ones(len(front.best), 1, 1, dtype=torch.bool, device=front.best.device)
         filled = [self._filled(front.best, edge) for edge in (front.low, front.high)]
         for low, high in zip(*(each.unbind(1) for each in filled), strict=True):

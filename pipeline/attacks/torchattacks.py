@@ -54,6 +54,8 @@ class Torchattacks:
             self._refuse(f"knows images of 3 channels only, these have {images.shape[1]}")
         if not self.as_published:
             self._refuse_inert(model, images)
+
+        # These attacks draw from the global generators: seeded for a while, from our own draws.
         seed = int(draws.integers(2**31, 1)[0, 0])
         with _untouched(model), _seeded(seed):
             try:
@@ -63,6 +65,7 @@ class Torchattacks:
             except FAULTS as error:
                 said = " ".join(str(error).split())
                 self._refuse(f"cannot attack this victim ({type(error).__name__}: {said})")
+
         moved: Tensor = found.detach().to(images)
         return moved.clamp(0, 1)
 
@@ -73,11 +76,14 @@ class Torchattacks:
         found = getattr(torchattacks, self.class_, None)
         if not inspect.isclass(found):
             raise UserError(f"params.yaml: attacks: torchattacks has no class {self.class_!r}")
+
+        # The first parameter is the model; the norm is a key of its own.
         settings = [s for s in list(inspect.signature(found).parameters)[1:] if s != "norm"]
         known = ["eps" if s in RADII else s for s in settings] + [*PARTS.get(self.class_, ())]
         for name in self.arguments:
             if name not in known:
                 self._refuse(f"has no argument {name!r}: it has {', '.join(known)}")
+
         self._check_ball(found, bounded="eps" in known)
         return found
 
@@ -101,8 +107,10 @@ class Torchattacks:
             own["norm"] = NORMS[self.norm]
         if "seed" in known and known["seed"].default is None:  # or it would be the time of day
             own = {"seed": seed, **own}
+
         attack = attack_class(model, **own)
         for name in (name for name in self.arguments if name in names):
+            # The library's AutoAttack fixes these inside its parts, out of its constructor's reach.
             for part in (p for p in attack._autoattack.attacks if hasattr(p, name)):
                 setattr(part, name, self.arguments[name])
         return attack

@@ -64,6 +64,8 @@ def gradient_in(images: Tensor, values: Tensor, keep_graph: bool = False) -> Ten
     """Gradient in the images of values [B], each of its own image; 0 where nothing depends."""
     if not values.requires_grad:
         return torch.zeros_like(images)
+
+    # The gradient of the sum, not of the mean: it does not shrink with the batch.
     ones = torch.ones_like(values)
     (gradient,) = torch.autograd.grad(
         values, images, ones, retain_graph=keep_graph, materialize_grads=True
@@ -95,24 +97,29 @@ class Ascent:
         momentum = torch.zeros_like(moved) if self.decay else None
         for _ in range(self.steps):
             logits, _, gradient = input_gradient(forward, objective, moved, rows)
+
             if self.any_iterate:
                 right = logits.argmax(1) == labels[rows]
                 if not right.all():
+                    # The rows that are still right are written again later.
                     result[rows] = moved
                     rows, moved, gradient = rows[right], moved[right], gradient[right]
                     momentum = momentum[right] if momentum is not None else None
                 if not len(rows):
                     break
+
             if momentum is not None:
                 momentum = gradient = self.decay * momentum + unit_mean(gradient)
             moved = moved + self.step_size * steepest(self.norm, gradient)
             moved = project(self.norm, moved, images[rows], self.eps)
+
         result[rows] = moved
         return result
 
 
 def unit_mean(gradients: Tensor) -> Tensor:
     """Gradients divided by their mean absolute value per image; 0 stays 0."""
+    # Dong et al. divide by the l1 norm: a constant factor, which no direction feels.
     tiny = torch.finfo(gradients.dtype).tiny
     sizes = gradients.flatten(1).abs().mean(1).clamp_min(tiny)
     return gradients / per_image(sizes, gradients)
@@ -131,13 +138,16 @@ def keep_worst(
     rows = torch.arange(len(images), device=images.device)
     if len(attempts) == 1:
         return attempts[0](rows)
+
     result = images.clone()
     worst = torch.full((len(images),), -torch.inf, device=images.device)
     for attempt in attempts:
         candidates = attempt(rows)
         margins, fooled = _verdict(model, candidates, labels[rows], votes)
+        # A tie of logits has margin 0 whether it fools or not: being fooled counts first.
         better = fooled | (margins > worst[rows])
         result[rows[better]], worst[rows[better]] = candidates[better], margins[better]
+
         rows = rows[~fooled]
         if not len(rows):
             break
@@ -149,5 +159,6 @@ def _verdict(model: nn.Module, images: Tensor, labels: Tensor, votes: int) -> tu
     if is_random(model):
         margins = torch.stack([margin(model(images), labels) for _ in range(votes)]).mean(0)
         return margins, torch.zeros_like(labels, dtype=torch.bool)
+
     logits = model(images)
     return margin(logits, labels), logits.argmax(1) != labels

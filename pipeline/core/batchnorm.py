@@ -25,8 +25,10 @@ def attack_mode(module: nn.Module, mode: str) -> Iterator[nn.Module]:
     """
     before = [(m, m.training) for m in module.modules()]
     tracked = [(m, m.track_running_stats) for m in layers(module)]
+
     module.train(mode != "eval")
     for layer, _ in tracked:
+        # In training mode and without it, torch normalises by the batch and stores nothing.
         layer.track_running_stats = mode != "train_frozen"
     try:
         yield folded(module) if mode == "eval" else module
@@ -44,19 +46,21 @@ def reestimate(
 
     Independent of the batches' order up to rounding. The model ends in evaluation mode.
     """
-    found, seen = layers(model), 0
-    momenta = [layer.momentum for layer in found]
-    for layer in found:
+    norm_layers, seen = layers(model), 0
+    momenta = [layer.momentum for layer in norm_layers]
+    for layer in norm_layers:
         layer.reset_running_stats()
+
     model.train()
     for images in batches:
         seen += len(images)
-        for layer in found:
+        for layer in norm_layers:
             layer.momentum = len(images) / seen  # a short last batch weighs less
         with torch.no_grad():
             forward(images)
+
     model.eval()
-    for layer, momentum in zip(found, momenta, strict=True):
+    for layer, momentum in zip(norm_layers, momenta, strict=True):
         layer.momentum = momentum
 
 
@@ -67,22 +71,25 @@ def median_of_ema(
 
     They start at mean 0 and variance 1; the pass keeps each layer's momentum.
     """
-    found = layers(model)
-    traces: list[list[Tensor]] = [[] for _ in range(2 * len(found))]
-    for layer in found:
+    norm_layers = layers(model)
+    traces: list[list[Tensor]] = [[] for _ in range(2 * len(norm_layers))]
+    for layer in norm_layers:
         layer.reset_running_stats()
+
     model.train()
     for images in batches:
         with torch.no_grad():
             forward(images)
-        for trace, statistic in zip(traces, _statistics(found), strict=True):
+        for trace, statistic in zip(traces, _statistics(norm_layers), strict=True):
             trace.append(statistic.clone())
+
     model.eval()
-    for trace, statistic in zip(traces, _statistics(found), strict=True):
+    for trace, statistic in zip(traces, _statistics(norm_layers), strict=True):
+        # quantile takes the mean of two middle values, torch's median the lower one.
         statistic.copy_(torch.stack(trace).quantile(0.5, dim=0))
 
 
-def _statistics(found: list[_BatchNorm]) -> list[Tensor]:
+def _statistics(norm_layers: list[_BatchNorm]) -> list[Tensor]:
     """Running means and variances of the layers."""
-    pairs = [(layer.running_mean, layer.running_var) for layer in found]
+    pairs = [(layer.running_mean, layer.running_var) for layer in norm_layers]
     return [s for pair in pairs for s in pair if s is not None]

@@ -63,6 +63,7 @@ class Draws:
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1) on a grid of 2**-24, float32 [B, *shape]."""
         words = self._words(shape)
+        # The upper 24 bits, as many as a float32 holds exactly.
         words >>= 8
         words &= 0xFFFFFF
         return words.to(torch.float32).mul_(2.0**-24)
@@ -71,21 +72,24 @@ class Draws:
         """Standard normal numbers, float32 [B, *shape] (Box and Muller 1958)."""
         # In float64, so that rounding to float32 hides how a device or a tail computes log and cos.
         uniforms = self.uniform(2, *shape).to(torch.float64)
+        # 1 - u lies in (0, 1], so its logarithm is finite.
         radius = (1 - uniforms[:, 0]).log_().mul_(-2).sqrt_()
         return radius.mul_(uniforms[:, 1].mul(2 * math.pi).cos_()).to(torch.float32)
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """Integers in [0, high), int64 [B, *shape]; high is at most 2**31."""
         words = self._words(shape).to(torch.int64)
+        # Multiply and shift (Lemire 2019) without his rejection: a bias below high / 2**32.
         return (words & 0xFFFFFFFF) * high >> 32
 
     def signs(self, *shape: int) -> Tensor:
         """-1 or 1 with equal chance, float32 [B, *shape]."""
-        return (self._words(shape) >> 31 | 1).to(torch.float32)
+        return (self._words(shape) >> 31 | 1).to(torch.float32)  # -1 | 1 is -1, 0 | 1 is 1
 
     def _words(self, shape: tuple[int, ...]) -> Tensor:
         """Fresh random bits, int32 [B, *shape]: two to a 64-bit word of SplitMix64."""
         self._calls += 1
+        # Every call starts a sequence of its own, so what one call takes moves no other.
         start = _mix(self._state + self._signed(self._calls * GOLDEN))
         count = math.prod(shape)
         steps = torch.arange(1, (count + 1) // 2 + 1, device=start.device).mul_(GOLDEN)

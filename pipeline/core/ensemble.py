@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.core.losses import widen
 from pipeline.errors import UserError
 
 Gate: TypeAlias = Callable[[Tensor], Tensor]  # images -> how much each member counts, logits
@@ -36,9 +37,7 @@ class Combination(nn.Module):
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits of every member, [members, B, classes], in at least float32."""
-        logits_KBC = torch.stack([m(images) for m in self.members])
-        half = logits_KBC.dtype in (torch.float16, torch.bfloat16)
-        return logits_KBC.float() if half else logits_KBC
+        return widen(torch.stack([m(images) for m in self.members]))
 
     def heard(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Scores [B, classes] and every member's logits [members, B, classes], from one pass."""
@@ -93,6 +92,7 @@ class Vote(Combination):
         """Votes [B, classes], plus half the mean softmax."""
         soft = logits_KBC.softmax(-1).mean(0)
         votes = F.one_hot(logits_KBC.argmax(-1), soft.shape[-1]).to(soft).sum(0)
+        # Half a softmax stays below one vote, so it decides ties alone.
         return votes.detach() + soft / 2
 
 
@@ -113,9 +113,7 @@ class MaxConf(Combination):
     def answers(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits [members, B, classes] and confidences [members, B]."""
         logits, confidences = zip(*(answer(m, images) for m in self.members), strict=True)
-        logits_KBC = torch.stack(logits)
-        half = logits_KBC.dtype in (torch.float16, torch.bfloat16)
-        return logits_KBC.float() if half else logits_KBC, torch.stack(confidences)
+        return widen(torch.stack(logits)), torch.stack(confidences)
 
     def heard(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of the chosen member, no gradient through the choice, and of every member."""
@@ -191,6 +189,7 @@ class RandomEach(RandomOne):
         drawn = self._draw((len(images),)).to(images.device)
         groups = [(drawn == i).nonzero()[:, 0] for i in range(len(self.members))]
         parts = [m(images[g]) for m, g in zip(self.members, groups, strict=True) if len(g)]
+        # Back into the batch's order.
         return torch.cat(parts)[torch.cat(groups).argsort()]
 
 

@@ -23,6 +23,7 @@ class FlopCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator and count it."""
         result = func(*args, **(kwargs or {}))
+        # Products and convolutions have a formula; whatever has none counts as nothing.
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=result)
@@ -51,6 +52,7 @@ def _without_data(module: nn.Module) -> nn.Module:
     """A deep copy whose tensors are on the meta device; no weight is copied."""
     tensors = [*module.parameters(), *module.buffers()]
     shells = {id(t): torch.empty_like(t, device="meta") for t in tensors}
+    # deepcopy takes what its memo holds for copied: the shells stand in for the tensors.
     return copy.deepcopy(module, shells)
 
 

@@ -20,11 +20,15 @@ def folded(model: nn.Module) -> nn.Module:
     fixed = getattr(model, "fixed", None)
     if fixed is not None and not model.training:
         model = fixed()
+
     children = {name: child and folded(child) for name, child in model._modules.items()}
+    # Only a Sequential's own forward is sure to run its layers in their order.
     if type(model).forward is nn.Sequential.forward:
         children = _folded_pairs(children)
     if list(children.items()) == list(model._modules.items()):
         return model
+
+    # A shallow copy shares its dictionaries with the model: replace them, never write into them.
     clone = copy(model)
     clone.__dict__["_modules"] = children
     return clone
@@ -59,12 +63,16 @@ def _is_fixed(layer: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     """One convolution that does both, in float64 until its weights are rounded once."""
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+
+    # BN(Wx + b) = s (Wx + b - mean) + beta with s = gamma / sqrt(variance + eps)
     scale = (variance.double() + norm.eps).rsqrt()
     scale = scale if norm.weight is None else scale * norm.weight
     bias = -mean.double() if conv.bias is None else conv.bias - mean.double()
     bias = bias * scale if norm.bias is None else bias * scale + norm.bias
+
     weight = (conv.weight * scale[:, None, None, None]).to(conv.weight.dtype)
     weight = weight.contiguous(memory_format=torch.channels_last)  # the faster layout everywhere
+
     both = copy(conv)
     both.__dict__["_parameters"] = {
         "weight": nn.Parameter(weight, requires_grad=False),

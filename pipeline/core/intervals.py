@@ -73,6 +73,7 @@ def crossed(values_SN: NDArray[np.floating], added: int) -> Mean:
     mean, of_images = float(values.mean()), values.mean(0)
 
     counted = images + added
+    # Half an image at 1 and half at -1 add 1 to the squares and nothing to the sum.
     square = (np.square(of_images).sum() + added / 2) / counted
     image_part = (square - (of_images.sum() / counted) ** 2) / counted
     if seeds == 1:
@@ -102,6 +103,8 @@ def interval(verdicts: list[Verdicts]) -> tuple[float, float] | None:
         return mean.spread()
     if mean.seeds == 1:
         return wilson(mean.value, mean.images)
+
+    # p (1 - p) / variance is the number of independent images that would give this variance.
     worth = float(mean.images)
     if mean.variance > 0:
         worth = min(worth, mean.value * (1 - mean.value) / mean.variance)

@@ -11,7 +11,7 @@ from pipeline.errors import UserError
 TINY = 1e-12  # keeps a quotient or a logarithm of an exact tie finite
 
 
-def _full(logits: Tensor) -> Tensor:
+def widen(logits: Tensor) -> Tensor:
     """Half precision to float32: 1 - p of a confident bfloat16 p is exactly 0."""
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
 
@@ -36,37 +36,38 @@ def _top(logits: Tensor, count: int, loss: str) -> Tensor:
             f"params.yaml: attacks: loss {loss} needs {count} classes or more, the model has "
             f"{logits.shape[1]}: use ce or margin"
         )
-    return _full(logits).topk(count, dim=1).values
+    return widen(logits).topk(count, dim=1).values
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """-log p_y."""
-    return F.cross_entropy(_full(logits), labels, reduction="none")
+    return F.cross_entropy(widen(logits), labels, reduction="none")
 
 
 def label_smoothed_cross_entropy(logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     """Cross-entropy to (1 - smoothing) onehot(y) + smoothing / classes (Szegedy et al. 2016)."""
-    return F.cross_entropy(_full(logits), labels, reduction="none", label_smoothing=smoothing)
+    return F.cross_entropy(widen(logits), labels, reduction="none", label_smoothing=smoothing)
 
 
 def boosted_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """-log p_y - log(1.0001 - max_{k != y} p_k): MART's BCE with its code's offset (Wang 2020)."""
-    logits = _full(logits)
+    logits = widen(logits)
     rival = _rival(logits.softmax(1), labels)
     return cross_entropy(logits, labels) - torch.log(1.0001 - rival + TINY)
 
 
 def kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     """KL(softmax p || softmax q); the gradient flows into both."""
-    log_p = _full(p_logits).log_softmax(1)
-    log_q = _full(q_logits).log_softmax(1)
+    log_p = widen(p_logits).log_softmax(1)
+    log_q = widen(q_logits).log_softmax(1)
     return (log_p.exp() * (log_p - log_q)).sum(1)
 
 
 def js_divergence(p_logits: Tensor, q_logits: Tensor, temperature: float) -> Tensor:
     """Jensen-Shannon divergence of softmax(p / T) and softmax(q / T) (Tack et al. 2022)."""
-    log_p = (_full(p_logits) / temperature).log_softmax(1)
-    log_q = (_full(q_logits) / temperature).log_softmax(1)
+    log_p = (widen(p_logits) / temperature).log_softmax(1)
+    log_q = (widen(q_logits) / temperature).log_softmax(1)
+    # log((p + q) / 2), which stays finite where p or q underflows
     log_mean = torch.logaddexp(log_p, log_q) - math.log(2)
     to_p = (log_p.exp() * (log_p - log_mean)).sum(1)
     to_q = (log_q.exp() * (log_q - log_mean)).sum(1)
@@ -75,12 +76,12 @@ def js_divergence(p_logits: Tensor, q_logits: Tensor, temperature: float) -> Ten
 
 def true_probability(logits: Tensor, labels: Tensor) -> Tensor:
     """p_y, differentiable."""
-    return _column(_full(logits).softmax(1), labels)
+    return _column(widen(logits).softmax(1), labels)
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
     """max_{k != y} z_k - z_y: positive where the example is misclassified."""
-    logits = _full(logits)
+    logits = widen(logits)
     return _rival(logits, labels) - _column(logits, labels)
 
 
@@ -95,7 +96,7 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
 
 def gap(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """z_t - z_y: positive where the target class beats the true one."""
-    logits = _full(logits)
+    logits = widen(logits)
     return _column(logits, targets) - _column(logits, labels)
 
 

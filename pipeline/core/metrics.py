@@ -56,6 +56,7 @@ def of_members(
     if rule == "alone":
         alone: Verdicts = right_NK.mean(1, dtype=np.float32)
         return alone
+
     oracle: Verdicts = right_NK.any(1).astype(np.float32)
     if rule == "none":
         return 1 - oracle
@@ -73,11 +74,12 @@ def of_peers(rule: str, arrays: Mapping[str, NDArray[Any]], labels: NDArray[np.i
         margins = arrays[rule].reshape(len(labels), -1)
         mean: Verdicts = margins.mean(1, dtype=np.float32)
         return mean
+
     member_NK, peers_NK = (arrays[k] == labels[:, None] for k in ("members", "peers"))
-    found = {
+    by_rule = {
         "peers": peers_NK,
         "ahead": member_NK & ~peers_NK,
         "behind": peers_NK & ~member_NK,
     }
-    share: Verdicts = found[rule].mean(1, dtype=np.float32)
+    share: Verdicts = by_rule[rule].mean(1, dtype=np.float32)
     return share

@@ -46,6 +46,7 @@ def uniform_start(norm: Norm, images: Tensor, eps: float, draws: Draws) -> Tenso
         noise = eps * (2 * draws.uniform(*shape) - 1)
     else:
         direction = steepest("l2", draws.normal(*shape))
+        # The volume of a ball of d dimensions grows with its radius to the power d.
         radius = eps * draws.uniform() ** (1 / math.prod(shape))
         noise = direction * per_image(radius, images)
     return project(norm, images + noise, images, eps)
@@ -72,7 +73,9 @@ def project(norm: Norm, moved: Tensor, images: Tensor, eps: float) -> Tensor:
     """
     deltas = moved - images
     if norm == "linf":
+        # Ball and box are products of intervals: one clamp after the other is the projection.
         return (images + deltas.clamp(-eps, eps)).clamp(0, 1)
+
     shrink = per_image(_l2_shrink(deltas.flatten(1), images.flatten(1), eps), images)
     return (images + shrink * deltas).clamp(0, 1)
 
@@ -100,12 +103,15 @@ def water_level(weights: Tensor, caps: Tensor, totals: Tensor | float) -> Tensor
     """
     level = torch.zeros_like(weights[:, 0])
     full, none = weights * caps, torch.zeros_like(weights)
+
     for _ in range(WATER_ROUNDS):
         free = caps > level[:, None]
         left = totals - torch.where(free, none, full).sum(1)
         slope = torch.where(free, weights, none).sum(1)
+        # With no free entry left, no level reaches the total.
         raised = torch.where(slope > 0, left / slope, torch.inf)
         if torch.equal(raised, level):
             break
+
         level = torch.maximum(level, raised)
     return level

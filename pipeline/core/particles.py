@@ -45,8 +45,10 @@ class Particles:
         starts = [
             uniform_start("linf", images, self.eps, draws.fork(i)) for i in range(len(models))
         ]
+
         points_KBD = torch.stack(starts).flatten(2)
         self._warn_of_no_kernel(points_KBD)
+
         for _ in range(self.steps):
             moves_KBD = self._moves(models, points_KBD, images, labels)
             moves_KBD = moves_KBD.sign() if self.is_signed else moves_KBD
@@ -68,10 +70,14 @@ class Particles:
         else:
             own = [rises(m, x) for m, x in zip(models, points_KBD, strict=True)]
             rise_KKBD = torch.stack(own).expand(len(own), -1, -1, -1)
+
+        # Without a kernel nobody feels another: n attacks side by side.
         if self.kernel == "none":
             return rise_KKBD[0]
+
         pull_KBD, push_KBD = stein(points_KBD, rise_KKBD, self._squared_width(points_KBD))
         if self.divided == "repulsion":
+            # stein divides both sums by n.
             pull_KBD = len(points_KBD) * pull_KBD
         if self.is_balanced:
             pull_KBD, push_KBD = _unit(pull_KBD), _unit(push_KBD)
@@ -82,6 +88,7 @@ class Particles:
         count = len(points_KBD)
         if self.kernel == "fixed" and count > 1:
             kernel_KKB = _kernel(points_KBD, self._squared_width(points_KBD))
+            # The n diagonal entries of each image alone are not 0: no pair is near enough.
             if int(kernel_KKB.count_nonzero()) == count * points_KBD.shape[1]:
                 warnings.warn(f"svgd: width {self.width}: all kernels are 0", stacklevel=2)
 
@@ -105,8 +112,10 @@ def median_width(points_KBD: Tensor) -> Tensor:
     count = len(points_KBD)
     if count == 1:
         return points_KBD.new_ones(points_KBD.shape[1])
+
     upper = torch.triu_indices(count, count, 1, device=points_KBD.device)
     pairs = _squared_distances(points_KBD)[upper[0], upper[1]]
+
     tiny = torch.finfo(pairs.dtype).tiny
     return (pairs.quantile(0.5, dim=0) / (2 * math.log(count + 1))).clamp_min(tiny)
 

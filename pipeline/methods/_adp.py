@@ -20,8 +20,11 @@ def log_volume(probs_KBC: Tensor, labels: Tensor) -> Tensor:
     members, images, classes = probs_KBC.shape
     other = torch.ones(images, classes, dtype=torch.bool, device=labels.device)
     other[torch.arange(images, device=labels.device), labels] = False
+
     wrong_BKC = probs_KBC.transpose(0, 1)[other[:, None].expand(-1, members, -1)]
     wrong_BKC = wrong_BKC.view(images, members, classes - 1).to(torch.float64)
     unit_BKC = wrong_BKC / wrong_BKC.norm(dim=-1, keepdim=True).clamp_min(1e-12)
+
+    # det(M'M) of unit columns is the squared volume that they span.
     gram_BKK = unit_BKC @ unit_BKC.transpose(1, 2)
     return torch.logdet(gram_BKK + 1e-6 * torch.eye(members).to(gram_BKK)).to(probs_KBC.dtype)

@@ -55,6 +55,7 @@ class Amalgamating(Method):
             is_signed=self.is_signed,
             divided=self.divided,
         )
+
         draws: Draws = batch.draws.fork("particles")
         with attack_mode(nn.ModuleList(models), training.recipe.attack_bn_mode) as climbed:
             return particles.climb(list(climbed.children()), batch.images, batch.labels, draws)
@@ -62,11 +63,13 @@ class Amalgamating(Method):
     def distance(self, student: Tensor, logits_KBC: Tensor, labels: Tensor) -> Tensor:
         """From the student's logits to the amalgamated ones, [B]; no gradient into those."""
         logits_KBC = logits_KBC.detach()
+
         if self.amalgamation == "pareto":
             weights = find_closest(student.detach().softmax(-1), logits_KBC.softmax(-1))
             target = fuse_probs(weights, logits_KBC)
             forward = self.kl_order == "teacher_student"
             return kl(target, student) if forward else kl(student, target)
+
         losses_KB = torch.stack([cross_entropy(z, labels) for z in logits_KBC])
         weights = weigh(self.amalgamation, losses_KB, self.sharpness)
         return (student - fuse(weights, logits_KBC)).square().sum(-1)

@@ -42,5 +42,6 @@ class Distilling(Method):
         if self.mix == "pareto":
             weights = find_closest(student.softmax(-1), logits_KBC.softmax(-1))
             return fuse_probs(weights, logits_KBC)
+
         losses_KB = torch.stack([cross_entropy(z, labels) for z in logits_KBC])
         return fuse(weigh(self.mix, losses_KB, self.sharpness), logits_KBC)

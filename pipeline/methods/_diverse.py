@@ -31,6 +31,7 @@ class Diverse(Method):
         """One optimiser of the chosen kind for each member."""
         if self.optimiser == "sgd":
             return super().setup(training)
+
         recipe = training.recipe
         return [
             torch.optim.Adam(
@@ -48,6 +49,7 @@ class Diverse(Method):
             loss = loss + self._reduce(torch.stack(losses))
         elif self.adversarial == "objective":
             loss = loss + self._objective(training, replace(batch, images=crafted))
+
         return training.update_members(self.scale * loss)
 
     @abstractmethod

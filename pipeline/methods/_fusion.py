@@ -43,15 +43,20 @@ def find_closest(point_BC: Tensor, corners_KBC: Tensor) -> Tensor:
     point_BC = point_BC.double()
     best = point_BC.new_full((len(point_BC),), torch.inf)
     chosen = point_BC.new_zeros(len(point_BC), len(corners_KBC))
+
     for size in range(1, len(corners_KBC) + 1):
         for face in combinations(range(len(corners_KBC)), size):
             found = _on_plane(point_BC, corners_BKC[:, face])
             weights_BK = torch.zeros_like(chosen)
+            # Rounding may put a point of an edge outside: clamp it, and let the sum be 1 again.
             weights_BK[:, face] = found.clamp_min(0)
             weights_BK = weights_BK / weights_BK.sum(1, keepdim=True).clamp_min(1e-12)
+
             near = (weights_BK[:, None] @ corners_BKC)[:, 0]
             distance = (near - point_BC).square().sum(1)
+            # The closest point of the plane counts only where it lies in the face.
             distance = distance.where((found >= -1e-9).all(1), torch.inf)
+
             better = distance < best
             best[better], chosen[better] = distance[better], weights_BK[better]
     return chosen.T.to(corners_KBC.dtype)
@@ -62,5 +67,6 @@ def _on_plane(point_BC: Tensor, corners_BKC: Tensor) -> Tensor:
     origin = corners_BKC[:, :1]
     directions = (corners_BKC[:, 1:] - origin).transpose(1, 2)
     target = (point_BC - origin[:, 0])[..., None]
+    # pinv, for corners that coincide leave directions without full rank.
     rest = (torch.linalg.pinv(directions) @ target)[..., 0]
     return torch.cat([1 - rest.sum(1, keepdim=True), rest], 1)

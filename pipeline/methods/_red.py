@@ -51,15 +51,19 @@ class RandomDefence(Method):
         """One step of all members together."""
         losses_KB, clean_KBD = self._gradients(training, self._own(training, batch), batch)
         loss = losses_KB.mean() if self.cross_entropy == "mean" else losses_KB.sum(0).mean()
+
         crafted = self._crafted(training, batch)
         both = [clean_KBD]
         if "both" in (self.similarity_on, self.lipschitz_on):
             both.append(self._gradients(training, [crafted] * len(training.members), batch)[1])
         loss = loss + self.weight_similarity * self._similarity(both)
+
         if self.lipschitz_on == "halves":
             half = len(batch.images) // 2
+            # The last images of `crafted`, which may hold the second half alone.
             mixed = torch.cat([batch.images[:half], crafted[half - len(batch.images) :]])
             both = [self._gradients(training, [mixed] * len(training.members), batch)[1]]
+
         return training.update_members(loss + self.weight_lipschitz * self._steepness(both))
 
     def _own(self, training: Training, batch: Batch) -> list[Tensor]:
@@ -95,6 +99,7 @@ class RandomDefence(Method):
     def _similarity(self, both: list[Tensor]) -> Tensor:
         used = both if self.similarity_on == "both" else both[:1]
         value = torch.stack([similarity(g, self.least).mean() for g in used]).mean()
+        # Eq. 3 counts every pair twice and divides by the number of unordered ones.
         return 2 * value if self.pairs == "ordered" else value
 
     def _steepness(self, both: list[Tensor]) -> Tensor:

@@ -37,9 +37,11 @@ class Adp(Diverse):
                 f"params.yaml: methods: adp: {members} members in {classes} classes span no "
                 f"volume; take at most {classes - 1} members, or beta 0"
             )
+
         logits_KBC = torch.stack([member(batch.images) for member in training.members])
         losses_KB = torch.stack([cross_entropy(z, batch.labels) for z in logits_KBC])
         probs_KBC, regulariser = logits_KBC.softmax(-1), losses_KB.new_zeros(len(batch.labels))
+
         if self.alpha:
             regulariser = regulariser - self.alpha * mean_entropy(probs_KBC)
         if self.beta:

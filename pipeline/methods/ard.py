@@ -32,12 +32,15 @@ class Ard(Distilling):
         student = training.members[index]
         if self.alpha == 0:
             return cross_entropy(student(batch.images), batch.labels)
+
         attacked = student(adversarial)
         taught = self.mixed(self.ask(training, batch.images), batch.labels, attacked)
         distance = kl(taught / self.temperature, attacked / self.temperature)
+        # T^2 keeps the gradient's size whatever the temperature (Hinton et al. 2015).
         losses = self.alpha * self.temperature**2 * distance
         if self.over_classes:
             losses = losses / attacked.shape[1]
+
         if self.alpha == 1:
             return losses
         return losses + (1 - self.alpha) * cross_entropy(student(batch.images), batch.labels)

@@ -34,6 +34,7 @@ class Arow(Method):
         losses = label_smoothed_cross_entropy(clean, batch.labels, self.smoothing)
         if self.weight_regulariser == 0:
             return losses
+
         attacked = member(adversarial)
         doubt = 1 - true_probability(attacked, batch.labels)
         return losses + self.weight_regulariser * kl(clean, attacked) * doubt

@@ -48,13 +48,17 @@ class AtAka(Amalgamating):
     def step(self, training: Training, batch: Batch) -> Tensor:
         """One step of every teacher, then one of every student."""
         particles_KBCHW = self.craft(training, training.assistants, batch)
+
         taught = []
         for i, (teacher, images) in enumerate(
             zip(training.assistants, particles_KBCHW, strict=True)
         ):
             logits = teacher(images)
+            # The students see the answer from before the teacher's step.
             taught.append(logits.detach())
+            # The teachers' optimisers come after the members'.
             training.update(len(training.members) + i, cross_entropy(logits, batch.labels))
+
         losses = []
         for index, student in enumerate(training.members):
             logits = student(self._input(training, student, batch, particles_KBCHW))

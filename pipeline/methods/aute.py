@@ -73,8 +73,11 @@ class Aute(Method):
         """L_UCE + beta L_PA of member `index`, [B]."""
         logits = training.members[index](adversarial)
         losses = self._learn(logits, batch.labels, index)
+
+        # The members after this one, then round to those before it
         turn = training.members[index + 1 :] + training.members[:index]
         peers = turn[: self.peers or None]
+
         beta = self._beta(training.epoch)
         if beta == 0 or not peers:
             return losses
@@ -94,6 +97,7 @@ class Aute(Method):
         if self.learn == "smooth":  # smoothing / (K - 1) for every wrong class, as its helper does
             share = self.smoothing * logits.shape[1] / (logits.shape[1] - 1)
             return label_smoothed_cross_entropy(logits, labels, share)
+
         base = boosted_cross_entropy if self.base_loss == "boosted" else cross_entropy
         weights = self._weights(logits.softmax(-1), labels, index)
         return weights * base(logits, labels)
@@ -103,9 +107,11 @@ class Aute(Method):
         distance = -margin(probs, labels)
         if self.wrong_margin == "zero":
             distance = distance.clamp_min(0)
+
         at_least = self.at_margin == "forget"
         forget = distance >= self.margin if at_least else distance > self.margin
         strength = self.gamma * (index if self.index_scaled else 1)
+        # Below the margin w = 1 - D, above it w = -gamma D: there the member unlearns.
         weights = torch.where(forget, -strength * distance, 1 - distance)
         return weights.detach() if self.detach_weights else weights
 
@@ -115,9 +121,11 @@ class Aute(Method):
             probs_KBC = torch.cat([logits[None], peers_KBC]).softmax(-1)
             entropy, volume = mean_entropy(probs_KBC), log_volume(probs_KBC, labels)
             return -self.adp_entropy * entropy - self.adp_volume * volume
+
         peers = mean_log_prob(peers_KBC)
         is_printed = self.kl_order == "member_peers"
         distance = kl(logits, peers) if is_printed else kl(peers, logits)
+
         if self.align == "unweighted":
             return distance
         doubt = 1 - logits.softmax(-1).gather(1, labels[:, None])[:, 0]

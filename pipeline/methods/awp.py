@@ -38,10 +38,12 @@ class Awp(Method):
     def step(self, training: Training, batch: Batch) -> Tensor:
         """One update of every member at its perturbed weights."""
         adversarial = training.craft(batch)
+
         losses = []
         for i, member in enumerate(training.members):
             kernels = [w for n, w in member.named_parameters() if "weight" in n and w.ndim > 1]
             shifts = self.find_shifts(training, i, batch, adversarial, kernels)
+            # The optimiser steps from w + v with the gradient of there; leaving subtracts v again.
             with shifted(kernels, shifts):
                 losses.append(training.update(i, self.loss(training, i, batch, adversarial)))
         return torch.stack(losses).mean()
@@ -61,6 +63,7 @@ class Awp(Method):
         """v of each kernel; none where nothing is perturbed."""
         if self.gamma == 0 or training.epoch <= self.warm_up:
             return []
+
         with attack_mode(training.members[index], "train_frozen"):
             loss = self.loss(training, index, batch, adversarial).mean()
         gradients = torch.autograd.grad(loss, kernels)
@@ -74,6 +77,7 @@ class Awp(Method):
 def shifted(weights: list[nn.Parameter], shifts: list[Tensor]) -> Iterator[None]:
     """Weights plus their shifts; afterwards the shifts are subtracted, whatever was learnt."""
     with torch.no_grad():
+        # Not strict: where nothing is perturbed there are no shifts.
         for weight, shift in zip(weights, shifts, strict=False):
             weight.add_(shift)
     try:

@@ -29,6 +29,7 @@ class Ccg(Method):
 
     def step(self, training: Training, batch: Batch) -> Tensor:
         """Craft on both views, then one update of every member."""
+        # A fork: the two views of an image must not start from the same noise.
         other = replace(batch, images=batch.view(1), draws=batch.draws.fork("view"))
         first, second = training.craft(batch), training.craft(other)
         losses = [

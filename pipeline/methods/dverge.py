@@ -6,11 +6,11 @@ source's label on the x'_j of all others, L_i = weight sum_{j != i} CE(z_i(x'_j)
 points crafted before the first member is updated; with adversarial training it adds the
 cross-entropy on its own adversarial examples. The layer is drawn once an epoch.
 
-Departures: targets are the next images of the shuffled batch, where the authors draw pairs from two
-loaders; features of released RED leave out the residual sum and its layers stay in evaluation mode
-for the rest of an epoch, ours do neither. Fields tell the released settings apart: the authors
-start from standard members trained in full (`dverge_warm`), RED's port from scratch with 7 steps
-and clipped gradients (`dverge_red`).
+Departures: an image's target is the one before it in the shuffled batch, where the authors draw
+pairs from two loaders; features of released RED leave out the residual sum and its layers stay in
+evaluation mode for the rest of an epoch, ours do neither. Fields tell the released settings apart:
+the authors start from standard members trained in full (`dverge_warm`), RED's port from scratch
+with 7 steps and clipped gradients (`dverge_red`).
 """
 
 from dataclasses import dataclass, replace
@@ -52,6 +52,7 @@ class Dverge(Method):
             raise UserError(
                 "params.yaml: methods: dverge: one member has no others; take 2 or more"
             )
+
         if self.start != "none":
             trained = cast(Combination, training.parents["start"]).members
             for member, other in zip(training.members, trained, strict=True):
@@ -66,10 +67,12 @@ class Dverge(Method):
             training.craft(replace(batch, draws=batch.draws.fork(i)), member)
             for i, member in enumerate(training.members if self.adversarial else [])
         ]
+
         losses = []
         for i, member in enumerate(training.members):
             others = [cross_entropy(member(x), batch.labels) for x in points[:i] + points[i + 1 :]]
             loss = self.weight * torch.stack(others).sum(0)
+
             if self.adversarial:
                 loss = loss + cross_entropy(member(crafted[i]), batch.labels)
             losses.append(training.update(i, loss, clip=self.clip))
@@ -81,7 +84,7 @@ class Dverge(Method):
         return 1 + int(training.draws("depth").integers(depths))
 
     def distil(self, training: Training, index: int, batch: Batch, depth: int) -> Tensor:
-        """Images close to their own whose features in member `index` are the next image's."""
+        """Images close to their own whose features in member `index` are another image's."""
         ascent = Ascent(
             norm="linf",
             eps=self.distance,
@@ -90,9 +93,11 @@ class Dverge(Method):
             decay=1,
             any_iterate=False,
         )
+
         with attack_mode(training.members[index], training.recipe.attack_bn_mode) as climbed:
             member = cast(Net, climbed)
             with torch.no_grad():
+                # The batch is shuffled, so the image before is a random target.
                 wanted = member.features(batch.images.roll(1, 0), depth)
 
             def nearness(features: Tensor, rows: Tensor) -> Tensor:

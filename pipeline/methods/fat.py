@@ -52,6 +52,7 @@ class Fat(Method):
         tau = self.tau[bisect_left(self.rises, training.epoch)]
         with attack_mode(training.ensemble, training.recipe.attack_bn_mode) as climbed:
             adversarial = self.climb(climbed, batch, tau)
+
         losses = [
             training.update(i, objective(self.objective, member, batch, adversarial, self.beta))
             for i, member in enumerate(training.members)
@@ -65,13 +66,17 @@ class Fat(Method):
         rows = torch.arange(len(labels), device=labels.device)
         left = torch.full_like(labels, tau)
         goes = torch.ones_like(labels, dtype=torch.bool)
+
         for number in range(self.steps):
             logits, _, gradient = input_gradient(
                 model, on_labels(cross_entropy, labels), moved, rows
             )
+
+            # Who is still misclassified with no step left stays where it is from now on.
             wrong = logits.argmax(1) != labels
             goes &= ~(wrong & (left == 0))
             left -= (wrong & goes).to(left.dtype)
+
             step = self.step_size * gradient.sign()
             if self.noise:
                 step = step + self.noise * draws.fork(number).normal(*images.shape[1:])

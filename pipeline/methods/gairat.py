@@ -37,9 +37,11 @@ class Gairat(Method):
         """One update of every member."""
         with attack_mode(training.ensemble, training.recipe.attack_bn_mode) as climbed:
             adversarial, right = self.climb(climbed, batch)
+
         weights = self.weigh(right)
         if training.epoch <= self.burn_in:
             weights = torch.ones_like(weights)
+
         losses = [
             training.update(i, weights * cross_entropy(member(adversarial), batch.labels))
             for i, member in enumerate(training.members)
@@ -51,10 +53,12 @@ class Gairat(Method):
         images, labels = batch.images, batch.labels
         moved = uniform_start("linf", images, self.eps, batch.draws.fork("attack").fork(0))
         rows, right = torch.arange(len(labels), device=labels.device), torch.zeros_like(labels)
+
         for _ in range(self.steps):
             logits, _, gradient = input_gradient(
                 model, on_labels(cross_entropy, labels), moved, rows
             )
+            # Counted before the step: x^(0) to x^(K-1), never the last iterate.
             right += logits.argmax(1) == labels
             moved = project("linf", moved + self.step_size * gradient.sign(), images, self.eps)
         return moved, right

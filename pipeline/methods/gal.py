@@ -35,7 +35,9 @@ class Gal(Diverse):
         """One step of all members on images with noise."""
         if not self.noise:
             return super().step(training, batch)
+
         draws = batch.draws.fork("noise")
+        # One draw an image decides for all of its pixels.
         chosen = draws.uniform(1, 1, 1) < self.noisy_share
         noise = self.noise * draws.normal(*batch.images.shape[1:]) * chosen
         return super().step(training, replace(batch, images=batch.images + noise))

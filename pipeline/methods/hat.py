@@ -37,6 +37,7 @@ class Hat(Method):
         losses = trades(member, batch, adversarial, self.beta)
         if self.gamma == 0:
             return losses
+
         with torch.no_grad():
             labels = training.parents["helper"](adversarial).argmax(1)
         beyond = batch.images + self.h * (adversarial - batch.images)

@@ -38,6 +38,7 @@ class Iad(Distilling):
         distance = kl(taught, attacked)
         if training.epoch <= self.begin:
             return distance
+
         doubted = self.mixed(self.ask(training, adversarial), labels, attacked)
         trust = true_probability(doubted, labels) ** self.beta
         itself = (1 - trust) * kl(student(batch.images), attacked)

@@ -59,6 +59,8 @@ class Mce(Method):
         losses = cross_entropy(logits, labels)
         if self.weight == 0:
             return losses
+
+        # The mean over the wrong classes of -log softmax(-z)_k (Eq. 9)
         full = logits.to(torch.promote_types(logits.dtype, torch.float32))
         against = -(-full).log_softmax(1)
         wrong = against.sum(1) - against.gather(1, labels[:, None])[:, 0]
@@ -68,6 +70,7 @@ class Mce(Method):
         """Images within eps at which the learners' common answer has a high loss."""
         before = training.parents.get("earlier")
         learners = list(cast(Combination, before).members) if before is not None else []
+
         ascent = Ascent(
             norm="linf",
             eps=self.eps,
@@ -76,6 +79,7 @@ class Mce(Method):
             decay=0,
             any_iterate=False,
         )
+
         start = uniform_start("linf", batch.images, self.eps / 2, batch.draws.fork("attack"))
         with attack_mode(training.members[0], training.recipe.attack_bn_mode) as learner:
             return ascent.climb(

@@ -76,10 +76,13 @@ class _Generated(nn.Module):
                 f"params.yaml: methods: no convolution of this arch joins multiples of {unit} "
                 "channels; give ps_red a smaller unit or another arch"
             )
+
         self._shapes = [tuple(conv.weight.shape) for _, conv in _convolutions(net, unit)]
         scales = [_he(shape) for shape in self._shapes]
         self.embeddings = nn.Parameter(torch.rand(sum(map(self._count, self._shapes)), embedding))
         _draw(self.hyper, self.embeddings, scales, list(map(self._count, self._shapes)), init)
+
+        # A generated weight is a buffer: no optimiser sees it, and no checkpoint holds it.
         for _, conv in _convolutions(net, unit):
             values = torch.zeros_like(conv.weight)
             del conv.weight
@@ -94,6 +97,7 @@ class _Generated(nn.Module):
         """Logits [B, classes]."""
         if self.training or any(p.requires_grad for p in self.parameters()):
             self._is_fresh = False
+            # The weights may move: generated in every forward, inside the graph.
             return cast(Tensor, functional_call(self.net, dict(self.weights()), images))
         if not self._is_fresh:
             for name, weight in self.weights():
@@ -122,6 +126,7 @@ class _Generated(nn.Module):
 def _assemble(units: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Kernels of unit x unit channels, joined along the inputs, then along the outputs."""
     size = units.shape[1]
+    # [outputs / unit, inputs / unit, unit, unit, 3, 3]
     tiles = units.view(shape[0] // size, shape[1] // size, *units.shape[1:])
     weight: Tensor = tiles.permute(0, 2, 1, 3, 4, 5).reshape(*shape[:2], KERNEL, KERNEL)
     return weight if shape[2] == KERNEL else weight.mean((2, 3), keepdim=True)
@@ -162,9 +167,11 @@ def _draw(
             for parameter in hyper.parameters():
                 parameter.normal_().fmod_(2)
             return
+
         for linear in (hyper.widen, hyper.kernel):
             linear.weight.normal_(0, 1 / math.sqrt(linear.in_features))
             linear.bias.zero_()
+
         spread = torch.tensor(scales).repeat_interleave(torch.tensor(counts))
         embeddings.normal_().mul_(spread[:, None])
 

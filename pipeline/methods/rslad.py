@@ -39,6 +39,7 @@ class Rslad(Distilling):
         logits_KBC = self.ask(training, batch.images)
         with attack_mode(training.ensemble, training.recipe.attack_bn_mode) as climbed:
             adversarial = self.climb(climbed, batch, logits_KBC)
+
         losses = [
             training.update(i, self.distil(student, batch, adversarial, logits_KBC))
             for i, student in enumerate(training.members)
@@ -49,6 +50,7 @@ class Rslad(Distilling):
         """Images whose answers are far from the teachers' on clean ones, detached."""
         with torch.no_grad():
             taught = self.mixed(logits_KBC, batch.labels, model(batch.images))
+
         ascent = Ascent(
             norm="linf",
             eps=self.eps,
@@ -57,6 +59,7 @@ class Rslad(Distilling):
             decay=0,
             any_iterate=False,
         )
+
         start = gaussian_start("linf", batch.images, self.eps, batch.draws.fork("attack"))
         return ascent.climb(
             model,

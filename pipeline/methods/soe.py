@@ -69,6 +69,7 @@ class SoE(Method):
         if self.phase_two and training.epoch >= self.phase_two:
             together = combine("max_conf", training.members)
             return training.craft(batch, together), batch.labels
+
         crafted = [
             training.craft(replace(batch, draws=batch.draws.fork(i)), member)
             for i, member in enumerate(training.members)
@@ -79,9 +80,11 @@ class SoE(Method):
         """Mean over images of the experts' loss, plus the mean BCE of the confidences."""
         heads = [cast(_DualHead, m).heads(images, through=self.through) for m in training.members]
         losses_KB = torch.stack([cross_entropy(logits, labels) for logits, _ in heads])
+
         found = [self._confidence(logits, trust, labels) for logits, trust in heads]
         targets_KB = (-losses_KB.detach()).exp()  # the probability of the true class
         doubts = [confidence_cross_entropy(c, t) for c, t in zip(found, targets_KB, strict=True)]
+
         if self.weighting == "predicted":
             experts = (torch.stack(found).detach().softmax(0) * losses_KB).sum(0)
         else:
@@ -92,6 +95,7 @@ class SoE(Method):
         """What the BCE trains; the rectifying softmax learns where the member is wrong."""
         if not self.rectified:
             return trust
+
         largest = logits.float().softmax(-1).amax(-1)
         is_right = logits.argmax(-1) == labels
         fixed = is_right if self.through else torch.ones_like(is_right)

@@ -43,6 +43,7 @@ class Stat(Method):
         if self.beta:
             with attack_mode(training.ensemble, training.recipe.attack_bn_mode) as climbed:
                 neighbours = self.find_neighbours(climbed, batch)
+
         losses = [
             training.update(i, self.squeeze(member, batch, *neighbours))
             for i, member in enumerate(training.members)
@@ -57,7 +58,9 @@ class Stat(Method):
         losses = cross_entropy(clean, batch.labels)
         if self.beta == 0:
             return losses
+
         attacked = member(adversarial)
+        # The authors' collaborative forward leaves the running statistics alone.
         with attack_mode(member, "train_frozen"):
             helped = member(collaborative)
         logits_PBC = torch.stack([clean, helped, attacked])
@@ -75,6 +78,7 @@ class Stat(Method):
             points = torch.stack([images, collaborative, adversarial]).requires_grad_()
             logits_PBC = torch.stack([model(x) for x in points])
             lowest, highest = _extremes(logits_PBC, batch.labels)
+
             gap = _gap(logits_PBC, lowest, highest).sum()
             (gradients,) = torch.autograd.grad(gap, points)
             moved = points.detach() + self.step_size * gradients.sign()

@@ -49,8 +49,10 @@ class Trs(Diverse):
         """CE [members, B] on clean images, and the two weighted regularisers [B]."""
         losses_KB, clean_KBD = self._gradients(training, batch.images, batch.labels)
         regulariser = losses_KB.new_zeros(len(batch.labels))
+
         if self.coeff:
             regulariser = regulariser + self.coeff * similarity(clean_KBD, self.least)
+
         if self.lamda:
             half = len(batch.labels) // 2
             steep = self.steepen(training, batch)
@@ -70,9 +72,11 @@ class Trs(Diverse):
         draws: Draws = batch.draws.fork("steepen")
         moved, total = uniform_start("linf", clean, eps, draws), torch.zeros_like(clean)
         group, mode = nn.ModuleList(training.members), training.recipe.attack_bn_mode
+
         with attack_mode(group, mode) as climbed:
             for _ in range(self.steps):
                 uphill = _norms_gradient(list(climbed.children()), moved, batch.labels)
+                # As released: the buffer of the gradients is never reset between steps.
                 total = total + uphill if self.accumulate else uphill
                 moved = project("linf", moved + self.stride * eps * total.sign(), clean, eps)
         return moved.detach()
