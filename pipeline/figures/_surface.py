@@ -41,6 +41,7 @@ def surface(
             members_KB, whole_B = losses(along, across)
             whole = WHOLE if len(members_KB) > 1 else ALONE
             shown = members_KB[: members if len(members_KB) > 1 else 0]
+
             found = {f"member {i}": float(m.mean()) for i, m in enumerate(shown)}
             found[whole] = float(whole_B.mean())
             lines += [(label, of, along, across, loss) for of, loss in found.items()]
@@ -57,6 +58,8 @@ def draw_surfaces(frame: pd.DataFrame, title: str, names: tuple[str, str]) -> by
     panels = list(frame.groupby(["row", "of"], sort=False))
     columns = frame["of"].nunique() if frame["of"].nunique() > 1 else len(panels)
     lines = -(-len(panels) // columns)
+
+    # A loss of exactly 0 has no logarithm; the last level lies above the largest loss.
     positive = frame["loss"].clip(lower=LEAST)
     levels = np.geomspace(positive.min(), positive.max() * (1 + LEAST), LEVELS)
 
@@ -67,6 +70,7 @@ def draw_surfaces(frame: pd.DataFrame, title: str, names: tuple[str, str]) -> by
             panel.set_title(": ".join(map(str, name)), fontsize=SMALL + 1)
         for panel in list(places.flat)[len(panels) :]:
             panel.set_axis_off()
+
         bar = sheet.colorbar(drawn_last, ax=places, format="%.3g", ticks=levels[::3])
         bar.set_label("cross-entropy", fontsize=SMALL + 1)
         bar.ax.tick_params(labelsize=SMALL)
@@ -82,6 +86,7 @@ def _paint(panel: Any, own: pd.DataFrame, levels: NDArray[np.float64]) -> Any:
     grid = (loss.columns, loss.index, loss.to_numpy())
     norm = LogNorm(levels[0], levels[-1])
     filled = panel.contourf(*grid, levels=levels, norm=norm, cmap="viridis")
+    # Every third level is labelled: all of them would hide the surface.
     lines = panel.contour(*grid, levels=levels[::3], colors="white", linewidths=0.6)
     panel.clabel(lines, fmt="%.3g", fontsize=SMALL - 2)
     panel.plot(0, 0, marker="+", color="red", markersize=8)

@@ -44,14 +44,17 @@ class Curves:
         found = self._points(shown)
         if self.show == "worst":
             found = _worst(found)
+
         lines = [
             (row, attack, x, *_accuracy(vectors))
             for (row, attack), points in found.items()
             for x, vectors in sorted(points.items())
         ]
         frame = pd.DataFrame(lines, columns=[*COLUMNS[:2], self.along, *COLUMNS[2:]])
+
         if self.show != "strongest":
             return frame
+
         means = frame.groupby(["row", "attack"], sort=False)["accuracy"].mean()
         kept = set(means.groupby("row", sort=False).idxmin())
         rows = [pair in kept for pair in zip(frame["row"], frame["attack"], strict=True)]
@@ -73,7 +76,9 @@ class Curves:
                     seen.append((item.label, key, float(x), attack.right))
         if not seen:
             raise UserError(f"params.yaml: figures: nothing that is shown varies in {self.along!r}")
+
         names = {key: _common(found) for key, found in groups.items()}
+
         points: Points = {}
         for row, key, x, verdicts in seen:
             line = points.setdefault((row, names[key]), {})
@@ -84,9 +89,11 @@ class Curves:
         """What attacks of one line share: all but `along`; other radii follow a radius."""
         fields: dict[str, Any] = dict(attack.spec["fields"])
         types = schema.component("attacks", attack.spec["component"]).types
+        # Step sizes follow the radius of their attack: they make no line of their own.
         followers = [k for k, t in types.items() if t == "Radius"]
         for key in {self.along, *(followers if self.along in followers else [])}:
             fields.pop(key, None)
+
         parts = [attack.spec["component"], attack.spec.get("surrogate"), fields]
         return json.dumps(parts, sort_keys=True)
 
@@ -102,14 +109,18 @@ class Curves:
                 x, percent = line[self.along], 100 * line["accuracy"]
                 panel.plot(x, percent, marker="o", markersize=4, label=name)
                 panel.fill_between(x, 100 * line["low"], 100 * line["high"], alpha=0.15)
+
+            # Linear below the least positive point, so that 0 stands on the axis too.
             if self.spacing == "log":
                 least = frame[self.along][frame[self.along] > 0].min()
                 panel.set_xscale("symlog", linthresh=least)
                 panel.set_xlim(left=0)
             panel.set_xticks(ticks, [f"{x:.3g}" for x in ticks], fontsize=SMALL)
+
             low = 100 * frame[["accuracy", "low"]].min().min()
             high = 100 * frame[["accuracy", "high"]].max().max()
             panel.set_ylim(max(low - 3, -2), min(high + 3, 102))
+
             panel.set_xlabel(self.symbol)
             panel.set_ylabel("accuracy, % (band: 95 % interval)")
             panel.grid(alpha=0.3)

@@ -36,6 +36,7 @@ class Histogram:
             for column in self.columns:
                 found = distances(item.attacks[column])
                 margins.setdefault((item.label, column), []).append(found)
+
         lines = []
         for (row, column), parts in margins.items():
             counts = np.histogram(np.concatenate(parts), edges)[0]
@@ -57,6 +58,7 @@ class Histogram:
                 panel.set_title(column, fontsize=SMALL + 1)
                 panel.set_xlabel("margin $p_y - \\max_{k \\neq y} p_k$ (right of 0: correct)")
                 panel.grid(alpha=0.3)
+
             panels[0].set_ylabel("images, %")
             panels[-1].legend(fontsize=SMALL)
 

@@ -48,6 +48,7 @@ class Particles:
             for name in self.attacks
         ]
         frame = pd.DataFrame(lines)
+
         ranks = frame.groupby("row")["distance"].rank(ascending=False)
         frame.insert(2, "rank", ranks.astype(int))
         return frame.merge(self._published(), on="attack", how="left")
@@ -56,6 +57,7 @@ class Particles:
         attack, model = item.attack(name)
         if not hasattr(attack, "climb"):
             raise UserError(f"params.yaml: figures: attacks: {name} has no particles; take svgd")
+
         draws = Draws(derive(0, "particles"), item.ids)
         points = attack.climb(model, item.images, item.labels, draws)
         losses_KB = losses_of(model, points, item.labels)
@@ -78,16 +80,19 @@ class Particles:
             }
             if not set(MEASURES.values()) <= set(printed):
                 continue  # of another kind
+
             eps = float(values.fraction(own["eps"].iloc[0], self.reported))
             found = {f"published_{ours}": printed[theirs] for ours, theirs in MEASURES.items()}
             found["published_distance"] /= PIXEL * eps
             possible = found["published_distance"] <= FARTHEST
             lines.append({"attack": attack, **found, "published_is_possible": possible})
+
         if not lines:
             raise UserError(
                 f"params.yaml: figures: printed: table {self.printed} of "
                 f"data/reported/{self.reported}.csv has no {', '.join(MEASURES.values())}"
             )
+
         frame = pd.DataFrame(lines)
         ranks = frame["published_distance"].rank(ascending=False).astype(int)
         frame.insert(1, "published_rank", ranks)
@@ -109,13 +114,16 @@ class Particles:
                 hatch="//",
                 alpha=0.5,
             )
+
             distances.axhline(FARTHEST, color="black", linestyle=":", label="largest in a ball")
             distances.set_ylabel("mean linf distance of two particles / eps")
+
             losses.errorbar(
                 places, frame["mean_ce"], frame["std_ce"], fmt="o", capsize=4, label="mean, std"
             )
             losses.plot(places, frame["max_ce"], "^", label="maximum")
             losses.set_ylabel("cross-entropy, ours")
+
             for panel in (distances, losses):
                 panel.set_xticks(places, names, fontsize=SMALL)
                 panel.grid(axis="y", alpha=0.3)

@@ -65,8 +65,10 @@ class Peers:
                 panels[0][column].set_title(f"{name} images", fontsize=SMALL + 1)
                 _bars(panels[0][column], shares, ["member right, peers wrong", "peers alone"])
                 _bars(panels[1][column], own[list(MARGINS)], ["member", "peers"])
+
                 names = [f"{row} {i}" for row, i in zip(own["row"], own["member"], strict=True)]
                 panels[1][column].set_xticks(range(len(own)), names, rotation=60, fontsize=SMALL)
+
             panels[0][0].set_ylabel("images, %")
             panels[1][0].set_ylabel("mean margin")
 

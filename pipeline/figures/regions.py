@@ -58,8 +58,11 @@ class Regions:
         one = slice(row, row + 1)
         image, label, ids = item.images[one], item.labels[one], item.ids[one]
         steepest, random = directions(item.victim, image, label, ids, self.seed)
+
         steps = torch.tensor([self.radius * step for step in offsets(self.half)]).to(image)
         along, across = torch.meshgrid(steps, steps, indexing="ij")
+
+        # The grid's points become the batch, one image repeated.
         spread = (-1, *[1] * (image.ndim - 1))
         points = image + along.reshape(spread) * steepest + across.reshape(spread) * random
         said = predictions(item, points)
@@ -83,6 +86,7 @@ class Regions:
             panels = sheet.subplots(len(lines), len(parts), squeeze=False)
             for (names, own), panel_row in zip(lines, panels, strict=True):
                 for part, panel in zip(parts, panel_row, strict=True):
+                    # -1 throughout: this row has no such member.
                     if own[part].min() < 0:
                         panel.set_axis_off()
                         continue
@@ -91,6 +95,7 @@ class Regions:
                     if part == CHOSEN:
                         _name_members(panel, own[part])
                 panel_row[0].set_ylabel(f"{names[0]}\nimage {names[1]}", fontsize=SMALL)
+
             sheet.supxlabel(
                 "right: along random signs; up: along the sign of the loss's gradient\n"
                 "black: predicted right; colours: wrong classes; under `chosen`, members",
@@ -135,6 +140,7 @@ def _paint(panel: Any, own: pd.DataFrame, part: str) -> None:
     colours[..., :3] = palette[grid.to_numpy() % len(palette)]
     if part != CHOSEN:
         colours[grid.to_numpy() == own["label"].iloc[0]] = BLACK
+
     limit = float(grid.columns.max())
     panel.imshow(colours, origin="lower", extent=(-limit, limit, -limit, limit))
     panel.plot(0, 0, marker="+", color="white", markersize=7)

@@ -56,6 +56,7 @@ class WeightLandscape:
         """The images that the weights of the moment meet; the draws are an evaluation's."""
         if self.attack == "none":
             return item.images
+
         attack, model = item.attack(self.attack)
         item.victim.reseed(derive(0, self.attack))
         draws = Draws(derive(0, self.attack, 0), item.ids)
@@ -99,6 +100,7 @@ def _lengths(weight: Tensor) -> Tensor:
 @contextmanager
 def moved(victim: Combination, *steps: tuple[float, Direction]) -> Iterator[None]:
     """The victim at its weights plus these multiples of directions; back at its own afterwards."""
+    # Copies, not subtraction afterwards: rounding would leave other weights behind.
     own = {name: weight.detach().clone() for name, weight in victim.named_parameters()}
     try:
         with torch.no_grad():

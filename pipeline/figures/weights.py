@@ -34,8 +34,10 @@ class Weights:
         parts: dict[str, list[NDArray[np.float64]]] = {}
         for item in shown:
             parts.setdefault(item.label, []).extend(map(last_convolution, item.victim.members))
+
         rows = {row: np.concatenate(found) for row, found in parts.items()}
         edges = np.histogram_bin_edges(np.concatenate(list(rows.values())), self.bins)
+
         lines = []
         for row, weights in rows.items():
             counts = np.histogram(weights, edges)[0]
@@ -52,6 +54,7 @@ class Weights:
                 edges = [*line["low"], line["high"].iloc[-1]]
                 name = f"{row}, deviation {line['deviation'].iloc[0]:.4g}"
                 panel.stairs(line["count"], edges, label=name, linewidth=1.5)
+
             panel.set_yscale("log")
             panel.set_xlabel("weight of the last convolution")
             panel.set_ylabel("weights")

@@ -20,11 +20,13 @@ def main(argv: list[str] | None) -> None:
     parser.add_argument("ours", type=Path)
     parser.add_argument("theirs", type=Path)
     args = parser.parse_args(argv)
+
     trees = pools.Trees()
     for path in (args.ancestor, args.ours, args.theirs):
         text = path.read_text(errors="surrogateescape")
         if text.strip():  # no ancestor where both branches began this pool
             trees.load(path, pools.tree_hash(text, path))
+
     sides = ["--ancestor", str(args.ancestor), "--our", str(args.ours)]
     pools.dvc(["git-hook", "merge-driver", *sides, "--their", str(args.theirs)])
 

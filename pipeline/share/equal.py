@@ -54,9 +54,11 @@ def prove(component: str) -> str:
     if kind not in schema.KINDS or not name:
         kinds = ", ".join(schema.KINDS)
         raise UserError(f"--equal {component}: say <kind>/<name>, kind one of {kinds}")
+
     new = schema.raw_code(kind, name)
     has_cifar10 = Path("data/raw/cifar10/verified.json").exists()
     params = params_for(load_plan().entries.params, kind, name, has_cifar10)
+
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder) / "old", Path(folder) / "new"
         commit = _extract(before)
@@ -65,6 +67,7 @@ def prove(component: str) -> str:
         if schema.component(kind, name).code == old:
             return f"{component}: has the code of {commit[:10]} already; nothing to prove"
         found = [_results(tree, params, kind) for tree in (before, after)]
+
     different = sorted(k for k in {*found[0], *found[1]} if found[0].get(k) != found[1].get(k))
     if different:
         raise UserError(
@@ -87,6 +90,7 @@ def _extract(target: Path) -> str:
         )
     except (OSError, subprocess.CalledProcessError):
         raise UserError("--equal compares with the last commit: run it in a git clone") from None
+
     with tarfile.open(fileobj=io.BytesIO(tree)) as archive:
         archive.extractall(target, filter="data")
     return head.stdout.strip()
@@ -106,16 +110,20 @@ def _results(tree: Path, params: dict[str, Any], kind: str) -> dict[str, list[st
     """Run the micro-run in a tree; sums by name, the part of a name that code determines cut."""
     writer.write(tree, params)
     (tree / "results/manifest.jsonl").unlink(missing_ok=True)
+
+    # A link, not a copy: official files may be gigabytes.
     raw = tree / "data/raw"
     raw.parent.mkdir(exist_ok=True)
     if Path("data/raw").is_dir():
         raw.symlink_to(Path("data/raw").resolve())
+
+    # The last line alone: jobs print before it.
     targets = json.loads(_run(tree, [sys.executable, "-c", RUN.format(kind=kind)]).splitlines()[-1])
-    found: dict[str, list[str]] = {}
+    sums_by_name: dict[str, list[str]] = {}
     for target in targets:
         for path in _files(tree / target, kind):
-            found.setdefault(_head(path.relative_to(tree)), []).append(_sum(path))
-    return {name: sorted(sums) for name, sums in found.items()}
+            sums_by_name.setdefault(_head(path.relative_to(tree)), []).append(_sum(path))
+    return {name: sorted(sums) for name, sums in sums_by_name.items()}
 
 
 def _run(tree: Path, command: list[str]) -> str:
@@ -164,6 +172,7 @@ def _write(component: str, new: str, old: str, found: dict[str, list[str]], comm
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
     evidence = {"of_commit": commit, "machine": platform.machine(), "results": found}
     known.setdefault(component, {})[new] = {"as": old, **evidence}
+
     temp = FILE.with_name(f".{FILE.name}.{os.getpid()}.tmp")
     temp.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
     temp.replace(FILE)

@@ -91,13 +91,17 @@ def _run(artifact: Finished) -> dict[str, str]:
     for path in artifact.files:
         if path.suffix == ".safetensors":
             check_safetensors(path)
+
     said = details(artifact.path)
+    # An id ends in the digest of its spec: run.json of another run cannot pass.
     if not said["id"].endswith(f"-{digest(said['spec'])}"):
         raise UserError(f"{artifact.path}: its run.json describes another run; delete the folder")
+
     needed = run_files(said["spec"].get("stage", ""), artifact.path.name).values()
     holes = sorted(set(needed) - set(artifact.files))
     if holes:
         raise UserError(f"{holes[0]}: is missing; run the same workflow again")
+
     listed = manifest.read()
     parents = said["inherited"]
     return {f"{RUNS}/{p}": s for p in parents if (s := _weights(p, listed)) is not None}
@@ -115,6 +119,7 @@ def _weights(run: str, listed: manifest.Manifest) -> str | None:
 def _record(artifact: Finished) -> dict[str, str]:
     about = meta(read_record(artifact.path, ()))
     name = f"{about['victim']}/{about['suite']}-{digest(about['spec'])}.npz"
+
     if artifact.path != RECORDS / name:
         raise UserError(f"{artifact.path}: describes another record ({name}); delete it")
     manifest.check_rests_on(artifact.path, rests_on(about))
@@ -128,6 +133,7 @@ def _set(artifact: Finished) -> dict[str, str]:
         found = rests_on({"weights": json.loads(about["weights"])})
     except (AttributeError, KeyError, RecursionError, ValueError):
         is_its, found = False, {}
+
     if not is_its or not all(isinstance(s, str) and is_sha256(s) for s in found.values()):
         raise UserError(f"{artifact.path}: describes another transfer set; delete it")
     manifest.check_rests_on(artifact.path, found)

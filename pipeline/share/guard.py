@@ -43,8 +43,10 @@ def check_jobs(plan: Plan, jobs: Iterable[Job]) -> None:
     """Raise UserError when these jobs would make again what the manifest lists."""
     asked = [(artifact_of(plan, str(j.rule), dict(j.wildcards.items())), j) for j in jobs]
     made = [a for a, _ in asked if a is not None]
+
     needs = closure(plan, sinks(plan, made), manifest.read())
     holes = [a for a, job in asked if a is not None and not all(map(_exists, job.output))]
+
     again = _again(plan, made, needs, holes)
     if not again.made:
         return
@@ -94,6 +96,7 @@ def explain(again: Again) -> str:
     shown = [f"  {line.artifact} ({_cost(line)})" for line in lines]
     derived = [listed[n] for r in again.derived if (n := r.path.as_posix()) in listed]
     shown += [f"  snapshots of {line.artifact} ({_cost(line)})" for line in derived]
+
     total = spent(sum(line.seconds for line in (*lines, *derived)))
     advice = f"fetch them instead:\n  {pull_line(again.fetch)}" if again.fetch else FORCED
     return (

@@ -37,28 +37,30 @@ def side(commit: str, trees: Trees) -> Side:
     if MANIFEST.as_posix() in names:
         where = Path(f"{commit}:{MANIFEST}")
         lines = manifest.parse(git(["show", str(where)]), where)
-    found = {}
+
+    listings = {}
     for name in names:
         if name.endswith(".dvc"):
             pool = Path(name).with_suffix("")
             text = git(["show", f"{commit}:{name}"])
-            found[pool] = trees.load(pool, pools.tree_hash(text, Path(name)))
-    return Side(manifest.winners(lines), found)
+            listings[pool] = trees.load(pool, pools.tree_hash(text, Path(name)))
+    return Side(manifest.winners(lines), listings)
 
 
 def union(ours: Side, theirs: Side) -> tuple[dict[str, Line], dict[Path, Entries]]:
     """Manifest lines and pool listings that hold after the merge."""
     won = manifest.winners([*ours.lines.values(), *theirs.lines.values()])
     kept = manifest.without_orphans(won)
+
     listings: dict[Path, Entries] = {p: {} for p in {**ours.pools, **theirs.pools}}
     for name, line in kept.items():
         source = ours if ours.lines.get(name) == line else theirs
         path = Path(name)
         pool = pools.pool_of(path)
-        found = _below(source.pools.get(pool, {}), path.relative_to(pool))
-        if not found:
+        entries = _below(source.pools.get(pool, {}), path.relative_to(pool))
+        if not entries:
             raise UserError(f"{pools.pool_file(pool)}: lacks {name}, which {MANIFEST} lists")
-        listings[pool] |= found
+        listings[pool] |= entries
     return kept, listings
 
 
@@ -103,29 +105,37 @@ def merge(branch: str) -> str:
         if going_on:  # killed when the commit was made and git had not tidied up
             git(["merge", "--quit"])
         return f"{branch}: is merged already, nothing to do"
+
     if not going_on and git(["status", "--porcelain", "--untracked-files=no"]).strip():
         raise UserError("the working tree has changes: `make record`, `git commit`, then merge")
+
     trees = Trees()
     ours, theirs = side("HEAD", trees), side(branch, trees)
     kept, listings = union(ours, theirs)
+
+    # Looked at before anything is changed: a refusal leaves both branches as they were.
     gone = lost(ours, kept)
     check_inside(gone)
     if not going_on:
         _make_way(branch)
         _merge_by_git(branch)
+
     for pool, entries in listings.items():
         trees.store(pool, entries)
     pools.write_manifest(list(kept.values()))
     git(["add", "--", str(MANIFEST), *(str(pools.pool_file(p)) for p in listings)])
+
     left = _settle_derived()
     if left:
         raise UserError(
             f"{', '.join(left)}: in conflict; mend by hand, `git add`, then the same command again "
             "(pools and manifest are merged already)"
         )
+
     discard(gone)
     _drop_tables({*gone, *lost(theirs, kept)})
     git(["commit", "--no-edit", "--quiet"])
+
     dropped = len({*ours.lines, *theirs.lines} - set(kept))
     return (
         f"merged {branch}: {len(kept)} artifacts; {len(gone)} of ours gave way to earlier ones, "
@@ -151,10 +161,12 @@ def _under_way() -> str | None:
 
 def _is_under_way(branch: str) -> bool:
     """Whether a merge of this branch waits to be finished; raises UserError for another one's."""
-    found = _under_way()
-    if found is not None and found != _commit_of(branch):
-        raise UserError(f"git is merging {found[:10]}, not {branch}: finish or `git merge --abort`")
-    return found is not None
+    commit = _under_way()
+    if commit is not None and commit != _commit_of(branch):
+        raise UserError(
+            f"git is merging {commit[:10]}, not {branch}: finish or `git merge --abort`"
+        )
+    return commit is not None
 
 
 def _merge_by_git(branch: str) -> None:

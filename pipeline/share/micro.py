@@ -31,11 +31,12 @@ TABLE: Entry = {
 def entries_of(params: Entry, kind: str, name: str) -> list[str]:
     """Entries of params.yaml that a component stands behind, `base:` followed."""
     section = values.section(params, kind)
-    found = [e for e in section if values.inherit(section, kind, e)[0] == name]
-    if not found:
+    entries = [e for e in section if values.inherit(section, kind, e)[0] == name]
+
+    if not entries:
         hint = nearest(name, schema.available(kind))
         raise UserError(f"params.yaml: {kind}: no entry uses {name}{hint}; nothing to prove")
-    return found
+    return entries
 
 
 def params_for(params: Entry, kind: str, name: str, has_cifar10: bool) -> Entry:
@@ -47,10 +48,12 @@ def params_for(params: Entry, kind: str, name: str, has_cifar10: bool) -> Entry:
     demo = cut["scales"]["demo"]
     demo["recipe"], demo["images"], demo["tables"], demo["recipes"] = dict(CUT), 40, {}, {}
     demo["figures"], cut["figures"] = {}, {}
+
     names = entries_of(cut, kind, name)
     cut["suites"]["micro"] = {"attacks": ["pgd10"]}
     if kind == "attacks":
         cut["suites"]["micro"] = {"attacks": names}
+
     if kind == "archs":
         demo["archs"] = {}
         demo["recipe"] = {**CUT, "epochs": 1, "train_images": 32}
@@ -58,6 +61,7 @@ def params_for(params: Entry, kind: str, name: str, has_cifar10: bool) -> Entry:
             del demo["stand_ins"]["cifar10"]
     if kind == "datasets":
         demo["stand_ins"] = {}
+
     cut["scale"] = "demo"
     cut["tables"] = {
         f"micro{n}": {**TABLE, **change} for n, change in enumerate(_tables(cut, kind, names))
@@ -73,6 +77,8 @@ def _tables(params: Entry, kind: str, names: list[str]) -> list[Entry]:
         return [{"datasets": names}]
     if kind == "attacks":
         return [{}]
+
+    # One member trains alone whether joint or not, so joint entries get two.
     joint = [n for n in names if _is_joint(params, kind, n)]
     alone = [n for n in names if n not in joint]
     return [{"rows": r, "members": [m]} for r, m in ((alone, 1), (joint, 2)) if r]

@@ -63,6 +63,7 @@ def git(arguments: Sequence[str]) -> str:
             check=False,
             start_new_session=True,
         )
+
         if done.returncode == 0:
             return done.stdout
         if pause is None or LOCKED not in done.stderr:
@@ -75,6 +76,7 @@ def _complaint(text: str) -> str:
     """The first line that says what is wrong; git's last one may be an advice, or "Aborting"."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     wrong = [line for line in lines if line.startswith(("fatal:", "error:", "CONFLICT"))]
+
     said = (wrong or lines[-1:] or ["failed"])[0]
     lock = " (no git is at work in this folder? then delete that file)" if LOCKED in said else ""
     return f"{said}{lock}"
@@ -85,6 +87,7 @@ def grow(paths: Iterable[Path]) -> None:
     by_pool: dict[Path, list[Path]] = defaultdict(list)
     for path in paths:
         by_pool[pool_of(path)].append(path)
+
     trees = Trees()
     for pool, members in by_pool.items():
         trees.add(pool, members)
@@ -112,6 +115,7 @@ def tree_hash(text: str, where: Path) -> str | None:
         is_pool = is_pool and (hash is None or LISTING.fullmatch(hash) is not None)
     except (yaml.YAMLError, AttributeError, KeyError, RecursionError, TypeError, ValueError):
         is_pool, hash = False, None
+
     if not is_pool:
         raise UserError(f"{where}: is not the file of the pool {where.stem}; git checkout {where}")
     return None if hash is None else str(hash)
@@ -148,6 +152,7 @@ class Trees:
 
         if hash is None:
             return {}
+
         info, cache = HashInfo("md5", hash), self._repo.cache.local
         try:
             if not cache.exists(hash):
@@ -162,6 +167,7 @@ class Trees:
             ) from error
         except (AttributeError, KeyError, RecursionError, TypeError):
             is_whole = False
+
         if not (is_whole and all(_is_entry(key, md5) for key, md5 in entries.items())):
             raise UserError(f"{file}: is damaged; delete it and run the same command again")
         return entries
@@ -179,10 +185,12 @@ class Trees:
             replaced = {p.relative_to(pool).parts for p in paths}
             listed = self.load(pool, listed_in(pool_file(pool)))
             kept = {k: v for k, v in listed.items() if not replaced & {k[:1], k[:2]}}
+
             files = [f for path in paths for f in self._files(path)]
             cache, state = self._repo.cache.local, self._repo.state
             sums = [str(hash_file(f, localfs, "md5", state)[1].value) for f in files]
             cache.add(files, localfs, sums)
+
             names = [Path(f).relative_to(pool.absolute()).parts for f in files]
             self.store(pool, kept | dict(zip(names, sums, strict=True)))
 
@@ -204,6 +212,8 @@ class Trees:
         for key in sorted(entries):
             tree.add(key, Meta(), HashInfo("md5", entries[key]))
         tree.digest()
+
+        # The listing goes into the cache before a .dvc file names it.
         cache = self._repo.cache.local
         cache.add(tree.path, tree.fs, tree.oid)
         out = f"- md5: {tree.oid}\n  nfiles: {len(tree)}\n  hash: md5\n  path: {pool.name}\n"

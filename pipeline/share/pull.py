@@ -21,6 +21,7 @@ def pull(plan: Plan, targets: Iterable[Artifact]) -> str:
     paths = list(needs.pull)
     for start in range(0, len(paths), BATCH):
         _dvc_pull(paths[start : start + BATCH], needs)
+
     lines = [manifest.read()[p] for p in paths]
     size = sum(line.bytes for line in lines) / 1e6
     return f"pulled {len(paths)} artifacts ({size:.1f} MB); {len(needs.compute)} to compute"

@@ -108,7 +108,9 @@ def check_pools(listed: manifest.Manifest) -> None:
     for pool in sorted({pools.pool_of(Path(name)) for name in listed}):
         file = pools.pool_file(pool)
         known = trees.load(pool, pools.listed_in(file))
+        # An artifact is a file of the pool, a folder of it, or a file one folder below.
         heads = {key[:depth] for key in known for depth in (1, 2)}
+
         for name in listed:
             path = Path(name)
             if path.is_relative_to(pool) and path.relative_to(pool).parts not in heads:
@@ -120,15 +122,16 @@ def check_pools(listed: manifest.Manifest) -> None:
 
 def doubtful(plan: Plan, refused: Collection[Path]) -> dict[str, str]:
     """Targets that rest on artifacts that were refused, each with one of these."""
-    found = {}
+    doubts = {}
     for target in plan.targets.values():
         records, runs = plan.needs(target)
         sets = [plan.set(id).path for record in records for id in record.sets]
         folders = {f for run in runs for f in (run.folder, run.dataset.folder)}
+
         below = {*(r.path for r in records), *sets, *folders} & set(refused)
         if below:
-            found[target.name] = str(min(below))
-    return found
+            doubts[target.name] = str(min(below))
+    return doubts
 
 
 def stage_targets(plan: Plan, doubts: Mapping[str, str]) -> tuple[list[Path], list[str]]:
@@ -168,20 +171,24 @@ def record(plan: Plan) -> list[str]:
     recorder = Recorder(plan)
     if recorder.listed:
         check_pools(recorder.listed)
+
     for artifact in finished.on_disk():
         recorder.look(artifact)
     recorder.remember()
     sums.remember()
+
     doubts = doubtful(plan, recorder.refused)
     try:
         lock_stages(plan, doubts)
     except UserError as error:  # a `dvc repro` of the same stage runs: it writes the lock itself
         recorder.problems.append(f"{error}; record again when it has ended")
+
     files, left = stage_targets(plan, doubts)
     files += [*RESULTS.glob("*.dvc"), *Path("data").glob("*.dvc")]
     files += [f for f in (MANIFEST, Path("dvc.lock")) if f.exists()]
     if files:
         pools.git(["add", "--", *map(str, files)])
+
     print("".join(f"{line}\n" for line in left), end="")
     count, size = len(recorder.added), sum(line.bytes for _, line in recorder.added)
     print(f"{count} new artifacts ({size / 1e6:.1f} MB), {len(recorder.listed)} known; ", end="")

@@ -12,14 +12,14 @@ FOLDERS = ("results/runs/*", "results/snapshots/*", "data/*/*")
 
 def needed(params: Entry) -> set[str]:
     """Paths of everything some table or figure needs at some scale."""
-    found: set[str] = set()
+    paths: set[str] = set()
     for scale in params["scales"]:
         plan = Plan({**params, "scale": scale})
         artifacts = walk(plan.graph, plan.targets.values())
-        found |= {artifact.path.as_posix() for artifact in artifacts}
+        paths |= {artifact.path.as_posix() for artifact in artifacts}
         runs = [artifact for artifact in artifacts if isinstance(artifact, Run)]
-        found |= {f.as_posix() for run in runs for f in (run.snapshots, run.dataset.raw)}
-    return found
+        paths |= {f.as_posix() for run in runs for f in (run.snapshots, run.dataset.raw)}
+    return paths
 
 
 def present() -> set[str]:
@@ -44,6 +44,7 @@ def unused() -> str:
         total += size
         where = "recorded" if path in listed else "here only"
         lines.append(f"{size / 1e6:10.2f} MB  {where:9}  {path}")
+
     if not lines:
         return "nothing: every artifact is needed by a table at some scale"
     return "\n".join(
