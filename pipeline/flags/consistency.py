@@ -39,6 +39,7 @@ def noise(e: Evidence) -> Iterator[str]:
         cost = float((e.right - worst(at_radius)).mean())
         if exceeds(e.right, noise.right, max(NOISE, OF_ATTACKS * cost)):
             yield f"random noise costs {points(e.right, noise.right)}"
+
         for attack in e.attacks:
             same = attack.field("eps") == noise.field("eps") and attack.kind != "noise"
             if same and exceeds(attack.right, noise.right, SLACK):
@@ -88,6 +89,7 @@ def radii(e: Evidence) -> Iterator[str]:
     for small, large in pairs:
         if exceeds(large.right, small.right, SLACK):
             yield f"{large.name} leaves {points(large.right, small.right)} more than {small.name}"
+
     for attack in dict.fromkeys(attack for pair in pairs for attack in pair):
         eps, left = attack.field("eps"), float(attack.right.mean())
         least = wilson(left, len(attack.right))[0]
@@ -105,9 +107,12 @@ def black_box(e: Evidence) -> Iterator[str]:
         eps = blind.field("eps")
         if blind.kind not in BLIND or not eps:
             continue
+
         seeing = [a.right for a in e.everything() if a.kind not in BLIND and a.field("eps") == eps]
         if not seeing:
             continue
+
+        # Right when clean and under every attack that sees the gradient, wrong under the blind one.
         only = np.maximum(worst([*seeing, e.right]) - blind.right, 0)
         share = float(only.mean())
         if wilson(share, len(only))[0] > BLACK_BOX:

@@ -85,14 +85,17 @@ class Evidence:
         self.slope_ratios = slopes[0] if slopes else np.zeros(0, np.float32)
         self.classes = int(self.clean["labels"].max(initial=1)) + 1
         self.random = bool(self.metas[0].get("random"))
+
         self.attacks: list[Attack] = []
         self.cascades: list[list[Attack]] = []  # suites that leave: verdicts of what was left
         self.core: list[Attack] = []  # of them, those of the suite `core`
+
         for about, (arrays, attacks) in zip(self.metas, records, strict=True):
             group = []
             for name, spec in attacks:
                 own = {k.split("/")[1]: v for k, v in arrays.items() if k.startswith(f"{name}/")}
                 group.append(Attack(name, spec, own))
+
             if about.get("suite") == CORE:
                 self.core = group
             if about["spec"].get("leave"):
@@ -154,10 +157,12 @@ def check_budget(arrays: Arrays, attacks: tuple[tuple[str, Any], ...], where: st
         outside = float(arrays[f"{name}/outside"].max(initial=0.0))
         if not outside <= TOLERANCE:
             raise UserError(f"{where}: {name} left the range of pixels, [0, 1], by {outside}")
+
         fields = spec["fields"]
         key, eps = fields.get("norm", "linf"), {**fields, **fields.get("arguments", {})}.get("eps")
         if eps is None or key == "none":  # nothing bounds it
             continue
+
         sizes = arrays[f"{name}/{key}"]
         slack: Any = TOLERANCE
         if key == "l1":  # a sum over pixels: their roundings add up

@@ -75,14 +75,15 @@ def untrusted(evidence: Evidence, fired: list[Flag]) -> list[str]:
     other surrogates, transfer) find no more than 2 points beyond the core's: an undefended net that
     answers with certainty hides nothing that is left.
     """
-    found = [check for check in UNRANKING if check in {flag.check for flag in fired}]
-    if "C7" in found or ("C22" in found and evidence.core):
-        return found
+    doubts = [check for check in UNRANKING if check in {flag.check for flag in fired}]
+    if "C7" in doubts or ("C22" in doubts and evidence.core):
+        return doubts
+
     if not evidence.core:
         return []
     before = worst([a.right for a in evidence.core])
     after = worst([before, *(a.right for a in evidence.everything() if _needs_no_slope(a))])
-    return found if exceeds(before, after, GAINED) else []
+    return doubts if exceeds(before, after, GAINED) else []
 
 
 def _needs_no_slope(attack: Attack) -> bool:

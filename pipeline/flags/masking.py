@@ -37,14 +37,16 @@ def gap(e: Evidence) -> Iterator[str]:
     ce = [a for a in same if a in e.of("pgd", loss="ce", norm="linf") + e.of("PGD")]
     if not ce:
         return
+
     best = min(ce, key=lambda a: float(a.right.mean()))
     gap = float((best.right - worst([a.right for a in same])).mean())
     if wilson(gap, len(best.right))[0] > MASKING:
         yield f"cross-entropy PGD ({best.name}) overstates by {100 * gap:.0f} points"
+
     left = e.left
     strong = [a.right for a in same if a in left or a.kind in CASCADE]
-    found = float((best.right - worst([best.right, *strong])).mean())
-    if strong and wilson(found, len(best.right))[1] < INCOMPLETE:
+    beyond = float((best.right - worst([best.right, *strong])).mean())
+    if strong and wilson(beyond, len(best.right))[1] < INCOMPLETE:
         yield f"the worst case finds nothing that {best.name} does not"
 
 
@@ -56,6 +58,7 @@ def unbounded(e: Evidence) -> Iterator[str]:
         left = float(attack.right.mean())
         if wilson(left, len(attack.right))[0] > 1 - SUCCESS:
             yield f"{attack.name} has not converged: it leaves {100 * left:.0f} %"
+
         moved = attack.arrays["l2"][e.right > 0]
         if len(moved) and float(moved.max()) == 0:
             yield f"{attack.name} moved no image: it is inert here"
@@ -104,6 +107,7 @@ def outputs(e: Evidence) -> Iterator[str]:
             yield f"the victim's scores under {name} are no finite numbers"
     if e.metas[0].get("outputs") == "probs":
         yield "the victim gives probabilities, whose logarithm saturates: give logits instead"
+
     for attack in (a for a in e.attacks if a.kind == "CW" and a.field("as_published") is False):
         if e.metas[0].get("outputs") == "log_probs":
             yield f"{attack.name}: torchattacks' CW is inert on log-probabilities"
@@ -114,6 +118,7 @@ def loss(e: Evidence) -> Iterator[str]:
     for attack in e.attacks:
         if not (_ascends(attack) and attack.field("eps") and attack.field("steps", 1)):
             continue
+
         asked = attack.arrays["asked"]
         rises = attack.arrays["loss"][asked] > e.clean["clean/loss"][asked]
         share = float(rises.mean()) if len(rises) else 1.0
@@ -141,6 +146,8 @@ def images(e: Evidence) -> Iterator[str]:
             yield f"suite {about['suite']} counts an image more than once"
         if not np.array_equal(ids, e.ids[0]):
             yield f"suite {about['suite']} is of other images than suite {e.metas[0]['suite']}"
+
+    # The widest interval, of an accuracy of 50 %: p (1 - p) is 1/4 there.
     half = Z95 * 0.5 / len(e.right) ** 0.5
     if half > HALF_WIDTH:
         yield f"{len(e.right)} images: an accuracy is known to ±{100 * half:.1f} points only"
@@ -151,6 +158,7 @@ def constant(e: Evidence) -> Iterator[str]:
     right, labels = e.right > 0, e.clean["labels"]
     if len(np.unique(labels)) < 2 or wilson(0.0, len(labels))[1] > OTHERS:
         return
+
     members = e.clean["clean/members"]
     answers = np.unique(labels[right])
     if (members == members[0]).all():
@@ -186,6 +194,7 @@ def _scaled(e: Evidence, cooled: bool) -> Iterator[str]:
     own = [a.right for a in met if _ascends(a) and a.field("eps") in radii]
     if not own:
         return
+
     before = worst(own)
     after = worst([before, *(a.right for a in scaled)])
     if exceeds(before, after, SCALING):

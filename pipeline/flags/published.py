@@ -81,6 +81,7 @@ def _within_rows(cells: Iterable[Cell]) -> Iterator[str]:
         if cell.paper != "soe":  # one model for each radius there
             key = (cell.paper, cell.table, cell.row, cell.setting)
             rows.setdefault(key, {}).setdefault(cell.role, cell)
+
     for row in rows.values():
         for weak, strong, check in (
             ("fgsm", "pgd", "C3"),
@@ -115,6 +116,7 @@ def _radii(cells: Iterable[Cell]) -> Iterator[str]:
     for cell in cells:
         if cell.paper == "soe" and cell.role.startswith("transfer"):
             rows.setdefault((cell.table, cell.row, cell.setting), []).append(cell)
+
     for row in rows.values():
         ordered = sorted(row, key=lambda cell: cell.eps)
         for small, large in zip(ordered, ordered[1:], strict=False):

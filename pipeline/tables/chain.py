@@ -63,29 +63,32 @@ def change(before: Step, after: Step) -> Mean | None:
 
 def tested(claim: Claim) -> list[bool]:
     """Whether each step is tested: while all before it still gain."""
-    found, gains = [], True
+    is_tested, gains = [], True
     for step in claim.steps:
-        found.append(gains and step.gain is not None)
+        is_tested.append(gains and step.gain is not None)
         bounds = step.gain.spread() if step.gain else None
+        # Fixed sequence: after the first step without a gain nothing is tested any more.
         gains = gains and bounds is not None and bounds[0] > 0
-    return found
+    return is_tested
 
 
 def holm(values: list[float | None]) -> list[float | None]:
     """Adjusted p-values (Holm 1979); None stays None and is no test."""
     known = sorted((p, i) for i, p in enumerate(values) if p is not None)
-    found: list[float | None] = [None] * len(values)
+    adjusted: list[float | None] = [None] * len(values)
     largest = 0.0
     for rank, (p, i) in enumerate(known):
+        # Never below the one before: adjusted p-values keep their order.
         largest = max(largest, min(1.0, (len(known) - rank) * p))
-        found[i] = largest
-    return found
+        adjusted[i] = largest
+    return adjusted
 
 
 def judge(claim: Claim, claims: int) -> str:
     """What is left of a gain after all steps, of a page with so many claims."""
     if not claim.known:
         return "not built"
+
     unfit = list(claim.departures)
     seeds = min(step.gain.seeds for step in claim.known if step.gain)
     if seeds < FEWEST:
@@ -99,16 +102,21 @@ def rule(claim: Claim, claims: int) -> str:
     """The verdict where nothing stands in, nothing is cut and there are seeds enough."""
     if flags := " ".join(dict.fromkeys(s.untrusted for s in claim.known if s.untrusted)):
         return f"not trusted: {flags}"
+
     first, last = claim.known[0].gain, claim.known[-1].gain
     start = first.spread() if first else None
     end = family(last, claims) if last else None
     if first is None or last is None or start is None or end is None:
         return "cannot tell"
+
+    # Without a gain at the first step there is nothing to take apart.
     if start[0] <= 0:
         return "nothing to audit"
     if end[0] > 0:
         kept = last.value >= PHI * first.value
         return "survives" if kept else f"shrinks to {100 * last.value:.1f}"
+
+    # The whole interval within a point of 0: shown to be nothing, not merely not shown.
     if end[0] >= -DELTA and end[1] <= DELTA:
         return "vanishes"
     return "reverses" if end[1] < 0 else "cannot tell"

@@ -72,27 +72,35 @@ class Ours:
         ]
         if None in rows or not all(self.tables.shows(table, column) for table, column, _ in sides):
             return "not in the table at this scale", ""
+
         unfinished = [row.status for row in rows if row and row.status != "done"]
         if unfinished:
             return unfinished[0], ""
+
         points = float(claim["points"])
         fits = not any(self.tables.departures(table, text) for table, _, text in sides)
+
+        # A cost is one number without images: what is saved decides, with no interval.
         if claim["column"] in COSTS:
             less, more = (row.costs[claim["column"]] for row in rows if row)
             saved = 100 * (1 - less / more)
             decided = _decide(claim["relation"], points, saved, saved)
             return decided if fits else STOOD_IN, f"{saved:.1f} % saved"
+
         better, worse = (self.tables.verdicts(*side) for side in sides)
         if len(better[0]) != len(worse[0]):
             return "judged on other images", ""
         if len(better) != len(worse):
             return "judged on other seeds", ""
-        found = intervals.paired(better, worse)
-        text = points_of(intervals.numbers(found))
+
+        difference = intervals.paired(better, worse)
+        text = points_of(intervals.numbers(difference))
         flags = {f for row in rows if row for f in row.untrusted if WORST in claim["column"]}
         if flags or not fits:
             return f"not trusted: {' '.join(sorted(flags))}" if flags else STOOD_IN, text
-        bounds = found.spread(1 - (1 - intervals.LEVEL) / tests)
+
+        # Bonferroni: the verdicts of a page hold together.
+        bounds = difference.spread(1 - (1 - intervals.LEVEL) / tests)
         if bounds is None:
             return "cannot tell from two seeds", text
         low, high = (100 * bound for bound in bounds)
@@ -140,14 +148,17 @@ class Printed:
         given = self.value(claim["paper"], claim["left"])
         if claim["right"]:
             given -= self.value(claim["paper"], claim["right"])
+
         stated = float(claim["stated"])
         digits = len(claim["stated"].partition(".")[2])
         holds = {
+            # Half a unit of the last digit that the sentence prints.
             "is": abs(given - stated) < 0.5 * 10.0**-digits + 1e-9,
             "about": abs(given - stated) <= max(ABOUT, ABOUT * stated / 10) + 1e-9,
             "at_least": given >= stated - 1e-9,
             "at_most": given <= stated + 1e-9,
         }
+
         if claim["relation"] not in holds:
             raise UserError(f"data/claims/printed.csv: no relation {claim['relation']!r}")
         if claim["failure"] not in FAILURES:
@@ -174,6 +185,7 @@ class Printed:
             prefix, _, column = f" {line['column']}".rpartition(" ")
             name = f"Table {line['table']}, {line['row']}{prefix}"
             groups.setdefault(name, {})[column] = float(line["value"])
+
         wrong = []
         for name, cells in groups.items():
             if "Avg" in cells:

@@ -40,10 +40,12 @@ class Columns:
         self.strongest = {name for name, how in entry["means"].items() if is_strongest(how)}
         self.names = names(entry, [name for suite in table.suites.values() for name in suite])
         self.shown = shown(plan.entries, entry, table.suites)
+
         later = plan.entries.params.get("planned") or []
         known = {*accuracies(plan.entries, entry, entry["columns"]), *self.made} - {*later}
         self.accuracies = [c for c in table.columns if c in known]
         self.distances = [c for c in table.columns if split(c, self.names)[1] in SIZES]
+
         self._arrays: dict[str, Arrays] = {}
 
     def read(self, record: Record) -> Arrays:
@@ -66,12 +68,14 @@ class Columns:
         of, rule = split(column, self.names)
         if of in self.made:
             return [pair for part in self._parts(cell, of) for pair in self.behind(cell, part)]
+
         for suite, record in cell.records.items():
             if rule in PEERS and not record.spec.get("peers"):
                 continue
             joined = _joined(cell, suite) if of == f"{suite}_worst" else [suite]
             if of in (suite, f"{suite}_worst"):
                 return [(cell.records[s], a) for s in joined for a, _ in cell.records[s].attacks]
+            # In a suite that stops when fooled, later attacks see fewer images: no column.
             if of == CLEAN or (of in dict(record.attacks) and not record.leave):
                 return [(record, of)]
         raise UserError(f"params.yaml: tables: column {column} is in none of the table's suites")
@@ -80,11 +84,12 @@ class Columns:
         """What a column is made of; strongest can only be an attack that the victim is for."""
         if made not in self.strongest:
             return self.made[made]
+
         met = {CLEAN, *(name for record in cell.records.values() for name, _ in record.attacks)}
-        found = [part for part in self.made[made] if split(part, self.names)[0] in met]
-        if not found:
+        known = [part for part in self.made[made] if split(part, self.names)[0] in met]
+        if not known:
             raise UserError(f"params.yaml: tables: {made}: no attack of it is one for {cell.row}")
-        return found
+        return known
 
     def arrays(self, cell: Cell, column: str, key: str) -> list[NDArray[Any]]:
         """Arrays `key` of the attacks that a column is made of."""
@@ -97,23 +102,28 @@ class Columns:
             return metrics.view(rule, self.verdict(cell, of))
         if rule:
             return self._by_rule(cell, column, rule)
+
         if column in self.made:  # as some papers print it
             parts = [self.verdict(cell, part) for part in self._parts(cell, column)]
             if column in self.strongest:
                 return min(parts, key=lambda part: float(part.mean()))
             averaged: Verdicts = np.mean(parts, 0, dtype=np.float32)
             return averaged
+
         return metrics.worst(self.arrays(cell, column, "right"))
 
     def _by_rule(self, cell: Cell, column: str, rule: str) -> Verdicts:
         """Verdicts of the members on the images of an attack, or of those not too far."""
         ((record, attack),) = self.behind(cell, column)
         arrays = self.read(record)
+
         own = {k.split("/")[1]: v for k, v in arrays.items() if k.startswith(f"{attack}/")}
         if rule in PEERS:
             return metrics.of_peers(rule, own, arrays["labels"])
         if rule in MEMBERS:
             return metrics.of_members(rule, own["right"], own["members"], arrays["labels"])
+
+        # A success from farther than the radius does not count: the image is as it was when clean.
         near = own["l2"] <= radius(rule) + TOLERANCE
         within: Verdicts = np.where(near, own["right"], arrays["clean/right"])
         return within
@@ -124,6 +134,7 @@ class Columns:
         arrays, rule = self.read(record), split(column, self.names)[1]
         if meta(arrays)["random"]:
             return None
+
         fooled = (arrays["clean/right"] > 0) & (arrays[f"{attack}/right"] == 0)
         return metrics.size(rule, arrays[f"{attack}/{rule}"][fooled])
 

@@ -20,11 +20,13 @@ def draw(details: dict[str, Any], title: str) -> bytes:
             if isinstance(v, dict) and "mean" in v
         )
     )
+
     figure, axes = plt.subplots(figsize=(8, 0.4 * len(labels) + 1.6), layout="constrained")
     for i, column in enumerate(columns):
         rows = [
             (y, details[name][column]) for y, name in enumerate(labels) if column in details[name]
         ]
+        # Columns of one row stand side by side within half a line, so that bars do not overlap.
         offset = 0.5 * ((i + 0.5) / len(columns) - 0.5)
         axes.errorbar(
             [100 * v["mean"] for _, v in rows],
@@ -38,6 +40,7 @@ def draw(details: dict[str, Any], title: str) -> bytes:
             linewidth=1,
             label=column,
         )
+
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.set_xlim(-2, 102)
@@ -46,6 +49,7 @@ def draw(details: dict[str, Any], title: str) -> bytes:
     axes.grid(axis="x", alpha=0.3)
     if columns:
         axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
     plt.close(figure)

@@ -28,8 +28,12 @@ class Tables:
 
     def shows(self, table: str, column: str) -> bool:
         """Whether the table has this accuracy or cost."""
-        found = self.tabulation(table)
-        return column in found.accuracies or column in COSTS and column in found.table.columns
+        tabulation = self.tabulation(table)
+        return (
+            column in tabulation.accuracies
+            or column in COSTS
+            and column in tabulation.table.columns
+        )
 
     def row(self, table: str, words: str) -> Row | None:
         """The one row of a table that all the words fit."""
@@ -43,27 +47,27 @@ class Tables:
     def verdicts(self, table: str, column: str, text: str) -> list[Verdicts]:
         """Of a row, or of one minus another (`a - b`), one vector a seed."""
         rows = [self.row(table, part) for part in text.split(" - ")]
-        found = [row.verdicts[column] for row in rows if row]
-        return found[0] if len(found) == 1 else [a - b for a, b in zip(*found, strict=True)]
+        sides = [row.verdicts[column] for row in rows if row]
+        return sides[0] if len(sides) == 1 else [a - b for a, b in zip(*sides, strict=True)]
 
     def departures(self, table: str, text: str) -> list[str]:
         """What stands in for the data set and arch of these rows."""
         entries = self.plan.entries
-        found = []
+        stand_ins = []
         for row in (self.row(table, part) for part in text.split(" - ")):
             for cell in row.cells[:1] if row else ():
                 pairs = [
                     (entries.stand_in(cell.setting.dataset)[0], cell.setting.dataset),
                     (entries.arch(cell.setting.arch).name, cell.setting.arch),
                 ]
-                found += [f"{used} for {name}" for used, name in pairs if used != name]
-        return list(dict.fromkeys(found))
+                stand_ins += [f"{used} for {name}" for used, name in pairs if used != name]
+        return list(dict.fromkeys(stand_ins))
 
     def cuts(self, table: str) -> list[str]:
         """What the scale cuts of a table's training and attacks."""
-        found = self.tabulation(table)
-        cut = self.plan.entries.recipe_cut(found.table.spec["entry"]["recipe"])
-        return [*(["training"] if cut else []), *found.cuts]
+        tabulation = self.tabulation(table)
+        cut = self.plan.entries.recipe_cut(tabulation.table.spec["entry"]["recipe"])
+        return [*(["training"] if cut else []), *tabulation.cuts]
 
 
 def sides_of(text: str) -> list[str]:

@@ -50,6 +50,8 @@ class Gains:
     def _claim(self, name: str, lines: list[Line]) -> Claim:
         first = lines[0]
         steps = tuple(self._step(line) for line in lines)
+
+        # A step that has no records yet departs from nothing.
         known = [n for n, s in zip(lines, steps, strict=True) if s.differences is not None]
         departures = dict.fromkeys(d for line in known for d in self._departures(line))
         published = self._published(first["paper"], first["published"])
@@ -77,16 +79,19 @@ class Gains:
         for side, row in rows.items():
             if row and row.status != "done":
                 return Step(line["changes"], None, f"{line[side]}: {row.status}")
+
         columns = sides_of(line["column"])
         for column in columns:
             if not self.tables.shows(line["table"], column):
                 return Step(line["changes"], None, f"{line['table']} has no column {column}")
-        found = [row for row in rows.values() if row]
-        differences = _differences(found, columns)
+
+        sides = [row for row in rows.values() if row]
+        differences = _differences(sides, columns)
         if differences is None:
             return Step(line["changes"], None, "judged on other images or seeds")
+
         worst = any(WORST in column for column in columns)
-        flags = dict.fromkeys(f for row in found for f in row.untrusted) if worst else {}
+        flags = dict.fromkeys(f for row in sides for f in row.untrusted) if worst else {}
         return Step(line["changes"], differences, "", " ".join(flags))
 
     def ratios(self, line: Line) -> dict[str, float | None]:
@@ -106,5 +111,5 @@ def _differences(rows: list[Row], columns: list[str]) -> NDArray[np.float64] | N
     ours, theirs = (row.verdicts[column] for row, column in zip(rows, columns, strict=True))
     if len(ours) != len(theirs) or len(ours[0]) != len(theirs[0]):
         return None
-    found: NDArray[np.float64] = np.stack(ours).astype(np.float64) - np.stack(theirs)
-    return found
+    differences: NDArray[np.float64] = np.stack(ours).astype(np.float64) - np.stack(theirs)
+    return differences

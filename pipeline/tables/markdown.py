@@ -15,9 +15,11 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
     spec = tabulation.table.spec
     columns = list(tabulation.shown.values())
     about = " ".join([_about(tabulation), *_best(tabulation, details)])
+
     lines = [f"# {escape(spec['entry']['title'], quote=False)}", "", about, ""]
     lines.append("| " + " | ".join(["method", *columns, "vs reference", "flags"]) + " |")
     lines.append("|---" * (len(columns) + 3) + "|")
+
     for row in tabulation.rows:
         found = details[row.label]
         texts = [_text(found, c) for c in columns]
@@ -25,10 +27,12 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
         if row.status != "done":
             texts, tail = [row.status] + [""] * (len(columns) - 1), ["", ""]
         lines.append("| " + " | ".join([row.label, *texts, *tail]) + " |")
+
     lines += [*_spent(columns, details), *_starts(tabulation)]
     fired = [f"- {r.label}: {f.check}: {f.text}" for r in tabulation.rows for f in r.flags]
     if fired:
         lines += ["", "Red flags:", "", *fired]
+
     said = [f"- {row.label}: {text}" for row in tabulation.rows for text in row.notes]
     lines += ["", "Notes:", "", *said] if said else []
     return "\n".join(lines) + "\n"
@@ -39,19 +43,23 @@ def _about(tabulation: Tabulation) -> str:
     named = {d: entries.stand_in(d)[0] for d in entry["datasets"]}
     archs = [a for d in entry["datasets"] for a in find_points(entry, "archs", d)]
     named |= {a: entries.arch(a).name for a in archs}
+
     factors = {d: float(entries.stand_in(d)[1]) for d in entry["datasets"]}
     stand_ins = [
         f"{used} standing in for {name}{_times(factors.get(name, 1.0))}"
         for name, used in named.items()
         if used != name
     ]
+
     cuts = [f"{a} {_cut(c)}" for a, c in tabulation.cuts.items()]
     training = entries.recipe_cut(entry["recipe"])
     cuts += [f"training {_cut(training)}"] if training else []
+
     against = (
         f"{' or '.join(HEADLINES)} (the first that is a column, else the last accuracy) minus "
         f"{entry['reference']} with as many members, paired"
     )
+
     parts = [
         f"Scale {entries.scale_name}; {_images(tabulation)}; seeds {entry['seeds']}; "
         f"checkpoint {entry['checkpoint']}; percent [95 % interval{_of(len(entry['seeds']))}]; "
@@ -78,7 +86,8 @@ def _of(seeds: int) -> str:
 def _names(tabulation: Tabulation) -> list[str]:
     """What the names of some columns mean."""
     shown, distances = tabulation.shown, tabulation.columns.distances
-    found = []
+
+    sentences = []
     firsts = [row.cells[0] for row in tabulation.rows]
     beside = [
         column
@@ -86,17 +95,17 @@ def _names(tabulation: Tabulation) -> list[str]:
         if any(tabulation.reported.value(cell, column) is not None for cell in firsts)
     ]
     if beside:
-        found.append(
+        sentences.append(
             f"In brackets what is printed: {'; '.join(tabulation.reported.names(beside))}."
         )
     if any(name != column for column, name in shown.items()):
-        found.append("_lite: AutoAttack cut by the scale, so not AutoAttack.")
+        sentences.append("_lite: AutoAttack cut by the scale, so not AutoAttack.")
     if distances:
         of = "of the images right when clean and fooled; -: none, or a random victim"
         what = {"l2": "median l2 (pixels in [0, 1])", "pixels": "mean number of pixels changed"}
         said = [f"{shown[c]} {what[c.rpartition('_')[2]]}" for c in distances]
-        found.append(f"No percent, {of}: {'; '.join(said)}.")
-    return found
+        sentences.append(f"No percent, {of}: {'; '.join(said)}.")
+    return sentences
 
 
 def _images(tabulation: Tabulation) -> str:
@@ -114,6 +123,7 @@ def _best(tabulation: Tabulation, details: dict[str, Any]) -> list[str]:
     done = [row.label for row in tabulation.rows if row.status == "done"]
     if splits != {"validation"} or not done:
         return []
+
     last = tabulation.shown[tabulation.accuracies[-1]]
     top = max(done, key=lambda label: details[label][last]["mean"])
     return [f"Best on them: {top}."]
@@ -158,6 +168,7 @@ def _text(found: dict[str, Any], column: str) -> str:
         text = f"[{text}]" if found["not_trusted"] and WORST in column else text
         published = value["published"]
         return text if published is None else f"{text} ({100 * published:.1f})"
+
     if isinstance(value, int) and value >= 100_000:
         return f"{value:.2e}"
     if isinstance(value, float):

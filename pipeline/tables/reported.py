@@ -69,7 +69,8 @@ class Reported:
         setting, rows = cell.setting, self.rows
         if rows.empty or cell.victim is None or self._is_changed(setting, column):
             return None
-        found = rows[
+
+        matching = rows[
             (rows["entry"] == cell.row)
             & (rows["dataset"] == setting.dataset)
             & (rows["arch"] == setting.arch)
@@ -77,9 +78,10 @@ class Reported:
             & (rows["attack"] == column)
             & (rows["checkpoint"] == setting.checkpoint)
         ]
-        trained_so = found["table"].map(lambda table: self._is_trained_so(table, setting.recipe))
-        found = found[trained_so.astype(bool)]
-        printed = zip(found["eps"], found["value"], strict=True)
+        trained_so = matching["table"].map(lambda table: self._is_trained_so(table, setting.recipe))
+        matching = matching[trained_so.astype(bool)]
+
+        printed = zip(matching["eps"], matching["value"], strict=True)
         same = {value for eps, value in printed if self.same_eps(cell, column, eps)}
         if len(same) != 1:  # a paper may print a cell again in another table
             return None
@@ -91,15 +93,15 @@ class Reported:
 
     def names(self, columns: list[str]) -> list[str]:
         """What the paper calls the attacks of these columns; which stand as released."""
-        found = []
+        sentences = []
         for column in columns:
             rows = self.rows[self.rows["attack"] == column]
             called = dict.fromkeys(text.split(" ")[-1] for text in rows["column"])
             as_printed = f"printed_{column.partition('_')[2]}"
             released = as_printed in self.plan.entries.section("attacks")
             mark = f" (the attack as released; as printed: {as_printed})" if released else ""
-            found += [f"{column} as {' or '.join(called)}{mark}"] if called else []
-        return found
+            sentences += [f"{column} as {' or '.join(called)}{mark}"] if called else []
+        return sentences
 
     def _is_changed(self, setting: Setting, column: str) -> bool:
         """Whether the scale or an axis makes something else of what the row's names say."""
@@ -118,6 +120,7 @@ class Reported:
             trained = 0 if cell.setting.eps is None else cell.setting.eps
             return float(values.fraction(trained, "train_eps")) in (radius, 0.0)
         specs = dict(a for r in cell.records.values() for a in r.attacks)
+
         parts = self.means.get(column, [column])
         if column in cell.records:  # the worst case of a suite
             parts = [name for name, _ in cell.records[column].attacks]
@@ -126,12 +129,12 @@ class Reported:
 
 def _recipes(plan: Plan, paper: str) -> dict[str, set[str]]:
     """Recipes of the tables that rebuild each printed table of a paper."""
-    found: dict[str, set[str]] = {}
+    recipes: dict[str, set[str]] = {}
     for name in plan.entries.section("tables"):
         entry = plan.entries.entry("tables", name)[1]
         if entry["reported"] == paper and entry["printed"] != "any":
-            found.setdefault(str(entry["printed"]), set()).add(str(entry["recipe"]))
-    return found
+            recipes.setdefault(str(entry["printed"]), set()).add(str(entry["recipe"]))
+    return recipes
 
 
 def _is_at(radius: float | None, fields: dict[str, Any]) -> bool:

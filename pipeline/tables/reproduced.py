@@ -56,17 +56,20 @@ class Reproduced:
         line = dict.fromkeys(COLUMNS, "")
         line |= {"paper": paper, "scale": self.plan.scale, "published": printed["value"]}
         line |= {key: printed[key] for key in ("table", "row", "column")}
+
         place = self.find(paper, printed)
         if place is None:  # a scale shows fewer rows
             cut = printed["entry"] and self.plan.entries.scale
             return line | {"verdict": STOOD_IN if cut else UNKNOWN}
+
         line |= self._matches(place, printed["attack"])
         if line["data"] == "no" or "no" in (line["arch"], line["recipe"], line["attack"]):
             return line | {"verdict": STOOD_IN}
+
         if place.row.status != "done":
             hours = self._hours(place)
-            found = NOT_RUN if place.row.status != "needs weights" else "not run (needs weights)"
-            return line | {"verdict": found, "hours": "" if hours is None else f"{hours:.1f}"}
+            verdict = NOT_RUN if place.row.status != "needs weights" else "not run (needs weights)"
+            return line | {"verdict": verdict, "hours": "" if hours is None else f"{hours:.1f}"}
         return line | self._judge(place, printed)
 
     def find(self, paper: str, printed: Line) -> Place | None:
@@ -87,6 +90,7 @@ class Reproduced:
         if trained is not None and printed["eps"] not in ("", "0"):  # one model for each radius
             own = values.fraction(trained, "train_eps")
             return bool(own == values.fraction(printed["eps"], "eps"))
+
         if self._stands_in(cell):
             return True  # radii are the stand-in's, and there is no verdict
         return reported.same_eps(cell, printed["attack"], printed["eps"])
@@ -97,6 +101,7 @@ class Reproduced:
     def _matches(self, place: Place, column: str) -> Line:
         """yes or no for each of `MATCHES`; the rest of the settings found the row."""
         entries, cell = self.plan.entries, place.row.cells[0]
+
         parts = place.tabulation.columns.made.get(column, [column])
         known = entries.section("attacks")
         cut = any(part in known and entries.cut_of("attacks", part) for part in parts)
@@ -114,9 +119,11 @@ class Reproduced:
         column = place.tabulation.shown.get(printed["attack"], printed["attack"])
         cell = place.tabulation.details()[place.row.label][column]
         ours, published = 100 * cell["mean"], float(values.fraction(printed["value"], "value"))
+
         found = {"ours": f"{ours:.2f}", "difference": f"{ours - published:+.2f}"}
         if cell["seeds"] < FEWEST or cell["low"] is None:
             return found | {"verdict": f"cannot tell from {cell['seeds']} seeds"}
+
         low, high = 100 * cell["low"], 100 * cell["high"]
         same = low <= published <= high
         verdict = "reproduced" if same else f"differs by {ours - published:+.1f}"
@@ -126,6 +133,7 @@ class Reproduced:
         """Hours of what the row still needs, on one machine of the scale's `gflops`."""
         if place.hours is None:
             records = [r for cell in place.row.cells for r in cell.records.values()]
+            # What another row needs too is counted for each of them.
             missing = walk(self.plan.graph, records, lambda artifact: artifact.is_here())
             needed = seconds(self.plan, missing)
             place.hours = None if needed is None else needed / 3600
@@ -154,9 +162,10 @@ def within(lines: list[Line], hours: float) -> list[tuple[str, int, float]]:
             name = f"{line['paper']} Table {line['table']}, {line['row']}"
             count, cost = rows.get(name, (0, 0.0))
             rows[name] = (count + 1, max(cost, float(line["hours"])))
-    found, left = [], hours
+
+    chosen, left = [], hours
     for name, (count, cost) in sorted(rows.items(), key=lambda r: r[1][1] / r[1][0]):
         if cost <= left:
-            found.append((name, count, cost))
+            chosen.append((name, count, cost))
             left -= cost
-    return found
+    return chosen

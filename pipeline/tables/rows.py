@@ -48,12 +48,16 @@ class Tabulation:
         self.columns = Columns(plan, table)
         self.reported = Reported(plan, entry["reported"], self.columns.made, entry["printed"])
         self.accuracies, self.shown = self.columns.accuracies, self.columns.shown
+
+        # Seeds of one row are cells that differ in nothing else.
         groups: dict[tuple[Any, ...], list[Cell]] = {}
         for cell in table.cells:
             s = cell.setting
             key = (cell.row, s.dataset, s.arch, cell.members, s.overrides)
             groups.setdefault(key, []).append(cell)
         self.rows = [self._row(tuple(cells)) for cells in groups.values()]
+
+        # A reference is found by what it is, whatever its row is called.
         self._by_victim: dict[str, Row] = {}
         for row in self.rows:
             for victim in [c.victim for c in row.cells if c.victim]:
@@ -75,39 +79,46 @@ class Tabulation:
     def _row(self, cells: tuple[Cell, ...]) -> Row:
         first = cells[0]
         label, keys = label_of(first, self.table.cells), self._keys(first)
+
         missing = [r for c in cells for r in c.records.values() if not r.path.exists()]
         status = status_of(self.plan, missing) if missing else "done"
         if missing and not self.partial:
             raise UserError(f"{missing[0].path}: is missing; run snakemake, or add --partial")
+
         if first.victim is None:
             return Row(label, keys, cells, first.lacks, {}, {}, ())
         if status != "done":
             return Row(label, keys, cells, status, {}, {}, ())
         for cell in cells:
             self.columns.check_weights(list(cell.records.values()))
+
         verdicts = {c: [self.columns.verdict(cell, c) for cell in cells] for c in self.accuracies}
+
         evidence = [self._evidence(cell) for cell in cells]
         fired = [self._flags(*pair) for pair in zip(cells, evidence, strict=True)]
-        found = {flag.check: flag for seed in fired for flag in seed}
+
+        by_check = {flag.check: flag for seed in fired for flag in seed}
         said = dict.fromkeys(text for seed in evidence for text in notes(seed))
         doubts = {c for pair in zip(evidence, fired, strict=True) for c in untrusted(*pair)}
+
         costs = meta(self.columns.read(next(iter(first.records.values()))))["cost"]
         if DISK in self.table.columns:
             run = self.plan.run(first.victim.elements[0].run)
             costs[DISK] = 4 * costs["parameters"] * count_snapshots(self.plan.graph, run)
-        beside = (tuple(found.values()), tuple(said), tuple(c for c in UNRANKING if c in doubts))
+
+        beside = (tuple(by_check.values()), tuple(said), tuple(c for c in UNRANKING if c in doubts))
         return Row(label, keys, cells, status, verdicts, costs, *beside)
 
     def _evidence(self, cell: Cell) -> Evidence:
         return Evidence([(self.columns.read(r), list(r.attacks)) for r in cell.records.values()])
 
     def _flags(self, cell: Cell, evidence: Evidence) -> list[Flag]:
-        found = flags(evidence)
-        for flag in found:
+        fired = flags(evidence)
+        for flag in fired:
             if flag.fails:
                 path = next(iter(cell.records.values())).path.parent
                 raise UserError(f"{path}: {flag.check}: {flag.text}; see docs/flags.md")
-        return found
+        return fired
 
     @property
     def cuts(self) -> dict[str, Any]:
@@ -123,17 +134,18 @@ class Tabulation:
     def _details(self, row: Row) -> dict[str, Any]:
         if row.status != "done":
             return {**row.keys, "status": row.status}
-        found: dict[str, Any] = {**row.keys, "status": "done"}
+
+        details: dict[str, Any] = {**row.keys, "status": "done"}
         for column in self.accuracies:
-            found[self.shown[column]] = self._cell(row, column)
+            details[self.shown[column]] = self._cell(row, column)
         for column in self.columns.distances:
-            found[self.shown[column]] = self._distance(row, column)
-        found |= {c: row.costs[c] for c in (*COSTS, DISK) if c in row.costs}
-        found |= {c: "planned" for c in self.shown.values() if c not in found}
-        found["flags"] = {f.check: f.text for f in row.flags}
-        found["notes"] = list(row.notes)
-        found["not_trusted"] = " ".join(row.untrusted)
-        return found
+            details[self.shown[column]] = self._distance(row, column)
+        details |= {c: row.costs[c] for c in (*COSTS, DISK) if c in row.costs}
+        details |= {c: "planned" for c in self.shown.values() if c not in details}
+        details["flags"] = {f.check: f.text for f in row.flags}
+        details["notes"] = list(row.notes)
+        details["not_trusted"] = " ".join(row.untrusted)
+        return details
 
     def _cell(self, row: Row, column: str) -> dict[str, Any]:
         vectors = row.verdicts[column]
@@ -149,10 +161,12 @@ class Tabulation:
             "published": self.reported.value(row.cells[0], column),
             **self._spent(row, column),
         }
+
         reference = self._by_victim.get(_digest(row.cells[0].reference or ""))
         doubtful = row.untrusted or (reference is not None and reference.untrusted)
         if doubtful and WORST in column:  # nor is anything compared with it
             return cell
+
         if reference is not None and reference is not row and reference.status == "done":
             against = reference.verdicts[column]
             cell["against"] = {"row": reference.label}
@@ -165,8 +179,8 @@ class Tabulation:
 
     def _distance(self, row: Row, column: str) -> float | None:
         """Mean over seeds; None where no image was fooled."""
-        found = [self.columns.distance(cell, column) for cell in row.cells]
-        known = [size for size in found if size is not None]
+        distances = [self.columns.distance(cell, column) for cell in row.cells]
+        known = [size for size in distances if size is not None]
         return round(float(np.mean(known)), 4) if known else None
 
     def _spent(self, row: Row, column: str) -> dict[str, float]:
@@ -191,6 +205,7 @@ class Tabulation:
                         line[f"{name}_published"] = found[name]["published"]
                 elif column != "members":
                     line[name] = found.get(name, "")
+
             line["flags"] = " ".join(f.check for f in row.flags)
             line["not_trusted"] = " ".join(row.untrusted)
             line["status"] = row.status
@@ -213,6 +228,8 @@ def status_of(plan: Plan, missing: list[Record]) -> str:
             run = plan.run(element.run)
             if not run.is_here():
                 logs.append(Path("logs") / run.stage / f"{run.id}.log")
+
+    # A log begins with the job: one that is there without an error belongs to a job that runs.
     texts = [log.read_text(errors="replace") for log in logs if log.exists()]
     if any("\nerror: " in f"\n{t}" or "Traceback" in t for t in texts):
         return "failed"

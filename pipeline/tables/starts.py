@@ -23,9 +23,9 @@ def _start(plan: Plan, victim: Victim) -> tuple[tuple[str, int], ...]:
     They are a function of (seed, member): `Maker`.
     """
     trained = dict.fromkeys(plan.training(plan.run(part.run)).id for part in victim.elements)
-    found = []
+    starts = []
     for run in map(plan.run, trained):
         parts = [run.stage, run.dataset.digest, run.spec["arch"], run.spec["seed"]]
         init = run.spec.get("init", run.spec.get("sha256"))
-        found.append((digest({"start": [*parts, init]}), run.members))
-    return tuple(found)
+        starts.append((digest({"start": [*parts, init]}), run.members))
+    return tuple(starts)

@@ -24,6 +24,7 @@ def draw(claims: list[Claim], verdicts: list[str]) -> bytes:
     panels = figure.subplots(len(claims), squeeze=False, gridspec_kw={"height_ratios": steps})
     for panel, claim, verdict in zip(panels[:, 0], claims, verdicts, strict=True):
         _paint(panel, claim, verdict)
+
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     return buffer.getvalue()
@@ -34,6 +35,7 @@ def _paint(panel: Axes, claim: Claim, verdict: str) -> None:
     if claim.published:
         panel.barh(0, float(claim.published), color=PRINTED)
         names.append(f"printed ({claim.where})")
+
     before: float | None = None
     for step in claim.steps:
         y, gain = len(names), step.gain
@@ -41,16 +43,19 @@ def _paint(panel: Axes, claim: Claim, verdict: str) -> None:
         if gain is None:
             panel.text(0, y, f" {step.lacks}", va="center", fontsize=SIZE - 4, style="italic")
             continue
+
         now = 100 * gain.value
         start = 0.0 if before is None else before
         color = FIRST if before is None else WON if now > start else LOST
         panel.barh(y, now - start, left=start, color=color)
+
         bounds = gain.spread()
         if bounds is not None:
             low, high = (100 * bound for bound in bounds)
             panel.plot([low, high], [y, y], color="black", linewidth=2)
         panel.plot(now, y, "|", color="black", markersize=SIZE)
         before = now
+
     panel.axvline(0, color="black", linewidth=1)
     panel.set_yticks(range(len(names)), [textwrap.fill(n, 44) for n in names], fontsize=SIZE - 4)
     panel.invert_yaxis()
