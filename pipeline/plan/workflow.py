@@ -2,8 +2,9 @@
 
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
+from itertools import chain
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -95,17 +96,29 @@ def artifact_of(plan: Plan, rule: str, wildcards: Mapping[str, str]) -> Artifact
     return FIND[rule](plan, wildcards) if rule in FIND else None
 
 
+def name_inputs(plan: Plan, rule: str, *, whole: bool) -> Callable[[Any], list[str]]:
+    """The input function of a rule: see `inputs`."""
+    return lambda wildcards: inputs(plan, rule, wildcards, whole=whole)
+
+
 @_one_line
-def inputs(plan: Plan, rule: str, wildcards: Any) -> list[str]:
+def inputs(plan: Plan, rule: str, wildcards: Any, *, whole: bool = True) -> list[str]:
     """What a rule's job reads; once its artifact is there, what of it happens to be.
 
-    An input that must be made first makes Snakemake run the job again, `ancient` or not.
+    An input that must be made first makes Snakemake run the job again, `ancient` or not. Unless the
+    `whole` is asked for, one file stands for all of a job, the first that is missing if any: the
+    graph of a plan has a third of the files then.
     """
     artifact = FIND[rule](plan, dict(wildcards.items()))
-    parts = artifact.inputs(plan.graph)
-    files = [*artifact.sources, *(path for part in parts for path in part.outputs)]
-    is_here = artifact.is_here()
-    return [str(path) for path in dict.fromkeys(files) if not is_here or path.exists()]
+    parts, is_here = artifact.inputs(plan.graph), artifact.is_here()
+    made = [part.outputs if whole else (_standing_for(part.outputs),) for part in parts]
+    files = dict.fromkeys((*artifact.sources, *chain.from_iterable(made)))
+    return [str(path) for path in files if not is_here or path.exists()]
+
+
+def _standing_for(outputs: Sequence[Path]) -> Path:
+    """The file whose absence or presence is that of all."""
+    return next((path for path in outputs if not path.exists()), outputs[0])
 
 
 def run_outputs(stage: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 # Take in weights that were trained elsewhere.
 rule adopt:
     input:
-        made_of=ancient(lambda wc: jobs.inputs(PLAN, "adopt", wc)),
+        made_of=ancient(made_of("adopt")),
     output:
         **jobs.run_outputs("adopt"),
     log:

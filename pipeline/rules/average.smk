@@ -1,7 +1,7 @@
 # Average a trajectory.
 rule average:
     input:
-        made_of=ancient(lambda wc: jobs.inputs(PLAN, "average", wc)),
+        made_of=ancient(made_of("average")),
     output:
         **jobs.run_outputs("average"),
     log:

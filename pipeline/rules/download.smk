@@ -14,7 +14,7 @@ rule download:
 
 rule prepare:
     input:
-        made_of=ancient(lambda wc: jobs.inputs(PLAN, "prepare", wc)),
+        made_of=ancient(made_of("prepare")),
     output:
         train="data/{dataset}/{digest}/train.safetensors",
         validation="data/{dataset}/{digest}/validation.safetensors",

@@ -1,7 +1,7 @@
 # Attack one victim with one suite.
 rule evaluate:
     input:
-        made_of=ancient(lambda wc: jobs.inputs(PLAN, "evaluate", wc)),
+        made_of=ancient(made_of("evaluate")),
     output:
         "results/records/{victim}/{suite}.npz",
     log:

@@ -2,7 +2,7 @@
 rule plot:
     input:
         plan=lambda wc: jobs.target_input(PLAN, wc.figure, ancient),
-        made_of=ancient(lambda wc: jobs.inputs(PLAN, "plot", wc)),
+        made_of=ancient(made_of("plot")),
     output:
         png=report("results/{figure}.png", category="figures"),
         csv="results/{figure}.csv",
@@ -20,7 +20,7 @@ rule plot:
 rule figure:
     input:
         plan=lambda wc: jobs.target_input(PLAN, wc.figure, ancient),
-        made_of=ancient(lambda wc: jobs.inputs(PLAN, "figure", wc)),
+        made_of=ancient(made_of("figure")),
     output:
         png=report("results/{figure}.png", category="figures"),
         csv="results/{figure}.csv",

@@ -1,7 +1,8 @@
 # What the rules ask the plan: paths and inputs. Everything is named by what determines it.
+import gc
 import os
 import sys
-from pathlib import Path
+from functools import partial
 
 from snakemake.exceptions import WorkflowError
 
@@ -12,6 +13,9 @@ from pipeline.errors import UserError
 from pipeline.cluster import resources as requested
 from pipeline.plan import frozen, workflow as jobs
 from pipeline.share import guard
+
+# a graph of thousands of jobs stays to the end: to look through it for garbage took a fifth
+gc.set_threshold(100_000, 50, 100)
 
 master.leave_warnings_to_commands()
 SITE = site.of_profile(
@@ -28,6 +32,8 @@ try:
 except UserError as error:
     raise WorkflowError(f"error: {error}") from None
 
+# of a rule, the function that says what a job reads
+made_of = partial(jobs.name_inputs, PLAN, whole=not workflow.is_main_process)
 ENVIRONMENT = f"{workflow.basedir}/envs/conda.yaml"  # used with --sdm conda only
 
 

@@ -2,7 +2,7 @@
 rule tabulate:
     input:
         plan=lambda wc: jobs.target_input(PLAN, wc.folder + wc.table, ancient),
-        made_of=ancient(lambda wc: jobs.inputs(PLAN, "tabulate", wc)),
+        made_of=ancient(made_of("tabulate")),
     output:
         csv=report("results/{folder}{table}.csv", category="tables"),
         md="results/{folder}{table}.md",

@@ -4,7 +4,7 @@ os.environ |= requested.pack_environment(sys.argv)
 
 rule train:
     input:
-        made_of=ancient(lambda wc: jobs.inputs(PLAN, "train", wc)),
+        made_of=ancient(made_of("train")),
     output:
         **jobs.run_outputs("train"),
     log:
@@ -23,7 +23,7 @@ rule train:
 
 rule trajectory:
     input:
-        made_of=ancient(lambda wc: jobs.inputs(PLAN, "trajectory", wc)),
+        made_of=ancient(made_of("trajectory")),
     output:
         "results/snapshots/{run}/from{epoch}.json",
     log:

@@ -1,7 +1,7 @@
 # Craft the adversarial images of one surrogate and one attack, for every victim.
 rule transfer:
     input:
-        made_of=ancient(lambda wc: jobs.inputs(PLAN, "transfer", wc)),
+        made_of=ancient(made_of("transfer")),
     output:
         "results/transfer/{set}.safetensors",
     log:
