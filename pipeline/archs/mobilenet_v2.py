@@ -60,6 +60,7 @@ def _block(
     first = conv_bn(inputs, hidden, kernel=1)
     depthwise = nn.Conv2d(hidden, hidden, 3, stride, 1, groups=hidden, bias=False)
     reduce = conv_bn(hidden, outputs, kernel=1)
+
     rest = nn.Sequential(act, depthwise, nn.BatchNorm2d(hidden), act, reduce)
     if stride == 1:
         yield Residual(nn.Identity(), first, rest, projection(inputs, outputs, stride))

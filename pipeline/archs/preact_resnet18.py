@@ -27,8 +27,10 @@ class PreActResNet18:
         stem = [conv(channels, 64, stride=2 if self.stem == "stride2" else 1)]
         norm = [nn.BatchNorm2d(64)] if self.stem_bn else []
         enter = [Step(act, tapped=False)] if self.stem_bn else []
+
         shapes = block_shapes(64, [64, 128, 256, 512], 2)
         final = [nn.BatchNorm2d(512), act] if self.final_bn else []
+
         return Net(
             Normalise(channels, mean, std),
             nn.Sequential(*stem, *norm),

@@ -40,6 +40,7 @@ class ResNet18:
         stem = conv(channels, 64, *_STEMS[self.stem], bias=self.stem_bias)
         pool = [Step(nn.MaxPool2d(3, 2, 1), tapped=False)] if self.stem == "imagenet" else []
         shapes = block_shapes(64, [64, 128, 256, 512], 2)
+
         net = Net(
             Normalise(channels, mean, std),
             nn.Sequential(stem, nn.BatchNorm2d(64)),
@@ -47,6 +48,8 @@ class ResNet18:
             nn.Sequential(act, *global_pool()),
             nn.Linear(512, classes),
         )
+
+        # The body alone: RED's code leaves the stem as PyTorch draws it.
         if self.init == "fan_in":
             init_fan_in(net.body)
         return net

@@ -50,6 +50,7 @@ class ResNet20:
         """A fresh net, convolutions drawn by He et al.'s fan-out rule."""
         if min(self.blocks, self.width) < 1:
             raise UserError("params.yaml: archs: a resnet20 needs blocks and width of at least 1")
+
         act = nn.LeakyReLU(self.leaky) if self.leaky else nn.ReLU()
         widths = [self.width, 2 * self.width, 4 * self.width]
         shapes = block_shapes(self.width, widths, self.blocks)
@@ -60,6 +61,7 @@ class ResNet20:
             nn.Sequential(act, *global_pool()),
             nn.Linear(widths[-1], classes),
         )
+
         init_fan_out(net)
         return net
 

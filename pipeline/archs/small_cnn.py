@@ -34,9 +34,11 @@ class SmallCnn:
             )
         if not 0 <= self.dropout <= 1:
             raise UserError(f"params.yaml: archs: dropout {self.dropout} is not between 0 and 1")
+
         padding = 0 if size >= 16 else 1
         side = _halved(_halved(size, padding), padding)
         act, pool = nn.ReLU(), nn.MaxPool2d(2)
+
         return Net(
             Normalise(channels, mean, std),
             nn.Conv2d(channels, 32, 3, padding=padding),

@@ -35,6 +35,7 @@ class Vgg:
                 f"archs.vgg{self.depth}: {size}x{size} images vanish in its five max-pools; "
                 "it needs 32x32 or more: choose another arch or data set"
             )
+
         act, pool = nn.ReLU(), nn.MaxPool2d(2)
         net = Net(
             Normalise(channels, mean, std),
@@ -43,6 +44,7 @@ class Vgg:
             nn.Sequential(act, pool, *global_pool()),
             nn.Linear(_WIDTHS[-1], classes),
         )
+
         init_fan_out(net)
         return net
 
@@ -55,6 +57,7 @@ class Vgg:
         for group, outputs in enumerate(_WIDTHS):
             for index in range(_REPEATS[self.depth][group]):
                 if group or index:
+                    # The first convolution of a group reads the pooled maps of the group before it.
                     pooled = [] if index else [pool]
                     yield Step(act, *pooled, *self._conv_bn(inputs, outputs))
                 inputs = outputs

@@ -44,6 +44,7 @@ class WideResNet:
                 "params.yaml: archs: a wide ResNet needs a depth of 6n + 4 from 10 on and widen of "
                 f"at least 1, not {self.depth} and {self.widen}"
             )
+
         act = nn.ReLU() if self.activation == "relu" else nn.SiLU()
         widths = [16 * self.widen, 32 * self.widen, 64 * self.widen]
         net = Net(
@@ -53,5 +54,6 @@ class WideResNet:
             nn.Sequential(nn.BatchNorm2d(widths[-1]), act, *global_pool()),
             nn.Linear(widths[-1], classes),
         )
+
         init_fan_out(net)
         return net

@@ -24,6 +24,7 @@ class Meat(Average):
         """Median over the first axis."""
         ordered = values.sort(0).values
         middle = len(values) // 2
+
         if len(values) % 2:
             return ordered[middle]
         return (ordered[middle - 1] + ordered[middle]) / 2

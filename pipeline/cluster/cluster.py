@@ -22,10 +22,11 @@ ASKING = {
 HEAD = ["stage", "jobs", "GPUs a job", "memory a job", "time a job", "slices", "estimate in all"]
 
 
-def report(plan: Plan, found: Iterable[State]) -> Rows:
+def report(plan: Plan, listed: Iterable[State]) -> Rows:
     """One row a stage: jobs, what one of them asks for, GPU hours or CPU hours of all."""
     resources, rows = Resources(plan, site.here()), [HEAD]
-    needed = [s for s in found if s.status == NEED]
+    needed = [s for s in listed if s.status == NEED]
+
     for stage, asking in ASKING.items():
         artifacts = [s.artifact for s in needed if s.stage == stage]
         if artifacts:
@@ -53,6 +54,7 @@ def _row(
     gpus, memory = resources.gpus(stage), resources.stage(stage)["mem_mb"] * max(packs)
     minutes = max(resources.slice(stage, a) for a in artifacts)
     slices = max(-(-resources.minutes(stage, a) // resources.slice(stage, a)) for a in artifacts)
+
     total = describe(seconds(plan, artifacts))
     unit = "of GPUs" if gpus else "of CPUs"
     longest = f"{minutes // 60} h {minutes % 60:02d} min"

@@ -36,8 +36,10 @@ def begin(plan: Plan, fingerprint: str) -> None:
     for folder in WRITTEN:  # Snakemake itself ends in a trace
         write_atomic(Path(folder) / ".writable", b"")
         (Path(folder) / ".writable").unlink(missing_ok=True)  # another master begins too
+
     _HELD.enter_context(hold("master", patient=False))
     cancel_orphans()
+
     copy = frozen.freeze(fingerprint)
     plan.lay(copy)
     _STARTED.append(copy.stat().st_mtime_ns)
@@ -82,6 +84,7 @@ def cancel_orphans() -> None:
     jobs = _orphans()
     if not jobs:
         return
+
     print(f"cancelling {len(jobs)} SLURM jobs of a master that is gone: {' '.join(jobs)}")
     _slurm("scancel", *jobs)
     started = time.monotonic()
@@ -98,8 +101,9 @@ def _orphans() -> list[str]:
         return []
     lines = _slurm("squeue", "--me", "--noheader", "--format=%i|%j|%Z").splitlines()
     here = Path.cwd().resolve()
-    found = [line.strip().split("|", 2) for line in lines if line.count("|") >= 2]
-    return [id for id, name, folder in found if name.startswith(JOB_PREFIX) and _is(here, folder)]
+    jobs = [line.strip().split("|", 2) for line in lines if line.count("|") >= 2]
+    # Several folders of one user may have masters: a job belongs to the one that it runs in.
+    return [id for id, name, folder in jobs if name.startswith(JOB_PREFIX) and _is(here, folder)]
 
 
 def _is(here: Path, folder: str) -> bool:

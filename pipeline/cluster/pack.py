@@ -58,6 +58,7 @@ def train(plan: Plan, run: Run) -> None:
             _wait([_start(member, run) for member in missing], stop)
         if stop.requested:
             raise Interrupted(f"{run.id}: saved, as were those beside it; run again to resume")
+
     _tell(run)
 
 
@@ -73,6 +74,8 @@ def _start(member: Run, leader: Run) -> "subprocess.Popen[Any]":
     command = [sys.executable, "-m", "pipeline.train", member.id, "--to-state"]
     if member is leader:
         return subprocess.Popen(command)
+
+    # Another's words go beside: its own job shows them when its turn comes.
     path = log_path(member)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as log:
@@ -87,8 +90,10 @@ def _wait(processes: "Iterable[subprocess.Popen[Any]]", stop: StopRequest) -> No
             told = True
             for process in living:
                 process.send_signal(signal.SIGUSR1)
+
         time.sleep(POLL)
         ended = [process for process in living if process.poll() is not None]
         if any(process.returncode == EXIT_INTERRUPTED for process in ended):
             stop.requested = True  # the signal came to them alone
+
         living = [process for process in living if process not in ended]

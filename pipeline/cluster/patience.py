@@ -67,6 +67,8 @@ class Patience:
         self.saved: dict[str, int] = {}  # progress at the start of a slice
         self.answered, self.told = now(), 0.0
         self.closing = threading.Event()
+
+        # The executor's own functions are kept, since ours call them.
         self._query, self._check = module.query_job_status, executor.check_active_jobs
         self._run, self._cancel = executor.run_job, executor.cancel_jobs
         self._report = executor._report_job_error_threadsafe
@@ -84,6 +86,7 @@ class Patience:
             if job.external_jobid not in self.ended:
                 yield job
         self.asked = {}
+
         if len(self.ended) > before:  # looks become seldom while nothing ends
             settings = self.executor.workflow.executor_settings
             first = settings.init_seconds_before_status_checks
@@ -98,6 +101,7 @@ class Patience:
         if statuses is None:
             self._tell_silence(command.split()[0])
             return {}, 0.0
+
         if self.told:
             _say("SLURM answers again")
         self.answered, self.told = self.now(), 0.0
@@ -111,14 +115,16 @@ class Patience:
 
     def _ends(self, statuses: Statuses) -> Statuses:
         """States in one word, as the executor is to see them."""
-        found = {id: state.partition(" ")[0] for id, state in statuses.items()}
+        words = {id: state.partition(" ")[0] for id, state in statuses.items()}
+
         for id, info in self.asked.items():
             if id not in self.ended:
-                found[id] = self._judge(id, found.get(id, ""), info.job)
-        return {id: state for id, state in found.items() if state}
+                words[id] = self._judge(id, words.get(id, ""), info.job)
+        return {id: state for id, state in words.items() if state}
 
     def _judge(self, id: str, state: str, job: Any) -> str:
         """A job too long in limbo is over; one whose slice ended is submitted again."""
+        # SLURM starts such a job again by itself, or has forgotten it: which, time will tell.
         if state in LIMBO:
             known, since = self.since.get(id, ("none", 0.0))
             if known != state:
@@ -127,15 +133,18 @@ class Patience:
                 _say(f"SLURM job {id} is {state or 'unknown to SLURM'} for too long: it is over")
                 return _outcome(job)
             return state
+
         self.since.pop(id, None)
         key = slices.key(job)
         if state == "OUT_OF_MEMORY":
             self.kills[key] += 1
+
         if slices.has_ended(state, id, job, self.saved.get(key, 0)):
             self.ended.add(id)
             self.count[key] += 1
             _say(f"SLURM job {id}: slice {self.count[key]} of {key} ended, the next is submitted")
             self.executor._job_submission_executor.submit(self.run, job)
+            # To the executor the job goes on, so that it reports neither success nor failure.
             return "PENDING"
         return state
 
@@ -146,6 +155,7 @@ class Patience:
         if self.closing.is_set():
             return
         try:
+            # Compared when the slice ends: a job that was cut off and saved nothing has failed.
             self.saved[slices.key(job)] = slices.progress(job)
             self._run(job)
         except Exception as error:  # in a thread whose errors nobody reads
@@ -163,6 +173,7 @@ class Patience:
             self._report(info, message)
             return
         _say(f"SLURM takes no job now, tried again every {BUSY_SECONDS} s: {_reason(message)}")
+        # A wait that the end of the master cuts short, unlike a sleep.
         if not self.closing.wait(BUSY_SECONDS):
             self.executor._job_submission_executor.submit(self.run, info.job)
 
@@ -179,8 +190,8 @@ def _outcome(job: Any) -> str:
 
 def _reason(message: str) -> str:
     """sbatch's own words in an executor's message."""
-    found = re.search(r"The error message was '(.*?)'\.\n", message, re.DOTALL)
-    return " ".join((found[1] if found else message).split())
+    match = re.search(r"The error message was '(.*?)'\.\n", message, re.DOTALL)
+    return " ".join((match[1] if match else message).split())
 
 
 def _say(line: str) -> None:

@@ -68,6 +68,7 @@ class Resources:
 
     def _memory(self, stage: str, key: str) -> int:
         """MB of a job: once more what a stage asks for after each time that it was too little."""
+        # A group's key holds those of all its jobs: each of them gets more the next time.
         killed = sum(n for keys, n in self.kills.items() if key in keys.split(", "))
         return self.stage(stage)["mem_mb"] * (1 + killed)
 
@@ -124,6 +125,7 @@ class Resources:
         count = self.gpus(stage)
         if not count:
             return {}
+
         if self.kind == "gres" or (stage == "train" and self.is_packed):
             return {"gres": f"gpu:{self.model}:{count}" if self.model else f"gpu:{count}"}
         return {"gpu": count, **({"gpu_model": self.model} if self.model else {})}

@@ -38,18 +38,19 @@ class Site:
 
 def of_profile(defaults: Any, ask: bool) -> Site:
     """The site of a profile's default resources; `ask` SLURM for its limit."""
-    found = {name: str(getattr(v, "raw", v)) for name, v in dict(defaults or {}).items()}
-    if "gpu_syntax" not in found:
+    resources = {name: str(getattr(v, "raw", v)) for name, v in dict(defaults or {}).items()}
+    if "gpu_syntax" not in resources:
         return Site()
-    partition = os.environ.get("SBATCH_PARTITION") or found.get("slurm_partition")
-    return Site(found["gpu_syntax"], partition_minutes(partition) if ask else None)
+
+    partition = os.environ.get("SBATCH_PARTITION") or resources.get("slurm_partition")
+    return Site(resources["gpu_syntax"], partition_minutes(partition) if ask else None)
 
 
 def here() -> Site:
     """The site that slurm/config.yaml describes."""
     profile = yaml.safe_load(PROFILE.read_text()) if PROFILE.exists() else None
-    found = profile.get("default-resources") if isinstance(profile, Mapping) else None
-    return of_profile(found, ask=True)
+    defaults = profile.get("default-resources") if isinstance(profile, Mapping) else None
+    return of_profile(defaults, ask=True)
 
 
 def partition_minutes(partition: str | None) -> int | None:
@@ -61,8 +62,10 @@ def partition_minutes(partition: str | None) -> int | None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
+
     rows = [line.strip().split("|") for line in done.stdout.splitlines() if line.count("|") == 1]
     limits = [to_minutes(limit) for name, limit in rows if _is(partition, name)]
+    # Of several partitions SLURM may choose any: the shortest limit holds in all.
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -77,6 +80,7 @@ def to_minutes(limit: str) -> int | None:
     """SLURM's way to write a duration, in whole minutes; None where it is without end."""
     if not LIMIT.fullmatch(limit):
         return None
+
     days, _, rest = limit.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
     if days:  # days-hours[:minutes[:seconds]]

@@ -43,6 +43,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         content = _Restricted(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except Exception as error:  # a damaged pickle can raise anything
         raise corrupt(path, f"not an official batch ({error})") from error
+
     if not isinstance(content, dict):
         raise corrupt(path, "not an official batch (no mapping in it)")
     return content

@@ -45,6 +45,8 @@ def _declare_operators() -> None:
     for name in ("nms", "qnms"):
         library.define(name + SIGNATURE)  # type: ignore[no-untyped-call]
     _declared.append(library)
+
+    # A module that failed half-way stays in sys.modules and would be taken for whole.
     for module in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
         del sys.modules[module]
 
@@ -58,6 +60,7 @@ def cifar_source(name: str) -> Source:
     folder: str = official.base_folder
     batches = [*official.train_list, *official.test_list]
     batches.append([official.meta["filename"], official.meta["md5"]])
+
     return Source(
         name=official.filename,
         urls=(official.url,),

@@ -29,6 +29,7 @@ class Digits(ImageSet):
         rows = _read(raw / NAME, self.channels * self.size**2)
         images = np.rint(rows[:, :-1] * 255 / LEVELS).astype(np.uint8)
         images = images.reshape(-1, self.channels, self.size, self.size)
+
         labels = rows[:, -1].astype(np.int64)
         train, test = stratified(labels, self.test, self.split_seed)
         names = [str(digit) for digit in range(self.classes)]
@@ -42,6 +43,7 @@ def _read(path: Path, pixels: int) -> NDArray[np.float64]:
         rows = np.array([line.split(",") for line in lines], np.float64)
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise corrupt(path, f"cannot be read ({error})") from error
+
     if rows.ndim != 2 or rows.shape[1] != pixels + 1:
         raise corrupt(path, f"has the shape {rows.shape}, not {pixels} pixels and a label")
     if rows[:, :-1].min() < 0 or rows[:, :-1].max() > LEVELS or rows[:, -1].min() < 0:

@@ -55,8 +55,10 @@ def _read_idx(raw: Path, name: str, dimensions: int) -> NDArray[np.uint8]:
         content = gzip.decompress(content) if path.suffix == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
         raise corrupt(path, f"cannot be read ({error})") from error
+
     start = 4 * (1 + dimensions)
     magic, *shape = np.frombuffer(content[:start].ljust(start, b"\0"), ">u4").tolist()
+    # dtype=object: Python's numbers, for a damaged header may claim sizes that overflow.
     if magic != MAGIC + dimensions or len(content) != start + int(np.prod(shape, dtype=object)):
         raise corrupt(path, f"not an IDX file of {dimensions} dimensions")
     return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()

@@ -40,8 +40,10 @@ def _names(folder: Path, classes: int) -> list[str]:
         names = sorted(path.read_text().split())
     except (OSError, UnicodeDecodeError) as error:
         raise corrupt(path, f"cannot be read ({error})") from error
+
     if len(set(names)) != classes:
         raise corrupt(path, f"names {len(set(names))} classes, not {classes}")
+
     found = sorted(entry.name for entry in (folder / "train").glob("*") if entry.is_dir())
     if found != names:
         raise corrupt(folder / "train", "has other classes than wnids.txt")
@@ -68,6 +70,7 @@ def _decode(items: list[tuple[Path, int]], size: int) -> tuple[Images, Labels]:
                 pixels = np.asarray(image.convert("RGB"))
         except (OSError, SyntaxError, ValueError) as error:
             raise corrupt(path, f"cannot be read ({error})") from error
+
         if pixels.shape != (size, size, 3):
             raise corrupt(path, f"is {pixels.shape[1]}x{pixels.shape[0]}, not {size}x{size}")
         images[i] = pixels.transpose(2, 0, 1)

@@ -58,6 +58,7 @@ def _card(
     trained = plan.training(run)
     parts = [("methods", trained.spec["method"]["component"])]
     parts += [("averages", run.spec["average"]["component"])] if run.stage == "average" else []
+
     target = table.path.as_posix()
     return Card(
         label=name,
@@ -78,13 +79,13 @@ def _card(
 
 def papers_of(row: str) -> tuple[str, ...]:
     """The papers whose pages define a row or show it in a table."""
-    found = []
+    papers = []
     for paper, said in _pages().items():
         own = [*said.get("methods", {}), *said.get("averages", {}), *said.get("victims", {})]
         shown = [str(entry.get("rows", "")) for entry in said.get("tables", {}).values()]
         if row in own or any(re.search(rf"\b{re.escape(row)}\b", rows) for rows in shown):
-            found.append(paper)
-    return tuple(found)
+            papers.append(paper)
+    return tuple(papers)
 
 
 @cache
@@ -113,6 +114,7 @@ def _settings(run: Run, trained: Run) -> str:
     kept = ("method", "recipe", "attack", "arch", "seed", "members", "weights")
     shown = {key: trained.spec[key] for key in kept if trained.spec.get(key)}
     shown |= {"average": run.spec["average"]} if run.stage == "average" else {}
+    # Through JSON, for YAML's safe writer knows no tuples.
     plain = {k: v.get("fields", v) if isinstance(v, dict) else v for k, v in shown.items()}
     return yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False)
 
@@ -122,6 +124,7 @@ def _history(run: Run) -> dict[str, charts.Points]:
     path = run.folder / "history.csv"
     if not path.is_file():
         return {}
+
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     return {

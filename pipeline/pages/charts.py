@@ -27,6 +27,7 @@ def lines(series: Mapping[str, Points], across: str) -> str:
     shown = {name: points for name, points in series.items() if points}
     if not shown:
         return ""
+
     looks = cycle(LOOKS)
     with rc_context(STYLE):
         figure = Figure(figsize=(4.2, 2.6), layout="constrained")
@@ -34,6 +35,7 @@ def lines(series: Mapping[str, Points], across: str) -> str:
         for (name, points), (colour, dashes, marker) in zip(shown.items(), looks, strict=False):
             x, y = zip(*points, strict=True)
             axes.plot(x, y, dashes, color=colour, marker=marker, markersize=3, label=name)
+
         axes.set_xlabel(across)
         axes.set_ylabel("%")
         axes.set_ylim(-2, 102)

@@ -33,12 +33,14 @@ def render(plan: Plan, table: Table, others: list[Table | Figure], texts: list[P
         if isinstance(other, Table):
             for row, found in rows_of(other).items():
                 sweeps.setdefault(row, {}).update(found)
+
     known = cards(plan, table, details, sweeps)
     loader = jinja2.FileSystemLoader(TEMPLATE.parent)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {"shown": shown, "order": order, "hover": hover, "slug": slug}
+
     return environment.get_template(TEMPLATE.name).render(
         scale=plan.scale,
         title=table.spec["entry"]["title"],
@@ -106,6 +108,7 @@ def hover(value: Any) -> str:
     said = ["no interval of two seeds"]
     if value["low"] is not None:
         said = [f"95 % interval {100 * value['low']:.1f} to {100 * value['high']:.1f}"]
+
     said.append(f"{value['n']} images, {value['seeds']} seed{'s' if value['seeds'] > 1 else ''}")
     if value.get("published") is not None:
         said.append(f"published {100 * value['published']:.1f}")
@@ -132,7 +135,7 @@ def slug(name: str) -> str:
 
 def _sections(targets: list[Table | Figure]) -> dict[str, list[dict[str, Any]]]:
     """Tables and figures by the paper whose folder they lie in."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_paper: dict[str, list[dict[str, Any]]] = {}
     for target in targets:
         paper = target.path.parent.name if target.path.parent.name != "results" else "every method"
         said: dict[str, Any] = {"name": target.name, "path": target.path.as_posix()}
@@ -142,8 +145,8 @@ def _sections(targets: list[Table | Figure]) -> dict[str, list[dict[str, Any]]]:
             said["columns"] = columns_of(rows)
         else:
             said |= {"title": target.spec["title"], "rows": {}, "picture": picture(target.path)}
-        found.setdefault(paper, []).append(said)
-    return found
+        by_paper.setdefault(paper, []).append(said)
+    return by_paper
 
 
 def picture(path: Path) -> str:

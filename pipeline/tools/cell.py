@@ -16,9 +16,9 @@ def cut_to_row(
 ) -> tuple[Table, list[str]]:
     """The table with the cells of a row alone, and the records that these need."""
     cells = _matching(table, row, members, seed)
-    found = find_cells(plan, replace(table, cells=tuple(cells)), row)
-    records = dict.fromkeys(r.path.as_posix() for cell in found for r in cell.records.values())
-    return replace(table, cells=tuple(found)), list(records)
+    row_cells = find_cells(plan, replace(table, cells=tuple(cells)), row)
+    records = dict.fromkeys(r.path.as_posix() for cell in row_cells for r in cell.records.values())
+    return replace(table, cells=tuple(row_cells)), list(records)
 
 
 def _matching(table: Table, row: str, members: int | None, seed: int | None) -> list[Cell]:

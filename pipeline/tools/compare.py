@@ -44,13 +44,13 @@ def mcnemar(only_a: int, only_b: int) -> float:
     return float(binomtest(only_a, flips).pvalue) if flips else 1.0
 
 
-def bonferroni(found: list[float | None]) -> float | None:
+def bonferroni(p_values: list[float | None]) -> float | None:
     """The p-value that no seed differs: the least times their number (Bonferroni).
 
     Seeds share their images, so their tests depend on each other: this holds all the same.
     """
-    known = [p for p in found if p is not None]
-    return min(1.0, len(known) * min(known)) if len(known) == len(found) else None
+    known = [p for p in p_values if p is not None]
+    return min(1.0, len(known) * min(known)) if len(known) == len(p_values) else None
 
 
 def compare(a: Side, b: Side, classes: bool = True) -> dict[str, Any]:
@@ -60,27 +60,31 @@ def compare(a: Side, b: Side, classes: bool = True) -> dict[str, Any]:
         raise UserError(f"{counts} seeds: compare two victims by their ids")
     if not np.array_equal(a.ids, b.ids):
         raise UserError(f"{a.name} and {b.name} were evaluated on other images: nothing to compare")
-    found: dict[str, Any] = {
+
+    compared: dict[str, Any] = {
         side.name: float(np.mean([v.mean() for v in side.verdicts])) for side in (a, b)
     }
+
     mean = intervals.paired(a.verdicts, b.verdicts)
-    found["paired"] = intervals.numbers(mean) | {"df": mean.df}
-    found["n"], found["seeds"] = len(a.ids), _by_seed(a, b)
-    found["mcnemar"] = bonferroni([seed["mcnemar"] for seed in found["seeds"]])
+    compared["paired"] = intervals.numbers(mean) | {"df": mean.df}
+    compared["n"], compared["seeds"] = len(a.ids), _by_seed(a, b)
+    compared["mcnemar"] = bonferroni([seed["mcnemar"] for seed in compared["seeds"]])
+
     if classes:
-        found["classes"] = {
+        compared["classes"] = {
             int(label): _of_class(a, b, a.labels == label) for label in np.unique(a.labels)
         }
-    return found
+    return compared
 
 
 def _by_seed(a: Side, b: Side) -> list[dict[str, Any]]:
     """Images on which one side does better, and McNemar's test, which needs yes or no."""
-    found = []
+    by_seed = []
     for ours, theirs, u, v in zip(a.seeds, b.seeds, a.verdicts, b.verdicts, strict=True):
         only_a, only_b = a.ids[u > v], b.ids[v > u]
+        # A share of members between 0 and 1 is no flip of a coin.
         tested = bool(np.isin([u, v], (0, 1)).all())
-        found.append(
+        by_seed.append(
             {
                 "seed": str(ours) if ours == theirs else f"{ours} and {theirs}",
                 "only_a": sorted(only_a.tolist()),
@@ -88,7 +92,7 @@ def _by_seed(a: Side, b: Side) -> list[dict[str, Any]]:
                 "mcnemar": mcnemar(len(only_a), len(only_b)) if tested else None,
             }
         )
-    return found
+    return by_seed
 
 
 def _of_class(a: Side, b: Side, mask: NDArray[np.bool_]) -> dict[str, Any]:
@@ -105,6 +109,7 @@ def side(plan: Plan, table: Table, name: str, column: str) -> Side:
         columns.check_weights(records)
         verdicts.append(columns.verdict(cell, column))
         images.append(columns.read(records[0]))
+
     if any(not np.array_equal(images[0]["ids"], other["ids"]) for other in images):
         raise UserError(f"{name}: its seeds were evaluated on other images")
     seeds = [cell.seed for cell in cells]
@@ -130,12 +135,14 @@ def text(found: dict[str, Any], a: str, b: str, column: str) -> str:
         f"difference of {_of(found['paired'])} {points_of(found['paired'])}",
         f"these nets: {_test(found)}",
     ]
+
     for seed in seeds:
         one = f"; p = {seed['mcnemar']:.3g}" if found["mcnemar"] is not None else ""
         lines.append(f"seed {seed['seed']}{one}")
         for name, ids in ((a, seed["only_a"]), (b, seed["only_b"])):
             word = "right only with" if one else "more right with"
             lines.append(f"  {word} {name}: {len(ids)} {_some(ids)}".rstrip())
+
     for label, part in found.get("classes", {}).items():
         lines.append(f"class {label} (n {part['n']}): {points_of(part)}")
     return "\n".join(lines) + "\n"
@@ -175,11 +182,14 @@ def main(argv: list[str] | None) -> None:
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
     args = parser.parse_args(argv)
     plan = load_plan()
+
     table = plan.table(args.table)
     column = _column(plan, table, args.attack)
     a, b = (side(plan, table, name, column) for name in (args.a, args.b))
-    found = compare(a, b)
-    print(json.dumps(found, indent=1) if args.json else text(found, a.name, b.name, args.attack))
+    compared = compare(a, b)
+    print(
+        json.dumps(compared, indent=1) if args.json else text(compared, a.name, b.name, args.attack)
+    )
 
 
 if __name__ == "__main__":

@@ -26,20 +26,20 @@ TIMES = ("seconds", "latency_ms")
 
 def _times(path: Path) -> dict[str, Any]:
     """Numbers and device in a file of times; nothing where it was not pulled, or damaged."""
-    found = {}
+    times = {}
     for key, value in read_mapping(path).items():
         is_time = isinstance(value, int | float) and 0 <= value < math.inf
         if (key in TIMES and is_time) or (key == "device" and isinstance(value, str)):
-            found[key] = value
-    return found
+            times[key] = value
+    return times
 
 
 def _behind(plan: Plan, run: Run) -> dict[str, Run]:
     """A run, its parents and theirs."""
-    found = {run.id: run}
+    runs = {run.id: run}
     for parent in run.parents:
-        found |= _behind(plan, plan.run(parent))
-    return found
+        runs |= _behind(plan, plan.run(parent))
+    return runs
 
 
 def _training(plan: Plan, cell: Cell) -> tuple[Any, set[str]]:
@@ -47,28 +47,33 @@ def _training(plan: Plan, cell: Cell) -> tuple[Any, set[str]]:
     runs: dict[str, Run] = {}
     for element in cell.victim.elements if cell.victim else ():
         runs |= _behind(plan, plan.run(element.run))
-    found = [_times(r.folder / "run.time.json") for r in runs.values() if r.stage == "train"]
-    known = all("seconds" in times for times in found)
-    seconds = round(sum(times["seconds"] for times in found), 1) if known else ""
-    return seconds, {times["device"] for times in found if "device" in times}
+    times_of_runs = [
+        _times(r.folder / "run.time.json") for r in runs.values() if r.stage == "train"
+    ]
+    # One unknown time makes the sum unknown: a part of it would look like the whole.
+    known = all("seconds" in times for times in times_of_runs)
+    seconds = round(sum(times["seconds"] for times in times_of_runs), 1) if known else ""
+    return seconds, {times["device"] for times in times_of_runs if "device" in times}
 
 
 def line(plan: Plan, cell: Cell) -> dict[str, Any]:
     """One row at its first seed."""
-    found: dict[str, Any] = {"method": cell.row, "members": cell.members}
+    row: dict[str, Any] = {"method": cell.row, "members": cell.members}
     s = cell.setting
-    found |= {"dataset": s.dataset, "arch": s.arch, **dict(s.overrides)}
+    row |= {"dataset": s.dataset, "arch": s.arch, **dict(s.overrides)}
     made = [record for record in cell.records.values() if record.path.exists()]
     if not made:
-        return found
+        return row
+
     cost = meta(read_record(made[0].path, ()))["cost"]
     times = [_times(record.path.with_suffix(".time.json")) for record in made]
     latencies = [t["latency_ms"] for t in times if "latency_ms" in t]
+
     training, devices = _training(plan, cell)
     devices |= {t["device"] for t in times if "device" in t}
     known = len(made) == len(cell.records) and all("seconds" in t for t in times)
     return {
-        **found,
+        **row,
         **{key: cost[key] for key in COSTS if key != "members"},
         "latency_ms": round(min(latencies), 3) if latencies else "",
         "train_seconds": training,
@@ -92,6 +97,7 @@ def main(argv: list[str] | None) -> None:
     parser.add_argument("table", help="file of a table, such as results/red/table1.csv")
     plan = load_plan()
     table = plan.table(parser.parse_args(argv).table)
+
     frame = costs(plan, table)
     target = table.path.with_suffix(".cost.csv")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -33,18 +33,23 @@ def images(plan: Plan, record: Record, name: str, where: torch.device) -> tuple[
     arrays = read_record(record.path, attacks)
     if meta(arrays)["weights"] != sets.weights_of(plan, record.victim):
         raise UserError(f"{record.path}: saw other weights than those here; pull or evaluate again")
+
     split = load_split(record.victim.dataset, record.split, where)
     victim = models.load_victim(plan, record.victim, split, where)
     evaluation = Evaluation(victim, split, subset(record.images, len(split)))
+
+    # In a suite that stops when fooled this attack met only what the earlier ones left.
     if record.leave:
         for earlier in list(attacks)[: list(attacks).index(name)]:
-            found = torch.from_numpy(arrays[f"{earlier}/right"]).to(where)
-            evaluation.standing &= (found > 0) | victim.random
+            right = torch.from_numpy(arrays[f"{earlier}/right"]).to(where)
+            evaluation.standing &= (right > 0) | victim.random
+
     if "set" in attacks[name]:
         crafted = sets.read(plan.set(attacks[name]["set"]), split, evaluation.ids)
         again = evaluation.stored(crafted)
     else:
         crafted, again = evaluation.crafted(name, attacks[name])
+
     if not np.array_equal(again["right"], arrays[f"{name}/right"]):
         raise UserError(f"{record.id}: this machine crafts other images for {name} than its record")
     return crafted, arrays
@@ -62,10 +67,12 @@ def main(argv: list[str] | None) -> None:
         raise UserError(
             f"{args.file}: safetensors are written; name it {args.file.stem}.safetensors"
         )
+
     plan = load_plan()
     record = find_record(plan, args.record, args.attack, args.table)
     where = device.select(plan.entries.device, plan.entries.threads)
     crafted, arrays = images(plan, record, args.attack, where)
+
     tensors = {
         "images": crafted.cpu().contiguous(),
         "right": torch.from_numpy(arrays[f"{args.attack}/right"]),

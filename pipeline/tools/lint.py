@@ -26,11 +26,11 @@ def wanted(plan: Plan, tables: list[str]) -> dict[str, Record]:
 
 def by_victim(plan: Plan, tables: list[str]) -> dict[str, list[Record]]:
     """Those of them that are on disk."""
-    found: dict[str, list[Record]] = {}
+    records: dict[str, list[Record]] = {}
     for record in wanted(plan, tables).values():
         if record.path.exists():
-            found.setdefault(record.victim.id, []).append(record)
-    return found
+            records.setdefault(record.victim.id, []).append(record)
+    return records
 
 
 def missing(plan: Plan, tables: list[str]) -> str:
@@ -45,15 +45,15 @@ def missing(plan: Plan, tables: list[str]) -> str:
 
 def judge(records: list[Record]) -> list[Flag]:
     """Flags of one victim's records on the same images."""
-    found = []
+    judged = []
     for record in records:
         arrays = read_record(record.path, [name for name, _ in record.attacks])
         try:
             check_budget(arrays, record.attacks, str(record.path))
         except UserError as error:
             return [Flag("C1", str(error))]
-        found.append((arrays, list(record.attacks)))
-    return flags(Evidence(found))
+        judged.append((arrays, list(record.attacks)))
+    return flags(Evidence(judged))
 
 
 def lines(plan: Plan, tables: list[str]) -> Iterator[tuple[Flag, str]]:
@@ -73,9 +73,11 @@ def main(argv: list[str] | None) -> None:
     tables, failed = parser.parse_args(argv).tables, False
     if said := missing(plan, tables):
         print(f"warn {said}; dvc pull results/records, or make them")
+
     for flag, line in lines(plan, tables):
         print(f"{'FAIL' if flag.fails else 'warn'} {line}")
         failed = failed or flag.fails
+
     for line in published.lint():
         print(f"note {line}")
     if failed:

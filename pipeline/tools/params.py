@@ -63,6 +63,7 @@ def _components(kind: str) -> list[str]:
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
         first = " ".join(docstring.split("\n\n")[0].split())
         lines += ["", f"### {kind}: {name}", "", first]
+
         types = schema.component(kind, name).types
         if types:
             lines += ["", *_fields(types, path)]
@@ -115,19 +116,20 @@ def _comments(path: Path) -> dict[str, str]:
     """Comments above and beside the fields of a file's classes, and of those it imports."""
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
-    found: dict[str, str] = {}
+    meanings: dict[str, str] = {}
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline."):
             other = ROOT / f"{str(node.module).replace('.', '/')}.py"
             if other.parent.name in (path.parent.name, "contracts") and other.is_file():
-                found |= _comments(other)
+                meanings |= _comments(other)
+
     lines = text.splitlines()
     for group in [node for node in tree.body if isinstance(node, ast.ClassDef)]:
         for item in group.body:
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
                 comment = _comment(lines, item.lineno - 1)
-                found |= {item.target.id.removesuffix("_"): comment} if comment else {}
-    return found
+                meanings |= {item.target.id.removesuffix("_"): comment} if comment else {}
+    return meanings
 
 
 def _comment(lines: list[str], at: int) -> str:
@@ -136,6 +138,7 @@ def _comment(lines: list[str], at: int) -> str:
     while lines[first - 1].strip().startswith("#"):
         first -= 1
     parts = [line.strip().lstrip("# ") for line in lines[first:at]]
+
     beside = re.search(r"  # (.*)$", lines[at])
     return " ".join([*parts, *([beside[1]] if beside else [])])
 

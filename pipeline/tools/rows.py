@@ -11,11 +11,13 @@ from pipeline.plan.params.words import nearest, unique
 def find_cells(plan: Plan, table: Table, name: str) -> list[Cell]:
     """The seeds of a row, or the one victim of an id or its beginning, were it of another table."""
     cells = [c for c in table.cells if name in (c.row, label(c, table.cells), _id(c))]
+
     several = {(c.setting.dataset, c.setting.arch, c.members, c.setting.overrides) for c in cells}
     if len(several) > 1:
         names = dict.fromkeys(label(c, table.cells) for c in cells)
         said = ", ".join(repr(known) for known in list(names)[:4])
         raise UserError(f"{name}: stands for several rows of {table.path}; name one: {said}")
+
     if any(c.victim is None for c in cells):
         raise UserError(f"{name}: is not available ({cells[0].lacks})")
     return cells or [_elsewhere(plan, table, name)]
@@ -28,13 +30,13 @@ def _id(cell: Cell) -> str:
 def _elsewhere(plan: Plan, table: Table, name: str) -> Cell:
     """A victim of any table, under the suites and on the images of this one."""
     everywhere = [c for target in plan.targets.values() for c in target.cells if c.victim]
-    found = {_id(c): c for c in everywhere if _id(c).startswith(name)}
-    id = name if name in found else unique(name, found)
+    by_id = {_id(c): c for c in everywhere if _id(c).startswith(name)}
+    id = name if name in by_id else unique(name, by_id)
     if id is None:
         rows = {c.row for c in table.cells}
         raise UserError(f"{table.path} has no row {name!r}{nearest(name, rows)}")
 
-    cell = found[id]
+    cell = by_id[id]
     assert cell.victim is not None
     images = table.spec["entry"]["images"]
     asked = [plan.name_record(cell.victim, s, cell.setting, images) for s in table.suites]

@@ -28,15 +28,18 @@ def screen(plan: Plan, targets: list[str]) -> str:
     names = targets or [*plan.entries.section("tables"), *plan.figures]
     listed = states(plan, [plan.target(name) for name in names])
     held = list_held()
+
     running = [s for s in listed if lease_of(s) in held]
     needed = [s for s in listed if s.status == NEED]
     idle = [s for s in needed if s not in running]
+
     lines = [_work(listed, running), ""]
     lines += [f"running  {s.stage} {s.id}: {_progress(s)} ({held[lease_of(s)]})" for s in running]
     errors = {s.id: last_error(s) for s in idle}
     failed = [(s, errors[s.id]) for s in idle if errors[s.id]]
     lines += [f"failed   {s.stage} {s.id}: {said}" for s, said in failed[:FAILURES]]
     lines += [f"         and {len(failed) - FAILURES} more"] if len(failed) > FAILURES else []
+
     waiting = Counter(s.stage for s in idle if not errors[s.id])
     lines += [f"waiting  {count} x {stage}" for stage, count in waiting.items()]
     return "\n".join([*lines, *queue()])
@@ -54,8 +57,10 @@ def _work(listed: list[State], running: list[State]) -> str:
     if any(s.seconds is None for s in asked):
         count = sum(s.status == HAVE for s in asked)
         return f"{count} of {len(asked)} artifacts are here; the work left is {describe(None)}"
+
     total = sum(s.seconds or 0 for s in asked)
     left = sum((s.seconds or 0) for s in asked if s.status == NEED)
+    # What runs is done in part: as far as the last line of its log says.
     left -= sum(_share(s) * (s.seconds or 0) for s in running if s.status == NEED)
     share = 100 * (1 - left / total) if total else 100
     return f"{share:.0f} % of the estimated work is done; left, on one process: {describe(left)}"
@@ -105,6 +110,7 @@ def queue() -> list[str]:
     except subprocess.CalledProcessError as error:
         said = (error.stderr.strip().splitlines() or ["no answer"])[-1]
         return ["", f"SLURM does not answer: {said}"]
+
     return [
         "",
         *(f"SLURM    {n} x {what}" for what, n in Counter(done.stdout.splitlines()).items()),
@@ -117,6 +123,7 @@ def main(argv: list[str] | None) -> None:
     parser.add_argument("targets", nargs="*", help="tables and figures; all of the scale if none")
     parser.add_argument("--watch", action="store_true", help="again every few seconds")
     args = parser.parse_args(argv)
+
     plan = load_plan()
     while args.watch:
         text = screen(plan, args.targets)

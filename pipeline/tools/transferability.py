@@ -34,6 +34,7 @@ def matrix(
     kept = torch.tensor(everyone, dtype=torch.int64, device=rows.device)
     if not len(kept):
         raise UserError("no image is right for every member: there is nothing to transfer")
+
     return [
         _row(member, members, split, kept, attack, number) for number, member in enumerate(members)
     ]
@@ -63,6 +64,7 @@ def _row(
 ) -> list[float]:
     fooled = torch.zeros(len(members))
     for part in torch.split(rows, BATCH):
+        # By the member attacked, not by the one asked: all are asked about the same images.
         draws = Draws(derive(0, "transferability", number), part)
         moved = attack(source, split.floats(part), split.labels[part], draws)
         fooled += (_said(members, moved) != split.labels[part]).sum(1).cpu()
@@ -78,17 +80,20 @@ def main(argv: list[str] | None) -> None:
     parser.add_argument("attack", help="one of its attacks, which is made on every member in turn")
     parser.add_argument("--table", default="results/table1.csv", help="default: %(default)s")
     args = parser.parse_args(argv)
+
     plan = load_plan()
     record = find_record(plan, args.record, args.attack, args.table)
     attacks = dict(record.attacks)
     if args.attack not in attacks or "set" in attacks[args.attack]:
         hint = nearest(args.attack, attacks)
         raise UserError(f"{record.id}: has no attack {args.attack!r} to make{hint}")
+
     where = device.select(plan.entries.device, plan.entries.threads)
     split = load_split(record.victim.dataset, record.split, where)
     members = list(models.load_victim(plan, record.victim, split, where).members)
     rows = torch.tensor(subset(record.images, len(split)), device=where)
     attack: Attack = registry.build("attacks", attacks[args.attack])
+
     sys.stdout.write(",".join(["attacked", *(f"member {n}" for n in range(len(members)))]) + "\n")
     for number, line in enumerate(matrix(members, split, rows, attack)):
         shares = ",".join(f"{share:.4f}" for share in line)
