@@ -51,8 +51,8 @@ def _numbers(prefix: str, mean: Mean | None) -> Line:
     if mean is None:
         return dict.fromkeys(keys)
     bounds = mean.spread() or (None, None)
-    found = (mean.value, *bounds)
-    return {k: None if v is None else round(100 * v, 3) for k, v in zip(keys, found, strict=True)}
+    triple = (mean.value, *bounds)
+    return {k: None if v is None else round(100 * v, 3) for k, v in zip(keys, triple, strict=True)}
 
 
 def _family(gain: Mean | None, claims: int) -> Line:
@@ -95,21 +95,23 @@ def audit(plan: Plan, file: Path = FILE) -> str:
     claims = gains.claims()
     adjusted = holm([claim.p for claim in claims])
     verdicts = [judge(claim, len(claims)) for claim in claims]
-    found = []
+
+    judged = []
     for claim, verdict, p in zip(claims, verdicts, adjusted, strict=True):
         lines = lines_of(claim, verdict, p, len(claims))
         for line, asked in zip(lines, gains.lines[claim.name], strict=True):
             line |= {k: asked[k] for k in ("table", "ours", "baseline", "column")}
             line |= gains.ratios(asked) | {"scale": plan.scale}
-        found.append((claim, verdict, lines))
+        judged.append((claim, verdict, lines))
 
-    text = page(found, plan.scale)
-    frame = pd.DataFrame([line for _, _, lines in found for line in lines])
+    text = page(judged, plan.scale)
+    frame = pd.DataFrame([line for _, _, lines in judged for line in lines])
     files = {
         TARGET.with_suffix(".png"): waterfall.draw(claims, verdicts),
         TARGET.with_suffix(".md"): text.encode(),
         TARGET: frame.to_csv(index=False, lineterminator="\n").encode(),
     }
+
     tables = [plan.table(name) for name in gains.names if name in plan.tables]
     records = {r.path for table in tables for r in table.records if r.path.exists()}
     about = {
@@ -117,6 +119,7 @@ def audit(plan: Plan, file: Path = FILE) -> str:
         "scale": plan.scale,
         "rests_on": {path.as_posix(): sum_of(path) for path in sorted(records)},
     }
+
     write_target(TARGET.with_suffix(".json"), {"receipt": about}, files)
     return text
 

@@ -29,6 +29,7 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     spec = plan.training(run).spec
     split = load_split(run.dataset, "train", where)
     split = cut(split, spec["recipe"]["train_images"], run.dataset.fields["split_seed"])
+
     source = plan.run(run.parents[0]).folder
     counter = FlopCount()
 
@@ -47,8 +48,10 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
         paths = [path for path in paths if path.stem <= chosen]
         details |= {"best": chosen, "epochs": scored}
         counter.total = sum(score["flops"] for score in scored.values())
+
     with counter:
         members = made(paths)
+
     check_held()
     text = json.dumps({**details, "flops": counter.total}, indent=1, sort_keys=True) + "\n"
     last = run.weights
@@ -67,6 +70,7 @@ def main(argv: list[str] | None) -> None:
     run = plan.run(run_id)
     if run.stage != "average":
         raise UserError(f"{run.id} is a training: use python -m pipeline.train {run.id}")
+
     where = device.select(plan.entries.device, plan.entries.threads)
     with hold(f"runs/{run.id}"):
         if run.is_here():

@@ -29,6 +29,7 @@ def download(
             f"params.yaml: datasets.{raw.name}.sha256: has {len(sha256)} values, needs "
             f"{len(sources)}: those of {names}"
         )
+
     with locked(raw):
         rows = [
             row
@@ -90,6 +91,7 @@ def _verified(raw: Path, group: Sequence[Files]) -> list[dict[str, Any]]:
         if checksums:
             verify(raw / files.path, checksums)
         rows.append(receipt_row(raw, files.path, checksums))
+
     more = f" and {len(group) - 1} more" if len(group) > 1 else ""
     summed = all(files.md5 for files in group)
     print(f"{raw / group[0].path}{more}: {'checksums' if summed else 'numbers of files'} right")

@@ -50,7 +50,9 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     weights = sets.weights_of(plan, record.victim)
     if record.before:
         _leave_fooled(plan.record(record.before), evaluation, weights)
+    # Below the weights' digest: verdicts on other weights are never taken for these.
     work = Path("work/records") / record.id / digest(weights)
+
     before = fingerprint(victim)
     verdicts, seconds = Attacks(plan, evaluation, record, split, work).run()
     arrays = verdicts | _clean(evaluation, find_radius(record.attacks))
@@ -135,6 +137,8 @@ class Attacks:
         spec = self.record.spec
         asked = list(self.record.attacks)
         number = [other for other, _ in asked].index(name)
+
+        # In a suite that stops when fooled, verdicts depend on all attacks before this one too.
         of = asked[: number + 1] if self.record.leave else [asked[number]]
         return self.work / f"{name}-{digest({**spec, 'attacks': of})}.npz"
 
@@ -155,7 +159,7 @@ class Attacks:
         return self.evaluation.stored(sets.read(made, self.split, self.evaluation.ids))
 
     def _leave(self, verdicts: Arrays) -> None:
-        """In a suite that leaves, no later attack meets who is fooled; never if one draw fools."""
+        """Where a suite stops when fooled, leave the fooled out; never if one draw fools."""
         if self.record.leave and not self.evaluation.victim.random:
             right = torch.from_numpy(verdicts["right"]).to(self.evaluation.standing.device)
             self.evaluation.standing &= right > 0
@@ -185,7 +189,7 @@ def _clean(evaluation: Evaluation, radius: float) -> Arrays:
         "ids": evaluation.ids.cpu().numpy(),
         "labels": evaluation.labels.cpu().numpy(),
         **{f"clean/{part}": values.cpu().numpy() for part, values in evaluation.clean.items()},
-        **{f"clean/{part}": found.cpu().numpy() for part, found in slopes.items()},
+        **{f"clean/{part}": values.cpu().numpy() for part, values in slopes.items()},
     }
 
 
@@ -194,10 +198,12 @@ def _cost(plan: Plan, record: Record, victim: Combination, split: Split) -> dict
     channels, size = split.images.shape[1:3]
     trained = models.inherited_flops([plan.run(e.run).folder for e in record.victim.elements])
     members = [m.member if isinstance(m, Scaled) else m for m in victim.members]
+
     macs = [flops.count_macs(m, channels, size) for m in members]
     return {
         "members": len(members),
         "parameters": sum(flops.count_parameters(m) for m in members),
+        # A random victim asks one member for each query.
         "inference_macs": sum(macs) // (len(macs) if victim.random else 1),
         "train_flops": sum(trained.values()),
     }
@@ -210,6 +216,7 @@ def main(argv: list[str] | None) -> None:
     given = parser.parse_args(argv).record
     plan = load_part(given)
     record = plan.record(given.removeprefix("results/records/").removesuffix(".npz"))
+
     where = device.select(plan.entries.device, plan.entries.threads)
     with hold(f"records/{record.id}"):
         if record.is_here():

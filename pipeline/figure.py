@@ -31,6 +31,7 @@ def numbers(plan: Plan, figure: Figure) -> tuple[Any, pd.DataFrame]:
     where = device.select(plan.entries.device, plan.entries.threads)
     if not any(cell.victim for cell in figure.cells):
         raise UserError(f"params.yaml: figures.{figure.name}: every row is planned; none to draw")
+
     kind = registry.build("figures", figure.kind)
     if figure.reads_weights:
         return kind, kind.numbers(loaded(plan, figure, where))
@@ -44,11 +45,15 @@ def recorded(plan: Plan, figure: Figure) -> list[Recorded]:
 
 def _recorded(plan: Plan, figure: Figure, cell: Cell) -> Recorded:
     along = str(figure.kind["fields"].get("along", ""))
-    found = Evidence([(read(r), list(r.attacks)) for r in cell.records.values()])
-    clean = {k.removeprefix("clean/"): v for k, v in found.clean.items() if k.startswith("clean/")}
+    evidence = Evidence([(read(r), list(r.attacks)) for r in cell.records.values()])
+    clean = {
+        k.removeprefix("clean/"): v for k, v in evidence.clean.items() if k.startswith("clean/")
+    }
+
     attacks = {"clean": Attack("clean", {"component": "clean", "fields": {}}, clean)}
-    for attack in found.everything():
+    for attack in evidence.everything():
         attacks[attack.name] = _crafted_by(plan, attack)
+
     settings = {k: _resolved(plan, cell, k, v) for k, v in cell.setting.overrides}
     return Recorded(label(cell, figure.cells, without=along), settings, attacks)
 
@@ -75,7 +80,7 @@ def _resolved(plan: Plan, cell: Cell, axis: str, stated: object) -> float:
 
 def loaded(plan: Plan, figure: Figure, where: torch.device) -> list[Loaded]:
     """Every cell's victim, on as many of its test images as the figure's field `images` says."""
-    found = []
+    victims = []
     for cell, specs in zip(figure.cells, figure.attacks, strict=True):
         if cell.victim is None:
             continue
@@ -83,8 +88,8 @@ def loaded(plan: Plan, figure: Figure, where: torch.device) -> list[Loaded]:
         victim = models.load_victim(plan, cell.victim, split, where)
         rows = subset(figure.pool, len(split))[: figure.kind["fields"].get("images", figure.pool)]
         evaluation = Evaluation(victim, split, rows)
-        found.append(Loaded(label(cell, figure.cells), evaluation, specs))
-    return found
+        victims.append(Loaded(label(cell, figure.cells), evaluation, specs))
+    return victims
 
 
 def caption(plan: Plan, figure: Figure) -> str:

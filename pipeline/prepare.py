@@ -31,14 +31,17 @@ def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
     paths = {split: folder / f"{split}.safetensors" for split in SPLITS}
     if all(path.is_file() for path in paths.values()):
         return False
+
     started = time.monotonic()
     check_receipt(raw)
     check_stated(raw, data.sha256)
     arrays = data.load(raw)
     data.check(arrays, raw)
+
     kept, held = stratified(arrays.train_labels, data.validation, data.split_seed)
     images, labels = arrays.train_images[kept], arrays.train_labels[kept]
     mean, std = channel_statistics(images)
+
     metadata = {
         "dataset": folder.parent.name,
         "digest": folder.name,
@@ -52,6 +55,7 @@ def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
         paths["validation"]: _content(held_images, held_labels, metadata),
         paths["test"]: _content(arrays.test_images, arrays.test_labels, metadata),
     }
+
     there = [path for path in files if path.is_file()]  # a finished file is never rewritten
     missing = {path: content for path, content in files.items() if path not in there}
     write_together(missing, times(time.monotonic() - started, torch.device("cpu")), there)
@@ -72,6 +76,7 @@ def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
     for channel in range(images.shape[1]):
         counts = np.bincount(images[:, channel].ravel(), minlength=256).tolist()
         n = sum(counts)
+
         first = sum(count * level for level, count in enumerate(counts))
         second = sum(count * level**2 for level, count in enumerate(counts))
         mean.append(first / (255 * n))

@@ -23,10 +23,12 @@ def write(plan: Plan) -> str:
     lines = list(Reproduced(plan).lines())
     text = pd.DataFrame(lines, columns=list(COLUMNS)).to_csv(index=False, lineterminator="\n")
     first, *others = totals(lines)
+
     page = [first, "", f"# Did we reproduce it? (scale {plan.scale})", ""]
     page += [f"- {other}" for other in others]
     page += ["", "| " + " | ".join(SHOWN) + " |", "|---" * len(SHOWN) + "|"]
     page += ["| " + " | ".join(line[key] for key in SHOWN) + " |" for line in lines]
+
     TARGET.parent.mkdir(exist_ok=True)
     write_atomic(TARGET.with_suffix(".md"), ("\n".join(page) + "\n").encode())
     write_atomic(TARGET, text.encode())

@@ -41,16 +41,19 @@ def tabulate(plan: Plan, table: Table, partial: bool) -> str:
     details = tabulation.details()
     text = markdown(tabulation, details)
     title = f"{table.spec['entry']['title']} (scale {plan.scale})"
+
     files = {
         table.metrics: _json(numbers(details)),
         table.path.with_suffix(".png"): dots.draw(details, title),
         table.path.with_suffix(".md"): text.encode(),
         table.path: tabulation.frame(details).to_csv(index=False, lineterminator="\n").encode(),
     }
+
     records = [r for r in plan.needs(table)[0] if r.path.exists()]
     rests_on = {r.path.as_posix(): sum_of(r.path) for r in records}
     receipt = {"plan": table.digest, "scale": plan.scale, "rests_on": rests_on}
     receipt_path = table.path.with_suffix(".json")
+
     if partial:
         files = {partial_path(file): content for file, content in files.items()}
         receipt_path = partial_path(receipt_path)

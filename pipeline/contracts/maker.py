@@ -37,6 +37,7 @@ class Maker:
         role: str,
         index: int,
     ) -> nn.Module:
+        # A fork: drawing a network leaves the process's own stream where it stands.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.seed, role, index))
             return adapt(arch())

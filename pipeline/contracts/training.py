@@ -98,6 +98,7 @@ class Training:
         crafting = self.attack if attack is None else attack
         if crafting is None:
             return batch.images
+
         target = self.ensemble if model is None else model
         with attack_mode(target, bn_mode or self.recipe.attack_bn_mode) as climbed:
             return crafting(climbed, batch.images, batch.labels, batch.draws.fork("attack"))
@@ -117,6 +118,7 @@ class Training:
 def _descend(optimisers: list[torch.optim.Optimizer], loss: Tensor, clip: float) -> Tensor:
     for optimiser in optimisers:
         optimiser.zero_grad(set_to_none=True)
+
     loss.backward()  # type: ignore[no-untyped-call]
     for optimiser in optimisers:
         if clip:

@@ -27,11 +27,13 @@ def select(name: str, threads: int) -> torch.device:
             "set `device: auto` or run on a GPU node"
         )
     torch.set_num_threads(threads)
+    # cuBLAS repeats its sums only with a workspace of fixed size.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
+
     use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
     if use_cuda and "SLURM_JOB_ID" not in os.environ:  # which hands GPUs out itself
         if GPU not in os.environ:
@@ -48,6 +50,7 @@ def _lease_gpu() -> int:
     """
     count, told = torch.cuda.device_count(), False
     ids = [torch.cuda.get_device_properties(index).uuid for index in range(count)]
+
     while True:
         for index, id in enumerate(ids):
             with suppress(Taken):

@@ -52,6 +52,8 @@ def crop_flip(images: Tensor, padding: int, draws: Draws) -> Tensor:
     offsets = draws.integers(2 * padding + 1, 2)
     flipped = draws.integers(2, 1).bool()
     steps = torch.arange(size, device=images.device)
+
+    # A flip reads the columns from right to left: crop and flip are one look-up.
     rows = offsets[:, :1] + steps
     columns = offsets[:, 1:] + torch.where(flipped, steps.flip(0), steps)
     return _gather(padded, rows, columns)
@@ -78,6 +80,7 @@ def crop_shift(images: Tensor, draws: Draws) -> Tensor:
     most = round(11 * size / NATIVE)
     lost = draws.integers(most, 1)
     wide = _below(lost + 1, draws)
+
     rows = _shifted(lost - wide, size, draws)
     columns = _shifted(wide, size, draws)
     moved = _gather(images, rows.clamp_min(0), columns.clamp_min(0))
@@ -110,10 +113,13 @@ def erase(images: Tensor, draws: Draws, chance: float) -> Tensor:
     size = images.shape[-1]
     area = (0.02 + 0.31 * draws.uniform(ATTEMPTS)) * size**2
     ratio = (math.log(0.3) + math.log(3.3 / 0.3) * draws.uniform(ATTEMPTS)).exp()
+
+    # torchvision tries until one fits: here all tries are drawn, the first that fits counts.
     sides = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], -1).round().long()
     fits = (sides < size).all(-1)
     first = fits.to(torch.int8).argmax(1)
     sides = sides[torch.arange(len(images), device=images.device), first]
+
     corners = (draws.uniform(2) * (size - sides + 1)).long()
     happens = (draws.uniform(1)[:, 0] < chance) & fits.any(1)
     return images * ~(_boxes(size, corners, sides) & happens[:, None, None, None])
@@ -155,6 +161,7 @@ def color_shape(images: Tensor, draws: Draws) -> Tensor:
         shear,
         lambda image, share, sign, _: functional.rotate(image, sign * (1 + int(10 * share))),
     ]
+
     which = draws.integers(len(operations), 1)[:, 0].tolist()
     shares, signs = draws.uniform(1)[:, 0].tolist(), draws.signs(1)[:, 0].tolist()
     across = draws.integers(2, 1)[:, 0].tolist()
@@ -175,13 +182,14 @@ def autoaugment(images: Tensor, draws: Draws) -> Tensor:
     policies = transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10).policies
     which = draws.integers(len(policies), 1)[:, 0].tolist()
     chances, signs = draws.uniform(2).tolist(), draws.signs(2).tolist()
-    found = []
+
+    augmented = []
     for image, number, chance, sign in zip(images, which, chances, signs, strict=True):
         for i, (name, likely, level) in enumerate(policies[number]):
             if chance[i] < likely:
                 image = _operate(name, image, (level or 0) / 9, sign[i])
-        found.append(image)
-    return torch.stack(found)
+        augmented.append(image)
+    return torch.stack(augmented)
 
 
 def _operate(name: str, image: Tensor, strength: float, sign: float) -> Tensor:
@@ -193,6 +201,7 @@ def _operate(name: str, image: Tensor, strength: float, sign: float) -> Tensor:
         shear = [angle, 0.0] if name == "ShearX" else [0.0, angle]
         return _affine(functional, image, shear=shear, fill=grey, interpolation="bilinear")
     if name in ("TranslateX", "TranslateY"):
+        # At most 150 of 331 pixels, as AutoAugment states it
         far = round(sign * 150 / 331 * size * strength)
         return _affine(functional, image, translate=[far, 0] if name[-1] == "X" else [0, far],
                        fill=grey)  # fmt: skip

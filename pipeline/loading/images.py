@@ -70,6 +70,7 @@ def _is_whole(split: Split) -> bool:
         return False
     if labels.dtype != torch.int64 or not all(isinstance(name, str) for name in split.names):
         return False
+
     channels = {len(split.mean), len(split.std)} == {images.shape[1]}
     numbers = all(math.isfinite(n) for n in (*split.mean, *split.std))
     in_range = bool(((labels >= 0) & (labels < len(split.names))).all())
@@ -103,13 +104,17 @@ def batches(
     """
     if size < 2:
         raise UserError(f"params.yaml: recipes: batch_size {size}: batch statistics need 2 or more")
+
+    # On the CPU, so that every device gets the same order.
     generator = torch.Generator().manual_seed(derive(seed, "order", epoch))
     order = torch.randperm(len(split), generator=generator).to(split.labels.device)
     chunks = [c for c in torch.split(order, size) if len(c) > 1]
+
     for rows in chunks[first:]:
         draws = Draws(derive(seed, "epoch", epoch), rows)
         own, padding = dataset.fields["augment"], dataset.fields["padding"]
         again = partial(augment, policy, own, padding, split.images[rows])
+
         is_fixed = (policy, own) == ("dataset", "none")
         images = again(draws.fork("augment"))
         yield Batch(images, split.labels[rows], draws, None if is_fixed else again)

@@ -71,6 +71,8 @@ def run_flops(plan: Plan, run: Run) -> int | None:
         crafting += _particle_passes(spec, run.members)
     if earlier := run.edges.get("earlier"):  # examples are crafted against those before, too
         crafting *= 1 + len(earlier.elements)
+
+    # A step of training is a forward and a backward that costs twice as much.
     own = (crafting + 3) * macs
     along = sum((_particle_passes(spec, len(assistants)) + 3) * m for m in assistants)
 

@@ -63,6 +63,7 @@ def _hash(files: Iterable[tuple[str, Path]]) -> str:
     whole = hashlib.sha256()
     for name, path in files:
         content = path.read_bytes()
+        # With the length, so that no two lists of files run into the same bytes.
         whole.update(f"{name} {len(content)}\n".encode())
         whole.update(content)
     return whole.hexdigest()[:16]
@@ -75,17 +76,24 @@ def freeze(expected: str) -> Path:
     """
     target = (STORE / expected).resolve()
     if not _is_whole(target):
+        # Copied beside and renamed when whole: a kill leaves no half of a copy under its name.
         part = target.with_name(f".{target.name}.{os.getpid()}")
         for name, path in _sources():
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, part / name)
+
+        # After copying: a file that was saved meanwhile may be in the copy in either form.
         if fingerprint() != expected:
             shutil.rmtree(part)
             raise UserError("the plan or pipeline/ changed while starting; run it again")
+
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
+
+    # Its time says when it was last used, which `_sweep` goes by.
     os.utime(target)
     _sweep()
+
     os.environ[VARIABLE] = str(target)
     os.environ["PYTHONSAFEPATH"] = "1"  # `python -m` does not look into the folder it runs in
     before = os.environ.get("PYTHONPATH")

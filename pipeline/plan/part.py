@@ -39,6 +39,7 @@ def write(copy: Path, graph: Graph, targets: Iterable[tuple[Target, Keys]]) -> N
         file.executemany("INSERT INTO artifacts VALUES (?, ?, ?, ?)", _rows(graph, targets))
         params = _summed("", "[]", json.dumps(graph.entries.params).encode())
         file.execute("INSERT INTO artifacts VALUES (?, ?, ?, ?)", params)
+
     part.replace(copy / NAME)
 
 
@@ -49,6 +50,7 @@ def _rows(graph: Graph, targets: Iterable[tuple[Target, Keys]]) -> Iterator[Row]
             followed.setdefault(run.parents[0], []).append(run.id)
     for run in graph.runs.values():
         yield _row(run.id, [*run.parents, *followed.get(run.id, ())], run)
+
     for record in graph.records.values():
         yield _row(record.id, [*_runs(record.victim), *record.sets, *_before(record)], record)
     for made in graph.sets.values():
@@ -111,17 +113,17 @@ class _Damaged(Exception):
 
 def _follow(file: sqlite3.Connection, names: Iterable[str]) -> list[Artifact]:
     """The artifacts of some names, and all that they need."""
-    found: dict[str, Artifact] = {}
+    artifacts: dict[str, Artifact] = {}
     wanted = [(name, False) for name in names]
     while wanted:
         id, is_needed = wanted.pop()
-        row = None if id in found else _ask(file, id)
+        row = None if id in artifacts else _ask(file, id)
         if row:
-            found[id] = _Artifacts(io.BytesIO(row[2])).load()
+            artifacts[id] = _Artifacts(io.BytesIO(row[2])).load()
             wanted += [(needed, True) for needed in json.loads(row[1])]
-        elif is_needed and id not in found:
+        elif is_needed and id not in artifacts:
             raise _Damaged
-    return list(found.values())
+    return list(artifacts.values())
 
 
 def _ask(file: sqlite3.Connection, id: str) -> Row | None:

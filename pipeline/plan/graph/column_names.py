@@ -44,8 +44,8 @@ def names(entry: Entry, attacks: Collection[str]) -> set[str]:
 
 def made(entry: Entry) -> dict[str, list[str]]:
     """Columns made of others, by name: means, or the strongest where the entry says so."""
-    found = entry["means"].items()
-    return {name: how[STRONGEST] if is_strongest(how) else how for name, how in found}
+    means = entry["means"].items()
+    return {name: how[STRONGEST] if is_strongest(how) else how for name, how in means}
 
 
 def is_strongest(how: Any) -> bool:
@@ -59,9 +59,11 @@ def accuracies(entries: Entries, entry: Entry, asked: Any = ()) -> set[str]:
     known = names({**entry, "means": ()}, attacks)
     known |= {f"{c}_{view}" for c in known for view in VIEWS}
     known |= {f"{a}_{rule}" for a in [CLEAN, *attacks] for rule in MEMBERS}
-    told = [s for s in entry["suites"] if suites.has_peers(entries, s)]
-    heard = [CLEAN, *_apart(entries, {"suites": told})] if told else []
+
+    asking = [s for s in entry["suites"] if suites.has_peers(entries, s)]
+    heard = [CLEAN, *_apart(entries, {"suites": asking})] if asking else []
     known |= {f"{a}_{rule}" for a in heard for rule in PEERS}
+
     words = [c for c in asked if isinstance(c, str)] if isinstance(asked, list) else []
     return known | {c for c in words if _is_at_distance(c, attacks)}
 
@@ -88,8 +90,8 @@ def _apart(entries: Entries, entry: Entry) -> list[str]:
 def cuts(entries: Entries, behind: Mapping[str, Mapping[str, str]]) -> dict[str, Entry]:
     """What the scale changes of the attacks behind a table, by entry."""
     used = {attack for suite in behind.values() for attack in suite.values()}
-    found = {name: entries.cut_of("attacks", name) for name in sorted(used)}
-    return {name: cut for name, cut in found.items() if cut}
+    changes = {name: entries.cut_of("attacks", name) for name in sorted(used)}
+    return {name: cut for name, cut in changes.items() if cut}
 
 
 def shown(
@@ -97,12 +99,12 @@ def shown(
 ) -> dict[str, str]:
     """What a table's columns are called: an AutoAttack that the scale cuts is `_lite`."""
     attacks = {name: attack for suite in behind.values() for name, attack in suite.items()}
-    known, found = names(entry, attacks), {}
+    known, called = names(entry, attacks), {}
     for column in entry["columns"]:
         of, rule = split(column, known)
         lite = "_lite" if of in attacks and _is_lite(entries, attacks[of]) else ""
-        found[column] = of + lite + (f"_{rule}" if rule else "")
-    return found
+        called[column] = of + lite + (f"_{rule}" if rule else "")
+    return called
 
 
 def _is_lite(entries: Entries, attack: str) -> bool:

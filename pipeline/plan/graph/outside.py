@@ -31,9 +31,11 @@ def name_adopted(graph: Graph, name: str, entry: Entry, setting: Setting) -> tup
             raise UserError(f"{where}: key {key} is missing; add it")
     if not isinstance(entry["file"], str) or Path(entry["file"]).suffix not in SUFFIXES:
         raise UserError(f"{where}.file: {entry['file']!r} is no .safetensors, .pt or .pth file")
+
     entries = graph.entries
     dataset = entries.dataset(entries.stand_in(setting.dataset)[0])
     method, recipe = entries.method(str(entry["method"]), setting)
+
     spec: Entry = {
         "stage": "adopt",
         "core": entries.core["train"],
@@ -49,6 +51,7 @@ def name_adopted(graph: Graph, name: str, entry: Entry, setting: Setting) -> tup
     }
     if "names" in entry:
         spec["names"] = checks.one_of(entry["names"], NAMES, f"victims.{name}.names")
+
     id = f"{dataset.name}-{entries.arch(setting.arch).name}-{name}-s{setting.seed}-{digest(spec)}"
     arch = entries.arch(setting.arch).name
     adopted = Run(id, "adopt", name, dataset, arch, spec, setting.members, file=entry["file"])
@@ -59,15 +62,16 @@ def _numbers(entry: Entry, key: str, where: str, dataset: Entry) -> list[float]:
     given, wanted = entry[key], dataset["channels"]
     if not isinstance(given, list) or len(given) != wanted:
         raise UserError(f"{where}.{key}: needs one value for each of {wanted} channels")
-    found = [float(values.fraction(v, f"{where}.{key}")) for v in given]
-    for value in found:  # of pixels in [0, 1], which a std of 0 would divide by
+
+    numbers = [float(values.fraction(v, f"{where}.{key}")) for v in given]
+    for value in numbers:  # of pixels in [0, 1], which a std of 0 would divide by
         if not 0 <= value <= 1 or (key == "std" and value == 0):
             least = "above 0" if key == "std" else "at least 0"
             raise UserError(
                 f"{where}.{key}: {value:g} must be {least} and at most 1, of pixels in [0, 1]; "
                 "write 78.6/255 for a network of pixels in [0, 255]"
             )
-    return found
+    return numbers
 
 
 def _renames(given: object, where: str) -> list[list[str]]:
@@ -89,6 +93,7 @@ def check_weights(entries: Entries, name: object, where: str) -> Entry:
     """
     known = entries.section("weights")
     entry = known[values.find(known, where, name)]
+
     own = f"weights.{name}"
     values.only(entry, WEIGHTS_KEYS, own, must=WEIGHTS_KEYS)
     checks.one_of(entry["names"], NAMES, f"{own}.names")
@@ -106,6 +111,7 @@ def describe_start(entries: Entries, method: str) -> tuple[Entry, str | None]:
     if name is None:
         return {}, None
     entry = check_weights(entries, name, f"methods.{method}.weights")
+
     if entry["sha256"] == "none":
         raise UserError(
             f"params.yaml: weights.{name}.sha256: is none; {method} starts from your own "
@@ -119,6 +125,7 @@ def lacks_weights(entries: Entries, kinds: dict[str, str], row: str) -> bool:
     for kind, edge in (("victims", "of"), ("averages", "method")):
         if kinds.get(row) == kind:  # a victim of an average of a method
             row = str(entries.entry(kind, row)[1].get(edge))
+
     is_method = kinds.get(row) == "methods"
     name = entries.entry("methods", row)[1].get("weights") if is_method else None
     return name is not None and check_weights(entries, name, row)["sha256"] == "none"

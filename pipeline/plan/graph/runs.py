@@ -42,7 +42,10 @@ def name_runs(
     method, recipe = graph.entries.method(name, setting)
     parents = _name_parents(graph, method, setting, name_parent, resolving)
     joint = method.fields["joint"] or members == 1
+
+    # Members that train apart are runs of their own, which a row of more members shares.
     size, seeds = (members, setting.seeds(1)) if joint else (1, setting.seeds(members))
+
     trained: list[Run] = []
     for seed in seeds:
         edges = parents | _name_earlier(graph, method, setting, trained)
@@ -85,6 +88,7 @@ def find_fields(graph: Graph, row: str) -> set[str]:
     if kind == "victims":
         is_file = entry.get("of") == outside.FILE
         return find_fields(graph, str(entry.get("method" if is_file else "of")))
+
     own = graph.entries.component(kind, root).types
     averaged = find_fields(graph, str(entry.get("method"))) if kind == "averages" else set()
     return {*own, *averaged, *graph.entries.recipe_types}
@@ -105,9 +109,11 @@ def _name_training(
     entries = graph.entries
     stand_in, factor = entries.stand_in(setting.dataset)
     dataset, arch = entries.dataset(stand_in), entries.arch(setting.arch)
+
     fields = dict(method.fields)
     if members == 1:  # how members meet is no part of what one member learns
         fields |= {"joint": False, "combine": "single"}
+
     checks.validation(dataset.fields, recipe, dataset.name)
     start, file = outside.describe_start(entries, method.name)
 
@@ -116,6 +122,7 @@ def _name_training(
     archs = {k: entries.arch(setting.arch if v == "same" else v).spec for k, v in archs.items()}
     attacks = {k: v for k, v in fields.items() if types[k] == "Attack"}  # of the method itself
     attacks = {k: _craft(graph, v, factor, setting.eps) for k, v in attacks.items()}
+
     spec: Entry = {
         "stage": "train",
         "core": entries.core["train"],
@@ -132,6 +139,7 @@ def _name_training(
         **({"archs": archs} if archs else {}),
         **start,
     }
+
     id = f"{dataset.name}-{arch.name}-{method.name}-s{seed}-{digest(spec)}"
     parents = tuple(e.run for v in edges.values() for e in v.elements)
     run = Run(id, "train", method.name, dataset, arch.name, spec, members, parents, edges, file)

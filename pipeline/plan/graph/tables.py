@@ -92,6 +92,7 @@ def cells_of(graph: Graph, entry: Entry) -> list[Cell]:
         same = victim.id if victim else (s.members, s.seed)
         cells.setdefault((row, s.dataset, s.arch, s.overrides, same), cell)
 
+    # A reference of equal digest may stand under another row's name: the shown one is taken.
     shown = {tail(c.victim.id): c.victim.id for c in reversed(cells.values()) if c.victim}
     return [
         replace(c, reference=shown.get(tail(c.reference), c.reference)) if c.reference else c
@@ -108,6 +109,7 @@ def _cell(graph: Graph, row: str, setting: Setting, entry: Entry) -> Cell:
     records = {
         s: suites.name_record(graph, victim, s, setting, entry["images"]) for s in entry["suites"]
     }
+
     reference = None
     if entry["reference"] != "none":
         same = replace(setting.bare(), members=victim.members)

@@ -32,6 +32,7 @@ def _name_victim(graph: Graph, name: str, setting: Setting, resolving: tuple[str
     trained = name
     if graph.kind(name) == "victims":
         trained, changes, setting = _change(graph, name, setting)
+
     if trained == outside.FILE:
         run, combine = outside.name_adopted(graph, name, changes, setting)
         runs = [run]

@@ -44,10 +44,13 @@ def code_hash(path: Path, name: str) -> str:
     """
     read = cache(lambda file: (_definitions(parse(file)), _imports_from_room(file)))
     wanted, shapes = [(path, name)], dict[str, Any]()
+
     while wanted:
         file, current = wanted.pop()
         key = current if file == path else f"{file.stem}.{current}"
         defined, imported = read(file)
+
+        # A name that is neither defined nor imported here is Python's, or of another room.
         if current in defined and key not in shapes:
             shapes[key] = _shape(defined[current])
             names = {n for node in defined[current] for n in _names(node)}
@@ -86,6 +89,7 @@ def _imports(node: ast.Import | ast.ImportFrom, room: str) -> Iterator[tuple[str
     if isinstance(node, ast.Import):
         yield from ((a.name, None, a.asname or a.name) for a in node.names)
         return
+
     above = room.rsplit(".", node.level - 1)[0] if node.level else None
     module = ".".join(filter(None, (above, node.module)))
     yield from ((module, a.name, a.asname or a.name) for a in node.names)
@@ -124,6 +128,7 @@ def _bound(node: ast.stmt) -> set[str]:
     if isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         return {n for target in targets for n in _names(target)}
+
     inner = {n.name for n in ast.walk(node) if isinstance(n, DEFINITIONS)}
     return inner | set(_names(node))
 
@@ -149,6 +154,7 @@ def _shape(node: Any, *, in_class: bool = False) -> Any:
         node = ast.JoinedStr(values=[v for v in node.values if not _is_empty(v)])
     if isinstance(node, ast.AnnAssign) and node.value and not in_class:  # there it makes a field
         node = ast.Assign(targets=[node.target], value=node.value)
+
     parts: list[Any] = [type(node).__name__]
     for field, value in ast.iter_fields(node):
         if field not in NOT_EXECUTED and value is not None:

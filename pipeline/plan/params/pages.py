@@ -7,5 +7,5 @@ PAGES = "papers"  # folder beside params.yaml: a page for each paper
 
 def pages(path: Path) -> list[Path]:
     """The papers' pages that belong to a params.yaml, in the order of their names."""
-    found = (path.parent / PAGES).glob("*.yaml")
-    return sorted(p for p in found if not p.name.startswith("."))
+    files = (path.parent / PAGES).glob("*.yaml")
+    return sorted(p for p in files if not p.name.startswith("."))

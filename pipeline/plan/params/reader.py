@@ -36,6 +36,7 @@ def read(path: Path) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     files = _load_all(path)
     papers = [Path(name).stem for name in files if name != PARAMS]
+
     for name, sections in files.items():
         _check_owners(name, sections, papers)
         if name != PARAMS:
@@ -143,6 +144,7 @@ def _load(path: Path, name: str) -> dict[str, Any]:
         line = f":{mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or getattr(error, "reason", None)
         raise UserError(f"{path}{line}: not valid YAML: {reason or type(error).__name__}") from None
+
     if not isinstance(loaded, dict):
         raise UserError(f"{path}: must be a mapping of sections")
     return loaded
@@ -156,6 +158,7 @@ class _Strict(yaml.SafeLoader):
         if isinstance(event, yaml.events.AliasEvent) or event.anchor is not None:
             raise _refusal(event, "anchors and aliases are not used here; write the value again")
         node: Any = super().compose_node(parent, index)
+
         kind = node.tag.rpartition(":")[2]
         is_scalar = isinstance(node, yaml.ScalarNode)
         if kind not in KINDS:

@@ -44,8 +44,9 @@ def component(kind: str, name: str, root: Path = ROOT) -> Component:
             f"params.yaml: {kind}.{name}: no file pipeline/{kind}/{name}.py{hint}; "
             "write it, or give the entry `base:`"
         )
-    found = _component(kind, name, path, room_state(path))
-    return replace(found, code=_identity(root, f"{kind}/{name}", found.code))
+
+    read = _component(kind, name, path, room_state(path))
+    return replace(read, code=_identity(root, f"{kind}/{name}", read.code))
 
 
 def raw_code(kind: str, name: str) -> str:
@@ -76,8 +77,8 @@ def _component(kind: str, name: str, path: Path, _room: tuple[object, ...]) -> C
     tree = parse(path)
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
     if len(classes) != 1:
-        found = ", ".join(c.name for c in classes) or "none"
-        raise UserError(f"{path}: a component file has one public class (found: {found})")
+        names = ", ".join(c.name for c in classes) or "none"
+        raise UserError(f"{path}: a component file has one public class (found: {names})")
     return Component(kind, name, _fields(classes[0], tree), code_hash(path, classes[0].name))
 
 
@@ -95,6 +96,8 @@ def _fields(node: ast.ClassDef, tree: ast.Module) -> dict[str, str]:
     for base in node.bases:
         if isinstance(base, ast.Name):
             fields |= _base_fields(base.id, tree)
+
+    # Own fields after the bases': a redefined one replaces its type, as Python has it.
     for item in node.body:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
             annotation = ast.unparse(item.annotation)

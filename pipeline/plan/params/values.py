@@ -183,6 +183,7 @@ def _radius(value: Any, where: str, eps: Fraction | None, factor: Fraction) -> f
         if divisor < 1:
             raise UserError(f"{where}: {value!r} is no part of eps; write eps/5 or such")
         return float(eps / divisor)
+
     radius = float(fraction(value, where) * factor)
     if radius < 0:
         raise UserError(f"{where}: {value!r} is negative; a radius is at least 0")
@@ -230,7 +231,7 @@ _SCALARS: dict[str, Callable[[Any, str], Any]] = {
 
 
 def rescale(entry: Entry, types: Mapping[str, str], old: int, new: int) -> Entry:
-    """Epoch fields when training takes `new` epochs instead of `old`: at least 1, order kept.
+    """Epoch fields when training takes `new` epochs instead of `old`: at least 1, halves up.
 
     0 is no epoch but "from the start", and stays.
     """
