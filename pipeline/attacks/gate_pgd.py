@@ -53,6 +53,7 @@ class GatePGD:
                 return cast(Tensor, model(moved))[:, expert]
 
             def objective(answers: Tensor, own: Tensor) -> Tensor:
+                # log w is at most 0, where the gate hears this expert alone.
                 return margin(answers[:, :-1], labels[own]) + self.weight * answers[:, -1]
 
             return ascent.climb(answer, restrict(objective, rows), clean, labels[rows], start)

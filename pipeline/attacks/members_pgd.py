@@ -97,6 +97,7 @@ class MembersPGD:
                 found, member, labels[rows], None if rival is None else rival[rows]
             )
 
+        # A run for each member, and for each rival class where there are targets.
         return [forced(member, rival) for rival in rivals for member in range(answers.shape[1])]
 
     def _climb(

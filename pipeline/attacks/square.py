@@ -153,6 +153,7 @@ class _Front:
         margins, fooled = margin(logits, labels), logits.argmax(1) != labels
         better = fooled | (margins > self.margins[which])
         changed = which[better]
+        # Not in place: the first best images are the caller's own.
         self.best = self.best.index_copy(0, changed, proposals[better])
         self.margins = self.margins.index_copy(0, changed, margins[better])
         return better, fooled

@@ -34,6 +34,7 @@ class SVGD:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """Perturbed images [B, C, H, W] in ball and box, detached."""
+        # One climb for all: particles feel each other, so each is an attempt only afterwards.
         found = self.climb(model, images, labels, draws)
 
         def particle(number: int, rows: Tensor) -> Tensor:

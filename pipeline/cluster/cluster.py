@@ -40,7 +40,7 @@ def _packs(resources: Resources, runs: Iterable[Artifact]) -> dict[int, int]:
     groups = Counter(resources.group(run) for run in runs if isinstance(run, Run))
     packs: Counter[int] = Counter()
     for (_, size), count in groups.items():
-        packs[size] += -(-count // size)
+        packs[size] += -(-count // size)  # rounded up
     return dict(packs)
 
 

@@ -134,9 +134,6 @@ def _is_there(file: Any) -> bool:
     return Path(str(file)).exists()
 
 
-# ---- failures
-
-
 def explain() -> None:
     """Print the end of the log of each job that began here and did not end well, and its command.
 

@@ -53,6 +53,7 @@ def train(plan: Plan, run: Run) -> None:
     signal stopped them, each after saving.
     """
     missing = [member for member in map(plan.run, members()) if not is_trained(member)]
+    # The first of a pack to have its turn trains them all; the others then find nothing missing.
     if len(missing) > 1 and run in missing:
         with StopRequest() as stop:
             _wait([_start(member, run) for member in missing], stop)

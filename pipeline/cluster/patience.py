@@ -76,8 +76,6 @@ class Patience:
         executor.check_active_jobs, executor.run_job = self.check, self.run
         executor.cancel_jobs, executor._report_job_error_threadsafe = self.cancel, self.report
 
-    # ---- looks
-
     async def check(self, jobs: list[Any]) -> AsyncIterator[Any]:
         """Jobs that are neither done nor failed."""
         self.asked = {job.external_jobid: job for job in jobs}
@@ -147,8 +145,6 @@ class Patience:
             # To the executor the job goes on, so that it reports neither success nor failure.
             return "PENDING"
         return state
-
-    # ---- submissions
 
     def run(self, job: Any) -> None:
         """Submit a job, unless the master is ending; whatever goes wrong is reported."""

@@ -14,6 +14,7 @@ from pipeline.job.report import was_stopped
 
 def has_ended(state: str, id: str, job: Any, before: int) -> bool:
     """Whether SLURM's `state` of a job is the end of a slice; `before` is its `progress` then."""
+    # A job that saved and stopped exits with 75, which SLURM calls a failure.
     if state == "FAILED":
         return any(was_stopped(Path(log), id) for one in singles(job) for log in one.log)
     return state == "TIMEOUT" and progress(job) > before

@@ -58,6 +58,7 @@ def boosted_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 def kl(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     """KL(softmax p || softmax q); the gradient flows into both."""
+    # In logarithms: a probability that rounds to 0 adds 0, and no NaN.
     log_p = widen(p_logits).log_softmax(1)
     log_q = widen(q_logits).log_softmax(1)
     return (log_p.exp() * (log_p - log_q)).sum(1)

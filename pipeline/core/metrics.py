@@ -27,6 +27,7 @@ def view(rule: str, shares: Verdicts) -> Verdicts:
     """
     if rule == "all":
         return (shares >= 1).astype(np.float32)
+    # Queries draw independently, each right with this chance.
     chance: Verdicts = shares ** int(rule.removeprefix("k"))
     return chance
 
@@ -50,6 +51,7 @@ def of_members(
     """
     right_NK = said_NK == labels[:, None]
     if rule == "vote":
+        # argmax takes the first of equals: the lowest class.
         votes = [np.bincount(said).argmax() for said in said_NK]
         voted: Verdicts = (np.array(votes) == labels).astype(np.float32)
         return voted
@@ -71,6 +73,7 @@ def of_peers(rule: str, arrays: Mapping[str, NDArray[Any]], labels: NDArray[np.i
     gaps: its members' mean.
     """
     if rule in ("gap", "gaps"):
+        # gap has one value an image, gaps one for each member: a mean over what there is.
         margins = arrays[rule].reshape(len(labels), -1)
         mean: Verdicts = margins.mean(1, dtype=np.float32)
         return mean

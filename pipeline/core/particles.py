@@ -63,6 +63,7 @@ class Particles:
         def rises(model: nn.Module, points: Tensor) -> Tensor:
             return _rises(model, points.view_as(images), labels).flatten(1)
 
+        # rise_KKBD[i, j]: what particle i is told of point j; `own` is the same for every i.
         if self.kernel != "none" and self.gradients == "every":
             rise_KKBD = torch.stack(
                 [torch.stack([rises(m, x) for x in points_KBD]) for m in models]
@@ -141,6 +142,7 @@ def stein(points_KBD: Tensor, rise_KKBD: Tensor, squared_width: Tensor) -> tuple
     for i, point in enumerate(points_KBD):
         weights_KB1 = kernel_KKB[i][..., None]
         pull.append((weights_KB1 * rise_KKBD[i]).sum(0) / count)
+        # The gradient of k_ij in x_j is k_ij (x_i - x_j) / h^2.
         apart = (point - points_KBD) / squared_width[:, None]
         push.append((weights_KB1 * apart).sum(0) / count)
     return torch.stack(pull), torch.stack(push)

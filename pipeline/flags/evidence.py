@@ -132,8 +132,8 @@ class Evidence:
 def bound(differences: NDArray[Any]) -> float:
     """Lower 95 % bound of a mean paired difference (Agresti and Min 2005: two images more).
 
-    The two further images, one in favour of each side, keep the interval of 0 of 30 differences
-    from being empty.
+    The two further images, half of one in favour of each side, keep the interval of 0 of 30
+    differences from being empty.
     """
     count = len(differences) + 2
     mean = float(differences.sum()) / count

@@ -71,9 +71,6 @@ def _gather(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     ]
 
 
-# ---- rectangles
-
-
 def crop_shift(images: Tensor, draws: Draws) -> Tensor:
     """A window at another place, up to 10 of 32 pixels less in height plus width (IDBH)."""
     size = images.shape[-1]
@@ -130,9 +127,6 @@ def _boxes(size: int, corners: Tensor, sides: Tensor) -> Tensor:
     steps = torch.arange(size, device=corners.device)
     inside = (steps >= corners[..., None]) & (steps < (corners + sides)[..., None])
     return (inside[:, 0, :, None] & inside[:, 1, None, :])[:, None]
-
-
-# ---- policies
 
 
 def _idbh(images: Tensor, draws: Draws, flips: bool, chance: float) -> Tensor:

@@ -31,8 +31,8 @@ def render(plan: Plan, table: Table, others: list[Table | Figure], texts: list[P
     sweeps: dict[str, Any] = {}
     for other in others:
         if isinstance(other, Table):
-            for row, found in rows_of(other).items():
-                sweeps.setdefault(row, {}).update(found)
+            for row, numbers in rows_of(other).items():
+                sweeps.setdefault(row, {}).update(numbers)
 
     known = cards(plan, table, details, sweeps)
     loader = jinja2.FileSystemLoader(TEMPLATE.parent)
@@ -52,7 +52,7 @@ def render(plan: Plan, table: Table, others: list[Table | Figure], texts: list[P
         papers=sorted({paper for card in known for paper in card.papers}),
         families=sorted({card.family for card in known}),
         checks=sorted(
-            {c for found in details.values() for c in found.get("flags", {})}, key=_number
+            {c for numbers in details.values() for c in numbers.get("flags", {})}, key=_number
         ),
         dot=_dot,
         sections=_sections(others),
@@ -75,16 +75,15 @@ def rows_of(table: Table) -> dict[str, Any]:
 def columns_of(details: dict[str, Any]) -> list[str]:
     """Accuracies and costs of the rows, in their order."""
     hidden = ("method", "dataset", "arch", "flags", "status", "not_trusted", "notes")
-    known = [pair for found in details.values() for pair in found.items() if pair[0] not in hidden]
+    known = [
+        pair for numbers in details.values() for pair in numbers.items() if pair[0] not in hidden
+    ]
     return list(dict.fromkeys([c for c, v in known if isinstance(v, dict)] + [c for c, _ in known]))
 
 
 def headline(details: dict[str, Any]) -> str | None:
     """The column that ranks."""
     return next((c for c in HEADLINES if c in columns_of(details)), None)
-
-
-# ---- a cell
 
 
 def shown(value: Any) -> str:
@@ -128,9 +127,6 @@ def _dot(value: Any, hollow: bool) -> Any:
 def slug(name: str) -> str:
     """A row's name as an anchor."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-# ---- the rest of the page
 
 
 def _sections(targets: list[Table | Figure]) -> dict[str, list[dict[str, Any]]]:

@@ -77,9 +77,9 @@ def show_row(plan: Plan, args: argparse.Namespace) -> None:
     table, records = cell.cut_to_row(
         plan, plan.table(args.target), args.row, args.members, args.seed
     )
-    found = states(plan, table.records)
-    needed = [s for s in found if s.status == NEED]
-    rows = [[s.status, s.stage, s.id, _cost(s)] for s in found]
+    listed = states(plan, table.records)
+    needed = [s for s in listed if s.status == NEED]
+    rows = [[s.status, s.stage, s.id, _cost(s)] for s in listed]
     print("\n".join([headline(plan, [table], needed), "", *_align(rows)]))
     if args.run is None:
         print(f"\nto make it, add --run, or: {shlex.join(cell.command(records, []))}")

@@ -66,17 +66,19 @@ def prove(component: str) -> str:
         old = schema.component(kind, name, before).code
         if schema.component(kind, name).code == old:
             return f"{component}: has the code of {commit[:10]} already; nothing to prove"
-        found = [_results(tree, params, kind) for tree in (before, after)]
+        results = [_results(tree, params, kind) for tree in (before, after)]
 
-    different = sorted(k for k in {*found[0], *found[1]} if found[0].get(k) != found[1].get(k))
+    different = sorted(
+        k for k in {*results[0], *results[1]} if results[0].get(k) != results[1].get(k)
+    )
     if different:
         raise UserError(
             f"{component}: computes something else than in {commit[:10]} ({different[0]}, "
-            f"{len(different)} of {len(found[0])} results); it keeps its new identity"
+            f"{len(different)} of {len(results[0])} results); it keeps its new identity"
         )
-    _write(component, new, old, found[0], commit)
+    _write(component, new, old, results[0], commit)
     return (
-        f"{component}: {len(found[0])} results agree to the byte with {commit[:10]}; "
+        f"{component}: {len(results[0])} results agree to the byte with {commit[:10]}; "
         f"its code {new} counts as {old} (commit {schema.EQUAL})"
     )
 
@@ -109,6 +111,7 @@ def _copy(target: Path) -> None:
 def _results(tree: Path, params: dict[str, Any], kind: str) -> dict[str, list[str]]:
     """Run the micro-run in a tree; sums by name, the part of a name that code determines cut."""
     writer.write(tree, params)
+    # Recorded sums are of real runs: the micro-run must not be compared with them.
     (tree / "results/manifest.jsonl").unlink(missing_ok=True)
 
     # A link, not a copy: official files may be gigabytes.
@@ -168,9 +171,9 @@ def _without_digest(path: Path) -> bytes:
     return json.dumps(header, sort_keys=True).encode() + content[8 + length :]
 
 
-def _write(component: str, new: str, old: str, found: dict[str, list[str]], commit: str) -> None:
+def _write(component: str, new: str, old: str, results: dict[str, list[str]], commit: str) -> None:
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
-    evidence = {"of_commit": commit, "machine": platform.machine(), "results": found}
+    evidence = {"of_commit": commit, "machine": platform.machine(), "results": results}
     known.setdefault(component, {})[new] = {"as": old, **evidence}
 
     temp = FILE.with_name(f".{FILE.name}.{os.getpid()}.tmp")

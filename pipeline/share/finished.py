@@ -130,14 +130,14 @@ def _set(artifact: Finished) -> dict[str, str]:
     about = check_safetensors(artifact.path)
     try:
         is_its = artifact.path.stem.endswith(f"-{digest(json.loads(about['spec']))}")
-        found = rests_on({"weights": json.loads(about["weights"])})
+        below = rests_on({"weights": json.loads(about["weights"])})
     except (AttributeError, KeyError, RecursionError, ValueError):
-        is_its, found = False, {}
+        is_its, below = False, {}
 
-    if not is_its or not all(isinstance(s, str) and is_sha256(s) for s in found.values()):
+    if not is_its or not all(isinstance(s, str) and is_sha256(s) for s in below.values()):
         raise UserError(f"{artifact.path}: describes another transfer set; delete it")
-    manifest.check_rests_on(artifact.path, found)
-    return found
+    manifest.check_rests_on(artifact.path, below)
+    return below
 
 
 def _data(artifact: Finished) -> dict[str, str]:

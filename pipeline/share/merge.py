@@ -132,6 +132,7 @@ def merge(branch: str) -> str:
             "(pools and manifest are merged already)"
         )
 
+    # Only now: until here a refusal leaves every artifact where it was.
     discard(gone)
     _drop_tables({*gone, *lost(theirs, kept)})
     git(["commit", "--no-edit", "--quiet"])

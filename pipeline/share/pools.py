@@ -184,6 +184,7 @@ class Trees:
         with lock_repo(self._repo):
             replaced = {p.relative_to(pool).parts for p in paths}
             listed = self.load(pool, listed_in(pool_file(pool)))
+            # All of an artifact's old entries go: it may have fewer files now.
             kept = {k: v for k, v in listed.items() if not replaced & {k[:1], k[:2]}}
 
             files = [f for path in paths for f in self._files(path)]

@@ -161,6 +161,7 @@ def lock_stages(plan: Plan, doubts: Collection[str]) -> None:
         return target.name not in doubts and target.is_here()
 
     done = [name for name, made in stages(plan).items() if all(map(is_done, made))]
+    # DVC names the stages of a `foreach` so.
     names = [name.replace("_", "@", 1) for name in done]
     if names:
         pools.dvc(["commit", "--force", *names])

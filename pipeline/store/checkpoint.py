@@ -39,6 +39,7 @@ STATE: dict[str, tuple[type, ...]] = {  # what a training keeps to go on from
 def collect(members: Sequence[nn.Module]) -> Weights:
     """State of all members in one mapping, `<member>.<name>`, on the CPU."""
     return {
+        # A copy even on the CPU: training goes on to change the member's own tensors.
         f"{i}.{name}": value.detach().to("cpu", copy=True).contiguous()
         for i, member in enumerate(members)
         for name, value in member.state_dict().items()
@@ -52,9 +53,11 @@ def distribute(weights: Weights, members: Sequence[nn.Module], path: Path) -> No
         for i, member in enumerate(members)
         for name, value in member.state_dict().items()
     }
-    found = {name: value.shape for name, value in weights.items()}
-    if expected != found:
-        wrong = sorted(set(expected.items()) ^ set(found.items()), key=str)[0][0]
+
+    given = {name: value.shape for name, value in weights.items()}
+    if expected != given:
+        # The first name that one side lacks or has in another shape.
+        wrong = sorted(set(expected.items()) ^ set(given.items()), key=str)[0][0]
         raise UserError(f"{path}: weights do not fit this arch (tensor {wrong}); delete and re-run")
 
     for i, member in enumerate(members):

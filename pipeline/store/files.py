@@ -54,6 +54,7 @@ def write_atomic(
                 else:
                     content(file)
                 file.flush()
+                # Before the rename: after a power cut no name may stand for an empty file.
                 os.fsync(file.fileno())
             if before:
                 before(temp)
@@ -201,6 +202,7 @@ def _checked_metadata(path: Path) -> dict[str, str]:
             raise ValueError("its header is cut")
         raw = file.read(length)
         header = _header(raw)
+        # One spelling of a header: what reads alike and is written otherwise was altered.
         if raw != _encode(header):
             raise ValueError("its header is altered")
         metadata: dict[str, str] = header["__metadata__"]

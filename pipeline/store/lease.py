@@ -54,8 +54,6 @@ class Lease:
         self.path = self.folder / "0"
         self._done = threading.Event()
 
-    # ---- taking
-
     def take(self, patient: bool) -> None:
         """Return when the lease is ours; with `patient` false a living holder is Taken."""
         with storing(self.folder):
@@ -116,8 +114,6 @@ class Lease:
                 stamp = os.fstat(file.fileno()).st_mtime_ns
                 return Seen(number, _holder(file.read()), stamp)
         return None
-
-    # ---- keeping
 
     def check(self) -> None:
         """End the process when another took the lease over."""

@@ -118,6 +118,7 @@ def _misshapen(arrays: Arrays, count: int) -> str:
         kind = name.rpartition("/")[2]
         if array.dtype.kind not in "fiub" or array.ndim == 0 or not count:
             return f"{name} holds no numbers of images"
+        # `work` holds two numbers, forwards and backwards; all else has one value an image.
         if len(array) != (2 if kind == "work" else count):
             return f"{name} is of {len(array)} images, labels of {count}"
         if kind == "right" and not ((array >= 0) & (array <= 1)).all():

@@ -23,6 +23,7 @@ WITHIN = {"runs": "run.time.json", "data": "prepare.time.json"}
 def sum_of(path: Path) -> str:
     """sha256 of a file, from memory while it is the same file; raises FileNotFoundError."""
     stat = path.stat()
+    # A file that was replaced has another number (inode), even with its old time and size.
     now, key = [stat.st_size, stat.st_mtime_ns, stat.st_ino], str(path.absolute())
     seen = _memo().get(key)
     if not (isinstance(seen, list) and len(seen) == 2 and seen[0] == now):
@@ -75,6 +76,7 @@ def write_together(
     sums = {path.name: sha256_of(path) for path in (*kept, *first)}
 
     def seal(written: Path) -> None:
+        # Here, just before the name is given: whoever lost the lease must not seal the artifact.
         check_held()
         said = {**about, "sha256": {**sums, last.name: sha256_of(written)}}
         write_atomic(beside(last), (json.dumps(said, indent=1, sort_keys=True) + "\n").encode())

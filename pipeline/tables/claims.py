@@ -44,9 +44,6 @@ def _lines(frame: pd.DataFrame) -> list[dict[str, str]]:
     return [{str(k): str(v) for k, v in line.items()} for line in frame.to_dict("records")]
 
 
-# ---- our records
-
-
 class Ours:
     """Sentences about our tables, decided by paired differences.
 
@@ -124,9 +121,6 @@ def _decide(relation: str, points: float, low: float, high: float) -> str:
         agrees = low >= points if relation == "at_least" else low > points
         contradicts = high < points
     return "agrees" if agrees else "does not" if contradicts else UNDECIDED
-
-
-# ---- the papers' own tables
 
 
 class Printed:

@@ -21,9 +21,9 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
     lines.append("|---" * (len(columns) + 3) + "|")
 
     for row in tabulation.rows:
-        found = details[row.label]
-        texts = [_text(found, c) for c in columns]
-        tail = [_against(found), " ".join(f.check for f in row.flags)]
+        numbers = details[row.label]
+        texts = [_text(numbers, c) for c in columns]
+        tail = [_against(numbers), " ".join(f.check for f in row.flags)]
         if row.status != "done":
             texts, tail = [row.status] + [""] * (len(columns) - 1), ["", ""]
         lines.append("| " + " | ".join([row.label, *texts, *tail]) + " |")
@@ -134,7 +134,9 @@ def _spent(columns: list[str], details: dict[str, Any]) -> list[str]:
     lines = []
     for column in (c for c in columns if c.endswith("_worst")):
         spent = {
-            row: found[column]["backwards"] for row, found in details.items() if column in found
+            row: numbers[column]["backwards"]
+            for row, numbers in details.items()
+            if column in numbers
         }
         rows = ", ".join(f"{row} {value:.0f}" for row, value in spent.items())
         lines += ["", f"Gradient evaluations an image behind {column}: {rows}."] if rows else []
@@ -159,13 +161,13 @@ def _cut(cut: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in cut.items())
 
 
-def _text(found: dict[str, Any], column: str) -> str:
-    value = found.get(column, "")
+def _text(numbers: dict[str, Any], column: str) -> str:
+    value = numbers.get(column, "")
     if isinstance(value, dict):
         text = f"{100 * value['mean']:.1f}"
         if value["low"] is not None:
             text += f" [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
-        text = f"[{text}]" if found["not_trusted"] and WORST in column else text
+        text = f"[{text}]" if numbers["not_trusted"] and WORST in column else text
         published = value["published"]
         return text if published is None else f"{text} ({100 * published:.1f})"
 
@@ -185,19 +187,19 @@ def headline(details: dict[str, Any]) -> str | None:
     return ranking[0] if ranking else None
 
 
-def _against(found: dict[str, Any]) -> str:
-    if found.get("not_trusted"):
-        return f"not trusted: {found['not_trusted']}"
-    column = headline(found)
-    if column is None or "against" not in found[column]:
+def _against(numbers: dict[str, Any]) -> str:
+    if numbers.get("not_trusted"):
+        return f"not trusted: {numbers['not_trusted']}"
+    column = headline(numbers)
+    if column is None or "against" not in numbers[column]:
         return ""
-    against = found[column]["against"]
+    against = numbers[column]["against"]
     return against.get("refused") or points_of(against)
 
 
-def points_of(found: dict[str, Any]) -> str:
+def points_of(difference: dict[str, Any]) -> str:
     """A difference in points, with its interval where it has one."""
-    text = f"{100 * found['difference']:+.1f}"
-    if found["low"] is None:
+    text = f"{100 * difference['difference']:+.1f}"
+    if difference["low"] is None:
         return text
-    return f"{text} [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]"
+    return f"{text} [{100 * difference['low']:+.1f}, {100 * difference['high']:+.1f}]"

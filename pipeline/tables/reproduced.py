@@ -105,7 +105,7 @@ class Reproduced:
         parts = place.tabulation.columns.made.get(column, [column])
         known = entries.section("attacks")
         cut = any(part in known and entries.cut_of("attacks", part) for part in parts)
-        found = {
+        matches = {
             "data": not self._stands_in(cell),
             "arch": entries.arch(cell.setting.arch).name == cell.setting.arch,
             "recipe": not entries.recipe_cut(cell.setting.recipe),
@@ -113,21 +113,21 @@ class Reproduced:
             "checkpoint": True,
             "seeds": len(place.row.cells) >= FEWEST,
         }
-        return {key: "yes" if value else "no" for key, value in found.items()}
+        return {key: "yes" if value else "no" for key, value in matches.items()}
 
     def _judge(self, place: Place, printed: Line) -> Line:
         column = place.tabulation.shown.get(printed["attack"], printed["attack"])
         cell = place.tabulation.details()[place.row.label][column]
         ours, published = 100 * cell["mean"], float(values.fraction(printed["value"], "value"))
 
-        found = {"ours": f"{ours:.2f}", "difference": f"{ours - published:+.2f}"}
+        judged = {"ours": f"{ours:.2f}", "difference": f"{ours - published:+.2f}"}
         if cell["seeds"] < FEWEST or cell["low"] is None:
-            return found | {"verdict": f"cannot tell from {cell['seeds']} seeds"}
+            return judged | {"verdict": f"cannot tell from {cell['seeds']} seeds"}
 
         low, high = 100 * cell["low"], 100 * cell["high"]
         same = low <= published <= high
         verdict = "reproduced" if same else f"differs by {ours - published:+.1f}"
-        return found | {"low": f"{low:.2f}", "high": f"{high:.2f}", "verdict": verdict}
+        return judged | {"low": f"{low:.2f}", "high": f"{high:.2f}", "verdict": verdict}
 
     def _hours(self, place: Place) -> float | None:
         """Hours of what the row still needs, on one machine of the scale's `gflops`."""

@@ -63,8 +63,6 @@ class Tabulation:
             for victim in [c.victim for c in row.cells if c.victim]:
                 self._by_victim.setdefault(_digest(victim.id), row)
 
-    # ---- reading
-
     def _keys(self, cell: Cell) -> dict[str, Any]:
         """What a row is, for the .csv and the .json."""
         entries, setting = self.plan.entries, cell.setting
@@ -125,8 +123,6 @@ class Tabulation:
         """What the scale changes of the attacks behind the table, by their entries."""
         return cuts(self.plan.entries, self.table.suites)
 
-    # ---- numbers
-
     def details(self) -> dict[str, Any]:
         """Everything the .json holds beside the receipt, by row and column."""
         return {row.label: self._details(row) for row in self.rows}
@@ -171,8 +167,8 @@ class Tabulation:
             against = reference.verdicts[column]
             cell["against"] = {"row": reference.label}
             if len(against) == len(vectors):
-                found = intervals.paired(vectors, against)
-                cell["against"] |= intervals.numbers(found)
+                difference = intervals.paired(vectors, against)
+                cell["against"] |= intervals.numbers(difference)
             else:
                 cell["against"]["refused"] = f"{len(vectors)} and {len(against)} seeds"
         return cell
@@ -195,16 +191,16 @@ class Tabulation:
         """The .csv: fractions, one line a row; std only with several seeds."""
         lines = []
         for row in self.rows:
-            found, line = details[row.label], dict(row.keys)
+            numbers, line = details[row.label], dict(row.keys)
             for column, name in self.shown.items():
                 if column in self.accuracies and row.status == "done":
-                    line[name] = round(found[name]["mean"], 6)
-                    if found[name]["std"] is not None:
-                        line[f"{name}_std"] = round(found[name]["std"], 6)
-                    if found[name]["published"] is not None:
-                        line[f"{name}_published"] = found[name]["published"]
+                    line[name] = round(numbers[name]["mean"], 6)
+                    if numbers[name]["std"] is not None:
+                        line[f"{name}_std"] = round(numbers[name]["std"], 6)
+                    if numbers[name]["published"] is not None:
+                        line[f"{name}_published"] = numbers[name]["published"]
                 elif column != "members":
-                    line[name] = found.get(name, "")
+                    line[name] = numbers.get(name, "")
 
             line["flags"] = " ".join(f.check for f in row.flags)
             line["not_trusted"] = " ".join(row.untrusted)

@@ -126,34 +126,34 @@ def _column(plan: Plan, table: Table, name: str) -> str:
     return plain
 
 
-def text(found: dict[str, Any], a: str, b: str, column: str) -> str:
+def text(compared: dict[str, Any], a: str, b: str, column: str) -> str:
     """The comparison in percent, for people."""
-    seeds = found["seeds"]
+    seeds = compared["seeds"]
     lines = [
-        f"{column}: {a} {100 * found[a]:.1f}, {b} {100 * found[b]:.1f} "
-        f"({found['n']} images, {len(seeds)} seed{'s' if len(seeds) > 1 else ''})",
-        f"difference of {_of(found['paired'])} {points_of(found['paired'])}",
-        f"these nets: {_test(found)}",
+        f"{column}: {a} {100 * compared[a]:.1f}, {b} {100 * compared[b]:.1f} "
+        f"({compared['n']} images, {len(seeds)} seed{'s' if len(seeds) > 1 else ''})",
+        f"difference of {_of(compared['paired'])} {points_of(compared['paired'])}",
+        f"these nets: {_test(compared)}",
     ]
 
     for seed in seeds:
-        one = f"; p = {seed['mcnemar']:.3g}" if found["mcnemar"] is not None else ""
+        one = f"; p = {seed['mcnemar']:.3g}" if compared["mcnemar"] is not None else ""
         lines.append(f"seed {seed['seed']}{one}")
         for name, ids in ((a, seed["only_a"]), (b, seed["only_b"])):
             word = "right only with" if one else "more right with"
             lines.append(f"  {word} {name}: {len(ids)} {_some(ids)}".rstrip())
 
-    for label, part in found.get("classes", {}).items():
+    for label, part in compared.get("classes", {}).items():
         lines.append(f"class {label} (n {part['n']}): {points_of(part)}")
     return "\n".join(lines) + "\n"
 
 
-def _test(found: dict[str, Any]) -> str:
-    if found["mcnemar"] is None:
+def _test(compared: dict[str, Any]) -> str:
+    if compared["mcnemar"] is None:
         return "no McNemar test: verdicts are no plain yes or no"
-    count = len(found["seeds"])
+    count = len(compared["seeds"])
     how = f" (Bonferroni: {count} times the least of {count} seeds)" if count > 1 else ""
-    return f"McNemar p = {found['mcnemar']:.3g}{how}"
+    return f"McNemar p = {compared['mcnemar']:.3g}{how}"
 
 
 def _of(paired: dict[str, Any]) -> str:

@@ -100,6 +100,7 @@ class BatchNormPass:
     def _batches(self) -> Iterator[Batch]:
         size, seed = self.spec["recipe"]["batch_size"], self.spec["seed"]
         policy = self.spec["recipe"]["augment"]
+        # Trainings count epochs from 1, so the pass of epoch 0 has draws of its own.
         return batches(self.split, self.run.dataset, size, seed, epoch=0, policy=policy)
 
     def _images(self) -> Iterator[Tensor]:
@@ -154,10 +155,10 @@ def scores(paths: list[Path], make: Make, judge: Judge, state: Path) -> Scores:
     return by_epoch
 
 
-def best(found: Scores) -> str:
+def best(by_epoch: Scores) -> str:
     """The epoch, as its snapshot is named."""
     # Sorted, and max takes the first of equals: the earliest epoch.
-    return max(sorted(found), key=lambda epoch: float(found[epoch]["robust"]))
+    return max(sorted(by_epoch), key=lambda epoch: float(by_epoch[epoch]["robust"]))
 
 
 def _kept(state: Path) -> Scores:

@@ -41,6 +41,7 @@ class Ema:
 
         decay, t = self.decay, self.updates
         self.updates += 1
+        # A young average forgets faster, or its first weights would count for thousands of steps.
         if self.warms_up:
             decay = min(decay, (t + 1) / (t + 10))
         with torch.no_grad():

@@ -84,9 +84,6 @@ def _apart(entries: Entries, entry: Entry) -> list[str]:
     return [a for s in whole for a in suites.names(entries, s)]
 
 
-# ---- what the scale cuts
-
-
 def cuts(entries: Entries, behind: Mapping[str, Mapping[str, str]]) -> dict[str, Entry]:
     """What the scale changes of the attacks behind a table, by entry."""
     used = {attack for suite in behind.values() for attack in suite.values()}

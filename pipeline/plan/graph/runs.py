@@ -94,9 +94,6 @@ def find_fields(graph: Graph, row: str) -> set[str]:
     return {*own, *averaged, *graph.entries.recipe_types}
 
 
-# ---- trainings
-
-
 def _name_training(
     graph: Graph,
     method: Resolved,

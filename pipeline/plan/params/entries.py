@@ -119,8 +119,6 @@ class Entries(Scale):
         root, merged = self.once(key, lambda: values.inherit(self.section(kind), kind, name))
         return root, {k: v for k, v in merged.items() if (kind, v) != ("methods", "recipe")}
 
-    # ---- components
-
     def component(self, kind: str, name: str) -> schema.Component:
         """What its file says of a component, read once."""
         return self.once(("component", kind, name), lambda: schema.component(kind, name))
@@ -191,8 +189,6 @@ class Entries(Scale):
         only = self.entry("attacks", name)[1].get("only", list(checks.COMBINATIONS) + ["single"])
         known = [*checks.COMBINATIONS, "single"]
         return combine in checks.names(only, known, f"attacks.{name}.only")
-
-    # ---- training
 
     def recipe(self, name: str, own: Entry) -> tuple[Entry, int]:
         """Recipe `name` < a method's `own` keys < the scale; and the epochs before the scale."""
