@@ -1,6 +1,6 @@
 """Take in weights that were trained elsewhere: `python -m pipeline.adopt RUN`.
 
-A .safetensors file, or a .pt file read without running code from it, becomes a run's folder.
+Files of tensors, read without running code from them, become a run's folder.
 """
 
 import argparse
@@ -13,36 +13,21 @@ import torch
 from pipeline.errors import UserError
 from pipeline.job import device
 from pipeline.job.report import report
-from pipeline.loading import foreign, models
+from pipeline.loading import fitting, models
 from pipeline.loading.images import load_split
 from pipeline.plan import Plan, Run, load_part
 from pipeline.store import checkpoint
-from pipeline.store.checkpoint import Weights
 from pipeline.store.lease import hold
 from pipeline.store.sums import write_together
 
 
-def rename(weights: Weights, renames: list[list[str]]) -> Weights:
-    """Every name with its first matching prefix replaced."""
-    renamed: Weights = {}
-    for name, value in weights.items():
-        old, new = next((pair for pair in renames if name.startswith(pair[0])), ["", ""])
-        changed = new + name[len(old) :]
-        if changed in renamed:
-            raise UserError(f"params.yaml: victims: keys: two tensors become {changed}")
-        renamed[changed] = value
-    return renamed
-
-
 def adopt(plan: Plan, run: Run) -> None:
     """Write the folder of one adopted run, weights last."""
-    started, path = time.monotonic(), Path(run.file or "")
-    weights = foreign.verified(path, run.spec["sha256"])
+    started = time.monotonic()
     split = load_split(run.dataset, "test", torch.device("cpu"))
     members = models.build_members(run.spec, split, torch.device("cpu"))
 
-    named = rename(weights, run.spec["keys"])
-    checkpoint.distribute(foreign.fit(named, members, run.spec, path), members, path)
+    fitting.adopt(members, run.spec, run.files)
 
     details = {"id": run.id, "spec": run.spec, "flops": 0, "inherited": {}}
     text = json.dumps(details, indent=1, sort_keys=True) + "\n"

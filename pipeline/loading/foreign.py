@@ -1,58 +1,66 @@
-"""Weights that were trained elsewhere: reading their files, and starting members from them."""
+"""Files of weights that were trained elsewhere: the networks they hold, each by its own names.
+
+Nothing in a file is run: what is no tensor, number or text is refused by name.
+"""
 
 import pickle
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
 
 from pipeline.errors import UserError
-from pipeline.plan.params.values import Entry
 from pipeline.store import checkpoint
 from pipeline.store.checkpoint import Weights
 from pipeline.store.files import sha256_of
 
 # where files keep their weights
-NESTED = ("state_dict", "model_state_dict", "model", "net", "network", "ema", "weights", "params")
+NESTED = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "ema",
+    "ema_state_dict",
+    "model_ema",
+    "weights",
+    "params",
+)
 NUMBERED = re.compile(r"(?:[a-z]+_?)?(\d+)")  # a mapping for each member: model_0, member1, 2
 COUNTS = ("total_ops", "total_params")  # thop's, which are no weights
-WRAPPERS = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
-GLOBAL = re.compile(r"GLOBAL (\S+)")  # in torch's refusal
-BLOCK = re.compile(r"layer(\d)\.(\d)\.(conv1|bn1|conv2|bn2|downsample|shortcut)\.(.*)")
-PARTS = {"conv1": "first.0", "bn1": "first.1", "conv2": "rest.1.0", "bn2": "rest.1.1"}
-PARTS |= {"downsample": "shortcut", "shortcut": "shortcut"}
-EDGES = {"conv1.": "stem.0.", "bn1.": "stem.1.", "fc.": "head.", "linear.": "head."}
+GLOBAL = re.compile(r"(?:GLOBAL |global )(\S+)")  # in torch's refusal
 
 
-def read(path: Path) -> Weights:
-    """The tensors of a file by name; those of several members are numbered, `<member>.<name>`."""
-    loaded = _load(path)
-    for key in NESTED:
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict | list):
-            loaded = loaded[key]
+def verified(paths: Sequence[str], expected: Sequence[str], part: str = "") -> list[Weights]:
+    """The networks of files with exactly these sha256, which are checked before they are opened."""
+    networks = []
+    for path, stated in zip(map(Path, paths), expected, strict=True):
+        if not path.exists():
+            raise UserError(f"{path}: is missing; put it there, or mend `file` in params.yaml")
+        found = sha256_of(path)
+        if found != stated:
+            raise UserError(f"{path}: its sha256 is {found}, params.yaml says {stated}")
+        networks += read(path, part)
+    return networks
 
-    parts = _by_member(loaded)
-    if parts:
-        loaded = {f"{i}.{name}": value for i, part in parts.items() for name, value in part.items()}
 
-    if not _is_flat(loaded):
-        keys = ", ".join(map(str, loaded)) if isinstance(loaded, dict) else type(loaded).__name__
-        raise UserError(f"{path}: holds no mapping from names to tensors (but {keys[:200]})")
+def read(path: Path, part: str = "") -> list[Weights]:
+    """The tensors of each network of a file, by the file's own names without a shared prefix.
 
-    # what wrappers and counters add to a network's own names
-    weights = {n: v for n, v in loaded.items() if n.rpartition(".")[2] not in COUNTS}
-    for wrapper in WRAPPERS:
-        if all(name.startswith(wrapper) for name in weights):
-            weights = {name.removeprefix(wrapper): value for name, value in weights.items()}
-
-    for name, value in weights.items():
-        if value.is_meta or value.is_quantized or value.layout != torch.strided:
-            raise UserError(f"{path}: tensor {name} is sparse, quantised or empty; save it dense")
-    return weights
+    `part` names the network where a file holds several for one member, such as `ema`.
+    """
+    networks = [_clean(network, path) for network in _networks(_load(path), path, part)]
+    if not all(networks):
+        raise UserError(f"{path}: holds a network without a tensor")
+    for network in networks:
+        remedy = "such a network decides nothing: take another file"
+        checkpoint.check_finite(network, str(path), remedy)
+    return networks
 
 
 def _load(path: Path) -> Any:
@@ -76,14 +84,38 @@ def _load(path: Path) -> Any:
         ) from error
 
 
-def _by_member(loaded: Any) -> dict[int, Any]:
-    """Mappings of tensors by member's number, where a file holds one for each; else nothing."""
+def _networks(loaded: Any, path: Path, part: str) -> list[Weights]:
+    """The mappings from names to tensors in a file, one a network."""
+    if _is_flat(loaded):
+        return [loaded]
+    members = _by_member(loaded)
+    if members:
+        return members
+
+    inside = loaded if isinstance(loaded, dict) else {}
+    if part and part in inside:
+        return _networks(inside[part], path, "")
+    found = [k for k, v in inside.items() if _is_flat(v) or _by_member(v)]
+    found += [k for k in NESTED if k not in found and isinstance(inside.get(k), dict | list)]
+    if len(found) > 1:
+        raise UserError(
+            f"{path}: holds several networks, {', '.join(map(str, found))}; name one by `part`"
+        )
+    if not found:
+        keys = ", ".join(map(str, inside)) if inside else type(loaded).__name__
+        raise UserError(f"{path}: holds no mapping from names to tensors (but {keys[:200]})")
+    return _networks(inside[found[0]], path, part)
+
+
+def _by_member(loaded: Any) -> list[Weights]:
+    """Mappings of tensors in the order of their members, where there is one for each."""
     if isinstance(loaded, list):
-        loaded = {str(i): part for i, part in enumerate(loaded)}
-    if not isinstance(loaded, dict) or not all(_is_flat(part) for part in loaded.values()):
-        return {}
-    numbers = {NUMBERED.fullmatch(str(key)): part for key, part in loaded.items()}
-    return {int(found[1]): part for found, part in numbers.items() if found}
+        loaded = {str(i): network for i, network in enumerate(loaded)}
+    if not isinstance(loaded, dict) or not all(map(_is_flat, loaded.values())):
+        return []
+    numbers = [NUMBERED.fullmatch(str(key)) for key in loaded]
+    counted = {int(n[1]): v for n, v in zip(numbers, loaded.values(), strict=True) if n}
+    return [counted[i] for i in sorted(counted)] if len(counted) == len(loaded) else []
 
 
 def _is_flat(loaded: Any) -> bool:
@@ -95,101 +127,18 @@ def _is_flat(loaded: Any) -> bool:
     )
 
 
-def fit(weights: Weights, members: list[nn.Module], spec: Entry, path: Path) -> Weights:
-    """A file's tensors, `<member>.<name>`, made those of the members, or refused by their names.
-
-    What a torch before 0.4.1 did not count is taken as fresh; a normaliser must be the stated one.
-    """
-    fresh = checkpoint.collect(members)
-    if len(members) == 1 and not weights.keys() & fresh.keys():
-        weights = {f"0.{name}": value for name, value in weights.items()}
-    if spec.get("names", "ours") != "ours":
-        weights = {
-            f"{i}.{name}": value
-            for i, member in enumerate(members)
-            for name, value in _torchvision(_of(i, weights), member.state_dict()).items()
-        }
-    counters = {n: v for n, v in fresh.items() if n.endswith("num_batches_tracked")}
-    weights = {n: v for n, v in (counters | weights).items() if not _normalises(n, v, spec, path)}
-    wrong = {
-        "missing": sorted(fresh.keys() - weights.keys()),
-        "unexpected": sorted(weights.keys() - fresh.keys()),
-        "of another shape": [
-            f"{n} {tuple(weights[n].shape)} for {tuple(v.shape)}"
-            for n, v in fresh.items()
-            if n in weights and weights[n].shape != v.shape
-        ],
-    }
-    if any(wrong.values()):
-        said = [f"{len(ns)} {what} ({', '.join(ns[:3])})" for what, ns in wrong.items() if ns]
-        raise UserError(
-            f"{path}: weights do not fit this arch: {'; '.join(said)}; mend keys, names, arch or "
-            "members in params.yaml"
-        )
-    return weights
+def _clean(network: Weights, path: Path) -> Weights:
+    """The tensors of a network without what counters and wrappers add."""
+    for name, value in network.items():
+        if value.is_meta or value.is_quantized or value.layout != torch.strided:
+            raise UserError(f"{path}: tensor {name} is sparse, quantised or empty; save it dense")
+    return unwrap({n: v for n, v in network.items() if n.rpartition(".")[2] not in COUNTS})
 
 
-def _of(number: int, weights: Weights) -> Weights:
-    """The tensors of one member, without its number."""
-    start = f"{number}."
-    return {n.removeprefix(start): v for n, v in weights.items() if n.startswith(start)}
-
-
-def _normalises(name: str, value: torch.Tensor, spec: Entry, path: Path) -> bool:
-    """Whether a tensor is a normaliser's; raises UserError unless it is what the entry states."""
-    key = {"mean": "mean", "mu": "mean", "std": "std", "sigma": "std"}.get(name.rpartition(".")[2])
-    stated = spec["statistics"][key] if key else []
-    if key is None or value.numel() != len(stated):
-        return False
-    found = [round(float(v), 4) for v in value.flatten()]
-    if any(abs(a - b) > 1e-3 for a, b in zip(found, stated, strict=True)):
-        raise UserError(
-            f"{path}: {name} is {found}, the entry's {key} is {stated}; write the file's"
-        )
-    return True
-
-
-def verified(path: Path, expected: str) -> Weights:
-    """The tensors of the file with exactly this sha256, which is checked before it is opened."""
-    if not path.exists():
-        raise UserError(f"{path}: is missing; put it there, or mend `file` in params.yaml")
-    found = sha256_of(path)
-    if found != expected:
-        raise UserError(f"{path}: its sha256 is {found}, params.yaml says {expected}")
-    weights = read(path)
-    checkpoint.check_finite(weights, str(path), "such a network decides nothing: take another file")
-    return weights
-
-
-def start(members: list[nn.Module], path: Path, spec: Entry) -> None:
-    """Give every member the file's weights; `fresh` ones of another shape stay as they were drawn.
-
-    Whatever else does not fit, name by name and shape by shape, is refused.
-    """
-    weights = verified(path, spec["sha256"])
-    for member in members:
-        own = member.state_dict()
-        given = weights if spec["names"] == "ours" else _torchvision(weights, own)
-        taken = {n: v for n, v in given.items() if n in own and v.shape == own[n].shape}
-        left = [
-            n for n in {*own, *given} if n not in taken and not n.endswith("num_batches_tracked")
-        ]
-        wrong = sorted(n for n in left if not n.startswith(tuple(spec["fresh"])))
-        if wrong or not taken:
-            raise UserError(f"{path}: does not fit this arch (tensor {[*wrong, 'any'][0]})")
-        member.load_state_dict(taken, strict=False)
-
-
-def _torchvision(weights: Weights, own: Weights) -> Weights:
-    """A ResNet's tensors under our names: torchvision's, or those of the usual CIFAR code."""
-    first = min((int(n.split(".")[1]) for n in own if ".first.0." in n), default=0)
-
-    def renamed(name: str) -> str:
-        block = BLOCK.fullmatch(name)
-        if block:
-            stage, number, part, rest = block.groups()
-            return f"body.{2 * (int(stage) - 1) + int(number) + first}.{PARTS[part]}.{rest}"
-        edge = next((e for e in EDGES if name.startswith(e)), None)
-        return EDGES[edge] + name.removeprefix(edge) if edge else name
-
-    return {renamed(name): value for name, value in weights.items()}
+def unwrap(network: Weights) -> Weights:
+    """Without a prefix that all names share, as DataParallel's `module.` and others' `model.`."""
+    while network and len({name.partition(".")[0] for name in network}) == 1:
+        if any("." not in name for name in network):
+            break
+        network = {name.partition(".")[2]: value for name, value in network.items()}
+    return network

@@ -1,5 +1,6 @@
 """What the keys of each section mean: type, default, meaning."""
 
+from pipeline.plan.graph import outside
 from pipeline.plan.params import checks
 
 INTRODUCTION = """# Every key of params.yaml
@@ -34,11 +35,18 @@ SCALES: dict[str, Key] = {
     "figures": ("figure: keys", "{}", "changes of a figure"),
     "gflops": ("number", "20000", "GFLOP/s that the machine sustains, for estimates"),
 }
+NAMED = ", ".join(f"`{name}`" for name in outside.NAMES)
+READING: dict[str, Key] = {
+    "keys": ("list of [prefix, prefix]", "[]", "prefixes of the file's tensors, and ours"),
+    "drop": ("list of prefixes", "[]", "tensors of the file that are no part of the network"),
+    "part": ("word", "none", "which network, where a file holds `state_dict` and `ema`, say"),
+}
 WEIGHTS: dict[str, Key] = {
-    "file": ("path", MUST, "a .safetensors, .pt or .pth; nothing is unpickled"),
-    "sha256": ("word", MUST, "of the file; none while there is none"),
-    "names": ("`ours`, `torchvision`", MUST, "how its tensors are called"),
+    "file": ("path, or a list", MUST, "one file, or one a member; nothing is unpickled"),
+    "sha256": ("word, or a list", MUST, "of the files; none while there is none"),
+    "names": (NAMED, MUST, "how its tensors are called; auto: the one layout that fits"),
     "fresh": ("list of prefixes", MUST, "tensors that may be of another shape and are then drawn"),
+    **READING,
 }
 PARENTS: dict[str, Key] = {
     "method": ("row", MUST, "the victim, average or method that a parent is"),
@@ -58,13 +66,14 @@ VICTIMS: dict[str, Key] = {
     "recipe": ("entry of `recipes`", "the table's", "recipe"),
     "seed": ("whole number", "the table's", "seed; a surrogate needs its own"),
     "checkpoint": ("`last`, `best`", "the table's", "which weights"),
-    "file": ("path", "none", "weights trained elsewhere, of `of: file`"),
-    "sha256": ("word", "none", "of that file"),
+    "file": ("path, or a list", "none", "weights trained elsewhere, one file or one a member"),
+    "sha256": ("word, or a list", "none", "of the files"),
     "method": ("entry of `methods`", "none", "how the file's members combine"),
     "mean": ("list of numbers", "none", "of the channels, that the file's network subtracts"),
     "std": ("list of numbers", "none", "of the channels, that it divides by"),
-    "keys": ("list of [prefix, prefix]", "none", "prefixes of the file's tensors, and ours"),
-    "names": ("`ours`, `torchvision`, `cifar`", "ours", "how the file names a ResNet's tensors"),
+    "dataset": ("entry of `datasets`", "the table's", "whose images it takes; none stands in"),
+    "names": (NAMED, "ours", "how its tensors are called; auto: the one layout that fits"),
+    **READING,
 }
 SUITES: dict[str, Key] = {
     "attacks": ("list of attacks", MUST, "in their order"),

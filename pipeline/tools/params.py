@@ -27,7 +27,7 @@ CHECKED = {  # the keys that the plan lets each section's entries have
     "attacks": entries.BESIDE["attacks"],
     "methods": entries.OWN,
     "averages": averages.KEYS,
-    "weights": outside.WEIGHTS_KEYS,
+    "weights": (*outside.WEIGHTS_KEYS, *outside.READING),
     "parents": runs.PARENT_KEYS,
     "victims": victims.KEYS,
     "suites": suites.KEYS,

@@ -6,7 +6,6 @@ Every draw is a function of (seed, epoch, image), so a resumed training ends in 
 import math
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from pipeline.core.flops import FlopCount
 from pipeline.errors import Interrupted, UserError
 from pipeline.job.progress import Progress
 from pipeline.job.signals import StopRequest
-from pipeline.loading import foreign, models, registry
+from pipeline.loading import fitting, models, registry
 from pipeline.loading.augment import policy_in
 from pipeline.loading.images import Split, batches, cut, load_split
 from pipeline.plan import Plan, Run
@@ -46,7 +45,7 @@ class Trainer:
         self.method = models.method_of(spec)
         members = models.build_members(spec, self.split, where)
         if "init" in spec:
-            foreign.start(members, Path(run.file or ""), spec["init"])
+            fitting.start(members, spec["init"], run.files)
 
         self.training = Training(
             members=members,

@@ -293,6 +293,7 @@ def adopted(here: Plan, path: Path, keys: list, **changed) -> Plan:
     params = yaml.safe_load(Path("params.yaml").read_text())
     entry = {"of": "file", "file": str(path), "sha256": sha256_of(path), "method": "standard"}
     entry |= {"members": 1, "mean": list(split.mean), "std": list(split.std), "keys": keys}
+    entry["dataset"] = "digits"
     params["victims"]["mine"] = {**entry, **changed}
     return Plan(params)
 
@@ -350,7 +351,7 @@ def test_what_is_no_plain_weights_is_refused_in_one_line(here, capsys) -> None:
     with pytest.raises(UserError, match="its sha256 is"):
         take_in(sha256="0" * 64)
     with pytest.raises(UserError, match="do not fit this arch"):
-        take_in(keys=[["stem", "trunk"]])
+        take_in(keys=[["stem.", "trunk."]])
     path.write_bytes(pickle.dumps(Evil()))
     with pytest.raises(UserError, match="cannot be read as plain weights"):
         take_in()
@@ -360,8 +361,8 @@ def test_what_is_no_plain_weights_is_refused_in_one_line(here, capsys) -> None:
         take_in()
     with pytest.raises(UserError, match="one value for each of 1 channels"):
         take_in(mean=[0, 0, 0])
-    with pytest.raises(UserError, match="no .safetensors, .pt or .pth"):
-        adopted(here, Path("weights.pt"), [], file="weights.ckpt").name_victim("mine", setting)
+    with pytest.raises(UserError, match="is no file of weights"):
+        adopted(here, Path("weights.pt"), [], file="weights.txt").name_victim("mine", setting)
 
 
 # ---- images out, and members against each other

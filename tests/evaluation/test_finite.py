@@ -48,6 +48,7 @@ def take_in(weights: dict[str, Tensor], **changed: Any) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())
     entry = {"of": "file", "file": "weights.pt", "sha256": sha256_of(Path("weights.pt"))}
     entry |= {"method": "standard", "members": 1, "mean": [0.3], "std": [0.4], "keys": []}
+    entry["dataset"] = "digits"
     params["victims"]["mine"] = entry | changed
     plan = Plan(params)
     adopt.adopt(plan, plan.run(plan.name_victim("mine", SETTING).elements[0].run))

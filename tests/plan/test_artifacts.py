@@ -21,7 +21,7 @@ from pipeline.store.receipts import write_target
 from pipeline.tables.rows import status_of
 
 FILE = {"of": "file", "file": "net.pt", "sha256": "0" * 64, "method": "standard", "members": 1,
-        "mean": [0], "std": [1], "keys": []}  # fmt: skip
+        "mean": [0], "std": [1], "dataset": "digits"}  # fmt: skip
 PLOT = {"kind": "histogram", "title": "Margins", "table": "table1", "rows": ["trades"],
         "suites": ["unified"], "where": {}, "columns": ["clean"], "bins": 9}  # fmt: skip
 DRAWN = {"kind": "regions", "title": "Regions", "table": "table1", "rows": ["trades"],

@@ -7,35 +7,21 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from test_foreign import net, torchvision_names
+from test_foreign import net
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.loading import foreign
-
-SPEC = {"statistics": {"mean": [0.4] * 3, "std": [0.2] * 3}}
-
-
-def cifar_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What the usual CIFAR code calls the tensors of our ResNet-18 with a CIFAR stem."""
-    shifted = {}
-    for name, value in weights.items():
-        parts = name.split(".")
-        if parts[0] == "body":  # ImageNet's stem has a pool before the first block
-            parts[1] = str(int(parts[1]) + 1)
-        shifted[".".join(parts)] = value
-    found = torchvision_names(shifted)
-    return {
-        n.replace("downsample", "shortcut").replace("fc.", "linear."): v for n, v in found.items()
-    }
+from pipeline.loading import fitting, foreign
+from pipeline.store.files import sha256_of
 
 
-def fitted(loaded: Any, members: int = 1, **spec: Any) -> dict[str, Tensor]:
-    """The file's tensors as those of fresh members."""
+def fitted(loaded: Any, members: int = 1, **spec: Any) -> list[dict[str, Tensor]]:
+    """What members have taken from a file."""
     path = Path("given.pt")
     torch.save(loaded, path)
-    nets: list[nn.Module] = [net("cifar", 10) for _ in range(members)]
-    return foreign.fit(foreign.read(path), nets, {**SPEC, **spec}, path)
+    nets: list[nn.Module] = [net("cifar", 10, [0.4] * 3, [0.2] * 3) for _ in range(members)]
+    fitting.adopt(nets, {"sha256": sha256_of(path), **spec}, [str(path)])
+    return [member.state_dict() for member in nets]
 
 
 @pytest.fixture(autouse=True)
@@ -65,25 +51,17 @@ SHAPES = {
 @pytest.mark.parametrize("kind", SHAPES)
 def test_the_usual_files_are_taken_as_they_are(kind):
     own = given()
-    found = fitted(SHAPES[kind](own))
-    assert found.keys() == {f"0.{n}" for n in own}
-    assert all(torch.equal(found[f"0.{n}"], v) for n, v in own.items())
+    (found,) = fitted(SHAPES[kind](own))
+    assert found.keys() == own.keys()
+    assert all(torch.equal(found[n], v) for n, v in own.items())
 
 
 @pytest.mark.parametrize("kind", ["model_0", "list"])
 def test_a_mapping_for_each_member_is_an_ensemble(kind):
     one, two = given(), {n: v + 1 for n, v in given().items()}
     found = fitted([one, two] if kind == "list" else {"model_1": two, "model_0": one}, 2)
-    assert all(torch.equal(found[f"1.{n}"], v + 1) for n, v in one.items())
-    assert all(torch.equal(found[f"0.{n}"], v) for n, v in one.items())
-
-
-def test_the_usual_cifar_names_are_known():
-    own = given()
-    theirs = cifar_names(own)
-    assert {"conv1.weight", "linear.bias", "layer2.0.shortcut.0.weight"} <= theirs.keys()
-    found = fitted(theirs, names="cifar")
-    assert all(torch.equal(found[f"0.{n}"], v) for n, v in own.items())
+    assert all(torch.equal(found[1][n], v + 1) for n, v in one.items())
+    assert all(torch.equal(found[0][n], v) for n, v in one.items())
 
 
 def without(name: str) -> dict[str, Tensor]:
@@ -91,10 +69,10 @@ def without(name: str) -> dict[str, Tensor]:
 
 
 REFUSED = [
-    (lambda: without("head.bias"), r"fit this arch: 1 missing \(0.head.bias\); mend keys"),
-    (lambda: given() | {"extra": torch.ones(2)}, r"1 unexpected \(0.extra\)"),
-    (lambda: given() | {"head.bias": torch.ones(100)}, r"0.head.bias \(100,\) for \(10,\)"),
-    (lambda: given() | {"mu": torch.full((3,), 0.5)}, r"0.mu is \[0.5, 0.5, 0.5\], the entry's"),
+    (lambda: without("head.bias"), r"fit this arch: 1 missing \(head.bias\); mend keys"),
+    (lambda: given() | {"extra": torch.ones(2)}, r"1 unexpected \(extra\)"),
+    (lambda: given() | {"head.bias": torch.ones(100)}, r"head.bias \(100,\) for \(10,\)"),
+    (lambda: given() | {"mu": torch.full((3,), 0.5)}, r"mu is \[0.5, 0.5, 0.5\], the entry's"),
     (lambda: argparse.Namespace(a=1), "it wants argparse.Namespace, and nothing here runs code"),
     (lambda: {"epoch": 3, "best": 1.0}, r"no mapping from names to tensors \(but epoch, best\)"),
     (lambda: {"a": torch.ones(2, 2).to_sparse()}, "tensor a is sparse, quantised or empty"),

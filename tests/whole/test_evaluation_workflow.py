@@ -21,7 +21,7 @@ def test_one_command_crafts_adopts_and_judges(tmp_path) -> None:
     found["victims"]["mine"] = {
         **{"of": "file", "file": str(tmp_path / "n.pt"), "sha256": sha256_of(tmp_path / "n.pt")},
         **{"method": "standard", "members": 1, "mean": [0.3], "std": [0.4]},
-        "keys": [["net.", ""]],
+        "dataset": "digits",
     }
     found["scales"]["demo"]["attacks"] |= {"mpgd": {"steps": 2}, "sgm": {"steps": 2}}
     found["suites"]["transfer"] = {"attacks": ["mpgd", "sgm"], "surrogates": ["outside"]}

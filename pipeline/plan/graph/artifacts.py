@@ -39,7 +39,7 @@ class Run(Files):
     members: int
     parents: tuple[str, ...] = ()
     edges: dict[str, "Victim"] = field(default_factory=dict)  # parents by method field
-    file: str | None = None  # where its weights, or those it starts from, come from
+    files: tuple[str, ...] = ()  # where its weights, or those it starts from, come from
 
     @property
     def folder(self) -> Path:
@@ -63,8 +63,8 @@ class Run(Files):
 
     @property
     def sources(self) -> tuple[Path, ...]:
-        """The user's file, of an adopted run."""
-        return (Path(self.file or ""),) if self.stage == "adopt" else ()
+        """The user's files, of an adopted run."""
+        return tuple(map(Path, self.files)) if self.stage == "adopt" else ()
 
     def checkpoint(self, which: str) -> Path:
         """The weights of its `last` or `best` epoch."""

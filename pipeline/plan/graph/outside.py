@@ -1,5 +1,6 @@
-"""Weights from a user's file: runs that nobody trains here, and trainings that start from them."""
+"""Weights from a user's files: runs that nobody trains here, and trainings that start from them."""
 
+import re
 from pathlib import Path
 
 from pipeline.errors import UserError
@@ -11,51 +12,122 @@ from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import digest
 
 FILE = "file"  # `of: file` in a victim's entry
-FILE_KEYS = ("file", "sha256", "method", "mean", "std", "keys")
-SUFFIXES = (".safetensors", ".pt", ".pth")
+FILE_KEYS = ("file", "sha256", "method", "mean", "std")
 WEIGHTS_KEYS = ("file", "sha256", "names", "fresh")  # of an entry of `weights:`
-NAMES = ("ours", "torchvision", "cifar")  # how the file names a ResNet's tensors
+READING = ("keys", "drop", "part")  # how the tensors of a file are taken, where it must be said
+SUFFIX = re.compile(r".+\.(safetensors|pt|pth|th|t7|bin|ckpt|tar)(\.tar)?(\.\d+)?")
+# whose names the file's tensors have; which layers they are says pipeline/loading/layouts.py
+NAMES = (
+    "ours",
+    "auto",
+    "torchvision",
+    "cifar",
+    "preact",
+    "trades",
+    "vgg",
+    "mobilenet",
+    "small_cnn",
+)
 LACKS = "needs weights"  # what stands in a row whose file nobody has given
+ELSEWHERE = "not at this scale"  # and in one whose file is of another data set
 
 
 def name_adopted(graph: Graph, name: str, entry: Entry, setting: Setting) -> tuple[Run, str]:
     """The run of a victim's entry that names a file, and how its members combine.
 
-    Its arch, members and seed are the setting's; `method` builds its networks, `mean` and `std`
-    normalise its images, `keys` renames prefixes of its tensors ([[old, new], ...]), `names` says
-    whose names they are.
+    Members and seed are the setting's, the arch is the entry's, or else the one that stands for
+    the table's at this scale. `method` builds its networks, `mean` and `std` normalise its images.
     """
     where = f"params.yaml: victims.{name}"
     for key in FILE_KEYS:
         if key not in entry:
             raise UserError(f"{where}: key {key} is missing; add it")
-    if not isinstance(entry["file"], str) or Path(entry["file"]).suffix not in SUFFIXES:
-        raise UserError(f"{where}.file: {entry['file']!r} is no .safetensors, .pt or .pth file")
+    files, sums = _files(entry, f"victims.{name}")
 
     entries = graph.entries
     dataset = entries.dataset(entries.stand_in(setting.dataset)[0])
+    if not is_of(entries, entry, setting.dataset):
+        raise UserError(f"{where}: its file is of another data set than {dataset.name}")
+
     method, recipe = entries.method(str(entry["method"]), setting)
+    arch = entries.exact_arch(setting.arch) if "arch" in entry else entries.arch(setting.arch)
 
     spec: Entry = {
         "stage": "adopt",
         "core": entries.core["train"],
-        "sha256": str(entry["sha256"]),
+        "sha256": sums,
         "data": dataset.digest,
-        "arch": entries.arch(setting.arch).spec,
+        "arch": arch.spec,
         "method": method.spec,
         "recipe": {k: recipe[k] for k in ("normalise",)},
         "statistics": {k: _numbers(entry, k, where, dataset.fields) for k in ("mean", "std")},
-        "keys": _renames(entry["keys"], where),
         "members": setting.members,
         "seed": setting.seed,
+        "keys": [],
+        **_reading(entry, f"victims.{name}"),
     }
     if "names" in entry:
         spec["names"] = checks.one_of(entry["names"], NAMES, f"victims.{name}.names")
 
-    id = f"{dataset.name}-{entries.arch(setting.arch).name}-{name}-s{setting.seed}-{digest(spec)}"
-    arch = entries.arch(setting.arch).name
-    adopted = Run(id, "adopt", name, dataset, arch, spec, setting.members, file=entry["file"])
+    id = f"{dataset.name}-{arch.name}-{name}-s{setting.seed}-{digest(spec)}"
+    adopted = Run(id, "adopt", name, dataset, arch.name, spec, setting.members, files=files)
     return graph.runs.setdefault(id, adopted), method.fields["combine"]
+
+
+def is_of(entries: Entries, entry: Entry, asked: str) -> bool:
+    """Whether a file's victim can be judged on what stands for a data set at this scale.
+
+    It is of the data set that its entry names, or else of the table's: none stands in for that.
+    """
+    own = values.find(entries.section("datasets"), "victims: dataset", entry.get("dataset", asked))
+    return own == entries.stand_in(asked)[0]
+
+
+def is_elsewhere(entries: Entries, kinds: dict[str, str], row: str, asked: str) -> bool:
+    """Whether a row is a file's victim of another data set than the one of this scale."""
+    if kinds.get(row) != "victims":
+        return False
+    entry = entries.entry("victims", row)[1]
+    return entry.get("of") == FILE and not is_of(entries, entry, asked)
+
+
+def _files(entry: Entry, where: str) -> tuple[tuple[str, ...], str | list[str]]:
+    """The files of an entry, one or one a member, and their sums as the entry has them."""
+    given, sums = entry["file"], entry["sha256"]
+    files = given if isinstance(given, list) else [given]
+    for file in files:
+        if not isinstance(file, str) or not SUFFIX.fullmatch(Path(file).name):
+            raise UserError(
+                f"params.yaml: {where}.file: {file!r} is no file of weights "
+                "(.safetensors, .pt, .pth, .bin, .ckpt, .tar)"
+            )
+
+    stated = sums if isinstance(sums, list) else [sums]
+    if len(stated) != len(files) or isinstance(sums, list) != isinstance(given, list):
+        raise UserError(
+            f"params.yaml: {where}.sha256: needs one for each of {len(files)} files, as a list "
+            "where file is one"
+        )
+    words = [values.as_word(sum, f"params.yaml: {where}.sha256") for sum in stated]
+    return tuple(files), words if isinstance(sums, list) else words[0]
+
+
+def _reading(entry: Entry, where: str) -> Entry:
+    """How the tensors of a file are taken, of what the entry says."""
+    spec: Entry = {}
+    if "keys" in entry:
+        spec["keys"] = _renames(entry["keys"], f"params.yaml: {where}")
+    if "drop" in entry:
+        spec["drop"] = _prefixes(entry["drop"], f"params.yaml: {where}.drop")
+    if "part" in entry:
+        spec["part"] = values.as_word(entry["part"], f"params.yaml: {where}.part")
+    return spec
+
+
+def _prefixes(given: object, where: str) -> list[str]:
+    if isinstance(given, list) and all(type(prefix) is str for prefix in given):
+        return given
+    raise UserError(f"{where}: needs a list of prefixes, or []")
 
 
 def _numbers(entry: Entry, key: str, where: str, dataset: Entry) -> list[float]:
@@ -95,21 +167,19 @@ def check_weights(entries: Entries, name: object, where: str) -> Entry:
     entry = known[values.find(known, where, name)]
 
     own = f"weights.{name}"
-    values.only(entry, WEIGHTS_KEYS, own, must=WEIGHTS_KEYS)
+    values.only(entry, (*WEIGHTS_KEYS, *READING), own, must=WEIGHTS_KEYS)
     checks.one_of(entry["names"], NAMES, f"{own}.names")
-    if not isinstance(entry["file"], str) or not entry["file"].endswith(SUFFIXES):
-        raise UserError(f"params.yaml: {own}.file: {entry['file']!r} is no .safetensors, .pt, .pth")
-    values.as_word(entry["sha256"], f"params.yaml: {own}.sha256")
-    if not isinstance(entry["fresh"], list) or not all(type(p) is str for p in entry["fresh"]):
-        raise UserError(f"params.yaml: {own}.fresh: needs a list of prefixes, or []")
+    _files(entry, own)
+    _reading(entry, own)
+    _prefixes(entry["fresh"], f"params.yaml: {own}.fresh")
     return entry
 
 
-def describe_start(entries: Entries, method: str) -> tuple[Entry, str | None]:
-    """What a run's identity says of the weights it starts from, and their file."""
+def describe_start(entries: Entries, method: str) -> tuple[Entry, tuple[str, ...]]:
+    """What a run's identity says of the weights it starts from, and their files."""
     name = entries.entry("methods", method)[1].get("weights")
     if name is None:
-        return {}, None
+        return {}, ()
     entry = check_weights(entries, name, f"methods.{method}.weights")
 
     if entry["sha256"] == "none":
@@ -117,7 +187,7 @@ def describe_start(entries: Entries, method: str) -> tuple[Entry, str | None]:
             f"params.yaml: weights.{name}.sha256: is none; {method} starts from your own "
             f"{entry['file']}: put it there and write its sha256"
         )
-    return {"init": {k: entry[k] for k in WEIGHTS_KEYS if k != "file"}}, entry["file"]
+    return {"init": {k: v for k, v in entry.items() if k != "file"}}, _files(entry, name)[0]
 
 
 def lacks_weights(entries: Entries, kinds: dict[str, str], row: str) -> bool:

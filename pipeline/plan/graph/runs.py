@@ -112,7 +112,7 @@ def _name_training(
         fields |= {"joint": False, "combine": "single"}
 
     checks.validation(dataset.fields, recipe, dataset.name)
-    start, file = outside.describe_start(entries, method.name)
+    start, files = outside.describe_start(entries, method.name)
 
     types = entries.component("methods", method.component).types
     archs = {k: v for k, v in fields.items() if types[k] == "Arch"}  # `same` is the row's own
@@ -139,7 +139,7 @@ def _name_training(
 
     id = f"{dataset.name}-{arch.name}-{method.name}-s{seed}-{digest(spec)}"
     parents = tuple(e.run for v in edges.values() for e in v.elements)
-    run = Run(id, "train", method.name, dataset, arch.name, spec, members, parents, edges, file)
+    run = Run(id, "train", method.name, dataset, arch.name, spec, members, parents, edges, files)
     return graph.runs.setdefault(id, run)
 
 

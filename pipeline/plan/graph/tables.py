@@ -85,6 +85,8 @@ def cells_of(graph: Graph, entry: Entry) -> list[Cell]:
         lacks = "planned" if row in to_come else ""
         if outside.lacks_weights(graph.entries, graph.kinds, row):
             lacks = outside.LACKS
+        if outside.is_elsewhere(graph.entries, graph.kinds, row, setting.dataset):
+            lacks = outside.ELSEWHERE
         cell = _empty(row, setting, lacks) if lacks else _cell(graph, row, setting, entry)
 
         # a single network stands once beside 3, 5 and 8 members, a file once beside three seeds

@@ -23,7 +23,7 @@ class Cell:
     victim: Victim | None
     records: dict[str, Record]
     reference: str | None  # id of the victim to compare with
-    lacks: str = ""  # planned: the method; needs weights: the user's own file
+    lacks: str = ""  # planned: the method; needs weights, not at this scale: the user's file
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,8 @@ from pipeline.plan.params.values import Entry
 SAME = "same"  # `of: same` in a surrogate's entry: the method of the row that is attacked
 SPECIAL = (outside.FILE, SAME)  # what `of` may say that is no entry
 PLACES = ("arch", "recipe", "seed", "checkpoint")  # what a victim may change of its row's setting
-KEYS = ("of", "combine", "logit_scale", "members", "member", *PLACES, *outside.FILE_KEYS, "names")
+OF_FILES = (*outside.FILE_KEYS, "dataset", "names", *outside.READING)
+KEYS = ("of", "combine", "logit_scale", "members", "member", *PLACES, *OF_FILES)
 
 
 def name_victim(

@@ -146,6 +146,10 @@ class Entries(Scale):
         stand_in = values.find(self.section("archs"), where, stand_in)
         return self._once("archs", stand_in, Fraction(1))
 
+    def exact_arch(self, name: str) -> Resolved:
+        """The arch of that name, whatever stands for it at this scale: a file's is what it is."""
+        return self._once("archs", name, Fraction(1))
+
     def attack(self, name: str, factor: Fraction, eps: Any = None) -> Resolved | None:
         """An attack at this scale's budget, radii scaled, `eps` in place of its own if given.
 
