@@ -65,10 +65,12 @@ def gradient_in(images: Tensor, values: Tensor, keep_graph: bool = False) -> Ten
     if not values.requires_grad:
         return torch.zeros_like(images)
 
-    # The gradient of the sum, not of the mean: it does not shrink with the batch.
-    ones = torch.ones_like(values)
+    # The gradient of the sum, not of the mean: it does not shrink with the batch. (To hand autograd
+    # ones instead makes it import a library for symbols, which takes most of a second a job.)
+    with torch.enable_grad():
+        total = values.sum()
     (gradient,) = torch.autograd.grad(
-        values, images, ones, retain_graph=keep_graph, materialize_grads=True
+        total, images, retain_graph=keep_graph, materialize_grads=True
     )
     return gradient
 

@@ -1,12 +1,13 @@
 """What a net costs: operations of whatever runs in a context, parameters, multiply-adds."""
 
-import copy
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import flop_registry
+
+from pipeline.core.batchnorm import attack_mode
 
 
 class FlopCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -19,6 +20,11 @@ class FlopCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: to tell torch's compiler so would import it, which takes two seconds a job."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator and count it."""
@@ -38,23 +44,11 @@ def count_parameters(module: nn.Module) -> int:
 def count_macs(module: nn.Module, channels: int, size: int) -> int:
     """Multiply-adds of convolutions and matrix products in one eval-mode forward of one image.
 
-    Biases, normalisation and pooling do not count. The forward runs on a copy without data, so
-    `module` keeps its mode, weights and statistics, and nothing is computed.
+    Biases, normalisation and pooling do not count. `module` keeps its mode and statistics.
     """
-    images = torch.empty(1, channels, size, size, device="meta", dtype=_dtype(module))
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        _without_data(module).eval()(images)
-    return int(counter.get_total_flops()) // 2  # one multiply-add is two operations
-
-
-def _without_data(module: nn.Module) -> nn.Module:
-    """A deep copy whose tensors are on the meta device; no weight is copied."""
-    tensors = [*module.parameters(), *module.buffers()]
-    shells = {id(t): torch.empty_like(t, device="meta") for t in tensors}
-    # deepcopy takes what its memo holds for copied: the shells stand in for the tensors.
-    return copy.deepcopy(module, shells)
-
-
-def _dtype(module: nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype
+    weight = next(module.parameters())
+    image = torch.zeros(1, channels, size, size, device=weight.device, dtype=weight.dtype)
+    counter = FlopCount()
+    with attack_mode(module, "eval") as net, torch.no_grad(), counter:
+        net(image)
+    return counter.total // 2  # one multiply-add is two operations

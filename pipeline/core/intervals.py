@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special  # scipy.stats takes a second to import, in every job
 
 from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
 
 FEWEST = 3  # seeds that an interval of methods needs
 LEVEL = 0.95
-Z95 = float(stats.norm.ppf((1 + LEVEL) / 2))
+Z95 = float(special.ndtri((1 + LEVEL) / 2))
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Mean:
         """Its t interval, inside [-1, 1]; None of two seeds."""
         if self.of == "none":
             return None
-        half = float(stats.t.ppf((1 + level) / 2, self.df)) * math.sqrt(self.variance)
+        half = float(special.stdtrit(self.df, (1 + level) / 2)) * math.sqrt(self.variance)
         return max(-1.0, self.value - half), min(1.0, self.value + half)
 
     def p_above(self, bar: float = 0.0) -> float | None:
         """One-sided p-value of the null that the mean is at most `bar`; None of two seeds."""
         if self.of == "none":
             return None
-        return float(stats.t.sf((self.value - bar) / math.sqrt(self.variance), self.df))
+        return float(special.stdtr(self.df, (bar - self.value) / math.sqrt(self.variance)))
 
 
 def wilson(accuracy: float, images: float, quantile: float = Z95) -> tuple[float, float]:
@@ -108,7 +108,7 @@ def interval(verdicts: list[Verdicts]) -> tuple[float, float] | None:
     worth = float(mean.images)
     if mean.variance > 0:
         worth = min(worth, mean.value * (1 - mean.value) / mean.variance)
-    return wilson(mean.value, worth, float(stats.t.ppf((1 + LEVEL) / 2, mean.df)))
+    return wilson(mean.value, worth, float(special.stdtrit(mean.df, (1 + LEVEL) / 2)))
 
 
 def paired(ours: list[Verdicts], theirs: list[Verdicts]) -> Mean:
