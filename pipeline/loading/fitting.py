@@ -141,7 +141,7 @@ def _fill(member: nn.Module, given: Network, spec: Entry, where: str) -> None:
     named = rename(network, own, layout)
     wrong = compare(named, own, fresh)
     if any(wrong.values()):
-        raise UserError(f"{where}: {_explain(wrong)}; {_advise(network, own, fresh, layout)}")
+        raise UserError(f"{where}: {explain(wrong)}; {_advise(network, own, fresh, layout)}")
     taken = {n: v for n, v in named.items() if n in own and v.shape == own[n].shape}
     if not taken:
         raise UserError(f"{where}: nothing of it fits this arch; mend names, arch or fresh")
@@ -183,7 +183,7 @@ def find_layout(network: Weights, own: Weights, fresh: Sequence[str], where: str
         raise UserError(f"{where}: its names fit {' and '.join(fitting)}; say which by `names`")
     if not fitting:
         layout, wrong = nearest(network, own, fresh)
-        raise UserError(f"{where}: no known layout fits; nearest, {layout}: {_explain(wrong)}")
+        raise UserError(f"{where}: no known layout fits; nearest, {layout}: {explain(wrong)}")
     return fitting[0]
 
 
@@ -211,7 +211,8 @@ def compare(given: Weights, own: Weights, fresh: Sequence[str] = ()) -> Misfit:
     }
 
 
-def _explain(wrong: Misfit) -> str:
+def explain(wrong: Misfit) -> str:
+    """What does not fit, counted and named, in one line."""
     counted = [f"{len(ns)} {what} ({', '.join(ns[:3])})" for what, ns in wrong.items() if ns]
     return f"weights do not fit this arch: {'; '.join(counted)}"
 

@@ -5,6 +5,7 @@ Nothing in a file is run: what is no tensor, number or text is refused by name.
 
 import pickle
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,8 @@ def _load(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of a format that is refused anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wanted = GLOBAL.search(str(error))
         wants = f"it wants {wanted[1]}" if wanted else "it is no checkpoint of tensors"

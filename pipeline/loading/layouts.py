@@ -68,7 +68,7 @@ def rename(weights: Weights, own: Iterable[str], name: str) -> Weights:
     if name == OWN:
         return weights
     layout = LAYOUTS[name]
-    kept = {n: value for n, value in weights.items() if not n.startswith(layout.unused)}
+    kept = {n: value for n, value in weights.items() if not n.startswith(unused(name))}
 
     places = {layer: layout.place(layer) for layer in _layers(kept)}
     ordered = sorted((place, layer) for layer, place in places.items() if place is not None)
@@ -79,6 +79,11 @@ def rename(weights: Weights, own: Iterable[str], name: str) -> Weights:
         return f"{ours[layer]}.{part}" if layer in ours else tensor
 
     return {renamed(n): value for n, value in kept.items()}
+
+
+def unused(name: str) -> tuple[str, ...]:
+    """Prefixes of tensors that a layout registers and never executes."""
+    return () if name == OWN else LAYOUTS[name].unused
 
 
 def _layers(tensors: Iterable[str]) -> list[str]:

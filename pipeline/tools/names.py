@@ -1,0 +1,172 @@
+"""A file's tensors beside an arch's: `python -m pipeline names FILE --arch resnet18`.
+
+Reads only. Says which layout pairs them (`names:` of an entry in `victims:` or `weights:`), and
+prints that entry.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipeline.errors import UserError
+from pipeline.job.report import report
+from pipeline.loading import fitting, registry
+from pipeline.loading.layouts import COUNTER, OWN, rename, unused
+from pipeline.plan import frozen
+from pipeline.plan.params import reader, values
+from pipeline.plan.params.entries import Entries
+from pipeline.plan.params.values import Entry
+from pipeline.store.checkpoint import Weights
+from pipeline.store.files import sha256_of
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """A file's networks beside an arch: the layout that pairs them, or else the nearest."""
+
+    networks: list[fitting.Network]
+    own: Weights  # the arch's, without numbers
+    layout: str
+    wrong: fitting.Misfit
+    fitting: list[str]  # layouts that fit, each another map
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is one map, and only one."""
+        return len(self.fitting) == 1
+
+
+def pair(entries: Entries, spec: Entry, paths: Sequence[str], arch: str, dataset: str) -> Pairing:
+    """The networks of files beside an arch for a data set."""
+    networks = fitting.prepared(spec, paths, members=2)  # numbered members are told apart
+    own = tensors_of(entries, arch, dataset)
+    first = networks[0].weights
+    layouts = fitting.fitting_layouts(first, own)
+    layout, wrong = fitting.nearest(first, own)
+    return Pairing(networks, own, layouts[0] if layouts else layout, wrong, layouts)
+
+
+def tensors_of(entries: Entries, arch: str, dataset: str) -> Weights:
+    """The tensors of an arch's network for the images of a data set, as shapes alone."""
+    archs, datasets = entries.section("archs"), entries.section("datasets")
+    spec = entries.exact_arch(values.find(archs, "archs", arch)).spec
+    fields = entries.dataset(values.find(datasets, "datasets", dataset)).fields
+    channels = fields["channels"]
+    with torch.device("meta"):
+        network = registry.build("archs", spec).build(
+            classes=fields["classes"],
+            channels=channels,
+            size=fields["size"],
+            mean=[0.0] * channels,
+            std=[1.0] * channels,
+        )
+    weights: Weights = network.state_dict()
+    return weights
+
+
+def suiting(entries: Entries, network: Weights, dataset: str) -> list[str]:
+    """The archs whose tensors some layout pairs with a file's."""
+    found = []
+    for arch in entries.section("archs"):
+        try:
+            own = tensors_of(entries, arch, dataset)
+        except UserError:  # no network of that arch takes images so small
+            continue
+        if fitting.fitting_layouts(network, own):
+            found.append(arch)
+    return found
+
+
+def lines(found: Pairing) -> list[str]:
+    """The tensors of the first network, each beside the arch's, then those without a pair."""
+    network = found.networks[0].weights
+    named = rename(network, found.own, found.layout)
+    ours = {id(value): name for name, value in named.items() if name in found.own}
+    shown = {name: value for name, value in network.items() if not name.endswith(COUNTER)}
+    width = max(map(len, shown))
+    text = [
+        f"  {name:<{width}}  {tuple(value.shape)!s:<18} {ours.get(id(value), '-')}"
+        for name, value in shown.items()
+    ]
+    return text + [f"  {'-':<{width}}  {'':<18} {name}" for name in found.wrong["missing"]]
+
+
+def counted(found: Pairing) -> str:
+    """How many tensors are paired, and which are left out because nothing ever runs them."""
+    whole = found.networks[0].weights
+    named = rename(whole, found.own, found.layout)
+    left = sorted(p for p in unused(found.layout) if any(n.startswith(p) for n in whole))
+    beside = f" (but {' '.join(left)}, never executed)" if left else ""
+    return f"all {len([n for n in named if not n.endswith(COUNTER)])} tensors{beside}"
+
+
+def entry_of(found: Pairing, spec: Entry, paths: Sequence[str], arch: str, dataset: str) -> str:
+    """The entry of `victims:` to paste, on one line."""
+    files = list(paths) if isinstance(spec["sha256"], list) else paths[0]
+    pairs = {"of": "file", "file": files, "sha256": spec["sha256"], "method": "standard"}
+    pairs |= {"dataset": dataset, "arch": arch, "members": len(found.networks)}
+    for key in ("mean", "std"):
+        stated = found.networks[0].statistics.get(key)
+        pairs[key] = stated[1] if stated else ["..."]
+    pairs |= {k: spec[k] for k in ("part", "drop") if spec.get(k)}
+    if found.layout != OWN:
+        pairs["names"] = found.layout
+    return "mine: {" + ", ".join(f"{k}: {_plain(v)}" for k, v in pairs.items()) + "}"
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    return str(value)
+
+
+def spec_of(paths: Sequence[str], part: str = "", drop: Sequence[str] = ()) -> Entry:
+    """How files are read, by today's sums."""
+    for path in map(Path, paths):
+        if not path.is_file():
+            raise UserError(f"{path}: is no file")
+    sums = [sha256_of(Path(path)) for path in paths]
+    return {"sha256": sums if len(sums) > 1 else sums[0], "part": part, "drop": list(drop)}
+
+
+def main(argv: list[str] | None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline names", description=__doc__)
+    parser.add_argument("file", nargs="+", help="a file of weights, or one a member")
+    parser.add_argument("--arch", required=True, help="an entry of archs in params.yaml")
+    parser.add_argument("--dataset", default="cifar10", help="whose images it takes")
+    parser.add_argument("--part", default="", help="which network, where a file holds several")
+    parser.add_argument("--drop", action="append", default=[], help="prefix of what is left out")
+    args = parser.parse_args(argv)
+
+    entries = Entries(reader.read(frozen.params_path()))
+    spec = spec_of(args.file, args.part, args.drop)
+    found = pair(entries, spec, args.file, args.arch, args.dataset)
+
+    print(f"{fitting.said(args.file)}: {len(found.networks)} network(s); beside {args.arch}:")
+    print("\n".join(lines(found)))
+    for key, (name, numbers) in found.networks[0].statistics.items():
+        print(f"{key}: {numbers} ({name} in the file)")
+
+    if not found.fits:
+        raise UserError(f"{fitting.said(args.file)}: {advise(entries, found, args.dataset)}")
+    print(f"names: {found.layout} pairs {counted(found)}. In params.yaml, under victims:")
+    print(f"  {entry_of(found, spec, args.file, args.arch, args.dataset)}")
+    if "mean" not in found.networks[0].statistics:
+        print("The file does not say its mean and std: write those that it was trained with.")
+
+
+def advise(entries: Entries, found: Pairing, dataset: str) -> str:
+    """What to do about a file without one map."""
+    if found.fitting:
+        return f"{' and '.join(found.fitting)} both fit; say which by `names`"
+    others = suiting(entries, found.networks[0].weights, dataset)
+    fits = f"its tensors are those of {', '.join(others)}" if others else "no arch here fits it"
+    return f"{fitting.explain(found.wrong)} (nearest layout: {found.layout}); {fits}"
+
+
+if __name__ == "__main__":
+    report(main)
