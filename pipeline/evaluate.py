@@ -9,7 +9,6 @@ import hashlib
 import json
 import random
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from pipeline.core.metrics import worst
 from pipeline.errors import Interrupted, UserError
 from pipeline.evaluation import latency
 from pipeline.evaluation.differences import find_radius
+from pipeline.evaluation.parts import Parts
 from pipeline.evaluation.verdicts import SEED, Evaluation
 from pipeline.flags import evidence
 from pipeline.job import device
@@ -31,10 +31,8 @@ from pipeline.job.signals import StopRequest
 from pipeline.loading import models, sets
 from pipeline.loading.images import Split, load_split, subset
 from pipeline.plan import Plan, Record, frozen, load_part
-from pipeline.plan.params.words import digest
 from pipeline.store.lease import hold
-from pipeline.store.records import Arrays, meta, pack, read_part
-from pipeline.store.scratch import read_scratch, write_scratch
+from pipeline.store.records import Arrays, meta, pack
 from pipeline.store.sums import write_together
 
 
@@ -47,37 +45,37 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
 
     evaluation = Evaluation(victim, split, rows, bool(record.spec.get("peers")))
 
-    weights = sets.weights_of(plan, record.victim)
-    if record.before:
-        _leave_fooled(plan.record(record.before), evaluation, weights)
-    # Below the weights' digest: verdicts on other weights are never taken for these.
-    work = Path("work/records") / record.id / digest(weights)
-
-    before = fingerprint(victim)
-    verdicts, seconds = Attacks(plan, evaluation, record, split, work).run()
-    arrays = verdicts | _clean(evaluation, find_radius(record.attacks))
-
-    meta = {
+    about: dict[str, Any] = {
         "spec": record.spec,
         "victim": record.victim.id,
         "suite": record.suite,
-        "weights": weights,
+        "weights": sets.weights_of(plan, record.victim),
         **({"sets": sets.sums_of(plan, record)} if record.sets else {}),
         **({"before": sets.sum_before(plan, record)} if record.before else {}),
+    }
+    if record.before:
+        _leave_fooled(plan.record(record.before), evaluation, about["weights"])
+    machine = device.describe(where)
+    parts = Parts(about, record.path, len(rows), machine)
+    before = fingerprint(victim)
+    verdicts = Attacks(plan, evaluation, record, split, parts).run()
+    arrays = verdicts | _clean(evaluation, find_radius(record.attacks))
+
+    about |= {
         "cost": _cost(plan, record, victim, split),
         "outputs": evaluation.outputs(),
         "flips": evaluation.flips(),
         "untouched": fingerprint(victim) == before,
         "random": victim.random,
     }
-    arrays["meta"] = np.array(json.dumps(meta, sort_keys=True))
+    arrays["meta"] = np.array(json.dumps(about, sort_keys=True))
 
-    times = {"seconds": round(time.monotonic() - started, 1), "attacks": seconds, "seed": SEED}
+    times = {"seconds": round(time.monotonic() - started, 1), "attacks": parts.seconds}
+    times |= {"seed": SEED, **machine}
     times |= {"latency_ms": round(latency.milliseconds(victim, evaluation.images), 4)}
-    times |= device.describe(where)
 
     write_together({record.path: pack(arrays)}, times)
-    frozen.discard(work.parent)
+    frozen.discard(parts.work.parent)
 
 
 def _leave_fooled(earlier: Record, evaluation: Evaluation, weights: dict[str, str]) -> None:
@@ -92,34 +90,29 @@ def _leave_fooled(earlier: Record, evaluation: Evaluation, weights: dict[str, st
 
 
 class Attacks:
-    """The attacks of a record one after the other, each saved in `work` when it is done."""
+    """The attacks of a record one after the other, each kept when it is done."""
 
     def __init__(
-        self, plan: Plan, evaluation: Evaluation, record: Record, split: Split, work: Path
+        self, plan: Plan, evaluation: Evaluation, record: Record, split: Split, parts: Parts
     ) -> None:
         self.plan, self.evaluation, self.record = plan, evaluation, record
-        self.split, self.work = split, work
+        self.split, self.parts = split, parts
 
-    def run(self) -> tuple[Arrays, dict[str, float]]:
-        """Verdicts under every attack, and the seconds of those that were not saved before."""
+    def run(self) -> Arrays:
+        """Verdicts under every attack."""
         arrays: Arrays = {}
-        seconds: dict[str, float] = {}
-
         attacks, failures = self.record.attacks, []
         with StopRequest() as stop, Progress(self.record.id, len(attacks)) as progress:
             for done, (name, spec) in enumerate(attacks, start=1):
-                begun = time.monotonic()
-                verdicts = self._kept(name)
+                verdicts = self.parts.read(name)
                 if verdicts is None:
                     try:
-                        verdicts = self._verdicts(name, spec)
+                        verdicts = self._make(name, spec)
                     except UserError as error:
                         failures.append(f"{name}: {error}")
                         if self.record.leave:  # later attacks meet those whom this one left
                             break
                         continue
-                    write_scratch(self._part(name), pack(verdicts))
-                    seconds[name] = round(time.monotonic() - begun, 2)
                 self._leave(verdicts)
                 arrays |= {f"{name}/{key}": value for key, value in verdicts.items()}
                 progress.line(done, f"{name} {100 * verdicts['right'].mean():.1f}")
@@ -130,27 +123,16 @@ class Attacks:
             raise UserError(
                 f"{self.record.id}: {'; '.join(failures)} (verdicts of others are kept)"
             )
-        return arrays, seconds
+        return arrays
 
-    def _part(self, name: str) -> Path:
-        """Where the verdicts under one attack are kept, by all that they depend on."""
-        spec = self.record.spec
-        asked = list(self.record.attacks)
-        number = [other for other, _ in asked].index(name)
-
-        # In a suite that stops when fooled, verdicts depend on all attacks before this one too.
-        of = asked[: number + 1] if self.record.leave else [asked[number]]
-        return self.work / f"{name}-{digest({**spec, 'attacks': of})}.npz"
-
-    def _kept(self, name: str) -> Arrays | None:
-        """Verdicts that were saved before, for this suite or for an earlier form of it."""
-        part = self._part(name)
-        for path in [part, *sorted(self.work.parents[1].glob(f"*/{self.work.name}/{part.name}"))]:
-            content = read_scratch(path)
-            verdicts = None if content is None else read_part(content, len(self.evaluation.ids))
-            if verdicts is not None:
-                return verdicts
-        return None
+    def _make(self, name: str, spec: dict[str, Any]) -> Arrays:
+        """Verdicts of an attack that runs, kept if it left the victim alone: else C18 must say
+        so of a run that resumes, too."""
+        begun, before = time.monotonic(), fingerprint(self.evaluation.victim)
+        verdicts = self._verdicts(name, spec)
+        if fingerprint(self.evaluation.victim) == before:
+            self.parts.write(name, verdicts, time.monotonic() - begun)
+        return verdicts
 
     def _verdicts(self, name: str, spec: dict[str, Any]) -> Arrays:
         if "set" not in spec:

@@ -17,7 +17,8 @@ def pull(plan: Plan, targets: Iterable[Artifact]) -> str:
     """Run `dvc pull` on what is recorded and not here; returns what was done."""
     needs = closure(plan, targets, manifest.read())
     if not needs.pull:
-        return f"nothing to pull; {len(needs.compute)} artifacts to compute"
+        of_it = "" if needs.compute else "; `dvc pull` brings the weights and records behind it"
+        return f"nothing to pull; {len(needs.compute)} artifacts to compute{of_it}"
     paths = list(needs.pull)
     for start in range(0, len(paths), BATCH):
         _dvc_pull(paths[start : start + BATCH], needs)

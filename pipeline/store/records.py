@@ -50,22 +50,33 @@ def unpack(content: bytes) -> Arrays:
 
     numpy's own reader makes room for what a header claims before it looks how much there is.
     """
-    arrays = {}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        for info in archive.infolist():
-            buffer = io.BytesIO(archive.read(info))
-            version = npy.read_magic(buffer)
-            read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
-            shape, by_column, dtype = read(buffer)
+        members = archive.infolist()
+        return {m.filename.removesuffix(".npy"): _read_member(archive, m) for m in members}
 
-            rest = buffer.read()
-            # Objects are pickles, which may run code.
-            if dtype.hasobject or len(rest) != math.prod(shape) * dtype.itemsize:
-                raise ValueError(f"{info.filename} is not what its header says")
 
-            array = np.ndarray(shape, dtype, rest, order="F" if by_column else "C")
-            arrays[info.filename.removesuffix(".npy")] = array.copy()
-    return arrays
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    buffer = io.BytesIO(archive.read(info))
+    version = npy.read_magic(buffer)
+    read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+    shape, by_column, dtype = read(buffer)
+
+    rest = buffer.read()
+    # Objects are pickles, which may run code.
+    if dtype.hasobject or len(rest) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{info.filename} is not what its header says")
+
+    array = np.ndarray(shape, dtype, rest, order="F" if by_column else "C")
+    return array.copy()
+
+
+def peek(path: Path) -> dict[str, Any]:
+    """What a record says of itself, its arrays unread; raises one of DAMAGE when it says nothing.
+
+    What it is good for is known once `read_record` has read it whole.
+    """
+    with zipfile.ZipFile(path) as archive:
+        return meta({"meta": _read_member(archive, archive.getinfo("meta.npy"))})
 
 
 def read_arrays(path: Path) -> Arrays:
