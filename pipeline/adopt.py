@@ -50,7 +50,7 @@ def main(argv: list[str] | None) -> None:
     device.select("cpu", plan.entries.threads)
     with hold(f"runs/{run.id}"):
         if run.is_here():
-            print(f"{run.id}: nothing to do")
+            print(f"{run.id}: is up to date, nothing to do")
             return
         adopt(plan, run)
 

@@ -74,7 +74,7 @@ def main(argv: list[str] | None) -> None:
     where = device.select(plan.entries.device, plan.entries.threads)
     with hold(f"runs/{run.id}"):
         if run.is_here():
-            print(f"{run.id}: nothing to do")
+            print(f"{run.id}: is up to date, nothing to do")
             return
         make_average(plan, run, where)
     print(f"{run.id}: averaged")

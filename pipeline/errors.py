@@ -2,7 +2,7 @@
 
 
 class UserError(Exception):
-    """Something the user can mend: one line naming the file or key, and the remedy."""
+    """Something the user can correct: one line naming the file or key, and the remedy."""
 
 
 class Interrupted(Exception):

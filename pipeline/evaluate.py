@@ -202,7 +202,7 @@ def main(argv: list[str] | None) -> None:
     where = device.select(plan.entries.device, plan.entries.threads)
     with hold(f"records/{record.id}"):
         if record.is_here():
-            print(f"{record.id}: nothing to do")
+            print(f"{record.id}: is up to date, nothing to do")
             return
         evaluate(plan, record, where)
 

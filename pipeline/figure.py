@@ -138,7 +138,7 @@ def main(argv: list[str] | None) -> None:
     figure = plan.figure(given)
     with hold(f"figures/{figure.name}"):
         if figure.is_here():
-            print(f"{figure.path}: nothing to do")
+            print(f"{figure.path}: is up to date, nothing to do")
             return
         draw(plan, figure)
 

@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
     entry = load_plan().dataset(parser.parse_args(argv).dataset)
     data = component_class("datasets", entry.component)(**entry.fields)
     written = prepare(data, entry.raw, entry.folder)
-    print(f"{entry.folder}: {'written' if written else 'is there already, nothing to do'}")
+    print(f"{entry.folder}: {'written' if written else 'is up to date, nothing to do'}")
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def main(argv: list[str] | None) -> None:
 def _train_once(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> None:
     if snapshots is None:
         if run.is_here():
-            print(f"{run.id}: nothing to do")
+            print(f"{run.id}: is up to date, nothing to do")
             return
         snapshots = plan.snapshots_from(run.id)
     train(plan, run, where, snapshots)

@@ -65,7 +65,7 @@ def main(argv: list[str] | None) -> None:
     where = device.select(plan.entries.device, plan.entries.threads)
     with hold(f"transfer/{made.id}"):
         if made.is_here():
-            print(f"{made.id}: nothing to do")
+            print(f"{made.id}: is up to date, nothing to do")
             return
         craft(plan, made, where)
 

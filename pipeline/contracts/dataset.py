@@ -71,8 +71,8 @@ def stratified(labels: Labels, count: int, seed: int) -> tuple[NDArray[np.intp],
     """
     if not 0 <= count < len(labels):
         raise UserError(
-            f"cannot hold out {count} of {len(labels)} images: mend `validation` (and `test`) of "
-            "the data set in params.yaml"
+            f"cannot hold out {count} of {len(labels)} images: correct `validation` (and `test`) "
+            "of the data set in params.yaml"
         )
     # numpy froze this generator's stream (NEP 19); the newer ones' may change with a version
     order = np.random.RandomState(seed).permutation(len(labels))

@@ -241,7 +241,7 @@ def check_finite(scores: Tensor, images: Tensor, who: str) -> None:
         share = f"{int(lost.sum())} of {len(images)} images"
         raise UserError(
             f"{who}: its scores on {share} are no finite numbers, so it decides nothing there; "
-            "mend mean and std, or train it again with a lower lr"
+            "correct mean and std, or train it again with a lower lr"
         )
 
 

@@ -142,11 +142,11 @@ def _budget(attack: Attack) -> list[int]:
 
 
 def monotone(e: Evidence) -> Iterator[str]:
-    """In a suite that leaves nobody comes back, and no attack answers better than no attack."""
+    """Where a suite stops when fooled no image comes back; attacks leave no more than no attack."""
     for suite in [*([attack] for attack in e.attacks), *e.cascades]:
         before, last = e.right, "no attack"
         for attack in suite:
             if not np.all(attack.right <= before + TOLERANCE):
                 yield f"{attack.name} is right where the victim is wrong under {last}"
-            if not e.random:  # whom nobody leaves
+            if not e.random:  # all of whose images meet every attack
                 before, last = attack.right, attack.name

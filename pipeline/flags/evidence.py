@@ -87,7 +87,7 @@ class Evidence:
         self.random = bool(self.metas[0].get("random"))
 
         self.attacks: list[Attack] = []
-        self.cascades: list[list[Attack]] = []  # suites that leave: verdicts of what was left
+        self.cascades: list[list[Attack]] = []  # of suites that stop when fooled
         self.core: list[Attack] = []  # of them, those of the suite `core`
 
         for about, (arrays, attacks) in zip(self.metas, records, strict=True):
@@ -111,11 +111,11 @@ class Evidence:
 
     @property
     def left(self) -> list[Attack]:
-        """Attacks of suites that leave."""
+        """Attacks of suites that stop when fooled."""
         return [attack for group in self.cascades for attack in group]
 
     def everything(self) -> list[Attack]:
-        """All attacks; those of suites that leave come last."""
+        """All attacks; those of suites that stop when fooled come last."""
         return [*self.attacks, *self.left]
 
     def of(self, *kinds: str, **settings: Any) -> list[Attack]:

@@ -124,7 +124,7 @@ def subset(images: int, available: int) -> list[int]:
     """The fixed index list: all, or Python's sample with seed 0 (as DVERGE and SoE draw it)."""
     if not 1 <= images <= available:
         raise UserError(
-            f"params.yaml: images: {images} asked for, the test split has {available}; mend it"
+            f"params.yaml: images: {images} asked for, the test split has {available}; lower it"
         )
     if images == available:
         return list(range(available))

@@ -1,7 +1,7 @@
 """What a target needs, what exists, what the rest would cost: `python -m pipeline.plan [TARGET]`.
 
-Without a target: the tables and figures of the scale. `need` will be made, `have` is there, `spare`
-is absent but nothing asks for it. `--row aute --seed 0` is that part of a table alone.
+Without a target: the tables and figures of the scale. `need` will be made, `have` is here,
+`not needed` is absent and nothing asks for it. `--row aute --seed 0` is that part of a table alone.
 """
 
 import argparse

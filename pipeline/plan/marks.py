@@ -1,4 +1,4 @@
-"""The mark of a table or figure that is not today's: an input that is newer than its files."""
+"""The mark of a table or figure that is not up to date: an input that is newer than its files."""
 
 import os
 from pathlib import Path

@@ -9,7 +9,7 @@ from pipeline.plan.estimate import describe, seconds
 from pipeline.plan.graph.targets import walk
 from pipeline.store.manifest import Manifest
 
-HAVE, NEED, SPARE = "have", "need", "spare"  # spare: neither there nor asked for
+HAVE, NEED, UNNEEDED = "have", "need", "not needed"  # not needed: neither here nor asked for
 STAGES = {
     "prepare": "data set",
     "adopt": "adopted run",
@@ -90,7 +90,7 @@ def states(plan: Plan, targets: Iterable[Artifact]) -> list[State]:
         if isinstance(artifact, Snapshots) and not lost:
             continue
 
-        status = NEED if is_needed else HAVE if artifact.is_here() else SPARE
+        status = NEED if is_needed else HAVE if artifact.is_here() else UNNEEDED
         listed.append(State(artifact, status, seconds(plan, [artifact])))
     return listed
 

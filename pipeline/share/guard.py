@@ -1,4 +1,4 @@
-"""The guard: nothing that a colleague has recorded is computed again unawares."""
+"""The guard: nothing that a colleague has recorded is computed again by accident."""
 
 import os
 from collections.abc import Iterable, Mapping

@@ -98,7 +98,7 @@ def check_inside(paths: Iterable[Path]) -> None:
 def merge(branch: str) -> str:
     """Merge and commit; returns what happened. Leaves conflicts of other files to the user.
 
-    Called again after these were mended, or after it was killed, it goes on from there.
+    Called again after these were resolved, or after it was killed, it goes on from there.
     """
     going_on = _is_under_way(branch)
     if _is_merged(branch):
@@ -128,8 +128,8 @@ def merge(branch: str) -> str:
     left = _settle_derived()
     if left:
         raise UserError(
-            f"{', '.join(left)}: in conflict; mend by hand, `git add`, then the same command again "
-            "(pools and manifest are merged already)"
+            f"{', '.join(left)}: in conflict; resolve by hand, `git add`, then the same command "
+            "again (pools and manifest are merged already)"
         )
 
     # Only now: until here a refusal leaves every artifact where it was.

@@ -1,8 +1,8 @@
 """Remember what was computed: `python -m pipeline record` (`make record`), after or during a run.
 
 Adds finished, verified artifacts to their pools and to the manifest, and stages what belongs in
-git. The first recorded content of a name wins; a table or figure is staged only when its receipt
-is today's.
+git. The first recorded content of a name wins; a table or figure is staged only when it is up to
+date.
 """
 
 import argparse
@@ -135,7 +135,7 @@ def doubtful(plan: Plan, refused: Collection[Path]) -> dict[str, str]:
 
 
 def stage_targets(plan: Plan, doubts: Mapping[str, str]) -> tuple[list[Path], list[str]]:
-    """Files of today's tables and figures, and a line for each on disk that is not staged."""
+    """Files of tables and figures that are up to date, and a line for each that is not staged."""
     files: list[Path] = []
     left = []
     for target in plan.targets.values():
@@ -143,11 +143,13 @@ def stage_targets(plan: Plan, doubts: Mapping[str, str]) -> tuple[list[Path], li
         if not path.exists():
             continue
         if not target.is_here():
-            left.append(f"{path}: not of today's params.yaml, so not staged; run snakemake {path}")
+            left.append(
+                f"{path}: is not up to date with params.yaml, so not staged; run snakemake {path}"
+            )
         elif target.name in doubts:
             why = doubts[target.name]
             left.append(
-                f"{path}: rests on {why}, which was refused, so not staged; mend that first"
+                f"{path}: rests on {why}, which was refused, so not staged; put that right first"
             )
         else:
             files += target.outputs
@@ -155,7 +157,7 @@ def stage_targets(plan: Plan, doubts: Mapping[str, str]) -> tuple[list[Path], li
 
 
 def lock_stages(plan: Plan, doubts: Collection[str]) -> None:
-    """Tell DVC that stages are done whose every target is today's, whoever ran Snakemake."""
+    """Tell DVC that stages are done whose targets are all up to date, whoever ran Snakemake."""
 
     def is_done(target: Target) -> bool:
         return target.name not in doubts and target.is_here()

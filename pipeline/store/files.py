@@ -30,8 +30,8 @@ def storing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror or error}): free space or mend the "
-            "folder's permissions, then run the same command again"
+            f"{path}: cannot be written ({error.strerror or error}): free space or correct "
+            "the folder's permissions, then run the same command again"
         ) from error
 
 

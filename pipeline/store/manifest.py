@@ -69,7 +69,7 @@ def parse(text: str, where: Path = MANIFEST) -> list[Line]:
 
         wrong = _wrong(entry)
         if wrong:
-            remedy = f"git checkout {where}" if where == MANIFEST else "mend it on that branch"
+            remedy = f"git checkout {where}" if where == MANIFEST else "correct it on that branch"
             raise UserError(f"{where}:{number}: is no line of a manifest ({wrong}); {remedy}")
         lines.append(Line(**entry))
     return lines

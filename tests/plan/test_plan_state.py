@@ -63,7 +63,10 @@ def test_with_a_record_there_its_run_is_not_asked_for(plan):
     record = next(r for r in plan.graph.records.values() if r.victim.entry == "trades")
     touch(record.path)
     expected = dict.fromkeys(ALL, "need")
-    assert status(plan) == expected | {("train", "trades"): "spare", ("evaluate", "trades"): "have"}
+    assert status(plan) == expected | {
+        ("train", "trades"): "not needed",
+        ("evaluate", "trades"): "have",
+    }
 
 
 def test_with_a_run_there_only_its_record_is_needed(plan):
@@ -93,7 +96,7 @@ def test_a_trajectory_whose_snapshots_are_lost_is_counted_once_more(plan):
 
 def test_a_table_of_today_needs_nothing_and_a_stale_one_does(plan):
     make_table(plan, plan.table(TARGET).digest)
-    assert set(status(plan).values()) == {"spare"}
+    assert set(status(plan).values()) == {"not needed"}
     make_table(plan, "0123456789")
     assert set(status(plan).values()) == {"need"}
 

@@ -104,7 +104,7 @@ def test_a_conflict_of_numbers_is_mended_by_hand_and_the_merge_goes_on():
         lab.edit(clone, lambda p, n=images: p["scales"]["demo"].update(images=n))
         lab.git(clone, "commit", "-qam", branch)
     said = lab.run(clone, "merge", "more").fails()
-    assert "params.yaml: in conflict; mend by hand, `git add`, then the same" in said
+    assert "params.yaml: in conflict; resolve by hand, `git add`, then the same" in said
     assert "git is merging" in lab.run(clone, "merge", "origin/main").fails()
     assert "params.yaml: in conflict" in lab.run(clone, "merge", "more").fails()
     lab.git(clone, "checkout", "-q", "--theirs", "params.yaml")

@@ -129,7 +129,7 @@ def test_a_stale_table_is_refused_and_all_else_recorded():
     lab.run(clone, "dvc", "pull").ok()
     lab.edit(clone, lambda p: p["tables"]["table1"].update(title="Another"))
     said = lab.run(clone, "record").ok()
-    assert f"{lab.TABLE}: not of today's params.yaml, so not staged" in said
+    assert f"{lab.TABLE}: is not up to date with params.yaml, so not staged" in said
     assert "unified" in lab.run(clone, "dvc", "status").ok()
 
 

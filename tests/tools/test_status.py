@@ -55,7 +55,7 @@ def test_work_is_counted_by_its_estimate_and_an_unknown_one_is_called_so(plan):
     def work(*pairs):
         return status._work([status.State(plan.dataset("digits"), *pair) for pair in pairs], [])
 
-    assert work(("have", 30.0), ("need", 10.0), ("spare", 70.0)) == (
+    assert work(("have", 30.0), ("need", 10.0), ("not needed", 70.0)) == (
         "75 % of the estimated work is done; left, on one process: 10 seconds"
     )
     assert work(("have", 30.0), ("need", None)).startswith("1 of 2 artifacts are here; the work")

@@ -116,7 +116,7 @@ def test_a_surface_over_images_has_the_recorded_loss_in_its_middle(plan):
 def test_an_up_to_date_figure_is_left_alone_and_an_unknown_one_is_one_line(plan, capsys):
     figure.main(["curves"])
     figure.main(["curves"])
-    assert capsys.readouterr().out == "results/curves.png: nothing to do\n"
+    assert capsys.readouterr().out == "results/curves.png: is up to date, nothing to do\n"
     with pytest.raises(UserError, match="no figure 'curvs' .nearest: curves"):
         figure.main(["curvs"])
     changed = asked()
@@ -134,7 +134,7 @@ def test_todays_figures_are_remembered_and_others_named(plan):
     changed = asked()
     changed["figures"]["curves"]["title"] = "Another"
     files, (left,) = record.stage_targets(Plan(changed), {})
-    assert files == [] and left.startswith("results/curves.png: not of today's params.yaml")
+    assert files == [] and left.startswith("results/curves.png: is not up to date")
 
 
 # ---- the workflow

@@ -72,7 +72,7 @@ def _check(entries: Entries, suite: str) -> Entry:
 
 
 def _check_after(entries: Entries, entry: Entry, where: str) -> None:
-    """Raise UserError unless a suite goes on from another of the same images that leaves."""
+    """Raise UserError unless a suite goes on from another that stops when fooled."""
     earlier = values.find(entries.section("suites"), f"{where}.after", entry["after"])
     _, other = entries.entry("suites", earlier)
     if not entry.get("stop_when_fooled") or not other.get("stop_when_fooled") or "after" in other:

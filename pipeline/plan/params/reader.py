@@ -151,7 +151,7 @@ def _load(path: Path, name: str) -> dict[str, Any]:
 
 
 class _Strict(yaml.SafeLoader):
-    """Refuses what other readers of YAML read differently, and what nobody reads twice."""
+    """Refuses what other readers of YAML read differently, and keys that stand twice."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()  # type: ignore[no-untyped-call]
