@@ -26,6 +26,11 @@ class Batch:
     draws: Draws
     augment: Callable[[Draws], Tensor] | None = None
 
+    @property
+    def ids(self) -> Tensor:
+        """The images' numbers in the training set, int64 [B]: rows of a memory."""
+        return self.draws.ids
+
     def select(self, rows: slice) -> Self:
         """Some images, with their labels and draws; views of them are not to be had."""
         return replace(
@@ -48,7 +53,7 @@ class Training:
     """Members in training, and assistants that train along but are no part of the ensemble.
 
     `epoch` is 1-based; `parents` are frozen models and `attacks` built ones, by the method's
-    field that names them.
+    field that names them. `images` is the size of the training set.
     """
 
     members: list[nn.Module]
@@ -62,6 +67,8 @@ class Training:
     attacks: Mapping[str, Attack] = field(default_factory=dict)
     seed: int = 0
     epoch: int = 1
+    images: int = 0
+    memories: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -78,6 +85,16 @@ class Training:
             weight_decay=r.weight_decay,
             nesterov=r.nesterov,
         )
+
+    def memory(self, name: str, *shape: int) -> Tensor:
+        """What the method keeps of every training image, float32 [images, *shape].
+
+        Zeros at first; written in place at `batch.ids`; saved and resumed with the members.
+        """
+        if name not in self.memories:
+            where = next(self.members[0].parameters()).device
+            self.memories[name] = torch.zeros(self.images, *shape, device=where)
+        return self.memories[name]
 
     def draws(self, purpose: str) -> Draws:
         """One stream of numbers for the whole of this epoch."""

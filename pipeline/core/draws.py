@@ -40,6 +40,7 @@ class Draws:
 
     def __init__(self, key: int, ids: Tensor) -> None:
         """Streams of the samples `ids`, int64 [B]; the numbers come out on their device."""
+        self.ids = ids
         self._state = _mix(_mix(ids.clone()) ^ derive(key))
         self._calls = 0
 
@@ -57,7 +58,7 @@ class Draws:
     def select(self, rows: Tensor | slice) -> Self:
         """The streams of some samples (mask, index or slice), each going on where it stands."""
         selected = copy(self)
-        selected._state = self._state[rows]
+        selected.ids, selected._state = self.ids[rows], self._state[rows]
         return selected
 
     def uniform(self, *shape: int) -> Tensor:

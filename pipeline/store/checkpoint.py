@@ -27,6 +27,7 @@ STATE: dict[str, tuple[type, ...]] = {  # what a training keeps to go on from
     "loss": (list,),
     "networks": (list,),
     "optimisers": (list,),
+    "memories": (dict,),
     "ema": (dict, type(None)),
     "history": (list,),
     "best": (tuple, type(None)),

@@ -23,6 +23,9 @@ def fits(state: Mapping[str, Any], training: Training, averages: bool, batches: 
     # A state with per-step averages fits only a training that keeps them, and the other way round.
     if averages is not _is_average(state["ema"], training):
         return False
+    remembered = _shapes(state["memories"])
+    if remembered is None or any(s[:1] != (training.images,) for s in remembered.values()):
+        return False
     best = state["best"]
     if best is not None and _shapes(best[-1]) != _shapes(collect(training.members)):
         return False

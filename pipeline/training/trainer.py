@@ -59,6 +59,7 @@ class Trainer:
             },
             attacks={k: self._attack(s) for k, s in spec.get("attacks", {}).items() if s},
             seed=spec["seed"],
+            images=len(self.split),
         )
         self.validation = self._attack(spec["validation_attack"])
         self.training.assistants = models.build_assistants(spec, self.split, where)
@@ -201,6 +202,7 @@ class Trainer:
                 "loss": [float(self.loss), self.seen],
                 "networks": [m.state_dict() for m in self.training.networks],
                 "optimisers": [o.state_dict() for o in self.training.optimisers],
+                "memories": self.training.memories,
                 "ema": self.ema.state() if self.ema else None,
                 "history": self.history,
                 "best": self.best,
@@ -221,16 +223,15 @@ class Trainer:
             return
         if not self._kept_enough(state):
             return  # epochs already past were not kept: start again
-
         self.training.epoch, self.done = state["epoch"], state["done"]
         total, self.seen = state["loss"]
         self.loss.fill_(total)
         self.history = state["history"]
         self.best, self.flops, self.seconds = state["best"], state["flops"], state["seconds"]
-        for network, saved in zip(self.training.networks, state["networks"], strict=True):
-            network.load_state_dict(saved)
-        for optimiser, saved in zip(self.training.optimisers, state["optimisers"], strict=True):
-            optimiser.load_state_dict(saved)
+        parts: list[Any] = [*self.training.networks, *self.training.optimisers]
+        for part, saved in zip(parts, [*state["networks"], *state["optimisers"]], strict=True):
+            part.load_state_dict(saved)
+        self.training.memories = {k: v.to(self.device) for k, v in state["memories"].items()}
         if self.ema:
             self.ema.restore(state["ema"])
 

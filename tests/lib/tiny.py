@@ -141,9 +141,9 @@ def environment() -> dict[str, str]:
     return {**found, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
-def made(plan: Plan, rows: list[str]) -> None:
-    """Train and evaluate some rows of the table."""
-    wanted = [r for c in plan.table("table1").cells if c.row in rows for r in c.records.values()]
+def made(plan: Plan, rows: list[str], table: str = "table1") -> None:
+    """Train and evaluate some rows of a table."""
+    wanted = [r for c in plan.table(table).cells if c.row in rows for r in c.records.values()]
     for record in wanted:
         for run in [plan.run(e.run) for e in record.victim.elements]:
             for parent in [*map(plan.run, run.parents), run]:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.plan.params import schema
+from pipeline.plan.params import checks, schema
 from pipeline.plan.params.schema import available, class_fields, component
 from pipeline.plan.params.words import nearest
 
@@ -82,3 +82,9 @@ def test_the_nearest_name_is_offered_only_when_near():
     assert nearest("tradez", ["trades", "aute"]) == " (nearest: trades)"
     assert nearest("x", ["trades", "aute"]) == ""
     assert nearest(3, ["trades"]) == ""
+
+
+def test_a_methods_field_is_no_key_of_recipes():
+    with pytest.raises(UserError, match=r"methods/mine.py: field momentum is a key of recipes"):
+        checks.own_fields({"momentum": "float"}, {"lr": "float", "momentum": "float"}, "mine")
+    assert checks.own_fields({"inertia": "float"}, {"lr": "float"}, "mine") == {"inertia": "float"}

@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,11 @@ import tiny
 import torch
 
 from pipeline import train
+from pipeline.contracts.method import Method
+from pipeline.core.losses import cross_entropy
 from pipeline.errors import Interrupted
 from pipeline.job.signals import StopRequest
+from pipeline.loading import models
 from pipeline.plan import Plan, Run
 from pipeline.training.trainer import Trainer
 
@@ -50,6 +54,36 @@ def test_an_interrupted_training_ends_in_the_same_bytes(
         found.append(tiny.sums(run))
         assert not Path("work/runs", run.id).exists()
     assert found[0] == found[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting(Method):
+    """Losses weigh by how often an image was seen; AdamW instead of the recipe's optimiser."""
+
+    def setup(self, training):
+        return [torch.optim.AdamW(net.parameters()) for net in training.networks]
+
+    def loss(self, training, index, batch, adversarial):
+        seen = training.memory("seen", 2)
+        seen[batch.ids] += 1
+        weights = seen[batch.ids].sum(1)
+        return weights * cross_entropy(training.members[index](batch.images), batch.labels)
+
+
+def test_what_a_method_keeps_of_every_image_is_saved_and_resumed(tmp_path, monkeypatch):
+    method = Counting(joint=False, combine="mean_prob")
+    monkeypatch.setattr(models, "method_of", lambda spec: method)
+    found = []
+    for name, stops in (("whole", ()), ("parts", (1, 2, 4))):
+        plan = tiny.place(tmp_path / name, monkeypatch, tiny.changed())
+        run = tiny.one_run(plan, "standard")
+        fit(plan, run, *stops)
+        found.append(tiny.sums(run))
+    assert found[0] == found[1]
+
+    trainer = Trainer(plan, run, tiny.CPU, None)
+    trainer.fit()
+    assert torch.equal(trainer.training.memory("seen", 2), torch.full((120, 2), 3.0))
 
 
 def test_dropout_repeats_and_goes_on_where_it_stopped(tmp_path, monkeypatch):

@@ -40,6 +40,16 @@ def members(value: Any, where: str) -> int:
     return count
 
 
+def own_fields(types: dict[str, str], recipe: Mapping[str, str], method: str) -> dict[str, str]:
+    """A method's fields, none of which may be called like a key of recipes: entries hold both."""
+    both = sorted({*types} & {*recipe})
+    if both:
+        raise UserError(
+            f"pipeline/methods/{method}.py: field {both[0]} is a key of recipes; rename the field"
+        )
+    return types
+
+
 def recipe(fields: Entry, where: str) -> None:
     """Raise UserError unless epochs, milestones and rates fit together."""
     values.as_int(fields["epochs"], f"params.yaml: {where}.epochs", 1)

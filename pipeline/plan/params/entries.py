@@ -228,7 +228,7 @@ class Entries(Scale):
 
     def _method(self, name: str, setting: Setting) -> tuple[Resolved, Entry]:
         root, entry = self.entry("methods", name)
-        types = self.component("methods", root).types
+        types = checks.own_fields(self.component("methods", root).types, self.recipe_types, root)
         entry |= self.overrides(setting, types)
         entry = {k: v for k, v in entry.items() if k not in {*self.recipe_types, *OWN}}
         if setting.eps is not None and types.get("eps") == "Radius":
