@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.plan import Artifact, Plan, Snapshots, Target
+from pipeline.plan import Artifact, Plan, Record, Snapshots, Target
 from pipeline.plan.estimate import describe, seconds
 from pipeline.plan.graph.targets import walk
 from pipeline.store.manifest import Manifest
@@ -106,13 +106,29 @@ def count_by_stage(artifacts: Iterable[Artifact | State]) -> str:
 
 def headline(plan: Plan, targets: Sequence[Target], needed: list[State]) -> str:
     """One line: scale, data sets with what they stand in for, what is to make at what cost."""
-    known = [s.seconds for s in needed if s.seconds is not None]
-    cost = describe(sum(known) if len(known) == len(needed) else None)
+    cost = describe(add_up(needed))
     return (
         f"scale {plan.scale}: {', '.join(describe_data(plan, targets))}; "
         f"to make: {count_by_stage(needed)}"
         + (f"; estimate {cost} at {plan.entries.gflops:g} GFLOP/s" if needed else "")
+        + describe_transfer(plan, targets, needed)
     )
+
+
+def add_up(needed: Iterable[State]) -> float | None:
+    """Seconds of all; None where those of one are unknown."""
+    known = [state.seconds for state in needed]
+    return None if None in known else sum(s for s in known if s is not None)
+
+
+def describe_transfer(plan: Plan, targets: Sequence[Target], needed: list[State]) -> str:
+    """What of the estimate is for transferred images alone: sets, their surrogates, verdicts."""
+    asked = [part for target in targets for part in target.inputs(plan.graph)]
+    direct = [part for part in asked if not (isinstance(part, Record) and part.sets)]
+    kept = {artifact.path for artifact in walk(plan.graph, direct)}
+
+    total, of_it = add_up(needed), add_up(s for s in needed if s.artifact.path not in kept)
+    return f", of it transfer {100 * of_it / total:.0f} %" if total and of_it else ""
 
 
 def describe_data(plan: Plan, targets: Sequence[Target]) -> list[str]:

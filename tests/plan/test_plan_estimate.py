@@ -17,6 +17,7 @@ from pipeline.plan.estimate import (
     seconds,
 )
 from pipeline.plan.params.schema import available
+from pipeline.plan.state import describe_transfer, headline, states
 
 PLAN = Plan(published())
 
@@ -169,3 +170,20 @@ def test_a_first_real_table_fits_the_time_that_its_scale_names(scale, hours, row
     if scale == "short":  # one row of each family
         trained = {r.spec["method"]["component"] for r in runs if r.stage == "train"}
         assert trained == set(available("methods"))
+
+
+def test_the_estimate_says_how_much_of_it_is_for_transferred_images_alone():
+    table = PLAN.table("table1")
+    needed = states(PLAN, [table])
+    judged = [s for s in needed if s.stage == "evaluate" and s.artifact.sets]
+    sets = [s for s in needed if s.stage == "transfer"]
+    surrogates = [s for s in needed if s.stage == "train" and "-s900" in s.id]
+    assert judged and sets and surrogates
+
+    for_transfer = [*judged, *sets, *surrogates]
+    own = [s for s in needed if s not in for_transfer]
+    assert describe_transfer(PLAN, [table], for_transfer) == ", of it transfer 100 %"
+    assert describe_transfer(PLAN, [table], own) == ""
+    share = 100 * sum(s.seconds for s in for_transfer) / sum(s.seconds for s in needed)
+    assert 0 < share <= 10
+    assert headline(PLAN, [table], needed).endswith(f"GFLOP/s, of it transfer {share:.0f} %")

@@ -46,6 +46,10 @@ class Target(Files):
         """The records of its cells, each once."""
         return tuple({r.id: r for cell in self.cells for r in cell.records.values()}.values())
 
+    def inputs(self, book: Book) -> "tuple[Part, ...]":
+        """The records."""
+        return self.records
+
     def is_here(self) -> bool:
         """Whether its files were made from exactly this plan, and are as they were made."""
         return receipts.is_of(self.path.with_suffix(".json"), self.digest, self.outputs)
@@ -64,10 +68,6 @@ class Table(Target):
         """The .csv, its text and picture, what all of them rest on, and the metrics."""
         beside = (self.path.with_suffix(suffix) for suffix in (".md", ".json", ".png"))
         return (self.path, *beside, self.metrics)
-
-    def inputs(self, book: Book) -> "tuple[Part, ...]":
-        """The records."""
-        return self.records
 
     @property
     def metrics(self) -> Path:
