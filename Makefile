@@ -4,8 +4,10 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= 2
 STAMP := $(VENV)/.installed
+# an environment's scripts name its folder: a clone that was moved or copied needs another
+MOVED := $(shell test -s $(STAMP) && test "$$(cat $(STAMP))" != "$$(cd $(VENV) && pwd -P)" && echo moved)
 
-.PHONY: help report table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims audit reproduced golden strength lint-records
+.PHONY: help report table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims audit reproduced golden strength lint-records moved
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## */\1#/p' Makefile | awk -F'#' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -32,7 +34,7 @@ setup: $(STAMP) drivers  ## .venv with the pinned packages, git's merge drivers 
 drivers:  # what .gitattributes names; git keeps such settings in a clone, never in a repository
 	@if git rev-parse --git-dir > /dev/null 2>&1; then \
 	git config merge.dvc.name "union of DVC pools" && \
-	git config merge.dvc.driver "$(CURDIR)/$(VENV)/bin/python -m pipeline.share.driver %O %A %B" && \
+	git config merge.dvc.driver "\"$(CURDIR)/$(VENV)/bin/python\" -m pipeline.share.driver %O %A %B" && \
 	git config merge.ours.driver true; fi
 
 record: setup  ## remember what was computed; then git commit, dvc push
@@ -41,12 +43,12 @@ record: setup  ## remember what was computed; then git commit, dvc push
 merge: setup  ## make merge BRANCH=other: unite with a branch that trained something too
 	python -m pipeline merge $(BRANCH)
 
-$(STAMP): envs/cpu.txt envs/common.txt envs/nodeps.txt
+$(STAMP): envs/cpu.txt envs/common.txt envs/nodeps.txt $(MOVED)
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "error: Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(if $(MOVED),--clear) $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --requirement envs/cpu.txt
 	$(VENV)/bin/python -m pip install --quiet --no-deps --requirement envs/nodeps.txt
-	touch $@
+	cd $(VENV) && pwd -P > .installed
 
 lint:  ## formatters in check mode, and the linters
 	ruff format --check .

@@ -45,8 +45,15 @@ def begin(plan: Plan, fingerprint: str) -> None:
     _STARTED.append(copy.stat().st_mtime_ns)
 
 
-def check_notes() -> None:
-    """Raise UserError when Snakemake's own notes here are another user's: it ends in a trace."""
+def check_folder() -> None:
+    """Raise UserError where Snakemake ends in a trace: its own notes here are another user's, or
+    the folder's name cannot stand in a search path."""
+    here = Path.cwd()
+    if os.pathsep in str(here):
+        raise UserError(
+            f"{here}: a path with {os.pathsep!r} splits where Python looks for the pipeline; "
+            "move or rename the folder"
+        )
     notes = Path(".snakemake")
     for folder in (notes, *sorted(notes.glob("*/"))):
         if folder.exists() and not os.access(folder, os.W_OK | os.X_OK):
@@ -141,9 +148,10 @@ def explain() -> None:
     """
     failed = [p for p in sorted(Path("logs").rglob("*.log")) if _is_new(p) and not ended_well(p)]
     for path in failed[:SHOWN]:
-        first, tail = _ends(path)
+        command, tail = _ends(path)
         print(f"\nfailed; the end of {path}:\n{tail}", file=sys.stderr)
-        print(f"  by hand, in this folder: {first}", file=sys.stderr)
+        if command:
+            print(f"  by hand, in this folder: {command}", file=sys.stderr)
     if failed[SHOWN:]:
         print(f"\nand {len(failed) - SHOWN} more:", *failed[SHOWN:], file=sys.stderr)
 
@@ -153,6 +161,8 @@ def _is_new(path: Path) -> bool:
 
 
 def _ends(path: Path) -> tuple[str, str]:
-    """The command that a log's head names, and the last lines."""
-    lines = path.read_text(errors="replace").splitlines() or ["# nothing was written"]
-    return lines[0].removeprefix("# "), "\n".join(f"    {line}" for line in lines[-TAIL:])
+    """The command that a log's head names, if its job came so far, and the last lines."""
+    lines = path.read_text(errors="replace").splitlines()
+    commands = (line.removeprefix("# ") for line in lines if line.startswith("# python -m "))
+    tail = "\n".join(f"    {line}" for line in lines[-TAIL:] or ["nothing was written"])
+    return next(commands, ""), tail

@@ -1,5 +1,6 @@
 """How every command starts and ends: the head of a job's log, one line for a user's error."""
 
+import io
 import os
 import platform
 import shlex
@@ -14,6 +15,7 @@ from pipeline.plan import frozen
 
 DONE = "# done"  # last line of a job that ended well
 STOPPED = "stopped: "  # begins the last line of one that saved and stopped
+EXIT_CLOSED_PIPE = 141  # what a shell says of a command that the signal ends
 PACKAGES = ("torch", "numpy", "snakemake")
 
 
@@ -66,16 +68,22 @@ def report(main: Callable[[list[str] | None], None]) -> None:
     in_workflow = "ROBUST_FROZEN" in os.environ  # a job, whose log begins and ends here
     if in_workflow:
         print(head(), file=sys.stderr, flush=True)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without ± is no reason to fail
+        sys.stdout.reconfigure(errors="replace")
 
     try:
         main(None)
         if in_workflow:
-            print(DONE, flush=True)
+            print(DONE)
+        sys.stdout.flush()
     except UserError as error:
         sys.exit(f"error: {error}")
     except Interrupted as stop:
         print(f"{STOPPED}{stop}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:  # `| head` has read enough; what is left must not be flushed at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_CLOSED_PIPE)
     except OSError as error:  # full disk, read-only folder, missing file
         where = f"{error.filename}: " if error.filename else ""
         sys.exit(f"error: {where}{error.strerror or error}")

@@ -27,7 +27,7 @@ try:
     ASKED = requested.Resources(PLAN, SITE)
     jobs.check_config(PLAN, config)
     if workflow.is_main_process:
-        master.check_notes()
+        master.check_folder()
         jobs.mark_targets(PLAN)
 except UserError as error:
     raise WorkflowError(f"error: {error}") from None

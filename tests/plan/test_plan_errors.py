@@ -134,7 +134,11 @@ CASES = [
     ("methods.red.weights", "imagenet", "methods.red.weights: no entry 'imagenet'"),
     ("weights.imagenet_resnet18.files", "x", "weights.imagenet_resnet18.files: no such key"),
     ("weights.imagenet_resnet18.names", "timm", "weights.imagenet_resnet18.names: 'timm' is not"),
-    ("weights.imagenet_resnet18.file", "a.bin", "imagenet_resnet18.file: 'a.bin' is no .safetens"),
+    (
+        "weights.imagenet_resnet18.file",
+        "a.zip",
+        "imagenet_resnet18.file: 'a.zip' is no file of weights",
+    ),
     ("weights.imagenet_resnet18.fresh", "stem", "imagenet_resnet18.fresh: needs a list of prefix"),
     # suites and tables
     ("suites.core.peers", 1, "suites.core.peers: 1 is not true or false"),
@@ -170,6 +174,7 @@ CASES = [
     ("tables.table1.bta", [1, 2], "tables.table1.bta: no such key (nearest: beta)"),
     ("tables.table1.beta", 1, "tables.table1.beta: an axis is a list of values"),
     ("tables.table1.beta", ["x"], "methods.trades.beta: 'x' is not a number"),
+    ("tables.claims", {"base": "table1"}, "tables.claims: results/claims is taken; rename it"),
     ("tables.runs_x", {"base": "table1"}, "tables.runs_x: results/runs is taken; rename it"),
     ("tables.table1_all", {"base": "table1"}, "tables.table1_all: is taken by another; rename one"),
     ("planned", ["trades"], "planned: trades exists; take it off the list"),
@@ -220,6 +225,14 @@ def test_an_unknown_row_is_refused_with_the_nearest():
 
 def test_the_small_file_itself_is_fine():
     assert set(Plan(small()).tables) == {"table1", "table1_all"}
+
+
+def test_a_data_set_is_not_called_as_a_folder_of_others():
+    params = changed("tables.table1.datasets", ["raw"])
+    params["datasets"]["raw"] = {"base": "digits"}
+    with pytest.raises(UserError) as caught:
+        Plan(params)
+    assert str(caught.value) == "params.yaml: datasets.raw: data/raw is taken; rename it"
 
 
 @pytest.mark.parametrize("ask", ["table", "run", "record", "dataset"])

@@ -22,13 +22,15 @@ from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import digest
 
 POOLS = ("runs", "records", "snapshots", "transfer", "metrics")  # folders of results/
+PAGES = ("claims", "audit", "reproduced", "report")  # what results/ has of other rules
 
 
 def target_path(name: str, kind: str = "tables") -> Path:
     """results/table1.csv for `table1`, results/aute/table2.csv for `aute_table2`."""
     paper, _, table = name.rpartition("_")
-    if paper in POOLS:
-        raise UserError(f"params.yaml: {kind}.{name}: results/{paper} is taken; rename it")
+    taken = paper if paper in POOLS else name if name in PAGES else ""
+    if taken:
+        raise UserError(f"params.yaml: {kind}.{name}: results/{taken} is taken; rename it")
     return Path("results") / paper / f"{table}.csv" if paper else Path("results") / f"{name}.csv"
 
 

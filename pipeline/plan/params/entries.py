@@ -39,6 +39,7 @@ BESIDE = {  # keys of other entries that are no fields, and of archs and data se
     "archs": ("macs", "runs_per_gpu"),
     "datasets": ("images",),
 }
+TAKEN = ("raw", "reported", "claims")  # folders of data/ that are no data set's
 ROWS = ("victims", "averages", "methods")  # sections that a table's row may name
 
 
@@ -124,7 +125,9 @@ class Entries(Scale):
         return self.once(("component", kind, name), lambda: schema.component(kind, name))
 
     def dataset(self, name: str) -> Dataset:
-        """The data set of one entry of `datasets:`."""
+        """The data set of one entry of `datasets:`; its arrays lie in data/<name>."""
+        if name in TAKEN:
+            raise UserError(f"params.yaml: datasets.{name}: data/{name} is taken; rename it")
         resolved = self._once("datasets", name, Fraction(1))
         spec = {**resolved.spec, "core": self.core["prepare"]}
         return Dataset(name, resolved.component, resolved.fields, digest(spec))
