@@ -34,8 +34,10 @@ def lines_of(claim: Claim, verdict: str, p: float | None, claims: int) -> list[L
         line: Line = {"paper": claim.paper, "claim": claim.name, "published": claim.published}
         line |= {"where": claim.where, "step": number, "changes": step.changes}
         line |= {"lacks": step.lacks, "flags": step.untrusted, "tested": is_tested}
-        line |= _numbers("", gain) | _numbers("change_", change(before, step) if before else None)
-        line |= _family(gain, claims)
+        line |= _list_numbers("", gain) | _list_numbers(
+            "change_", change(before, step) if before else None
+        )
+        line |= _list_family(gain, claims)
         line |= {"seeds": gain.seeds if gain else None, "n": gain.images if gain else None}
         line |= {"p_holm": None, "verdict": ""}
         lines.append(line)
@@ -44,7 +46,7 @@ def lines_of(claim: Claim, verdict: str, p: float | None, claims: int) -> list[L
     return lines
 
 
-def _numbers(prefix: str, mean: Mean | None) -> Line:
+def _list_numbers(prefix: str, mean: Mean | None) -> Line:
     """Value, low and high in points; empty where there is none."""
     name = prefix.rstrip("_") or "gain"
     keys = (name, f"{prefix}low", f"{prefix}high")
@@ -55,7 +57,7 @@ def _numbers(prefix: str, mean: Mean | None) -> Line:
     return {k: None if v is None else round(100 * v, 3) for k, v in zip(keys, triple, strict=True)}
 
 
-def _family(gain: Mean | None, claims: int) -> Line:
+def _list_family(gain: Mean | None, claims: int) -> Line:
     bounds = (family(gain, claims) if gain else None) or (None, None)
     pairs = zip(("low_family", "high_family"), bounds, strict=True)
     return {key: None if bound is None else round(100 * bound, 3) for key, bound in pairs}
@@ -75,14 +77,18 @@ def page(gains: list[tuple[Claim, str, list[Line]]], scale: str) -> str:
         text += ["| step | gain | change | training FLOPs | MACs | parameters | flags |"]
         text += ["|---|---|---|---|---|---|---|"]
         for line in lines:
-            gain = line["lacks"] or _points(line, "gain", "")
+            gain = line["lacks"] or _format_points(line, "gain", "")
             costs = [f"x{line[c]:.2f}" if line[c] else "" for c in RATIOS]
-            row = [f"{line['step']} {line['changes']}", gain, _points(line, "change", "change_")]
+            row = [
+                f"{line['step']} {line['changes']}",
+                gain,
+                _format_points(line, "change", "change_"),
+            ]
             text.append("| " + " | ".join([*row, *costs, line["flags"]]) + " |")
     return "\n".join(text) + "\n"
 
 
-def _points(line: Line, key: str, prefix: str) -> str:
+def _format_points(line: Line, key: str, prefix: str) -> str:
     value, low, high = line[key], line[f"{prefix}low"], line[f"{prefix}high"]
     if value is None:
         return ""

@@ -24,9 +24,10 @@ def build_page(plan: Plan) -> str:
     lines = [
         "# Claims",
         "",
-        f"{_about(plan)} Ours: paired difference in points with its 95 % interval; verdicts hold "
-        f"for all {tests} tests of this page together (Bonferroni), and there is none where a data "
-        "set or arch stands in. Kind: a sentence of the paper, or a question of ours (audit).",
+        f"{_describe_scale(plan)} Ours: paired difference in points with its 95 % interval; "
+        f"verdicts hold for all {tests} tests of this page together (Bonferroni), and there is "
+        "none where a data set or arch stands in. Kind: a sentence of the paper, or a "
+        "question of ours (audit).",
         "",
         "| paper | kind | sentence | verdict | difference |",
         "|---|---|---|---|---|",
@@ -50,7 +51,7 @@ def build_page(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _about(plan: Plan) -> str:
+def _describe_scale(plan: Plan) -> str:
     """The scale, what stands in at it, and what it cuts."""
     scale = plan.entries.scale
     stand_ins = [f"{v['dataset']} for {k}" for k, v in scale.get("stand_ins", {}).items()]

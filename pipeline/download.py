@@ -46,14 +46,14 @@ def _obtain(raw: Path, source: Source, sha256: str, mirror: str | None) -> list[
     if not (target.is_file() and source.folder is None):
         for group in source.instead:
             if _is_there(raw, group):
-                return _verified(raw, group)
+                return _verify_group(raw, group)
 
     if target.is_file():
         verify(target, checksums)
         print(f"{target}: was there, checksum right")
     else:
         raw.mkdir(parents=True, exist_ok=True)
-        fetch(_locations(source, raw.name, mirror), target, checksums, source.size)
+        fetch(_list_locations(source, raw.name, mirror), target, checksums, source.size)
         print(f"{target}: fetched, checksum right")
 
     if source.folder is None:
@@ -62,10 +62,10 @@ def _obtain(raw: Path, source: Source, sha256: str, mirror: str | None) -> list[
     unpack(target, raw / source.folder)
     if not _is_there(raw, source.instead[0]):
         raise UserError(f"{target}: lacks files of the official archive; delete it and run again")
-    return _verified(raw, source.instead[0])
+    return _verify_group(raw, source.instead[0])
 
 
-def _locations(source: Source, component: str, mirror: str | None) -> tuple[str, ...]:
+def _list_locations(source: Source, component: str, mirror: str | None) -> tuple[str, ...]:
     """Where to fetch from: the mirror when there is one, unless the file is on this machine."""
     if mirror is None or all(url.startswith("file:") for url in source.urls):
         return source.urls
@@ -84,7 +84,7 @@ def _is_there(raw: Path, group: Sequence[Files]) -> bool:
     return not wrong
 
 
-def _verified(raw: Path, group: Sequence[Files]) -> list[dict[str, Any]]:
+def _verify_group(raw: Path, group: Sequence[Files]) -> list[dict[str, Any]]:
     rows = []
     for files in group:
         checksums = {"md5": files.md5} if files.md5 else {}

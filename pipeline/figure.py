@@ -40,10 +40,10 @@ def numbers(plan: Plan, figure: Figure) -> tuple[Any, pd.DataFrame]:
 
 def recorded(plan: Plan, figure: Figure) -> list[Recorded]:
     """Every cell of a figure that has records."""
-    return [_recorded(plan, figure, cell) for cell in figure.cells if cell.victim]
+    return [_read_recorded(plan, figure, cell) for cell in figure.cells if cell.victim]
 
 
-def _recorded(plan: Plan, figure: Figure, cell: Cell) -> Recorded:
+def _read_recorded(plan: Plan, figure: Figure, cell: Cell) -> Recorded:
     along = str(figure.kind["fields"].get("along", ""))
     evidence = Evidence([(read(r), list(r.attacks)) for r in cell.records.values()])
     clean = {
@@ -52,13 +52,13 @@ def _recorded(plan: Plan, figure: Figure, cell: Cell) -> Recorded:
 
     attacks = {"clean": Attack("clean", {"component": "clean", "fields": {}}, clean)}
     for attack in evidence.everything():
-        attacks[attack.name] = _crafted_by(plan, attack)
+        attacks[attack.name] = _unwrap_set(plan, attack)
 
-    settings = {k: _resolved(plan, cell, k, v) for k, v in cell.setting.overrides}
+    settings = {k: _resolve_axis(plan, cell, k, v) for k, v in cell.setting.overrides}
     return Recorded(label(cell, figure.cells, without=along), settings, attacks)
 
 
-def _crafted_by(plan: Plan, attack: Attack) -> Attack:
+def _unwrap_set(plan: Plan, attack: Attack) -> Attack:
     """An attack of a transfer set as what crafted the set."""
     if "set" not in attack.spec:
         return attack
@@ -67,7 +67,7 @@ def _crafted_by(plan: Plan, attack: Attack) -> Attack:
     return Attack(attack.name, spec, attack.arrays)
 
 
-def _resolved(plan: Plan, cell: Cell, axis: str, stated: object) -> float:
+def _resolve_axis(plan: Plan, cell: Cell, axis: str, stated: object) -> float:
     """The value of an axis in the cell's run: an epoch is the scale's, a radius the paper's."""
     assert cell.victim is not None
     spec = plan.run(cell.victim.elements[0].run).spec

@@ -51,9 +51,9 @@ def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
     }
     held_images, held_labels = arrays.train_images[held], arrays.train_labels[held]
     files = {
-        paths["train"]: _content(images, labels, metadata),
-        paths["validation"]: _content(held_images, held_labels, metadata),
-        paths["test"]: _content(arrays.test_images, arrays.test_labels, metadata),
+        paths["train"]: _build_content(images, labels, metadata),
+        paths["validation"]: _build_content(held_images, held_labels, metadata),
+        paths["test"]: _build_content(arrays.test_images, arrays.test_labels, metadata),
     }
 
     there = [path for path in files if path.is_file()]  # a finished file is never rewritten
@@ -62,7 +62,7 @@ def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
     return True
 
 
-def _content(images: Images, labels: Labels, metadata: dict[str, str]) -> Content:
+def _build_content(images: Images, labels: Labels, metadata: dict[str, str]) -> Content:
     tensors = {"images": torch.from_numpy(images), "labels": torch.from_numpy(labels)}
     return safetensors(tensors, metadata)
 

@@ -43,7 +43,7 @@ def tabulate(plan: Plan, table: Table, partial: bool) -> str:
     title = f"{table.spec['entry']['title']} (scale {plan.scale})"
 
     files = {
-        table.metrics: _json(numbers(details)),
+        table.metrics: _dump_json(numbers(details)),
         table.path.with_suffix(".png"): dots.draw(details, title),
         table.path.with_suffix(".md"): text.encode(),
         table.path: tabulation.frame(details).to_csv(index=False, lineterminator="\n").encode(),
@@ -66,7 +66,7 @@ def partial_path(file: Path) -> Path:
     return PARTIAL / file.relative_to("results")
 
 
-def _json(value: Any) -> bytes:
+def _dump_json(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=False) + "\n").encode()
 
 

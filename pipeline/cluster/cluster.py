@@ -30,12 +30,12 @@ def report(plan: Plan, listed: Iterable[State]) -> Rows:
     for stage, asking in ASKING.items():
         artifacts = [s.artifact for s in needed if s.stage == stage]
         if artifacts:
-            packs = _packs(resources, artifacts) if stage == "train" else {1: len(artifacts)}
-            rows.append([stage, *_row(plan, resources, asking, artifacts, packs)])
+            packs = _count_packs(resources, artifacts) if stage == "train" else {1: len(artifacts)}
+            rows.append([stage, *_build_row(plan, resources, asking, artifacts, packs)])
     return rows
 
 
-def _packs(resources: Resources, runs: Iterable[Artifact]) -> dict[int, int]:
+def _count_packs(resources: Resources, runs: Iterable[Artifact]) -> dict[int, int]:
     """How many SLURM jobs of how many trainings each; the last of a group may hold fewer."""
     groups = Counter(resources.group(run) for run in runs if isinstance(run, Run))
     packs: Counter[int] = Counter()
@@ -44,7 +44,7 @@ def _packs(resources: Resources, runs: Iterable[Artifact]) -> dict[int, int]:
     return dict(packs)
 
 
-def _row(
+def _build_row(
     plan: Plan,
     resources: Resources,
     stage: str,

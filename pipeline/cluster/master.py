@@ -88,14 +88,14 @@ def end() -> None:
 
 def cancel_orphans() -> None:
     """Cancel SLURM jobs that a killed master left in this folder; they save their state first."""
-    jobs = _orphans()
+    jobs = _list_orphans()
     if not jobs:
         return
 
     print(f"cancelling {len(jobs)} SLURM jobs of a master that is gone: {' '.join(jobs)}")
-    _slurm("scancel", *jobs)
+    _ask_slurm("scancel", *jobs)
     started = time.monotonic()
-    while left := _orphans():
+    while left := _list_orphans():
         if time.monotonic() - started > PATIENCE:
             raise UserError(
                 f"SLURM jobs {' '.join(left)} do not end; see `squeue --me`, then run again"
@@ -103,21 +103,23 @@ def cancel_orphans() -> None:
         time.sleep(1)
 
 
-def _orphans() -> list[str]:
+def _list_orphans() -> list[str]:
     if shutil.which("squeue") is None:
         return []
-    lines = _slurm("squeue", "--me", "--noheader", "--format=%i|%j|%Z").splitlines()
+    lines = _ask_slurm("squeue", "--me", "--noheader", "--format=%i|%j|%Z").splitlines()
     here = Path.cwd().resolve()
     jobs = [line.strip().split("|", 2) for line in lines if line.count("|") >= 2]
     # Several folders of one user may have masters: a job belongs to the one that it runs in.
-    return [id for id, name, folder in jobs if name.startswith(JOB_PREFIX) and _is(here, folder)]
+    return [
+        id for id, name, folder in jobs if name.startswith(JOB_PREFIX) and _is_folder(here, folder)
+    ]
 
 
-def _is(here: Path, folder: str) -> bool:
+def _is_folder(here: Path, folder: str) -> bool:
     return Path(folder).resolve() == here
 
 
-def _slurm(*command: str) -> str:
+def _ask_slurm(*command: str) -> str:
     """Output of a SLURM command; nothing where SLURM does not answer."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -148,7 +150,7 @@ def explain() -> None:
     """
     failed = [p for p in sorted(Path("logs").rglob("*.log")) if _is_new(p) and not ended_well(p)]
     for path in failed[:SHOWN]:
-        command, tail = _ends(path)
+        command, tail = _read_ends(path)
         print(f"\nfailed; the end of {path}:\n{tail}", file=sys.stderr)
         if command:
             print(f"  by hand, in this folder: {command}", file=sys.stderr)
@@ -160,7 +162,7 @@ def _is_new(path: Path) -> bool:
     return path.stat().st_mtime_ns >= _STARTED[-1]
 
 
-def _ends(path: Path) -> tuple[str, str]:
+def _read_ends(path: Path) -> tuple[str, str]:
     """The command that a log's head names, if its job came so far, and the last lines."""
     lines = path.read_text(errors="replace").splitlines()
     commands = (line.removeprefix("# ") for line in lines if line.startswith("# python -m "))

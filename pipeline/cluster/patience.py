@@ -103,7 +103,7 @@ class Patience:
         if self.told:
             _say("SLURM answers again")
         self.answered, self.told = self.now(), 0.0
-        return self._ends(statuses), took
+        return self._read_ends(statuses), took
 
     def _tell_silence(self, command: str) -> None:
         silent = self.now() - self.answered
@@ -111,7 +111,7 @@ class Patience:
             self.told = silent
             _say(f"{command}: no answer for {silent:.0f} s; SLURM's jobs go on, this waits")
 
-    def _ends(self, statuses: Statuses) -> Statuses:
+    def _read_ends(self, statuses: Statuses) -> Statuses:
         """States in one word, as the executor is to see them."""
         words = {id: state.partition(" ")[0] for id, state in statuses.items()}
 
@@ -129,7 +129,7 @@ class Patience:
                 self.since[id] = state, self.now()
             elif self.now() - since > LOST_SECONDS:
                 _say(f"SLURM job {id} is {state or 'unknown to SLURM'} for too long: it is over")
-                return _outcome(job)
+                return _decide_outcome(job)
             return state
 
         self.since.pop(id, None)
@@ -168,7 +168,7 @@ class Patience:
         if info.external_jobid is not None or not self._is_busy(message):
             self._report(info, message)
             return
-        _say(f"SLURM takes no job now, tried again every {BUSY_SECONDS} s: {_reason(message)}")
+        _say(f"SLURM takes no job now, tried again every {BUSY_SECONDS} s: {_find_reason(message)}")
         # A wait that the end of the master cuts short, unlike a sleep.
         if not self.closing.wait(BUSY_SECONDS):
             self.executor._job_submission_executor.submit(self.run, info.job)
@@ -179,12 +179,12 @@ class Patience:
         return bool(BUSY.search(message)) or (own and LIMIT in message)
 
 
-def _outcome(job: Any) -> str:
+def _decide_outcome(job: Any) -> str:
     """What became of a job that SLURM forgot: its files are whole or absent."""
     return "COMPLETED" if all(Path(file).exists() for file in job.output) else "FAILED"
 
 
-def _reason(message: str) -> str:
+def _find_reason(message: str) -> str:
     """sbatch's own words in an executor's message."""
     match = re.search(r"The error message was '(.*?)'\.\n", message, re.DOTALL)
     return " ".join((match[1] if match else message).split())

@@ -46,10 +46,10 @@ class Resources:
     def of(self, stage: str) -> dict[str, Any]:
         """The `resources` of a rule, as Snakemake and its SLURM executor name them."""
         return {
-            "mem_mb": lambda wildcards: self._memory(stage, key_of(wildcards)),
-            "runtime": lambda wildcards: self.slice(stage, self._artifact(stage, wildcards)),
+            "mem_mb": lambda wildcards: self._find_memory(stage, key_of(wildcards)),
+            "runtime": lambda wildcards: self.slice(stage, self._find_artifact(stage, wildcards)),
             "cpus_per_task": self.stage(stage)["cpus"],
-            **self._gpus(stage),
+            **self._request_gpus(stage),
             **{k: os.environ[v] for k, v in VARIABLES.items() if os.environ.get(v)},
         }
 
@@ -66,7 +66,7 @@ class Resources:
         """GPUs of one job: none where the scale computes on the CPU."""
         return 0 if self.plan.entries.device == "cpu" else self.stage(stage)["gpus"]
 
-    def _memory(self, stage: str, key: str) -> int:
+    def _find_memory(self, stage: str, key: str) -> int:
         """MB of a job: once more what a stage asks for after each time that it was too little."""
         # A group's key holds those of all its jobs: each of them gets more the next time.
         killed = sum(n for keys, n in self.kills.items() if key in keys.split(", "))
@@ -108,19 +108,19 @@ class Resources:
     def is_packed(self) -> bool:
         """Whether any arch of params.yaml leaves a GPU room for more than one."""
         archs = self.plan.entries.section("archs")
-        return bool(self.gpus("train")) and any(self._room(arch) > 1 for arch in archs)
+        return bool(self.gpus("train")) and any(self._find_room(arch) > 1 for arch in archs)
 
     def runs_per_gpu(self, run: Run) -> int:
         """How many trainings share a GPU: what the largest arch that they hold leaves room for."""
-        return min(map(self._room, archs_of(self.plan, run))) if self.gpus("train") else 1
+        return min(map(self._find_room, archs_of(self.plan, run))) if self.gpus("train") else 1
 
-    def _room(self, arch: str) -> int:
+    def _find_room(self, arch: str) -> int:
         return self.plan.entries.stated("archs", arch, "runs_per_gpu") or 1
 
-    def _artifact(self, stage: str, wildcards: Any) -> Artifact:
+    def _find_artifact(self, stage: str, wildcards: Any) -> Artifact:
         return FIND[stage](self.plan, dict(wildcards.items()))
 
-    def _gpus(self, stage: str) -> dict[str, Any]:
+    def _request_gpus(self, stage: str) -> dict[str, Any]:
         """As `gres` where jobs may be packed: Snakemake adds up a group's numbers."""
         count = self.gpus(stage)
         if not count:

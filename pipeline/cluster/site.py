@@ -64,12 +64,12 @@ def partition_minutes(partition: str | None) -> int | None:
         return None
 
     rows = [line.strip().split("|") for line in done.stdout.splitlines() if line.count("|") == 1]
-    limits = [to_minutes(limit) for name, limit in rows if _is(partition, name)]
+    limits = [to_minutes(limit) for name, limit in rows if _is_of(partition, name)]
     # Of several partitions SLURM may choose any: the shortest limit holds in all.
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _is(partition: str | None, name: str) -> bool:
+def _is_of(partition: str | None, name: str) -> bool:
     """Whether a row of sinfo is of a partition; the default one is marked with *."""
     if partition is None:
         return name.endswith("*")

@@ -37,17 +37,19 @@ def key_of(wildcards: Iterable[Any]) -> str:
 
 def progress(job: Any) -> int:
     """When the job last saved something, in the file system's nanoseconds; 0 where it has not."""
-    return max((time for one in singles(job) for time in _times(one.wildcards_dict)), default=0)
+    return max(
+        (time for one in singles(job) for time in _list_times(one.wildcards_dict)), default=0
+    )
 
 
-def _times(wildcards: dict[str, str]) -> Iterator[int]:
-    folder = _folder(wildcards)
+def _list_times(wildcards: dict[str, str]) -> Iterator[int]:
+    folder = _find_folder(wildcards)
     for path in folder.rglob("*") if folder else ():
         with suppress(FileNotFoundError):  # a state is replaced as it is looked at
             yield path.stat().st_mtime_ns
 
 
-def _folder(wildcards: dict[str, str]) -> Path | None:
+def _find_folder(wildcards: dict[str, str]) -> Path | None:
     """Where the job of a run or a record saves; no other job saves anything."""
     if "run" in wildcards:
         return Path("work/runs") / wildcards["run"]

@@ -59,7 +59,7 @@ class Evaluation:
         self.victim, self.peers = victim, peers
         index = torch.tensor(rows, device=split.labels.device)
         self.ids, self.labels, self.images = index, split.labels[index], split.floats(index)
-        self.clean = self._over(self._judge, self.images, BATCH)
+        self.clean = self._run_over(self._judge, self.images, BATCH)
         self.standing = torch.ones_like(self.labels, dtype=torch.bool)
 
     def _judge(self, images: Tensor, rows: Tensor) -> Verdicts:
@@ -85,9 +85,9 @@ class Evaluation:
             "loss": cross_entropy(scores, labels),
             "members": said_KB.T.to(torch.int16),
         }
-        return verdicts | (_peers(logits_KBC.softmax(-1), labels) if self.peers else {})
+        return verdicts | (_judge_peers(logits_KBC.softmax(-1), labels) if self.peers else {})
 
-    def _over(
+    def _run_over(
         self, function: Callable[[Tensor, Tensor], Verdicts], images: Tensor, size: int
     ) -> Verdicts:
         rows = torch.arange(len(images), device=images.device)
@@ -115,11 +115,11 @@ class Evaluation:
                 compared["slope_ratio"] = compare_slopes(expected, images.detach(), labels, radius)
             return compared
 
-        return self._over(compare, self.images, BATCH)
+        return self._run_over(compare, self.images, BATCH)
 
     def flips(self) -> int:
         """Clean images whose verdict is another one in batches of another size."""
-        again = self._over(self._judge, self.images, OTHER_BATCH)
+        again = self._run_over(self._judge, self.images, OTHER_BATCH)
         return int((again["right"] != self.clean["right"]).sum())
 
     def outputs(self) -> str:
@@ -139,7 +139,7 @@ class Evaluation:
     def crafted(self, name: str, spec: dict[str, Any], seed: int = SEED) -> tuple[Tensor, Arrays]:
         """Adversarial images, clean where no attack was asked for, and their verdicts."""
         adversarial, kept, asked, work = self._craft(name, spec, seed)
-        verdicts = {**kept, **self._sizes(adversarial), "asked": asked}
+        verdicts = {**kept, **self._measure_sizes(adversarial), "asked": asked}
         # Fooled by an earlier attack of a suite that stops when fooled counts as fooled here too.
         verdicts["right"] = torch.where(self.standing, kept["right"], 0)
         arrays = {"work": work, **{k: v.cpu().numpy() for k, v in verdicts.items()}}
@@ -159,7 +159,7 @@ class Evaluation:
         asked = torch.zeros_like(self.standing)
 
         for number, model in enumerate(models):
-            for rows in torch.split(self._left(kept["right"]), BATCH):
+            for rows in torch.split(self._find_left(kept["right"]), BATCH):
                 if not len(rows):  # an empty index is split into one empty batch
                     continue
                 draws = Draws(derive(seed, name, number), self.ids[rows])
@@ -177,10 +177,10 @@ class Evaluation:
         everyone = torch.arange(len(self.images), device=self.images.device)
         for rows in torch.split(everyone, BATCH):
             self.take(adversarial[rows], rows, result, kept)
-        verdicts = {**kept, **self._sizes(result), "asked": torch.ones_like(self.standing)}
+        verdicts = {**kept, **self._measure_sizes(result), "asked": torch.ones_like(self.standing)}
         return {"work": np.zeros(2, int), **{k: v.cpu().numpy() for k, v in verdicts.items()}}
 
-    def _left(self, right: Tensor) -> Tensor:
+    def _find_left(self, right: Tensor) -> Tensor:
         """Rows to attack: where one member is chosen, what the others would say counts too."""
         lost = (self.clean["right"] == 0) & self.victim.selects
         return (self.standing & ((right > 0) | lost)).nonzero()[:, 0]
@@ -194,7 +194,7 @@ class Evaluation:
         for part, values in kept.items():
             values[rows[worse]] = verdict[part][worse]
 
-    def _sizes(self, adversarial: Tensor) -> Verdicts:
+    def _measure_sizes(self, adversarial: Tensor) -> Verdicts:
         """How far the images went, [N]: in norms, in pixels, and beyond the box."""
         change = (adversarial - self.images).flatten(1)
         beyond = (adversarial - adversarial.clamp(0, 1)).flatten(1)
@@ -209,7 +209,7 @@ class Evaluation:
         }
 
 
-def _peers(probs_KBC: Tensor, labels: Tensor) -> Verdicts:
+def _judge_peers(probs_KBC: Tensor, labels: Tensor) -> Verdicts:
     """Of AUTE's motivation: what the mean probability of all other members answers, [B, members];
     probability margins p_y - max p_k of the mean (gap, [B]) and of every member ([B, members])."""
     # The sum in place of the mean: argmax does not see the factor.

@@ -55,7 +55,7 @@ def one_step(e: Evidence) -> Iterator[str]:
                 yield f"one step beats {pgd.name} by {points(pgd.right, fgsm.right)}"
 
 
-def _same_but(e: Evidence, key: str) -> Iterator[tuple[Attack, Attack]]:
+def _pair_alike(e: Evidence, key: str) -> Iterator[tuple[Attack, Attack]]:
     """Pairs of attacks that differ in one setting only, the smaller value first."""
     apart = APART.get(key, {key})
     for a, b in combinations([x for x in e.attacks if x.is_exact and x.field(key) is not None], 2):
@@ -68,7 +68,7 @@ def _same_but(e: Evidence, key: str) -> Iterator[tuple[Attack, Attack]]:
 
 def steps(e: Evidence) -> Iterator[str]:
     """More steps find more, and five times as many find little more."""
-    for few, many in _same_but(e, "steps"):
+    for few, many in _pair_alike(e, "steps"):
         if exceeds(many.right, few.right, SLACK):
             yield f"{many.name} is {points(many.right, few.right)} weaker than {few.name}"
         enough = few.field("steps") >= 100
@@ -78,14 +78,14 @@ def steps(e: Evidence) -> Iterator[str]:
 
 def restarts(e: Evidence) -> Iterator[str]:
     """More starts find little more."""
-    for one, several in _same_but(e, "restarts"):
+    for one, several in _pair_alike(e, "restarts"):
         if exceeds(one.right, several.right, RESTARTS):
             yield f"{several.name} finds {points(one.right, several.right)} more than {one.name}"
 
 
 def radii(e: Evidence) -> Iterator[str]:
     """A larger ball leaves less; none leaves all, 64/255 next to nothing, the box only guesses."""
-    pairs = list(_same_but(e, "eps"))
+    pairs = list(_pair_alike(e, "eps"))
     for small, large in pairs:
         if exceeds(large.right, small.right, SLACK):
             yield f"{large.name} leaves {points(large.right, small.right)} more than {small.name}"
@@ -127,13 +127,15 @@ def parts(e: Evidence) -> Iterator[str]:
     why = ": it stops at one lucky draw, or at the members' mean" if e.random else ""
     for whole in e.of("autoattack", "AutoAttack"):
         for part in e.of(*PARTS, eps=whole.field("eps")):
-            cheaper = all(p <= w for p, w in zip(_budget(part), _budget(whole), strict=True))
+            cheaper = all(
+                p <= w for p, w in zip(_count_budget(part), _count_budget(whole), strict=True)
+            )
             if cheaper and exceeds(whole.right, part.right, SLACK):
                 more = points(whole.right, part.right)
                 yield f"{whole.name} leaves {more} more than {part.name}{why}"
 
 
-def _budget(attack: Attack) -> list[int]:
+def _count_budget(attack: Attack) -> list[int]:
     """Steps, targets and queries, as far as the attack knows them."""
     known = LIBRARY.get(attack.kind, {})
     names = ("steps", "targets", "queries", "n_queries")

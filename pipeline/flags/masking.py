@@ -169,16 +169,16 @@ def constant(e: Evidence) -> Iterator[str]:
 
 def scaling(e: Evidence) -> Iterator[str]:
     """Logits divided by 10 hide nothing from all climbers of cross-entropy together."""
-    yield from _scaled(e, cooled=True)
+    yield from _compare_scaled(e, cooled=True)
 
 
 def heated(e: Evidence) -> Iterator[str]:
     """A note: logits times 10 make cross-entropy nearly the margin, which finds more."""
-    for text in _scaled(e, cooled=False):
+    for text in _compare_scaled(e, cooled=False):
         yield f"{text}: cross-entropy PGD overstates here, read the worst case"
 
 
-def _scaled(e: Evidence, cooled: bool) -> Iterator[str]:
+def _compare_scaled(e: Evidence, cooled: bool) -> Iterator[str]:
     """What attacks on scaled logits find beyond all climbers of the same cross-entropy.
 
     Together, for a longer or luckier climb on the same logits may find as much; and those alone,

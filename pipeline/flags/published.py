@@ -54,7 +54,7 @@ def read(folder: Path = FOLDER) -> list[Cell]:
                     continue
                 keys = ("dataset", "arch", "members", "checkpoint")
                 setting = tuple(line[k] for k in keys)
-                eps, value = (_number(line[k], path) for k in ("eps", "value"))
+                eps, value = (_read_number(line[k], path) for k in ("eps", "value"))
                 cell = Cell(path.stem, line["table"], line["row"], setting, role, eps, value)
                 cells.append(cell)
     if not cells:
@@ -62,19 +62,19 @@ def read(folder: Path = FOLDER) -> list[Cell]:
     return cells
 
 
-def _number(text: str, path: Path) -> float:
+def _read_number(text: str, path: Path) -> float:
     return float(values.fraction(text or "0", str(path)))
 
 
 def lint(folder: Path = FOLDER) -> Iterator[str]:
     """One line for every contradiction."""
     cells = read(folder)
-    yield from _within_rows(cells)
-    yield from _sets(cells)
-    yield from _radii(cells)
+    yield from _check_rows(cells)
+    yield from _check_sets(cells)
+    yield from _check_radii(cells)
 
 
-def _within_rows(cells: Iterable[Cell]) -> Iterator[str]:
+def _check_rows(cells: Iterable[Cell]) -> Iterator[str]:
     """Attacks of one row against each other."""
     rows: dict[tuple[object, ...], dict[str, Cell]] = {}
     for cell in cells:
@@ -101,7 +101,7 @@ def _within_rows(cells: Iterable[Cell]) -> Iterator[str]:
             yield f"{row['deepfool'].name}: C11: deepfool, unbounded, leaves {left:g}"
 
 
-def _sets(cells: Iterable[Cell]) -> Iterator[str]:
+def _check_sets(cells: Iterable[Cell]) -> Iterator[str]:
     """More variants cannot leave more."""
     few = {(c.row, c.setting, c.eps): c for c in cells if c.role == "transfer3"}
     for cell in cells:
@@ -110,7 +110,7 @@ def _sets(cells: Iterable[Cell]) -> Iterator[str]:
             yield f"{cell.name}: C9: 30 variants leave {cell.value:g}, 3 of them {part.value:g}"
 
 
-def _radii(cells: Iterable[Cell]) -> Iterator[str]:
+def _check_radii(cells: Iterable[Cell]) -> Iterator[str]:
     """A larger radius cannot leave more, if it is not another model."""
     rows: dict[tuple[object, ...], list[Cell]] = {}
     for cell in cells:

@@ -47,10 +47,10 @@ def cards(plan: Plan, table: Table, details: dict[str, Any], sweeps: dict[str, A
     for cell in table.cells:
         first.setdefault(label(cell, table.cells), cell)
     done = [name for name, found in details.items() if found["status"] == "done"]
-    return [_card(plan, table, first[name], name, details[name], sweeps) for name in done]
+    return [_build_card(plan, table, first[name], name, details[name], sweeps) for name in done]
 
 
-def _card(
+def _build_card(
     plan: Plan, table: Table, cell: Cell, name: str, found: dict[str, Any], sweeps: dict[str, Any]
 ) -> Card:
     assert cell.victim is not None
@@ -65,12 +65,14 @@ def _card(
         row=cell.row,
         family=str(parts[0][1]),
         papers=papers_of(cell.row),
-        words={f"pipeline/{room}/{part}.py": _docstring(room, part) for room, part in parts},
-        settings=_settings(run, trained),
-        curve=charts.lines(_history(trained), "epoch"),
-        radii=charts.lines(_radii(sweeps.get(name, {})), "radius, in 255ths of a pixel's range"),
+        words={f"pipeline/{room}/{part}.py": _read_docstring(room, part) for room, part in parts},
+        settings=_list_settings(run, trained),
+        curve=charts.lines(_read_history(trained), "epoch"),
+        radii=charts.lines(
+            _collect_radii(sweeps.get(name, {})), "radius, in 255ths of a pixel's range"
+        ),
         flags=[(c, text, meanings().get(c, "")) for c, text in found["flags"].items()],
-        receipts=[*_receipts(run, cell)],
+        receipts=[*_list_receipts(run, cell)],
         again=f"python -m pipeline plan {target} --row {cell.row} --members {cell.members}"
         f" --seed {cell.seed} --run",
         load=f'model, (images, labels) = load("{target}", "{name}")',
@@ -80,7 +82,7 @@ def _card(
 def papers_of(row: str) -> tuple[str, ...]:
     """The papers whose pages define a row or show it in a table."""
     papers = []
-    for paper, said in _pages().items():
+    for paper, said in _read_pages().items():
         own = [*said.get("methods", {}), *said.get("averages", {}), *said.get("victims", {})]
         shown = [str(entry.get("rows", "")) for entry in said.get("tables", {}).values()]
         if row in own or any(re.search(rf"\b{re.escape(row)}\b", rows) for rows in shown):
@@ -89,7 +91,7 @@ def papers_of(row: str) -> tuple[str, ...]:
 
 
 @cache
-def _pages() -> dict[str, dict[str, Any]]:
+def _read_pages() -> dict[str, dict[str, Any]]:
     """What each paper's page says."""
     files = sorted((ROOT / "papers").glob("*.yaml"))
     return {file.stem: yaml.safe_load(file.read_text("utf-8")) for file in files}
@@ -104,12 +106,12 @@ def meanings() -> dict[str, str]:
     return {check: f"Fires when {when}. Usually: {means}." for check, when, means in rows}
 
 
-def _docstring(room: str, component: str) -> str:
+def _read_docstring(room: str, component: str) -> str:
     tree = ast.parse((ROOT / "pipeline" / room / f"{component}.py").read_text("utf-8"))
     return ast.get_docstring(tree) or ""
 
 
-def _settings(run: Run, trained: Run) -> str:
+def _list_settings(run: Run, trained: Run) -> str:
     """The resolved values it was trained with, as they would stand in params.yaml."""
     kept = ("method", "recipe", "attack", "arch", "seed", "members", "weights")
     shown = {key: trained.spec[key] for key in kept if trained.spec.get(key)}
@@ -119,7 +121,7 @@ def _settings(run: Run, trained: Run) -> str:
     return yaml.safe_dump(json.loads(json.dumps(plain)), sort_keys=False)
 
 
-def _history(run: Run) -> dict[str, charts.Points]:
+def _read_history(run: Run) -> dict[str, charts.Points]:
     """Validation accuracies by epoch, in percent; none of weights from elsewhere."""
     path = run.folder / "history.csv"
     if not path.is_file():
@@ -133,7 +135,7 @@ def _history(run: Run) -> dict[str, charts.Points]:
     }
 
 
-def _radii(found: dict[str, Any]) -> dict[str, charts.Points]:
+def _collect_radii(found: dict[str, Any]) -> dict[str, charts.Points]:
     """Accuracy against radius in pixels of 255, by attack, from the columns of a sweep."""
     series: dict[str, list[tuple[float, float]]] = {}
     for column, value in found.items():
@@ -145,7 +147,7 @@ def _radii(found: dict[str, Any]) -> dict[str, charts.Points]:
     return {attack: sorted(points) for attack, points in series.items()}
 
 
-def _receipts(run: Run, cell: Cell) -> Iterator[tuple[str, str]]:
+def _list_receipts(run: Run, cell: Cell) -> Iterator[tuple[str, str]]:
     """Ids and sums of what the row rests on, versions, the kind of machine, seconds."""
     assert cell.victim is not None
     yield "victim", cell.victim.id
@@ -155,12 +157,12 @@ def _receipts(run: Run, cell: Cell) -> Iterator[tuple[str, str]]:
         yield path.as_posix(), f"sha256 {here}"
     for record in cell.records.values():
         yield record.path.as_posix(), f"sha256 {sum_of(record.path)}"
-    yield from _made_by(run.folder / "run.time.json", "trained")
+    yield from _list_maker(run.folder / "run.time.json", "trained")
     for record in cell.records.values():
-        yield from _made_by(record.path.with_suffix(".time.json"), f"judged, {record.suite}")
+        yield from _list_maker(record.path.with_suffix(".time.json"), f"judged, {record.suite}")
 
 
-def _made_by(path: Path, what: str) -> Iterator[tuple[str, str]]:
+def _list_maker(path: Path, what: str) -> Iterator[tuple[str, str]]:
     """Where and how long; a clone has no such file, for it is no part of the result."""
     if path.is_file():
         said = json.loads(path.read_text())

@@ -42,7 +42,7 @@ def lines(series: Mapping[str, Points], across: str) -> str:
         axes.grid(alpha=0.25)
         axes.legend(fontsize=7, framealpha=0, loc="best")
         axes.patch.set_alpha(0)
-        return _inline(figure)
+        return _write_inline(figure)
 
 
 def dot(mean: float, low: float | None, high: float | None, hollow: bool) -> str:
@@ -58,7 +58,7 @@ def dot(mean: float, low: float | None, high: float | None, hollow: bool) -> str
     )
 
 
-def _inline(figure: Figure) -> str:
+def _write_inline(figure: Figure) -> str:
     """The drawing as an element of the page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

@@ -52,13 +52,13 @@ def render(plan: Plan, table: Table, others: list[Table | Figure], texts: list[P
         papers=sorted({paper for card in known for paper in card.papers}),
         families=sorted({card.family for card in known}),
         checks=sorted(
-            {c for numbers in details.values() for c in numbers.get("flags", {})}, key=_number
+            {c for numbers in details.values() for c in numbers.get("flags", {})}, key=_read_number
         ),
-        dot=_dot,
-        sections=_sections(others),
-        texts={path.stem: (_markdown(path), _beside(path)) for path in texts},
-        script=_library("dt_bundle.js"),
-        style=_library("dt_bundle.css"),
+        dot=_draw_dot,
+        sections=_list_sections(others),
+        texts={path.stem: (_render_markdown(path), _find_picture(path)) for path in texts},
+        script=_read_library("dt_bundle.js"),
+        style=_read_library("dt_bundle.css"),
     )
 
 
@@ -117,7 +117,7 @@ def hover(value: Any) -> str:
     return "; ".join(said)
 
 
-def _dot(value: Any, hollow: bool) -> Any:
+def _draw_dot(value: Any, hollow: bool) -> Any:
     if not isinstance(value, dict):
         return ""
     drawn = charts.dot(value["mean"], value["low"], value["high"], hollow)
@@ -129,7 +129,7 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def _sections(targets: list[Table | Figure]) -> dict[str, list[dict[str, Any]]]:
+def _list_sections(targets: list[Table | Figure]) -> dict[str, list[dict[str, Any]]]:
     """Tables and figures by the paper whose folder they lie in."""
     by_paper: dict[str, list[dict[str, Any]]] = {}
     for target in targets:
@@ -153,22 +153,22 @@ def picture(path: Path) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _markdown(path: Path) -> Any:
+def _render_markdown(path: Path) -> Any:
     """A page of ours as HTML; whatever HTML stands in it stays text."""
     text = MarkdownIt("commonmark", {"html": False}).enable("table").render(path.read_text("utf-8"))
     return Markup(text)
 
 
-def _beside(path: Path) -> str:
+def _find_picture(path: Path) -> str:
     """The picture of the same name, where there is one."""
     drawn = path.with_suffix(".png")
     return picture(drawn) if drawn.is_file() else ""
 
 
-def _library(name: str) -> str:
+def _read_library(name: str) -> str:
     """A file of DataTables as itables brings it along."""
     return (resources.files("itables") / "html" / name).read_text("utf-8")
 
 
-def _number(check: str) -> int:
+def _read_number(check: str) -> int:
     return int(check[1:])

@@ -66,7 +66,7 @@ def prove(component: str) -> str:
         old = schema.component(kind, name, before).code
         if schema.component(kind, name).code == old:
             return f"{component}: has the code of {commit[:10]} already; nothing to prove"
-        results = [_results(tree, params, kind) for tree in (before, after)]
+        results = [_collect_results(tree, params, kind) for tree in (before, after)]
 
     different = sorted(
         k for k in {*results[0], *results[1]} if results[0].get(k) != results[1].get(k)
@@ -108,7 +108,7 @@ def _copy(target: Path) -> None:
             (target / name).write_bytes(Path(name).read_bytes())
 
 
-def _results(tree: Path, params: dict[str, Any], kind: str) -> dict[str, list[str]]:
+def _collect_results(tree: Path, params: dict[str, Any], kind: str) -> dict[str, list[str]]:
     """Run the micro-run in a tree; sums by name, the part of a name that code determines cut."""
     writer.write(tree, params)
     # Recorded sums are of real runs: the micro-run must not be compared with them.
@@ -124,8 +124,10 @@ def _results(tree: Path, params: dict[str, Any], kind: str) -> dict[str, list[st
     targets = json.loads(_run(tree, [sys.executable, "-c", RUN.format(kind=kind)]).splitlines()[-1])
     sums_by_name: dict[str, list[str]] = {}
     for target in targets:
-        for path in _files(tree / target, kind):
-            sums_by_name.setdefault(_head(path.relative_to(tree)), []).append(_sum(path))
+        for path in _list_files(tree / target, kind):
+            sums_by_name.setdefault(_name_result(path.relative_to(tree)), []).append(
+                _sum_result(path)
+            )
     return {name: sorted(sums) for name, sums in sums_by_name.items()}
 
 
@@ -138,30 +140,30 @@ def _run(tree: Path, command: list[str]) -> str:
     return done.stdout
 
 
-def _files(target: Path, kind: str) -> list[Path]:
+def _list_files(target: Path, kind: str) -> list[Path]:
     if kind == "attacks":
         return [target]
     return sorted(target.parent.glob("*.safetensors"))
 
 
-def _head(path: Path) -> str:
+def _name_result(path: Path) -> str:
     """A result's name without the digests, which differ with the code."""
     folder = path.parent.name.rpartition("-")[0] or path.parent.parent.name
     return f"{folder}/{path.name.partition('-')[0]}"
 
 
-def _sum(path: Path) -> str:
+def _sum_result(path: Path) -> str:
     """sha256 of a file; of a record, of its arrays without what it says of itself."""
     digest = hashlib.sha256()
     if path.suffix != ".npz":
-        return hashlib.sha256(_without_digest(path)).hexdigest()
+        return hashlib.sha256(_drop_digest(path)).hexdigest()
     with zipfile.ZipFile(path) as archive:
         for name in sorted(set(archive.namelist()) - {"meta.npy"}):
             digest.update(name.encode() + archive.read(name))
     return digest.hexdigest()
 
 
-def _without_digest(path: Path) -> bytes:
+def _drop_digest(path: Path) -> bytes:
     """The bytes behind a header; the header of prepared data names the code's digest."""
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")

@@ -83,11 +83,17 @@ def verify(artifact: Finished) -> dict[str, str]:
     if artifact.kind != "raw":  # its receipt holds its sums; corrected files are other than listed
         for path in artifact.files:
             manifest.verify(path)
-    checks = {"run": _run, "record": _record, "transfer": _set, "data": _data, "raw": _raw}
+    checks = {
+        "run": _verify_run,
+        "record": _verify_record,
+        "transfer": _verify_set,
+        "data": _verify_data,
+        "raw": _verify_raw,
+    }
     return checks[artifact.kind](artifact)
 
 
-def _run(artifact: Finished) -> dict[str, str]:
+def _verify_run(artifact: Finished) -> dict[str, str]:
     for path in artifact.files:
         if path.suffix == ".safetensors":
             check_safetensors(path)
@@ -104,10 +110,10 @@ def _run(artifact: Finished) -> dict[str, str]:
 
     listed = manifest.read()
     parents = said["inherited"]
-    return {f"{RUNS}/{p}": s for p in parents if (s := _weights(p, listed)) is not None}
+    return {f"{RUNS}/{p}": s for p in parents if (s := _find_weights(p, listed)) is not None}
 
 
-def _weights(run: str, listed: manifest.Manifest) -> str | None:
+def _find_weights(run: str, listed: manifest.Manifest) -> str | None:
     """sha256 of a parent's last weights, recorded or here."""
     recorded = manifest.weights_of(run, listed)
     path = RUNS / run / LAST["run"]
@@ -116,7 +122,7 @@ def _weights(run: str, listed: manifest.Manifest) -> str | None:
     return sum_of(path) if path.exists() else None
 
 
-def _record(artifact: Finished) -> dict[str, str]:
+def _verify_record(artifact: Finished) -> dict[str, str]:
     about = meta(read_record(artifact.path, ()))
     name = f"{about['victim']}/{about['suite']}-{digest(about['spec'])}.npz"
 
@@ -126,7 +132,7 @@ def _record(artifact: Finished) -> dict[str, str]:
     return rests_on(about)
 
 
-def _set(artifact: Finished) -> dict[str, str]:
+def _verify_set(artifact: Finished) -> dict[str, str]:
     about = check_safetensors(artifact.path)
     try:
         is_its = artifact.path.stem.endswith(f"-{digest(json.loads(about['spec']))}")
@@ -140,13 +146,13 @@ def _set(artifact: Finished) -> dict[str, str]:
     return below
 
 
-def _data(artifact: Finished) -> dict[str, str]:
+def _verify_data(artifact: Finished) -> dict[str, str]:
     for path in artifact.files:
         if check_safetensors(path).get("digest") != artifact.path.name:
             raise UserError(f"{path}: belongs to another folder; delete {artifact.path}")
     return {}
 
 
-def _raw(artifact: Finished) -> dict[str, str]:
+def _verify_raw(artifact: Finished) -> dict[str, str]:
     check_receipt(artifact.path)
     return {}

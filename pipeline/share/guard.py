@@ -45,9 +45,9 @@ def check_jobs(plan: Plan, jobs: Iterable[Job]) -> None:
     made = [a for a, _ in asked if a is not None]
 
     needs = closure(plan, sinks(plan, made), manifest.read())
-    holes = [a for a, job in asked if a is not None and not all(map(_exists, job.output))]
+    holes = [a for a, job in asked if a is not None and not all(map(_is_there, job.output))]
 
-    again = _again(plan, made, needs, holes)
+    again = _find_again(plan, made, needs, holes)
     if not again.made:
         return
     if not again.is_dear:
@@ -58,7 +58,7 @@ def check_jobs(plan: Plan, jobs: Iterable[Job]) -> None:
         raise UserError(f"{explain(again)}\nor say {RETRAIN}=yes (environment) to make them again")
 
 
-def _exists(name: str) -> bool:
+def _is_there(name: str) -> bool:
     return Path(name).exists()
 
 
@@ -66,21 +66,21 @@ def warn(plan: Plan, targets: Iterable[Artifact]) -> None:
     """Print what a run towards these targets would be refused for."""
     wanted = list(targets)
     made = list(closure(plan, wanted, {}).compute.values())
-    again = _again(plan, made, closure(plan, wanted, manifest.read()), made)
+    again = _find_again(plan, made, closure(plan, wanted, manifest.read()), made)
     if again.made:
         print(f"\n{explain(again)}")
 
 
-def _again(plan: Plan, made: list[Artifact], needs: Needs, missing: list[Artifact]) -> Again:
+def _find_again(plan: Plan, made: list[Artifact], needs: Needs, missing: list[Artifact]) -> Again:
     """What of `made` is recorded; fetched is what is needed of it, or here with a hole."""
     listed = manifest.read()
     known = [a for a in made if a.path.as_posix() in listed]
     holes = [p.as_posix() for a in missing if a.is_here() and (p := a.path).as_posix() in listed]
     fetch = [*needs.pull, *(p for p in holes if p not in needs.pull)]
-    return Again(known, _derived(plan, known, {a.path for a in made}), fetch)
+    return Again(known, _find_derived(plan, known, {a.path for a in made}), fetch)
 
 
-def _derived(plan: Plan, known: list[Artifact], made: set[Path]) -> list[Run]:
+def _find_derived(plan: Plan, known: list[Artifact], made: set[Path]) -> list[Run]:
     """Recorded trainings whose snapshots an average lacks: they are trained through again."""
     runs = (run for run in known if isinstance(run, Run))
     parts = (part for run in runs for part in run.inputs(plan.graph))
@@ -93,9 +93,9 @@ def explain(again: Again) -> str:
     listed = manifest.read()
     lines = [listed[a.path.as_posix()] for a in again.made]
     lines.sort(key=lambda line: -line.seconds)
-    shown = [f"  {line.artifact} ({_cost(line)})" for line in lines]
+    shown = [f"  {line.artifact} ({_describe_cost(line)})" for line in lines]
     derived = [listed[n] for r in again.derived if (n := r.path.as_posix()) in listed]
-    shown += [f"  snapshots of {line.artifact} ({_cost(line)})" for line in derived]
+    shown += [f"  snapshots of {line.artifact} ({_describe_cost(line)})" for line in derived]
 
     total = spent(sum(line.seconds for line in (*lines, *derived)))
     advice = f"fetch them instead:\n  {pull_line(again.fetch)}" if again.fetch else FORCED
@@ -105,7 +105,7 @@ def explain(again: Again) -> str:
     )
 
 
-def _cost(line: Line) -> str:
+def _describe_cost(line: Line) -> str:
     return f"{spent(line.seconds)} on {line.host}"
 
 

@@ -57,14 +57,14 @@ def union(ours: Side, theirs: Side) -> tuple[dict[str, Line], dict[Path, Entries
         source = ours if ours.lines.get(name) == line else theirs
         path = Path(name)
         pool = pools.pool_of(path)
-        entries = _below(source.pools.get(pool, {}), path.relative_to(pool))
+        entries = _pick_below(source.pools.get(pool, {}), path.relative_to(pool))
         if not entries:
             raise UserError(f"{pools.pool_file(pool)}: lacks {name}, which {MANIFEST} lists")
         listings[pool] |= entries
     return kept, listings
 
 
-def _below(entries: Entries, path: Path) -> Entries:
+def _pick_below(entries: Entries, path: Path) -> Entries:
     """Entries of one artifact: of its folder, or its file and the times beside it."""
     beside = path.with_suffix(".time.json").parts
     n = len(path.parts)
@@ -150,11 +150,11 @@ def _is_merged(branch: str) -> bool:
     return git(["rev-list", "--count", f"HEAD..{branch}"]).strip() == "0"
 
 
-def _commit_of(name: str) -> str:
+def _find_commit(name: str) -> str:
     return git(["rev-parse", "--verify", f"{name}^{{commit}}"]).strip()
 
 
-def _under_way() -> str | None:
+def _find_under_way() -> str | None:
     """The commit that git is merging at present."""
     file = Path(git(["rev-parse", "--git-path", "MERGE_HEAD"]).strip())
     return file.read_text().strip() if file.exists() else None
@@ -162,8 +162,8 @@ def _under_way() -> str | None:
 
 def _is_under_way(branch: str) -> bool:
     """Whether a merge of this branch waits to be finished; raises UserError for another one's."""
-    commit = _under_way()
-    if commit is not None and commit != _commit_of(branch):
+    commit = _find_under_way()
+    if commit is not None and commit != _find_commit(branch):
         raise UserError(
             f"git is merging {commit[:10]}, not {branch}: finish or `git merge --abort`"
         )
@@ -175,7 +175,7 @@ def _merge_by_git(branch: str) -> None:
     try:
         git(["merge", "--no-commit", "--no-ff", branch])
     except UserError:
-        if _under_way() is None:
+        if _find_under_way() is None:
             raise
 
 

@@ -64,12 +64,12 @@ def params_for(params: Entry, kind: str, name: str, has_cifar10: bool) -> Entry:
 
     cut["scale"] = "demo"
     cut["tables"] = {
-        f"micro{n}": {**TABLE, **change} for n, change in enumerate(_tables(cut, kind, names))
+        f"micro{n}": {**TABLE, **change} for n, change in enumerate(_list_tables(cut, kind, names))
     }
     return cut
 
 
-def _tables(params: Entry, kind: str, names: list[str]) -> list[Entry]:
+def _list_tables(params: Entry, kind: str, names: list[str]) -> list[Entry]:
     """What the tables of the micro-run say beside TABLE."""
     if kind == "archs":
         return [{"archs": names}]

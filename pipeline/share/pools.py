@@ -69,10 +69,10 @@ def git(arguments: Sequence[str]) -> str:
         if pause is None or LOCKED not in done.stderr:
             break
         time.sleep(pause)
-    raise UserError(f"git {' '.join(arguments[:3])}: {_complaint(done.stderr or done.stdout)}")
+    raise UserError(f"git {' '.join(arguments[:3])}: {_find_complaint(done.stderr or done.stdout)}")
 
 
-def _complaint(text: str) -> str:
+def _find_complaint(text: str) -> str:
     """The first line that says what is wrong; git's last one may be an advice, or "Aborting"."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     wrong = [line for line in lines if line.startswith(("fatal:", "error:", "CONFLICT"))]
@@ -187,7 +187,7 @@ class Trees:
             # All of an artifact's old entries go: it may have fewer files now.
             kept = {k: v for k, v in listed.items() if not replaced & {k[:1], k[:2]}}
 
-            files = [f for path in paths for f in self._files(path)]
+            files = [f for path in paths for f in self._list_files(path)]
             cache, state = self._repo.cache.local, self._repo.state
             sums = [str(hash_file(f, localfs, "md5", state)[1].value) for f in files]
             cache.add(files, localfs, sums)
@@ -195,7 +195,7 @@ class Trees:
             names = [Path(f).relative_to(pool.absolute()).parts for f in files]
             self.store(pool, kept | dict(zip(names, sums, strict=True)))
 
-    def _files(self, path: Path) -> list[str]:
+    def _list_files(self, path: Path) -> list[str]:
         """Absolute names of what an artifact's pool tracks."""
         from dvc.fs import localfs
 

@@ -46,7 +46,7 @@ class Recorder:
             if known is not None and not self._is_corrected(artifact, known):
                 self._compare(artifact, known)
             else:
-                self.added.append((artifact, self._line(artifact)))
+                self.added.append((artifact, self._build_line(artifact)))
         except UserError as error:
             self._refuse(artifact, str(error))
         except FileNotFoundError as error:  # a job has just deleted it
@@ -56,7 +56,7 @@ class Recorder:
         self.problems.append(problem)
         self.refused.append(artifact.path)
 
-    def _line(self, artifact: Finished) -> Line:
+    def _build_line(self, artifact: Finished) -> Line:
         rests_on = finished.verify(artifact)
         times = artifact.times
         return Line(
@@ -68,7 +68,7 @@ class Recorder:
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             host=str(times.get("device", "unknown")),
             versions={k: str(times[k]) for k in ("torch", "python") if k in times},
-            seconds=_seconds(times.get("seconds")),
+            seconds=_read_seconds(times.get("seconds")),
         )
 
     def _compare(self, artifact: Finished, known: Line) -> None:
@@ -95,7 +95,7 @@ class Recorder:
         pools.write_manifest(lines.values())
 
 
-def _seconds(said: object) -> float:
+def _read_seconds(said: object) -> float:
     """What a file of times says it took; 0 is unknown, also where the file is damaged."""
     if isinstance(said, int | float) and 0 <= said < math.inf:
         return float(said)

@@ -40,7 +40,7 @@ def unused() -> str:
     listed = manifest.read()
     lines, total = [], 0
     for path in sorted(present() - needed(params)):
-        size = _size(Path(path)) or (listed[path].bytes if path in listed else 0)
+        size = _measure_size(Path(path)) or (listed[path].bytes if path in listed else 0)
         total += size
         where = "recorded" if path in listed else "here only"
         lines.append(f"{size / 1e6:10.2f} MB  {where:9}  {path}")
@@ -57,7 +57,7 @@ def unused() -> str:
     )
 
 
-def _size(path: Path) -> int:
+def _measure_size(path: Path) -> int:
     if path.is_dir():
         return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     return path.stat().st_size if path.exists() else 0

@@ -37,10 +37,10 @@ def read_claims(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
         raise UserError(f"{path}: cannot be read ({error})") from error
     if tuple(frame.columns) != columns:
         raise UserError(f"{path}: columns must be {', '.join(columns)}")
-    return _lines(frame)
+    return _read_lines(frame)
 
 
-def _lines(frame: pd.DataFrame) -> list[dict[str, str]]:
+def _read_lines(frame: pd.DataFrame) -> list[dict[str, str]]:
     return [{str(k): str(v) for k, v in line.items()} for line in frame.to_dict("records")]
 
 
@@ -132,7 +132,7 @@ class Printed:
         for paper in PAPERS:
             path = Path("data/reported") / f"{paper}.csv"
             frame = pd.read_csv(path, keep_default_na=False, dtype=str)
-            self._rows[paper] = _lines(frame)
+            self._rows[paper] = _read_lines(frame)
             for line in self._rows[paper]:
                 key = f"{line['table']}|{line['row']}|{line['column']}"
                 self._cells[paper, key] = float(values.fraction(line["value"], str(path)))
@@ -163,11 +163,13 @@ class Printed:
         """A cell, one minus another, or the max or min of several: `max a; b; c`."""
         for word, pick in (("max ", max), ("min ", min)):
             if text.startswith(word):
-                return pick(self._cell(paper, key) for key in text.removeprefix(word).split("; "))
+                return pick(
+                    self._find_cell(paper, key) for key in text.removeprefix(word).split("; ")
+                )
         first, _, second = text.partition(" minus ")
-        return self._cell(paper, first) - (self._cell(paper, second) if second else 0.0)
+        return self._find_cell(paper, first) - (self._find_cell(paper, second) if second else 0.0)
 
-    def _cell(self, paper: str, key: str) -> float:
+    def _find_cell(self, paper: str, key: str) -> float:
         if (paper, key) not in self._cells:
             raise UserError(f"data/claims/printed.csv: data/reported/{paper}.csv has no cell {key}")
         return self._cells[paper, key]

@@ -67,12 +67,12 @@ class Columns:
         """The attacks that a column is made of, each with the record that holds it."""
         of, rule = split(column, self.names)
         if of in self.made:
-            return [pair for part in self._parts(cell, of) for pair in self.behind(cell, part)]
+            return [pair for part in self._list_parts(cell, of) for pair in self.behind(cell, part)]
 
         for suite, record in cell.records.items():
             if rule in PEERS and not record.spec.get("peers"):
                 continue
-            joined = _joined(cell, suite) if of == f"{suite}_worst" else [suite]
+            joined = _list_joined(cell, suite) if of == f"{suite}_worst" else [suite]
             if of in (suite, f"{suite}_worst"):
                 return [(cell.records[s], a) for s in joined for a, _ in cell.records[s].attacks]
             # In a suite that stops when fooled, later attacks see fewer images: no column.
@@ -80,7 +80,7 @@ class Columns:
                 return [(record, of)]
         raise UserError(f"params.yaml: tables: column {column} is in none of the table's suites")
 
-    def _parts(self, cell: Cell, made: str) -> list[str]:
+    def _list_parts(self, cell: Cell, made: str) -> list[str]:
         """What a column is made of; strongest can only be an attack that the victim is for."""
         if made not in self.strongest:
             return self.made[made]
@@ -101,10 +101,10 @@ class Columns:
         if rule in VIEWS:
             return metrics.view(rule, self.verdict(cell, of))
         if rule:
-            return self._by_rule(cell, column, rule)
+            return self._judge_by_rule(cell, column, rule)
 
         if column in self.made:  # as some papers print it
-            parts = [self.verdict(cell, part) for part in self._parts(cell, column)]
+            parts = [self.verdict(cell, part) for part in self._list_parts(cell, column)]
             if column in self.strongest:
                 return min(parts, key=lambda part: float(part.mean()))
             averaged: Verdicts = np.mean(parts, 0, dtype=np.float32)
@@ -112,7 +112,7 @@ class Columns:
 
         return metrics.worst(self.arrays(cell, column, "right"))
 
-    def _by_rule(self, cell: Cell, column: str, rule: str) -> Verdicts:
+    def _judge_by_rule(self, cell: Cell, column: str, rule: str) -> Verdicts:
         """Verdicts of the members on the images of an attack, or of those not too far."""
         ((record, attack),) = self.behind(cell, column)
         arrays = self.read(record)
@@ -139,7 +139,7 @@ class Columns:
         return metrics.size(rule, arrays[f"{attack}/{rule}"][fooled])
 
 
-def _joined(cell: Cell, suite: str) -> list[str]:
+def _list_joined(cell: Cell, suite: str) -> list[str]:
     """The suites of a worst case: adaptive ones add to the core and to each other."""
     joins = [CORE, *(s for s in cell.records if s.startswith(ADAPTIVE))]
     return [s for s in cell.records if s == suite or (suite == ADAPTIVE and s in joins)]

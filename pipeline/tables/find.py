@@ -39,7 +39,7 @@ class Tables:
         """The one row of a table that all the words fit."""
         if table not in self.plan.tables:
             return None
-        rows = [r for r in self.tabulation(table).rows if set(words.split()) <= _words(r)]
+        rows = [r for r in self.tabulation(table).rows if set(words.split()) <= _list_words(r)]
         if len(rows) > 1:
             raise UserError(f"{self.file}: {words!r} fits several rows of {table}: say more")
         return rows[0] if rows else None
@@ -76,7 +76,7 @@ def sides_of(text: str) -> list[str]:
     return parts if len(parts) == 2 else parts * 2
 
 
-def _words(row: Row) -> set[str]:
+def _list_words(row: Row) -> set[str]:
     """All that may be said of a row, as the papers' names have it."""
     cell = row.cells[0]
     axes = {f"{k}={v}" for k, v in cell.setting.overrides}

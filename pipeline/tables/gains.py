@@ -45,32 +45,32 @@ class Gains:
 
     def claims(self) -> list[Claim]:
         """Every claim, in the file's order."""
-        return [self._claim(name, lines) for name, lines in self.lines.items()]
+        return [self._read_claim(name, lines) for name, lines in self.lines.items()]
 
-    def _claim(self, name: str, lines: list[Line]) -> Claim:
+    def _read_claim(self, name: str, lines: list[Line]) -> Claim:
         first = lines[0]
-        steps = tuple(self._step(line) for line in lines)
+        steps = tuple(self._read_step(line) for line in lines)
 
         # A step that has no records yet departs from nothing.
         known = [n for n, s in zip(lines, steps, strict=True) if s.differences is not None]
-        departures = dict.fromkeys(d for line in known for d in self._departures(line))
-        published = self._published(first["paper"], first["published"])
+        departures = dict.fromkeys(d for line in known for d in self._list_departures(line))
+        published = self._read_published(first["paper"], first["published"])
         return Claim(first["paper"], name, published, first["where"], steps, tuple(departures))
 
-    def _published(self, paper: str, formula: str) -> str:
+    def _read_published(self, paper: str, formula: str) -> str:
         """The printed gain, from the printed cells: `LEFT minus RIGHT`."""
         if not formula:
             return ""
         left, _, right = formula.partition(" minus ")
         return f"{self.printed.value(paper, left) - self.printed.value(paper, right):+.2f}"
 
-    def _departures(self, line: Line) -> list[str]:
+    def _list_departures(self, line: Line) -> list[str]:
         sides = (line["ours"], line["baseline"])
         stand_ins = [d for side in sides for d in self.tables.departures(line["table"], side)]
         cuts = self.tables.cuts(line["table"])
         return [*stand_ins, *([f"cut: {', '.join(cuts)}"] if cuts else [])]
 
-    def _step(self, line: Line) -> Step:
+    def _read_step(self, line: Line) -> Step:
         rows = {side: self.tables.row(line["table"], line[side]) for side in ("ours", "baseline")}
         for side, row in rows.items():
             if row is None:
@@ -86,7 +86,7 @@ class Gains:
                 return Step(line["changes"], None, f"{line['table']} has no column {column}")
 
         sides = [row for row in rows.values() if row]
-        differences = _differences(sides, columns)
+        differences = _pair_differences(sides, columns)
         if differences is None:
             return Step(line["changes"], None, "judged on other images or seeds")
 
@@ -98,15 +98,16 @@ class Gains:
         """Ours over the baseline's costs, where both are known."""
         rows = [self.tables.row(line["table"], line[side]) for side in ("ours", "baseline")]
         return {
-            cost: _ratio(*(row.costs.get(cost) if row else None for row in rows)) for cost in RATIOS
+            cost: _divide(*(row.costs.get(cost) if row else None for row in rows))
+            for cost in RATIOS
         }
 
 
-def _ratio(ours: int | None, theirs: int | None) -> float | None:
+def _divide(ours: int | None, theirs: int | None) -> float | None:
     return ours / theirs if ours and theirs else None
 
 
-def _differences(rows: list[Row], columns: list[str]) -> NDArray[np.float64] | None:
+def _pair_differences(rows: list[Row], columns: list[str]) -> NDArray[np.float64] | None:
     """Ours minus the baseline's verdicts, [seeds, images]; None where they do not pair."""
     ours, theirs = (row.verdicts[column] for row, column in zip(rows, columns, strict=True))
     if len(ours) != len(theirs) or len(ours[0]) != len(theirs[0]):

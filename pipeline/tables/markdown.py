@@ -14,7 +14,7 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
     """The table for people: percent with 95 % intervals, costs, flags, what was cut."""
     spec = tabulation.table.spec
     columns = list(tabulation.shown.values())
-    about = " ".join([_about(tabulation), *_best(tabulation, details)])
+    about = " ".join([_describe_table(tabulation), *_name_best(tabulation, details)])
 
     lines = [f"# {escape(spec['entry']['title'], quote=False)}", "", about, ""]
     lines.append("| " + " | ".join(["method", *columns, "vs reference", "flags"]) + " |")
@@ -22,13 +22,13 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
 
     for row in tabulation.rows:
         numbers = details[row.label]
-        texts = [_text(numbers, c) for c in columns]
-        tail = [_against(numbers), " ".join(f.check for f in row.flags)]
+        texts = [_format_value(numbers, c) for c in columns]
+        tail = [_format_difference(numbers), " ".join(f.check for f in row.flags)]
         if row.status != "done":
             texts, tail = [row.status] + [""] * (len(columns) - 1), ["", ""]
         lines.append("| " + " | ".join([row.label, *texts, *tail]) + " |")
 
-    lines += [*_spent(columns, details), *_starts(tabulation)]
+    lines += [*_list_spent(columns, details), *_list_starts(tabulation)]
     fired = [f"- {r.label}: {f.check}: {f.text}" for r in tabulation.rows for f in r.flags]
     if fired:
         lines += ["", "Red flags:", "", *fired]
@@ -38,7 +38,7 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _about(tabulation: Tabulation) -> str:
+def _describe_table(tabulation: Tabulation) -> str:
     entries, entry = tabulation.plan.entries, tabulation.table.spec["entry"]
     named = {d: entries.stand_in(d)[0] for d in entry["datasets"]}
     archs = [a for d in entry["datasets"] for a in find_points(entry, "archs", d)]
@@ -46,14 +46,14 @@ def _about(tabulation: Tabulation) -> str:
 
     factors = {d: float(entries.stand_in(d)[1]) for d in entry["datasets"]}
     stand_ins = [
-        f"{used} standing in for {name}{_times(factors.get(name, 1.0))}"
+        f"{used} standing in for {name}{_describe_factor(factors.get(name, 1.0))}"
         for name, used in named.items()
         if used != name
     ]
 
-    cuts = [f"{a} {_cut(c)}" for a, c in tabulation.cuts.items()]
+    cuts = [f"{a} {_describe_cut(c)}" for a, c in tabulation.cuts.items()]
     training = entries.recipe_cut(entry["recipe"])
-    cuts += [f"training {_cut(training)}"] if training else []
+    cuts += [f"training {_describe_cut(training)}"] if training else []
 
     against = (
         f"{' or '.join(HEADLINES)} (the first that is a column, else the last accuracy) minus "
@@ -61,29 +61,30 @@ def _about(tabulation: Tabulation) -> str:
     )
 
     parts = [
-        f"Scale {entries.scale_name}; {_images(tabulation)}; seeds {entry['seeds']}; "
-        f"checkpoint {entry['checkpoint']}; percent [95 % interval{_of(len(entry['seeds']))}]; "
+        f"Scale {entries.scale_name}; {_describe_images(tabulation)}; seeds {entry['seeds']}; "
+        f"checkpoint {entry['checkpoint']}; "
+        f"percent [95 % interval{_describe_scope(len(entry['seeds']))}]; "
         f"vs reference: {against if entry['reference'] != 'none' else 'none'}.",
         *([f"Stand-ins: {', '.join(stand_ins)}."] if stand_ins else []),
         *([f"Cut by the scale: {'; '.join(cuts)}."] if cuts else []),
-        *_names(tabulation),
+        *_explain_names(tabulation),
     ]
     return " ".join(parts)
 
 
-def _times(factor: float) -> str:
+def _describe_factor(factor: float) -> str:
     """What a stand-in does to radii, those of a user's own l2 and l1 attacks included."""
     return "" if factor == 1 else f" (every radius of params.yaml times {factor:g}, in any norm)"
 
 
-def _of(seeds: int) -> str:
+def _describe_scope(seeds: int) -> str:
     """Whom the intervals are a statement about, by the number of seeds."""
     if seeds == 1:
         return " of these nets, not of methods: one seed"
     return " of methods" if seeds >= FEWEST else ": none of two seeds"
 
 
-def _names(tabulation: Tabulation) -> list[str]:
+def _explain_names(tabulation: Tabulation) -> list[str]:
     """What the names of some columns mean."""
     shown, distances = tabulation.shown, tabulation.columns.distances
 
@@ -108,7 +109,7 @@ def _names(tabulation: Tabulation) -> list[str]:
     return sentences
 
 
-def _images(tabulation: Tabulation) -> str:
+def _describe_images(tabulation: Tabulation) -> str:
     """How many images of which split; who of several rows is best where they may choose."""
     records = [r for c in tabulation.table.cells for r in c.records.values()]
     splits = {record.split: record.images for record in records}
@@ -117,7 +118,7 @@ def _images(tabulation: Tabulation) -> str:
     return " and ".join(f"{count} {split} images" for split, count in splits.items())
 
 
-def _best(tabulation: Tabulation, details: dict[str, Any]) -> list[str]:
+def _name_best(tabulation: Tabulation, details: dict[str, Any]) -> list[str]:
     """On validation images, the row with the highest last accuracy: the one to choose."""
     splits = {r.split for c in tabulation.table.cells for r in c.records.values()}
     done = [row.label for row in tabulation.rows if row.status == "done"]
@@ -129,7 +130,7 @@ def _best(tabulation: Tabulation, details: dict[str, Any]) -> list[str]:
     return [f"Best on them: {top}."]
 
 
-def _spent(columns: list[str], details: dict[str, Any]) -> list[str]:
+def _list_spent(columns: list[str], details: dict[str, Any]) -> list[str]:
     """Gradient evaluations an image behind each worst case, row by row."""
     lines = []
     for column in (c for c in columns if c.endswith("_worst")):
@@ -143,7 +144,7 @@ def _spent(columns: list[str], details: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _starts(tabulation: Tabulation) -> list[str]:
+def _list_starts(tabulation: Tabulation) -> list[str]:
     """Who starts from the same weights, and who is fewer nets than the table has seeds."""
     shared = starts.groups(tabulation.plan, tabulation.rows)
     seeds = len(tabulation.table.spec["entry"]["seeds"])
@@ -157,11 +158,11 @@ def _starts(tabulation: Tabulation) -> list[str]:
     return lines
 
 
-def _cut(cut: dict[str, Any]) -> str:
+def _describe_cut(cut: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in cut.items())
 
 
-def _text(numbers: dict[str, Any], column: str) -> str:
+def _format_value(numbers: dict[str, Any], column: str) -> str:
     value = numbers.get(column, "")
     if isinstance(value, dict):
         text = f"{100 * value['mean']:.1f}"
@@ -187,7 +188,7 @@ def headline(details: dict[str, Any]) -> str | None:
     return ranking[0] if ranking else None
 
 
-def _against(numbers: dict[str, Any]) -> str:
+def _format_difference(numbers: dict[str, Any]) -> str:
     if numbers.get("not_trusted"):
         return f"not trusted: {numbers['not_trusted']}"
     column = headline(numbers)

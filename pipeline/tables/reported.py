@@ -26,13 +26,13 @@ COLUMNS = (
 )
 
 
-def _path(paper: str) -> Path:
+def _find_path(paper: str) -> Path:
     return frozen.base() / "data/reported" / f"{paper}.csv"
 
 
 def rows_of(paper: str) -> pd.DataFrame:
     """All published numbers of a paper, as text; raises UserError when they cannot be read."""
-    path = _path(paper)
+    path = _find_path(paper)
     try:
         rows = pd.read_csv(path, keep_default_na=False, dtype=str)
     except (
@@ -58,11 +58,11 @@ class Reported:
         self.rows = pd.DataFrame(columns=list(COLUMNS))
         if paper == "none":
             return
-        self.path = _path(paper)
+        self.path = _find_path(paper)
         self.rows = rows_of(paper)
         if printed != "any":
             self.rows = self.rows[self.rows["table"] == str(printed)]
-        self.recipes = _recipes(plan, paper)
+        self.recipes = _list_recipes(plan, paper)
 
     def value(self, cell: Cell, column: str) -> float | None:
         """The published accuracy (a fraction) of exactly this cell, or None."""
@@ -127,7 +127,7 @@ class Reported:
         return all(p in specs and _is_at(radius, specs[p]["fields"]) for p in parts)
 
 
-def _recipes(plan: Plan, paper: str) -> dict[str, set[str]]:
+def _list_recipes(plan: Plan, paper: str) -> dict[str, set[str]]:
     """Recipes of the tables that rebuild each printed table of a paper."""
     recipes: dict[str, set[str]] = {}
     for name in plan.entries.section("tables"):

@@ -50,9 +50,9 @@ class Reproduced:
         """One line a published number, in the papers' order."""
         for paper in PAPERS:
             for printed in rows_of(paper).to_dict("records"):
-                yield self._line(paper, {str(k): str(v) for k, v in printed.items()})
+                yield self._judge_line(paper, {str(k): str(v) for k, v in printed.items()})
 
-    def _line(self, paper: str, printed: Line) -> Line:
+    def _judge_line(self, paper: str, printed: Line) -> Line:
         line = dict.fromkeys(COLUMNS, "")
         line |= {"paper": paper, "scale": self.plan.scale, "published": printed["value"]}
         line |= {key: printed[key] for key in ("table", "row", "column")}
@@ -62,12 +62,12 @@ class Reproduced:
             cut = printed["entry"] and self.plan.entries.scale
             return line | {"verdict": STOOD_IN if cut else UNKNOWN}
 
-        line |= self._matches(place, printed["attack"])
+        line |= self._compare_settings(place, printed["attack"])
         if line["data"] == "no" or "no" in (line["arch"], line["recipe"], line["attack"]):
             return line | {"verdict": STOOD_IN}
 
         if place.row.status != "done":
-            hours = self._hours(place)
+            hours = self._estimate_hours(place)
             verdict = NOT_RUN if place.row.status != "needs weights" else "not run (needs weights)"
             return line | {"verdict": verdict, "hours": "" if hours is None else f"{hours:.1f}"}
         return line | self._judge(place, printed)
@@ -80,11 +80,15 @@ class Reproduced:
             same = same and printed["arch"] == cell.setting.arch
             same = same and printed["members"] == str(cell.members)
             same = same and printed["checkpoint"] == cell.setting.checkpoint
-            if same and printed["attack"] in shown.accuracies and self._same_eps(place, printed):
+            if (
+                same
+                and printed["attack"] in shown.accuracies
+                and self._has_same_eps(place, printed)
+            ):
                 return place
         return None
 
-    def _same_eps(self, place: Place, printed: Line) -> bool:
+    def _has_same_eps(self, place: Place, printed: Line) -> bool:
         cell, reported = place.row.cells[0], place.tabulation.reported
         trained = dict(cell.setting.overrides).get("train_eps")
         if trained is not None and printed["eps"] not in ("", "0"):  # one model for each radius
@@ -98,7 +102,7 @@ class Reproduced:
     def _stands_in(self, cell: Cell) -> bool:
         return self.plan.entries.stand_in(cell.setting.dataset)[0] != cell.setting.dataset
 
-    def _matches(self, place: Place, column: str) -> Line:
+    def _compare_settings(self, place: Place, column: str) -> Line:
         """yes or no for each of `MATCHES`; the rest of the settings found the row."""
         entries, cell = self.plan.entries, place.row.cells[0]
 
@@ -129,7 +133,7 @@ class Reproduced:
         verdict = "reproduced" if same else f"differs by {ours - published:+.1f}"
         return judged | {"low": f"{low:.2f}", "high": f"{high:.2f}", "verdict": verdict}
 
-    def _hours(self, place: Place) -> float | None:
+    def _estimate_hours(self, place: Place) -> float | None:
         """Hours of what the row still needs, on one machine of the scale's `gflops`."""
         if place.hours is None:
             records = [r for cell in place.row.cells for r in cell.records.values()]

@@ -55,15 +55,15 @@ class Tabulation:
             s = cell.setting
             key = (cell.row, s.dataset, s.arch, cell.members, s.overrides)
             groups.setdefault(key, []).append(cell)
-        self.rows = [self._row(tuple(cells)) for cells in groups.values()]
+        self.rows = [self._read_row(tuple(cells)) for cells in groups.values()]
 
         # A reference is found by what it is, whatever its row is called.
         self._by_victim: dict[str, Row] = {}
         for row in self.rows:
             for victim in [c.victim for c in row.cells if c.victim]:
-                self._by_victim.setdefault(_digest(victim.id), row)
+                self._by_victim.setdefault(_cut_digest(victim.id), row)
 
-    def _keys(self, cell: Cell) -> dict[str, Any]:
+    def _describe_keys(self, cell: Cell) -> dict[str, Any]:
         """What a row is, for the .csv and the .json."""
         entries, setting = self.plan.entries, cell.setting
         return {
@@ -74,9 +74,9 @@ class Tabulation:
             **dict(setting.overrides),
         }
 
-    def _row(self, cells: tuple[Cell, ...]) -> Row:
+    def _read_row(self, cells: tuple[Cell, ...]) -> Row:
         first = cells[0]
-        label, keys = label_of(first, self.table.cells), self._keys(first)
+        label, keys = label_of(first, self.table.cells), self._describe_keys(first)
 
         missing = [r for c in cells for r in c.records.values() if not r.path.exists()]
         status = status_of(self.plan, missing) if missing else "done"
@@ -92,8 +92,8 @@ class Tabulation:
 
         verdicts = {c: [self.columns.verdict(cell, c) for cell in cells] for c in self.accuracies}
 
-        evidence = [self._evidence(cell) for cell in cells]
-        fired = [self._flags(*pair) for pair in zip(cells, evidence, strict=True)]
+        evidence = [self._collect_evidence(cell) for cell in cells]
+        fired = [self._check_flags(*pair) for pair in zip(cells, evidence, strict=True)]
 
         by_check = {flag.check: flag for seed in fired for flag in seed}
         said = dict.fromkeys(text for seed in evidence for text in notes(seed))
@@ -107,10 +107,10 @@ class Tabulation:
         beside = (tuple(by_check.values()), tuple(said), tuple(c for c in UNRANKING if c in doubts))
         return Row(label, keys, cells, status, verdicts, costs, *beside)
 
-    def _evidence(self, cell: Cell) -> Evidence:
+    def _collect_evidence(self, cell: Cell) -> Evidence:
         return Evidence([(self.columns.read(r), list(r.attacks)) for r in cell.records.values()])
 
-    def _flags(self, cell: Cell, evidence: Evidence) -> list[Flag]:
+    def _check_flags(self, cell: Cell, evidence: Evidence) -> list[Flag]:
         fired = flags(evidence)
         for flag in fired:
             if flag.fails:
@@ -125,17 +125,17 @@ class Tabulation:
 
     def details(self) -> dict[str, Any]:
         """Everything the .json holds beside the receipt, by row and column."""
-        return {row.label: self._details(row) for row in self.rows}
+        return {row.label: self._describe_row(row) for row in self.rows}
 
-    def _details(self, row: Row) -> dict[str, Any]:
+    def _describe_row(self, row: Row) -> dict[str, Any]:
         if row.status != "done":
             return {**row.keys, "status": row.status}
 
         details: dict[str, Any] = {**row.keys, "status": "done"}
         for column in self.accuracies:
-            details[self.shown[column]] = self._cell(row, column)
+            details[self.shown[column]] = self._summarise(row, column)
         for column in self.columns.distances:
-            details[self.shown[column]] = self._distance(row, column)
+            details[self.shown[column]] = self._average_distance(row, column)
         details |= {c: row.costs[c] for c in (*COSTS, DISK) if c in row.costs}
         details |= {c: "planned" for c in self.shown.values() if c not in details}
         details["flags"] = {f.check: f.text for f in row.flags}
@@ -143,7 +143,7 @@ class Tabulation:
         details["not_trusted"] = " ".join(row.untrusted)
         return details
 
-    def _cell(self, row: Row, column: str) -> dict[str, Any]:
+    def _summarise(self, row: Row, column: str) -> dict[str, Any]:
         vectors = row.verdicts[column]
         means = [float(v.mean()) for v in vectors]
         low, high = intervals.interval(vectors) or (None, None)
@@ -155,10 +155,10 @@ class Tabulation:
             "low": low,
             "high": high,
             "published": self.reported.value(row.cells[0], column),
-            **self._spent(row, column),
+            **self._count_work(row, column),
         }
 
-        reference = self._by_victim.get(_digest(row.cells[0].reference or ""))
+        reference = self._by_victim.get(_cut_digest(row.cells[0].reference or ""))
         doubtful = row.untrusted or (reference is not None and reference.untrusted)
         if doubtful and WORST in column:  # nor is anything compared with it
             return cell
@@ -173,13 +173,13 @@ class Tabulation:
                 cell["against"]["refused"] = f"{len(vectors)} and {len(against)} seeds"
         return cell
 
-    def _distance(self, row: Row, column: str) -> float | None:
+    def _average_distance(self, row: Row, column: str) -> float | None:
         """Mean over seeds; None where no image was fooled."""
         distances = [self.columns.distance(cell, column) for cell in row.cells]
         known = [size for size in distances if size is not None]
         return round(float(np.mean(known)), 4) if known else None
 
-    def _spent(self, row: Row, column: str) -> dict[str, float]:
+    def _count_work(self, row: Row, column: str) -> dict[str, float]:
         """Mean forwards and backwards an image of the attacks behind a column."""
         if column in (CLEAN, *self.columns.made) or split(column, self.columns.names)[1]:
             return {}  # no attack, or made of other columns
@@ -210,7 +210,7 @@ class Tabulation:
         return pd.DataFrame(lines)
 
 
-def _digest(victim: str) -> str:
+def _cut_digest(victim: str) -> str:
     """What a victim is, whatever its row is called."""
     return victim.rsplit("-", 1)[-1]
 

@@ -12,12 +12,12 @@ def groups(plan: Plan, rows: list[Row]) -> list[list[str]]:
     for row in rows:
         victims = [cell.victim for cell in row.cells if cell.victim]
         if victims and len(victims) == len(row.cells):
-            start = tuple(_start(plan, victim) for victim in victims)
+            start = tuple(_describe_start(plan, victim) for victim in victims)
             by_start.setdefault(start, []).append(row.label)
     return [labels for labels in by_start.values() if len(labels) > 1]
 
 
-def _start(plan: Plan, victim: Victim) -> tuple[tuple[str, int], ...]:
+def _describe_start(plan: Plan, victim: Victim) -> tuple[tuple[str, int], ...]:
     """What decides the initial weights of a victim's members: arch, seed, file, and their number.
 
     They are a function of (seed, member): `Maker`.

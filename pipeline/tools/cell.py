@@ -15,13 +15,13 @@ def cut_to_row(
     plan: Plan, table: Table, row: str, members: int | None, seed: int | None
 ) -> tuple[Table, list[str]]:
     """The table with the cells of a row alone, and the records that these need."""
-    cells = _matching(table, row, members, seed)
+    cells = _match_cells(table, row, members, seed)
     row_cells = find_cells(plan, replace(table, cells=tuple(cells)), row)
     records = dict.fromkeys(r.path.as_posix() for cell in row_cells for r in cell.records.values())
     return replace(table, cells=tuple(row_cells)), list(records)
 
 
-def _matching(table: Table, row: str, members: int | None, seed: int | None) -> list[Cell]:
+def _match_cells(table: Table, row: str, members: int | None, seed: int | None) -> list[Cell]:
     """Cells with that many members and that seed; raises UserError naming what there is."""
     cells = list(table.cells)
     for what, asked in (("members", members), ("seed", seed)):

@@ -67,17 +67,17 @@ def compare(a: Side, b: Side, classes: bool = True) -> dict[str, Any]:
 
     mean = intervals.paired(a.verdicts, b.verdicts)
     compared["paired"] = intervals.numbers(mean) | {"df": mean.df}
-    compared["n"], compared["seeds"] = len(a.ids), _by_seed(a, b)
+    compared["n"], compared["seeds"] = len(a.ids), _compare_seeds(a, b)
     compared["mcnemar"] = bonferroni([seed["mcnemar"] for seed in compared["seeds"]])
 
     if classes:
         compared["classes"] = {
-            int(label): _of_class(a, b, a.labels == label) for label in np.unique(a.labels)
+            int(label): _compare_class(a, b, a.labels == label) for label in np.unique(a.labels)
         }
     return compared
 
 
-def _by_seed(a: Side, b: Side) -> list[dict[str, Any]]:
+def _compare_seeds(a: Side, b: Side) -> list[dict[str, Any]]:
     """Images on which one side does better, and McNemar's test, which needs yes or no."""
     by_seed = []
     for ours, theirs, u, v in zip(a.seeds, b.seeds, a.verdicts, b.verdicts, strict=True):
@@ -95,7 +95,7 @@ def _by_seed(a: Side, b: Side) -> list[dict[str, Any]]:
     return by_seed
 
 
-def _of_class(a: Side, b: Side, mask: NDArray[np.bool_]) -> dict[str, Any]:
+def _compare_class(a: Side, b: Side, mask: NDArray[np.bool_]) -> dict[str, Any]:
     ours, theirs = ([v[mask] for v in side.verdicts] for side in (a, b))
     return {"n": int(mask.sum()), **intervals.numbers(intervals.paired(ours, theirs))}
 
@@ -116,7 +116,7 @@ def side(plan: Plan, table: Table, name: str, column: str) -> Side:
     return Side(name, seeds, verdicts, images[0]["ids"], images[0]["labels"])
 
 
-def _column(plan: Plan, table: Table, name: str) -> str:
+def _find_column(plan: Plan, table: Table, name: str) -> str:
     """The accuracy of that name, in params.yaml or as the table shows it."""
     columns, entry = Columns(plan, table), table.spec["entry"]
     plain = {shown: column for column, shown in columns.shown.items()}.get(name, name)
@@ -132,8 +132,8 @@ def text(compared: dict[str, Any], a: str, b: str, column: str) -> str:
     lines = [
         f"{column}: {a} {100 * compared[a]:.1f}, {b} {100 * compared[b]:.1f} "
         f"({compared['n']} images, {len(seeds)} seed{'s' if len(seeds) > 1 else ''})",
-        f"difference of {_of(compared['paired'])} {points_of(compared['paired'])}",
-        f"these nets: {_test(compared)}",
+        f"difference of {_describe_scope(compared['paired'])} {points_of(compared['paired'])}",
+        f"these nets: {_describe_test(compared)}",
     ]
 
     for seed in seeds:
@@ -141,14 +141,14 @@ def text(compared: dict[str, Any], a: str, b: str, column: str) -> str:
         lines.append(f"seed {seed['seed']}{one}")
         for name, ids in ((a, seed["only_a"]), (b, seed["only_b"])):
             word = "right only with" if one else "more right with"
-            lines.append(f"  {word} {name}: {len(ids)} {_some(ids)}".rstrip())
+            lines.append(f"  {word} {name}: {len(ids)} {_list_some(ids)}".rstrip())
 
     for label, part in compared.get("classes", {}).items():
         lines.append(f"class {label} (n {part['n']}): {points_of(part)}")
     return "\n".join(lines) + "\n"
 
 
-def _test(compared: dict[str, Any]) -> str:
+def _describe_test(compared: dict[str, Any]) -> str:
     if compared["mcnemar"] is None:
         return "no McNemar test: verdicts are no plain yes or no"
     count = len(compared["seeds"])
@@ -156,7 +156,7 @@ def _test(compared: dict[str, Any]) -> str:
     return f"McNemar p = {compared['mcnemar']:.3g}{how}"
 
 
-def _of(paired: dict[str, Any]) -> str:
+def _describe_scope(paired: dict[str, Any]) -> str:
     """Whom the difference and its interval speak of."""
     return {
         "nets": "these nets (one seed: not of the methods)",
@@ -165,7 +165,7 @@ def _of(paired: dict[str, Any]) -> str:
     }[paired["of"]]
 
 
-def _some(ids: list[int]) -> str:
+def _list_some(ids: list[int]) -> str:
     shown = ", ".join(map(str, ids[:10]))
     return f"({shown}{', ...' if len(ids) > 10 else ''})" if ids else ""
 
@@ -184,7 +184,7 @@ def main(argv: list[str] | None) -> None:
     plan = load_plan()
 
     table = plan.table(args.table)
-    column = _column(plan, table, args.attack)
+    column = _find_column(plan, table, args.attack)
     a, b = (side(plan, table, name, column) for name in (args.a, args.b))
     compared = compare(a, b)
     print(

@@ -24,7 +24,7 @@ from pipeline.store.sums import read_mapping
 TIMES = ("seconds", "latency_ms")
 
 
-def _times(path: Path) -> dict[str, Any]:
+def _read_times(path: Path) -> dict[str, Any]:
     """Numbers and device in a file of times; nothing where it was not pulled, or damaged."""
     times = {}
     for key, value in read_mapping(path).items():
@@ -34,21 +34,21 @@ def _times(path: Path) -> dict[str, Any]:
     return times
 
 
-def _behind(plan: Plan, run: Run) -> dict[str, Run]:
+def _find_behind(plan: Plan, run: Run) -> dict[str, Run]:
     """A run, its parents and theirs."""
     runs = {run.id: run}
     for parent in run.parents:
-        runs |= _behind(plan, plan.run(parent))
+        runs |= _find_behind(plan, plan.run(parent))
     return runs
 
 
-def _training(plan: Plan, cell: Cell) -> tuple[Any, set[str]]:
+def _sum_training(plan: Plan, cell: Cell) -> tuple[Any, set[str]]:
     """Seconds of all trainings behind a victim, blank if one is unknown, and where they ran."""
     runs: dict[str, Run] = {}
     for element in cell.victim.elements if cell.victim else ():
-        runs |= _behind(plan, plan.run(element.run))
+        runs |= _find_behind(plan, plan.run(element.run))
     times_of_runs = [
-        _times(r.folder / "run.time.json") for r in runs.values() if r.stage == "train"
+        _read_times(r.folder / "run.time.json") for r in runs.values() if r.stage == "train"
     ]
     # One unknown time makes the sum unknown: a part of it would look like the whole.
     known = all("seconds" in times for times in times_of_runs)
@@ -66,10 +66,10 @@ def line(plan: Plan, cell: Cell) -> dict[str, Any]:
         return row
 
     cost = meta(read_record(made[0].path, ()))["cost"]
-    times = [_times(record.path.with_suffix(".time.json")) for record in made]
+    times = [_read_times(record.path.with_suffix(".time.json")) for record in made]
     latencies = [t["latency_ms"] for t in times if "latency_ms" in t]
 
-    training, devices = _training(plan, cell)
+    training, devices = _sum_training(plan, cell)
     devices |= {t["device"] for t in times if "device" in t}
     known = len(made) == len(cell.records) and all("seconds" in t for t in times)
     return {

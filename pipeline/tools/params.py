@@ -44,16 +44,16 @@ def page() -> str:
         what, keys = KEYS[section]
         lines += ["", f"## {section}", "", what]
         if keys:
-            lines += ["", *HEAD, *(_row(key, *said) for key, said in keys.items())]
+            lines += ["", *HEAD, *(_format_row(key, *said) for key, said in keys.items())]
         if section == "recipes":
             path = ROOT / "pipeline" / "contracts" / "recipe.py"
-            lines += ["", *_fields(schema.class_fields(path, "Recipe"), path)]
+            lines += ["", *_list_fields(schema.class_fields(path, "Recipe"), path)]
         if section in COMPONENTS:
-            lines += _components(section)
+            lines += _list_components(section)
     return "\n".join(lines) + "\n"
 
 
-def _components(kind: str) -> list[str]:
+def _list_components(kind: str) -> list[str]:
     """A heading, a line and a table of fields for every file of a shelf."""
     lines = []
     for name in schema.available(kind):
@@ -66,31 +66,31 @@ def _components(kind: str) -> list[str]:
 
         types = schema.component(kind, name).types
         if types:
-            lines += ["", *_fields(types, path)]
+            lines += ["", *_list_fields(types, path)]
     return lines
 
 
-def _fields(types: dict[str, str], path: Path) -> list[str]:
+def _list_fields(types: dict[str, str], path: Path) -> list[str]:
     """Rows of a class's fields, which have no defaults; meanings are the comments beside them."""
-    said = _comments(path)
+    said = _read_comments(path)
     return [
         *HEAD,
         *(
-            _row(k, _words(t), "must be given", said.get(k, FIELDS.get(k, "")))
+            _format_row(k, _spell_type(t), "must be given", said.get(k, FIELDS.get(k, "")))
             for k, t in types.items()
         ),
     ]
 
 
-def _row(key: str, kind: str, default: str, meaning: str) -> str:
+def _format_row(key: str, kind: str, default: str, meaning: str) -> str:
     cells = (f"`{key}`", kind, default, meaning)
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _words(annotation: str) -> str:
+def _spell_type(annotation: str) -> str:
     """A field's type in words."""
     if annotation.startswith("list["):
-        return f"list of {_words(annotation[5:-1])}"
+        return f"list of {_spell_type(annotation[5:-1])}"
     if annotation.startswith("Literal["):
         choices = ast.literal_eval(f"({annotation[len('Literal[') : -1]},)")
         return ", ".join(f"`{choice}`" for choice in choices)
@@ -112,7 +112,7 @@ NAMES = {
 }
 
 
-def _comments(path: Path) -> dict[str, str]:
+def _read_comments(path: Path) -> dict[str, str]:
     """Comments above and beside the fields of a file's classes, and of those it imports."""
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
@@ -121,18 +121,18 @@ def _comments(path: Path) -> dict[str, str]:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline."):
             other = ROOT / f"{str(node.module).replace('.', '/')}.py"
             if other.parent.name in (path.parent.name, "contracts") and other.is_file():
-                meanings |= _comments(other)
+                meanings |= _read_comments(other)
 
     lines = text.splitlines()
     for group in [node for node in tree.body if isinstance(node, ast.ClassDef)]:
         for item in group.body:
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                comment = _comment(lines, item.lineno - 1)
+                comment = _read_comment(lines, item.lineno - 1)
                 meanings |= {item.target.id.removesuffix("_"): comment} if comment else {}
     return meanings
 
 
-def _comment(lines: list[str], at: int) -> str:
+def _read_comment(lines: list[str], at: int) -> str:
     """The comment lines above a line of code, and the comment at its end."""
     first = at
     while lines[first - 1].strip().startswith("#"):

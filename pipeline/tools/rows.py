@@ -10,7 +10,7 @@ from pipeline.plan.params.words import nearest, unique
 
 def find_cells(plan: Plan, table: Table, name: str) -> list[Cell]:
     """The seeds of a row, or the one victim of an id or its beginning, were it of another table."""
-    cells = [c for c in table.cells if name in (c.row, label(c, table.cells), _id(c))]
+    cells = [c for c in table.cells if name in (c.row, label(c, table.cells), _find_id(c))]
 
     several = {(c.setting.dataset, c.setting.arch, c.members, c.setting.overrides) for c in cells}
     if len(several) > 1:
@@ -20,17 +20,17 @@ def find_cells(plan: Plan, table: Table, name: str) -> list[Cell]:
 
     if any(c.victim is None for c in cells):
         raise UserError(f"{name}: is not available ({cells[0].lacks})")
-    return cells or [_elsewhere(plan, table, name)]
+    return cells or [_find_elsewhere(plan, table, name)]
 
 
-def _id(cell: Cell) -> str:
+def _find_id(cell: Cell) -> str:
     return cell.victim.id if cell.victim else ""
 
 
-def _elsewhere(plan: Plan, table: Table, name: str) -> Cell:
+def _find_elsewhere(plan: Plan, table: Table, name: str) -> Cell:
     """A victim of any table, under the suites and on the images of this one."""
     everywhere = [c for target in plan.targets.values() for c in target.cells if c.victim]
-    by_id = {_id(c): c for c in everywhere if _id(c).startswith(name)}
+    by_id = {_find_id(c): c for c in everywhere if _find_id(c).startswith(name)}
     id = name if name in by_id else unique(name, by_id)
     if id is None:
         rows = {c.row for c in table.cells}
@@ -53,7 +53,7 @@ def find_record(plan: Plan, name: str, attack: str, target: str) -> Record:
 
     cells = find_cells(plan, plan.table(target), given)
     if len(cells) > 1:
-        ids = ", ".join(_id(cell) for cell in cells)
+        ids = ", ".join(_find_id(cell) for cell in cells)
         raise UserError(f"{given}: has {len(cells)} seeds in {target}; name one: {ids}")
     holding = [r for r in cells[0].records.values() if attack in dict(r.attacks)]
     if not holding:

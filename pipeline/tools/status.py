@@ -33,8 +33,10 @@ def screen(plan: Plan, targets: list[str]) -> str:
     needed = [s for s in listed if s.status == NEED]
     idle = [s for s in needed if s not in running]
 
-    lines = [_work(listed, running), ""]
-    lines += [f"running  {s.stage} {s.id}: {_progress(s)} ({held[lease_of(s)]})" for s in running]
+    lines = [_describe_work(listed, running), ""]
+    lines += [
+        f"running  {s.stage} {s.id}: {_describe_progress(s)} ({held[lease_of(s)]})" for s in running
+    ]
     errors = {s.id: last_error(s) for s in idle}
     failed = [(s, errors[s.id]) for s in idle if errors[s.id]]
     lines += [f"failed   {s.stage} {s.id}: {said}" for s, said in failed[:FAILURES]]
@@ -51,7 +53,7 @@ def lease_of(state: State) -> str:
     return f"{ROOMS.get(state.stage, 'runs')}/{id}"
 
 
-def _work(listed: list[State], running: list[State]) -> str:
+def _describe_work(listed: list[State], running: list[State]) -> str:
     """One line: share of the estimated work that is done, and what is left of it."""
     asked = [s for s in listed if s.status in (HAVE, NEED)]
     if any(s.seconds is None for s in asked):
@@ -61,38 +63,38 @@ def _work(listed: list[State], running: list[State]) -> str:
     total = sum(s.seconds or 0 for s in asked)
     left = sum((s.seconds or 0) for s in asked if s.status == NEED)
     # What runs is done in part: as far as the last line of its log says.
-    left -= sum(_share(s) * (s.seconds or 0) for s in running if s.status == NEED)
+    left -= sum(_measure_share(s) * (s.seconds or 0) for s in running if s.status == NEED)
     share = 100 * (1 - left / total) if total else 100
     return f"{share:.0f} % of the estimated work is done; left, on one process: {describe(left)}"
 
 
-def _log(state: State) -> Path:
+def _find_log(state: State) -> Path:
     return Path("logs") / state.stage / f"{state.id}.log"
 
 
-def _lines(state: State) -> list[str]:
+def _read_lines(state: State) -> list[str]:
     """Lines of its last log; none of a job that never began."""
-    path = _log(state)
+    path = _find_log(state)
     return path.read_text(errors="replace").splitlines() if path.is_file() else []
 
 
-def _step(state: State) -> re.Match[str] | None:
-    return next((m for line in reversed(_lines(state)) if (m := STEP.search(line))), None)
+def _find_step(state: State) -> re.Match[str] | None:
+    return next((m for line in reversed(_read_lines(state)) if (m := STEP.search(line))), None)
 
 
-def _progress(state: State) -> str:
-    step = _step(state)
+def _describe_progress(state: State) -> str:
+    step = _find_step(state)
     return f"{step['done']}/{step['total']} {step['text']}".rstrip() if step else "begins"
 
 
-def _share(state: State) -> float:
-    step = _step(state)
+def _measure_share(state: State) -> float:
+    step = _find_step(state)
     return int(step["done"]) / max(int(step["total"]), 1) if step else 0.0
 
 
 def last_error(state: State) -> str:
     """The last line of a job that began and did not end well; nothing of others."""
-    lines = [line for line in _lines(state) if line.strip()]
+    lines = [line for line in _read_lines(state) if line.strip()]
     if not lines or lines[-1] == DONE or lines[-1].startswith("stopped: "):
         return ""
     return lines[-1] if "error" in lines[-1].lower() else f"ended without a word: {lines[-1]}"

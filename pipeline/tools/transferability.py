@@ -29,23 +29,24 @@ def matrix(
 ) -> list[list[float]]:
     """Share fooled, by member attacked and member asked, of the images that all get right."""
     everyone = [
-        row for part in torch.split(rows, BATCH) for row in _all_right(members, split, part)
+        row for part in torch.split(rows, BATCH) for row in _find_all_right(members, split, part)
     ]
     kept = torch.tensor(everyone, dtype=torch.int64, device=rows.device)
     if not len(kept):
         raise UserError("no image is right for every member: there is nothing to transfer")
 
     return [
-        _row(member, members, split, kept, attack, number) for number, member in enumerate(members)
+        _attack_member(member, members, split, kept, attack, number)
+        for number, member in enumerate(members)
     ]
 
 
-def _all_right(members: list[nn.Module], split: Split, rows: torch.Tensor) -> list[int]:
-    said = _said(members, split.floats(rows))
+def _find_all_right(members: list[nn.Module], split: Split, rows: torch.Tensor) -> list[int]:
+    said = _ask_members(members, split.floats(rows))
     return [int(r) for r in rows[(said == split.labels[rows]).all(0)]]
 
 
-def _said(members: list[nn.Module], images: torch.Tensor) -> torch.Tensor:
+def _ask_members(members: list[nn.Module], images: torch.Tensor) -> torch.Tensor:
     """What every member answers, [members, B]."""
     with torch.no_grad():
         scores = [member(images) for member in members]
@@ -54,7 +55,7 @@ def _said(members: list[nn.Module], images: torch.Tensor) -> torch.Tensor:
     return torch.stack([one.argmax(1) for one in scores])
 
 
-def _row(
+def _attack_member(
     source: nn.Module,
     members: list[nn.Module],
     split: Split,
@@ -67,7 +68,7 @@ def _row(
         # By the member attacked, not by the one asked: all are asked about the same images.
         draws = Draws(derive(0, "transferability", number), part)
         moved = attack(source, split.floats(part), split.labels[part], draws)
-        fooled += (_said(members, moved) != split.labels[part]).sum(1).cpu()
+        fooled += (_ask_members(members, moved) != split.labels[part]).sum(1).cpu()
     return [float(f) for f in fooled / len(rows)]
 
 

@@ -132,7 +132,7 @@ def test_the_centre_of_a_surface_over_weights_is_the_loss_that_an_evaluation_rec
     item.evaluation.labels = item.victim(item.images).argmax(
         1
     )  # an evaluation attacks what is right
-    item.evaluation.clean = item.evaluation._over(item.evaluation._judge, item.images, IMAGES)
+    item.evaluation.clean = item.evaluation._run_over(item.evaluation._judge, item.images, IMAGES)
     recorded = item.evaluation.attack("pgd10", SPECS["pgd10"], seed=0)["loss"]
     again = WeightLandscape(attack="pgd10", **fields).numbers([item])
     assert at(again, ALONE) == pytest.approx(float(recorded.mean()), rel=1e-6)

@@ -182,7 +182,7 @@ def check(folder, union):
             pool = pools.pool_of(Path(name))
             file = pools.pool_file(pool)
             entries = trees.load(pool, pools.tree_hash(file.read_text(), file))
-            assert merge._below(entries, Path(name).relative_to(pool)), name
+            assert merge._pick_below(entries, Path(name).relative_to(pool)), name
         tracked = pools.git(["ls-files", "results"]).split()
         for table in tables:
             if str(table.path) in tracked:

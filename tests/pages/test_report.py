@@ -10,7 +10,7 @@ from projects import ROOT, copy_project, jobs, run, tiny_params
 
 from pipeline import present
 from pipeline.pages import charts, page
-from pipeline.pages.cards import _radii, papers_of
+from pipeline.pages.cards import _collect_radii, papers_of
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 ROWS = ["pgd_at", "standard", "meat", "to_come"]
@@ -117,7 +117,9 @@ def test_an_untrusted_dot_is_hollow():
 
 def test_a_sweeps_columns_are_accuracies_by_radius():
     found = {"pgd20_eps_0": {"mean": 0.9}, "pgd20_eps_8_255": {"mean": 0.5}, "clean": {"mean": 0.9}}
-    assert _radii({**found, "pgd20_eps_1": {"mean": 0}}) == {"pgd20": [(0, 90), (8, 50), (255, 0)]}
+    assert _collect_radii({**found, "pgd20_eps_1": {"mean": 0}}) == {
+        "pgd20": [(0, 90), (8, 50), (255, 0)]
+    }
     assert charts.lines({"clean": []}, "epoch") == ""
 
 

@@ -82,7 +82,10 @@ def claim(*differences: np.ndarray, departures: tuple[str, ...] = (), flags: str
 def test_the_tool_prints_the_figures_of_the_prototype(name):
     found = claim(*(differences for differences, _, _ in STORED[name]))
     lines = audit.lines_of(found, "", None, 5)
-    printed = [(audit._points(n, "gain", ""), audit._points(n, "change", "change_")) for n in lines]
+    printed = [
+        (audit._format_points(n, "gain", ""), audit._format_points(n, "change", "change_"))
+        for n in lines
+    ]
     assert [gain for gain, _ in printed] == [gain for _, gain, _ in STORED[name]]
     changes = [text.split(" ")[0] for _, text in printed]
     assert changes == [change for _, _, change in STORED[name]]

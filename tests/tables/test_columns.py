@@ -135,7 +135,7 @@ def test_seeds_have_their_mean_distance(plan, monkeypatch):
     several = type(row)(**{**vars(row), "cells": row.cells * 3})
     found = iter([0.5, None, 1.0])  # one seed was never fooled
     monkeypatch.setattr(tabulation.columns, "distance", lambda cell, column: next(found))
-    assert tabulation._distance(several, "pgd10_l2") == 0.75
+    assert tabulation._average_distance(several, "pgd10_l2") == 0.75
 
 
 # ---- what the scale cuts
@@ -205,4 +205,4 @@ def test_files_and_pictures_say_lite_where_plan_and_claims_say_autoattack(tmp_pa
     verdict, difference = claims.Ours(plan).verdict({**claim, "relation": "within", "points": "0"})
     assert (verdict, difference) == ("not at this scale", "+0.0 [-6.4, +6.4]")  # 30 images
     for name in ("autoattack", "autoattack_lite"):
-        assert compare._column(plan, plan.table("table1"), name) == "autoattack"
+        assert compare._find_column(plan, plan.table("table1"), name) == "autoattack"

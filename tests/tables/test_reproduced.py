@@ -58,9 +58,11 @@ def test_a_planted_row_is_reproduced_or_differs(tmp_path, monkeypatch, seeds, sh
     (place,) = found._places["aute", "1"]
     place.row.verdicts["pgd10"] = [(np.arange(30) < 9).astype(np.float32)] * seeds
     printed = {**PRINTED, "value": f"{30 + shift}"}
-    line = found._line("aute", printed)
+    line = found._judge_line("aute", printed)
     assert line["verdict"] == STOOD_IN and line["data"] == line["arch"] == "no"
-    monkeypatch.setattr(Reproduced, "_matches", lambda *_: dict.fromkeys(reproduced.MATCHES, "yes"))
-    line = found._line("aute", printed)
+    monkeypatch.setattr(
+        Reproduced, "_compare_settings", lambda *_: dict.fromkeys(reproduced.MATCHES, "yes")
+    )
+    line = found._judge_line("aute", printed)
     assert line["verdict"] == verdict and line["ours"] == "30.00"
-    assert found._line("aute", {**printed, "members": "3"})["verdict"] == STOOD_IN
+    assert found._judge_line("aute", {**printed, "members": "3"})["verdict"] == STOOD_IN

@@ -70,7 +70,7 @@ def test_seeds_that_agree_reject_no_more_often_than_one() -> None:
             Side(n, [*range(seeds)], [v] * seeds, np.arange(200), a)
             for n, v in zip("ab", (a, b), strict=True)
         ]
-        flips = compare._by_seed(*sides)
+        flips = compare._compare_seeds(*sides)
         rejected += compare.bonferroni([seed["mcnemar"] for seed in flips]) <= 0.05
         ours, theirs = (sum(len(seed[key]) for seed in flips) for key in ("only_a", "only_b"))
         pooled += mcnemar(ours, theirs) <= 0.05

@@ -53,7 +53,9 @@ def test_work_is_counted_by_its_estimate_and_an_unknown_one_is_called_so(plan):
     assert first.startswith("0 % of the estimated work is done; left, on one process: ")
 
     def work(*pairs):
-        return status._work([status.State(plan.dataset("digits"), *pair) for pair in pairs], [])
+        return status._describe_work(
+            [status.State(plan.dataset("digits"), *pair) for pair in pairs], []
+        )
 
     assert work(("have", 30.0), ("need", 10.0), ("not needed", 70.0)) == (
         "75 % of the estimated work is done; left, on one process: 10 seconds"
