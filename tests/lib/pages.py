@@ -65,6 +65,11 @@ def run(folder: Path, *words: str) -> str:
 def make(folder: Path, table: str = "mine") -> dict[str, dict[str, str]]:
     """The rows of a table that a process of that project has made, by name."""
     run(folder, __file__, table)
+    return rows(folder, table)
+
+
+def rows(folder: Path, table: str) -> dict[str, dict[str, str]]:
+    """The rows of a finished table by name."""
     with (folder / f"results/{table}.csv").open() as file:
         return {row["method"]: row for row in csv.DictReader(file)}
 
