@@ -12,6 +12,7 @@ from pipeline.errors import UserError
 from pipeline.job.report import report
 from pipeline.plan import Figure, Plan, Table, load_plan
 from pipeline.plan.estimate import describe
+from pipeline.plan.speeds import measure
 from pipeline.plan.state import NEED, State, headline, states
 from pipeline.share import guard
 from pipeline.share.equal import prove
@@ -77,10 +78,11 @@ def show_row(plan: Plan, args: argparse.Namespace) -> None:
     table, records = cell.cut_to_row(
         plan, plan.table(args.target), args.row, args.members, args.seed
     )
-    listed = states(plan, table.records)
+    speeds = measure(plan, table.records)
+    listed = states(plan, table.records, speeds)
     needed = [s for s in listed if s.status == NEED]
     rows = [[s.status, s.stage, s.id, _cost(s)] for s in listed]
-    print("\n".join([headline(plan, [table], needed), "", *_align(rows)]))
+    print("\n".join([headline(plan, [table], needed, speeds), "", *_align(rows)]))
     if args.run is None:
         print(f"\nto make it, add --run, or: {shlex.join(cell.command(records, []))}")
     elif needed:
@@ -91,15 +93,17 @@ def _cluster(plan: Plan, target: str | None) -> str:
     """The one-line summary, then the jobs by stage; of everything at the scale by default."""
     names = [*plan.entries.section("tables"), *plan.figures]
     targets = [plan.targets[n] for n in names] if target is None else [plan.target(target)]
-    listed = states(plan, targets)
-    line = headline(plan, targets, [s for s in listed if s.status == NEED])
+    speeds = measure(plan, targets)
+    listed = states(plan, targets, speeds)
+    line = headline(plan, targets, [s for s in listed if s.status == NEED], speeds)
     return "\n".join([line, "", *_align(report_cluster(plan, listed))])
 
 
 def _target(plan: Plan, target: Table | Figure) -> str:
     """The one-line summary, then runs and records, one a line."""
-    listed = states(plan, [target])
-    line = headline(plan, [target], [s for s in listed if s.status == NEED])
+    speeds = measure(plan, [target])
+    listed = states(plan, [target], speeds)
+    line = headline(plan, [target], [s for s in listed if s.status == NEED], speeds)
     rows = [[s.status, s.stage, s.id, _cost(s)] for s in listed]
     state = "is up to date" if target.is_here() else "is to be made"
     return "\n".join([f"{target.path} {state}", line, "", *_align(rows)])
@@ -112,11 +116,12 @@ def _cost(state: State) -> str:
 
 def _targets(plan: Plan) -> str:
     """One line a table or figure: file, rows, runs and records, state."""
+    speeds = measure(plan, plan.targets.values())
     rows = [["target", "rows", "runs", "records", "state", "estimate of what is missing"]]
     for target in plan.targets.values():
         records, runs = plan.needs(target)
 
-        needed = [s for s in states(plan, [target]) if s.status == NEED]
+        needed = [s for s in states(plan, [target], speeds) if s.status == NEED]
         costs = [s.seconds for s in needed]
         total = None if None in costs else sum(c for c in costs if c is not None)
         counts = [len({c.row for c in target.cells}), len(runs), len(records)]
@@ -124,7 +129,7 @@ def _targets(plan: Plan) -> str:
         cells = [str(target.path), *map(str, counts), state, describe(total)]
         rows.append(cells)
 
-    line = headline(plan, list(plan.targets.values()), [])
+    line = headline(plan, list(plan.targets.values()), [], speeds)
     return "\n".join([line.partition("; to make")[0], "", *_align(rows)])
 
 

@@ -17,10 +17,13 @@ NATIVE = 32  # pixels of a side at which `macs` are stated
 PROCESS = 3  # seconds in which a job's process loads torch and its data
 
 
-def seconds(plan: Plan, artifacts: Iterable[Artifact]) -> float | None:
+def seconds(
+    plan: Plan, artifacts: Iterable[Artifact], speed: Callable[[str], float] | None = None
+) -> float | None:
     """Seconds on one machine of the scale's `gflops`; None when an arch's MACs are not stated.
 
-    What has no FLOPs to speak of (data, tables, plots) costs nothing.
+    `speed` says the GFLOP/s of a stage instead. What has no FLOPs to speak of (data, tables, plots)
+    costs nothing.
     """
     total = 0.0
     for artifact in artifacts:
@@ -28,7 +31,8 @@ def seconds(plan: Plan, artifacts: Iterable[Artifact]) -> float | None:
             flops = FLOPS[artifact.stage](plan, artifact)
             if flops is None:
                 return None
-            total += PROCESS + flops / (plan.entries.gflops * 1e9)
+            gflops = speed(artifact.stage) if speed else plan.entries.gflops
+            total += PROCESS + flops / (gflops * 1e9)
     return total
 
 

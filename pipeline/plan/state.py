@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pipeline.plan import Artifact, Plan, Record, Snapshots, Target
 from pipeline.plan.estimate import describe, seconds
 from pipeline.plan.graph.targets import walk
+from pipeline.plan.speeds import Speeds
 from pipeline.store.manifest import Manifest
 
 HAVE, NEED, UNNEEDED = "have", "need", "not needed"  # not needed: neither here nor asked for
@@ -75,9 +76,9 @@ class State:
         return self.artifact.id
 
 
-def states(plan: Plan, targets: Iterable[Artifact]) -> list[State]:
+def states(plan: Plan, targets: Iterable[Artifact], speeds: Speeds | None = None) -> list[State]:
     """Everything that tables and figures rest on, parents first, each once; figures last."""
-    wanted = list(targets)
+    wanted, speeds = list(targets), speeds or Speeds(plan.entries.gflops)
     needed = closure(plan, wanted, {}).compute
     rested_on = [a for a in walk(plan.graph, wanted) if a.stage in STAGES]
 
@@ -91,7 +92,7 @@ def states(plan: Plan, targets: Iterable[Artifact]) -> list[State]:
             continue
 
         status = NEED if is_needed else HAVE if artifact.is_here() else UNNEEDED
-        listed.append(State(artifact, status, seconds(plan, [artifact])))
+        listed.append(State(artifact, status, seconds(plan, [artifact], speeds.of)))
     return listed
 
 
@@ -104,13 +105,15 @@ def count_by_stage(artifacts: Iterable[Artifact | State]) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def headline(plan: Plan, targets: Sequence[Target], needed: list[State]) -> str:
+def headline(
+    plan: Plan, targets: Sequence[Target], needed: list[State], speeds: Speeds | None = None
+) -> str:
     """One line: scale, data sets with what they stand in for, what is to make at what cost."""
-    cost = describe(add_up(needed))
+    cost, speeds = describe(add_up(needed)), speeds or Speeds(plan.entries.gflops)
     return (
         f"scale {plan.scale}: {', '.join(describe_data(plan, targets))}; "
         f"to make: {count_by_stage(needed)}"
-        + (f"; estimate {cost} at {plan.entries.gflops:g} GFLOP/s" if needed else "")
+        + (f"; estimate {cost} {speeds.describe()}" if needed else "")
         + describe_transfer(plan, targets, needed)
     )
 

@@ -22,6 +22,7 @@ from pipeline.plan import (
 )
 from pipeline.plan.graph import table_entries, tables
 from pipeline.plan.graph.artifacts import run_files
+from pipeline.plan.speeds import measure
 from pipeline.plan.state import NEED, headline, states
 
 P = ParamSpec("P")
@@ -248,11 +249,12 @@ def summary(plan: Plan, made: Iterable[str] | None = None) -> str:
     targets: list[Table | Figure] = [plan.tables[n] for n in names]
     if made is not None:
         targets = list(plan.targets.values())
-    needed = [s for s in states(plan, targets) if s.status == NEED]
+    speeds = measure(plan, targets)
+    needed = [s for s in states(plan, targets, speeds) if s.status == NEED]
     if made is not None:
         files = set(made)
         needed = [s for s in needed if not files.isdisjoint(map(str, s.artifact.outputs))]
-    return headline(plan, targets, needed)
+    return headline(plan, targets, needed, speeds)
 
 
 def sweep(plan: Plan) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from pipeline.job.report import DONE, report
 from pipeline.plan import Plan, load_plan
 from pipeline.plan.estimate import describe
+from pipeline.plan.speeds import measure
 from pipeline.plan.state import HAVE, NEED, State, states
 from pipeline.store.lease import list_held
 
@@ -26,7 +27,8 @@ FAILURES = 10  # lines
 def screen(plan: Plan, targets: list[str]) -> str:
     """The state of these tables and figures, of all of the scale when none is named."""
     names = targets or [*plan.entries.section("tables"), *plan.figures]
-    listed = states(plan, [plan.target(name) for name in names])
+    asked = [plan.target(name) for name in names]
+    listed = states(plan, asked, measure(plan, asked))
     held = list_held()
 
     running = [s for s in listed if lease_of(s) in held]
