@@ -75,6 +75,7 @@ class APGD:
         """What the runs of one restart ascend."""
         if self.loss == "dlr_targeted":
             with torch.no_grad():
+                # Ranked once, on the clean image, as in the authors' code.
                 rivals = rank_rivals(model(images), labels, self.targets)
             return [_towards(column, labels) for column in rivals.unbind(1)]
 

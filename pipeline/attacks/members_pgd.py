@@ -173,6 +173,7 @@ class MembersPGD:
         others = trust_BK.clone()
         others[:, member] = -torch.inf
         lead = trust_BK[:, member] - others.amax(1)
+        # A member without others is always chosen.
         return ahead if answers.shape[1] == 1 else torch.minimum(ahead, self.weight * lead)
 
     def _of_chosen(self, losses_BK: Tensor, trust_BK: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ class PGDL1:
 
             count = max(1, int(self.share * slope.shape[1]))
             least = slope.abs().topk(count, dim=1).values[:, -1:]
+            # Entries that tie with the least of them move too.
             step = torch.where((slope.abs() >= least) & (slope != 0), slope.sign(), 0)
             length = step.abs().sum(1, keepdim=True).clamp_min(1)
 

@@ -42,6 +42,7 @@ def refuse_random(model: nn.Module, what: str) -> None:
 
 def rank_rivals(logits: Tensor, labels: Tensor, count: int) -> Tensor:
     """The most likely wrong classes, likeliest first, int64 [B, count or all that there are]."""
+    # -inf, so that the true class never ranks, whatever the scores are.
     masked = logits.scatter(1, labels[:, None], -torch.inf)
     return masked.topk(min(count, logits.shape[1] - 1), dim=1).indices
 

@@ -92,6 +92,7 @@ def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     Unchanged by scaling and shifting the logits (Croce and Hein 2020, Eq. 6).
     """
     top = _top(logits, 3, "dlr")
+    # The gradient flows through the scale too, as in the authors' code.
     return margin(logits, labels) / (top[:, 0] - top[:, 2] + TINY)
 
 

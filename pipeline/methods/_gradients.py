@@ -16,6 +16,7 @@ def loss_and_gradient(member: nn.Module, images: Tensor, labels: Tensor) -> tupl
     with torch.autocast(images.device.type, enabled=False):
         images = images.detach().requires_grad_()
         losses = cross_entropy(member(images), labels)
+        # The graph is kept, since this gradient is differentiated again in the weights.
         (gradient,) = torch.autograd.grad(losses.sum(), images, create_graph=True)
     return losses, gradient.flatten(1)
 

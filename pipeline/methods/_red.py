@@ -93,6 +93,7 @@ class RandomDefence(Method):
             for member, own in zip(training.members, images, strict=True)
         ]
         losses, gradients = zip(*found, strict=True)
+        # The gradient of the batch's mean loss is each image's own, divided by the batch size.
         size = len(batch.labels) if self.gradient == "batch_mean" else 1
         return torch.stack(losses), torch.stack(gradients) / size
 

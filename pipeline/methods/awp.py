@@ -65,6 +65,7 @@ class Awp(Method):
             return []
 
         with attack_mode(training.members[index], "train_frozen"):
+            # Batch statistics as in the update that follows; the running ones stay as they are.
             loss = self.loss(training, index, batch, adversarial).mean()
         gradients = torch.autograd.grad(loss, kernels)
         return [

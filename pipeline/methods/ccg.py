@@ -42,6 +42,7 @@ class Ccg(Method):
         self, training: Training, index: int, labels: Tensor, first: Tensor, second: Tensor
     ) -> Tensor:
         """Mean CE of the two attacked views plus lambda JSD, [B]."""
+        # One batch of twice the size: both views meet the same batch statistics.
         one, two = training.members[index](torch.cat([first, second])).chunk(2)
         losses = (cross_entropy(one, labels) + cross_entropy(two, labels)) / 2
         return losses + self.weight_consistency * js_divergence(one, two, self.temperature)

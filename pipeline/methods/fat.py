@@ -49,6 +49,7 @@ class Fat(Method):
 
     def step(self, training: Training, batch: Batch) -> Tensor:
         """One update of every member on examples crafted on all of them."""
+        # An epoch of `rises` itself still has the old value.
         tau = self.tau[bisect_left(self.rises, training.epoch)]
         with attack_mode(training.ensemble, training.recipe.attack_bn_mode) as climbed:
             adversarial = self.climb(climbed, batch, tau)

@@ -83,6 +83,7 @@ class Mce(Method):
         start = uniform_start("linf", batch.images, self.eps / 2, batch.draws.fork("attack"))
         with attack_mode(training.members[0], training.recipe.attack_bn_mode) as learner:
             return ascent.climb(
+                # Frozen learners are folded here, the one that learns by attack_mode.
                 combine(self.earlier, [*map(folded, learners), learner]),
                 lambda logits, rows: self.margin_loss(logits, batch.labels[rows]),
                 batch.images,

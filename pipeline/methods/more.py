@@ -28,6 +28,7 @@ class _Gatekeeper(nn.Module):
     def __init__(self, net: Net, gate: Net, members: int) -> None:
         super().__init__()
         self.net, self.gate = net, gate
+        # One output for each expert takes the place of one for each class.
         self.gate.head = nn.Linear(gate.width, members)
 
     def forward(self, images: Tensor) -> Tensor:

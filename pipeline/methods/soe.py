@@ -129,6 +129,7 @@ class _DualHead(nn.Module):
         pooled = self.net.pooled(images)
         logits: Tensor = self.net.head(pooled)
         trust: Tensor = self.evaluator(pooled if through else pooled.detach())
+        # In float32 or wider: in half precision a sigmoid is soon exactly 1.
         return logits, torch.sigmoid(
             trust[:, 0].to(torch.promote_types(trust.dtype, torch.float32))
         )

@@ -76,6 +76,7 @@ class Stat(Method):
 
         for _ in range(self.steps):
             points = torch.stack([images, collaborative, adversarial]).requires_grad_()
+            # A forward each: joined in one batch the points would share batch statistics.
             logits_PBC = torch.stack([model(x) for x in points])
             lowest, highest = _extremes(logits_PBC, batch.labels)
 

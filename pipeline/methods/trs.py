@@ -87,6 +87,7 @@ class Trs(Diverse):
         """Losses [members, B] and their gradients [members, B, pixels]."""
         pairs = [loss_and_gradient(member, images, labels) for member in training.members]
         losses, gradients = zip(*pairs, strict=True)
+        # The gradient of the batch's mean loss is each image's own, divided by the batch size.
         size = len(labels) if self.gradient == "batch_mean" else 1
         return torch.stack(losses), torch.stack(gradients) / size
 

@@ -154,6 +154,7 @@ def read() -> dict[str, Line]:
         return {}
 
     stat = MANIFEST.stat()
+    # A plan asks for every artifact: parsed again only when the file has changed.
     return _read(str(MANIFEST.resolve()), stat.st_mtime_ns, stat.st_size)
 
 

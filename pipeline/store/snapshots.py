@@ -35,6 +35,7 @@ class Trajectory:
 
     def write_index(self) -> None:
         """Say which snapshots there are, as the workflow's one output."""
+        # Written when all of them are there: it stands for the trajectory.
         sums = {path.name: sha256_of(path) for path in self.paths}
         said = {"weights": sha256_of(self.weights), "snapshots": sums}
         write_atomic(self.index, (json.dumps(said, indent=1, sort_keys=True) + "\n").encode())

@@ -41,6 +41,7 @@ def _memo() -> dict[str, Any]:
 
 def remember() -> None:
     """Keep the sums of files that are still there for the next process."""
+    # Sums of files that went away would pile up for ever.
     kept = {name: seen for name, seen in _memo().items() if Path(name).exists()}
     write_scratch(MEMO, json.dumps(kept, sort_keys=True).encode())
 
