@@ -44,6 +44,7 @@ def _obtain(raw: Path, source: Source, sha256: str, mirror: str | None) -> list[
     target = raw / source.name
     checksums = {"sha256": sha256} | ({"md5": source.md5} if source.md5 else {})
     if not (target.is_file() and source.folder is None):
+        # Unpacked files, or torchvision's folder, serve as well as the file itself.
         for group in source.instead:
             if _is_there(raw, group):
                 return _verify_group(raw, group)

@@ -33,6 +33,7 @@ def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
         return False
 
     started = time.monotonic()
+    # Verified once, and compared again here: a file may have changed since.
     check_receipt(raw)
     check_stated(raw, data.sha256)
     arrays = data.load(raw)

@@ -17,5 +17,6 @@ def drawn(size: tuple[float, float], title: str, paint: Callable[[Figure], None]
         sheet.suptitle(title, fontsize=10)
         paint(sheet)
         buffer = io.BytesIO()
+        # Matplotlib would name its version there, and the bytes would change with it.
         sheet.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()

@@ -92,6 +92,7 @@ def radii(e: Evidence) -> Iterator[str]:
 
     for attack in dict.fromkeys(attack for pair in pairs for attack in pair):
         eps, left = attack.field("eps"), float(attack.right.mean())
+        # The lower end of the interval: a small subset must not fire by chance.
         least = wilson(left, len(attack.right))[0]
         if eps == 0 and not np.array_equal(attack.right, e.right):
             yield f"{attack.name} with radius 0 changes verdicts"

@@ -26,6 +26,7 @@ SUM = 8  # C1, l1: roundings that a float32 sum of thousands of terms is off, re
 def read(record: Record) -> Arrays:
     """A record's arrays; raises UserError unless it is this plan's and its attacks kept C1."""
     arrays = read_record(record.path, [name for name, _ in record.attacks])
+    # Through JSON, as the record holds it: tuples are lists there.
     if meta(arrays)["spec"] != json.loads(json.dumps(record.spec)):
         raise UserError(f"{record.path}: is of another plan; delete it and evaluate again")
     manifest.check_rests_on(record.path, rests_on(meta(arrays)))

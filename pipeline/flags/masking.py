@@ -32,6 +32,7 @@ LINF = {"fgsm", "bim", "mim", "pgd", "eot_pgd", "di2"}  # gradient attacks on cr
 
 def gap(e: Evidence) -> Iterator[str]:
     """Cross-entropy PGD against the worst case at the radius of the core, or at its own."""
+    # The radius of the core where there is one, else the smallest that PGD was run at
     radii = [a.field("eps") for a in (e.left or e.of("pgd", "PGD")) if a.field("eps")]
     same = [a for a in e.everything() if radii and a.field("eps") == min(radii)]
     ce = [a for a in same if a in e.of("pgd", loss="ce", norm="linf") + e.of("PGD")]
@@ -59,6 +60,7 @@ def unbounded(e: Evidence) -> Iterator[str]:
         if wilson(left, len(attack.right))[0] > 1 - SUCCESS:
             yield f"{attack.name} has not converged: it leaves {100 * left:.0f} %"
 
+        # An image that is wrong when clean need not move.
         moved = attack.arrays["l2"][e.right > 0]
         if len(moved) and float(moved.max()) == 0:
             yield f"{attack.name} moved no image: it is inert here"
@@ -156,6 +158,7 @@ def images(e: Evidence) -> Iterator[str]:
 def constant(e: Evidence) -> Iterator[str]:
     """The victim tells images apart: its answers are not all one class."""
     right, labels = e.right > 0, e.clean["labels"]
+    # Of one class, or of too few images, other answers may just not have been met.
     if len(np.unique(labels)) < 2 or wilson(0.0, len(labels))[1] > OTHERS:
         return
 

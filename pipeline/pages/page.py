@@ -36,6 +36,7 @@ def render(plan: Plan, table: Table, others: list[Table | Figure], texts: list[P
 
     known = cards(plan, table, details, sweeps)
     loader = jinja2.FileSystemLoader(TEMPLATE.parent)
+    # Strict: a name that the template lacks is an error, not a hole in the page.
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
     )

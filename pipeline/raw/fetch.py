@@ -165,6 +165,7 @@ def _stream(url: str, part: Path, size: int | None) -> None:
     with _open(url, _size(part)) as reply:
         start, length = _span(reply, _size(part))
         with storing(part), part.open("ab") as file:
+            # A server that cannot resume sends all again: what was there goes.
             file.truncate(start)
             whole = start + length if length else None
             with _bar(part.stem, start, whole) as bar:
@@ -224,6 +225,7 @@ def _copy(reply: Any, file: BinaryIO, bar: "tqdm[NoReturn]", most: int | None) -
             return
         bar.update(len(block))
         if most is not None and bar.n > most:
+            # This is not the official file, so nothing of it is kept.
             file.truncate(0)
             raise _Broken(f"sends more than the file's {most} bytes")
         file.write(block)

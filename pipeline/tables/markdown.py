@@ -168,6 +168,7 @@ def _format_value(numbers: dict[str, Any], column: str) -> str:
         text = f"{100 * value['mean']:.1f}"
         if value["low"] is not None:
             text += f" [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
+        # A worst case that is not trusted stands in brackets: it is not ranked.
         text = f"[{text}]" if numbers["not_trusted"] and WORST in column else text
         published = value["published"]
         return text if published is None else f"{text} ({100 * published:.1f})"

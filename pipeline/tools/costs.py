@@ -75,6 +75,7 @@ def line(plan: Plan, cell: Cell) -> dict[str, Any]:
     return {
         **row,
         **{key: cost[key] for key in COSTS if key != "members"},
+        # The least: whatever else ran at the time can only add.
         "latency_ms": round(min(latencies), 3) if latencies else "",
         "train_seconds": training,
         "evaluate_seconds": round(sum(t["seconds"] for t in times), 1) if known else "",

@@ -51,6 +51,7 @@ def judge(records: list[Record]) -> list[Flag]:
         try:
             check_budget(arrays, record.attacks, str(record.path))
         except UserError as error:
+            # What left its ball makes every other check meaningless.
             return [Flag("C1", str(error))]
         judged.append((arrays, list(record.attacks)))
     return flags(Evidence(judged))

@@ -206,6 +206,7 @@ class Entries(Scale):
         checks.recipe(fields, where)
 
         before, cut = fields["epochs"], self.recipe_cut(name)
+        # Only to refuse a scale that would lengthen the training.
         self.cut("recipes", name, {"epochs": entry["epochs"]})
         if epochs := int(cut.get("epochs", 0)):  # a scale only shrinks
             if "epochs" in own:  # longer or shorter than its recipe, as before

@@ -115,6 +115,7 @@ class Scale:
         cut: Entry = {}
         stated_fields: set[str] = set()
         ancestor: str | None = name
+        # Nearest first: setdefault keeps what a nearer entry's cut has said.
         while ancestor is not None:
             for field, value in cuts.get(ancestor, {}).items():
                 stated = entry.get(field) if field in stated_fields else None
