@@ -162,13 +162,18 @@ def _check_statistics(member: nn.Module, found: Statistics, where: str) -> None:
             )
 
 
-def fitting_layouts(network: Weights, own: Weights, fresh: Sequence[str] = ()) -> list[str]:
+EVERY = (OWN, *LAYOUTS)
+
+
+def fitting_layouts(
+    network: Weights, own: Weights, fresh: Sequence[str] = (), among: Sequence[str] = EVERY
+) -> list[str]:
     """The layouts by whose names a network and an arch pair one to one, in equal shapes.
 
     Those that pair alike count once.
     """
     pairs: dict[str, frozenset[tuple[str, int]]] = {}
-    for layout in (OWN, *LAYOUTS):
+    for layout in among:
         given = rename(network, own, layout)
         pairing = frozenset((name, id(value)) for name, value in given.items())
         if not any(compare(given, own, fresh).values()) and pairing not in pairs.values():
@@ -187,9 +192,11 @@ def find_layout(network: Weights, own: Weights, fresh: Sequence[str], where: str
     return fitting[0]
 
 
-def nearest(network: Weights, own: Weights, fresh: Sequence[str] = ()) -> tuple[str, Misfit]:
+def nearest(
+    network: Weights, own: Weights, fresh: Sequence[str] = (), among: Sequence[str] = EVERY
+) -> tuple[str, Misfit]:
     """The layout of the fewest names that do not fit, and these."""
-    found = {n: compare(rename(network, own, n), own, fresh) for n in (OWN, *LAYOUTS)}
+    found = {n: compare(rename(network, own, n), own, fresh) for n in among}
     return min(found.items(), key=lambda pair: sum(map(len, pair[1].values())))
 
 

@@ -14,7 +14,7 @@ import torch
 from pipeline.errors import UserError
 from pipeline.job.report import report
 from pipeline.loading import fitting, registry
-from pipeline.loading.layouts import COUNTER, OWN, rename, unused
+from pipeline.loading.layouts import AUTO, COUNTER, OWN, rename, unused
 from pipeline.plan import frozen
 from pipeline.plan.params import reader, values
 from pipeline.plan.params.entries import Entries
@@ -40,12 +40,16 @@ class Pairing:
 
 
 def pair(entries: Entries, spec: Entry, paths: Sequence[str], arch: str, dataset: str) -> Pairing:
-    """The networks of files beside an arch for a data set."""
-    networks = fitting.prepared(spec, paths, members=2)  # numbered members are told apart
+    """The networks of files beside an arch for a data set, by the layout of the spec if it has one.
+
+    Numbered members of one mapping are told apart.
+    """
+    networks = fitting.prepared(spec, paths, members=2)
     own = tensors_of(entries, arch, dataset)
-    first = networks[0].weights
-    layouts = fitting.fitting_layouts(first, own)
-    layout, wrong = fitting.nearest(first, own)
+    first, asked = networks[0].weights, spec.get("names", AUTO)
+    among = fitting.EVERY if asked == AUTO else (asked,)
+    layouts = fitting.fitting_layouts(first, own, among=among)
+    layout, wrong = fitting.nearest(first, own, among=among)
     return Pairing(networks, own, layouts[0] if layouts else layout, wrong, layouts)
 
 
@@ -92,6 +96,17 @@ def lines(found: Pairing) -> list[str]:
         for name, value in shown.items()
     ]
     return text + [f"  {'-':<{width}}  {'':<18} {name}" for name in found.wrong["missing"]]
+
+
+def sample(found: Pairing) -> str:
+    """The first and the last layer of the map, and where all of it is shown."""
+    network = found.networks[0].weights
+    named = rename(network, found.own, found.layout)
+    ours = {id(value): name for name, value in named.items() if name in found.own}
+    pairs = {n.rpartition(".")[0]: ours[id(v)].rpartition(".")[0] for n, v in network.items()
+             if id(v) in ours}  # fmt: skip
+    edges = [f"{theirs} is {own}" for theirs, own in (*pairs.items(),)][:: max(1, len(pairs) - 1)]
+    return f"{', ..., '.join(edges)} ({len(pairs)} layers; python -m pipeline names shows all)"
 
 
 def counted(found: Pairing) -> str:
@@ -163,6 +178,9 @@ def advise(entries: Entries, found: Pairing, dataset: str) -> str:
     """What to do about a file without one map."""
     if found.fitting:
         return f"{' and '.join(found.fitting)} both fit; say which by `names`"
+    layouts = fitting.fitting_layouts(found.networks[0].weights, found.own)
+    if layouts:  # than the one that was asked for
+        return f"{fitting.explain(found.wrong)}; names: {' or '.join(layouts)} would fit"
     others = suiting(entries, found.networks[0].weights, dataset)
     fits = f"its tensors are those of {', '.join(others)}" if others else "no arch here fits it"
     return f"{fitting.explain(found.wrong)} (nearest layout: {found.layout}); {fits}"

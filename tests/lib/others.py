@@ -67,10 +67,15 @@ class CifarResNet(nn.Module):
     """kuangliu's, and DVERGE's ResNet-20 with widths 16, 32, 64; torchvision's by other names."""
 
     def __init__(
-        self, widths: list[int], blocks: int, short: str = "shortcut", end: str = "linear"
+        self,
+        widths: list[int],
+        blocks: int,
+        short: str = "shortcut",
+        end: str = "linear",
+        channels: int = 3,
     ) -> None:
         super().__init__()
-        self.conv1, self.bn1 = conv3(3, widths[0]), nn.BatchNorm2d(widths[0])
+        self.conv1, self.bn1 = conv3(channels, widths[0]), nn.BatchNorm2d(widths[0])
         for number, stage in enumerate(stages(Basic, widths[0], widths, blocks, short), 1):
             self.add_module(f"layer{number}", stage)
         self.add_module(end, nn.Linear(widths[-1], 10))
@@ -127,10 +132,10 @@ class Group(nn.Module):
 class Wide(nn.Module):
     """The wide ResNet of TRADES and RobustBench; TRADES' registers a group that it never runs."""
 
-    def __init__(self, blocks: int, widen: int, with_unused: bool) -> None:
+    def __init__(self, blocks: int, widen: int, with_unused: bool, channels: int = 3) -> None:
         super().__init__()
         widths = [16 * widen, 32 * widen, 64 * widen]
-        self.conv1 = conv3(3, 16)
+        self.conv1 = conv3(channels, 16)
         groups = stages(PreAct, 16, widths, blocks, "convShortcut")
         self.block1 = Group(groups[0])
         if with_unused:

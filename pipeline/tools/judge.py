@@ -1,0 +1,190 @@
+"""A checkpoint from elsewhere, judged: `python -m pipeline judge net.pt --arch resnet18`.
+
+One row: clean accuracy, worst cases, flags, and a verdict in words. Several files, or one that
+holds several networks, are an ensemble. The attacks are those of the project's scale; nothing is
+trained. Killed, the same command goes on; done, it answers at once.
+"""
+
+import argparse
+import json
+import math
+from contextlib import chdir
+from typing import Any
+
+import torch
+
+from pipeline import adopt, download, evaluate, prepare, tabulate
+from pipeline.errors import UserError
+from pipeline.flags.evidence import Evidence
+from pipeline.flags.evidence import read as read_record
+from pipeline.flags.flags import Flag, flags, untrusted
+from pipeline.job import device
+from pipeline.job.report import report
+from pipeline.loading import models
+from pipeline.loading.images import Split, load_split, subset
+from pipeline.loading.layouts import AUTO, LAYOUTS, OWN
+from pipeline.plan import Dataset, Plan, Table, frozen
+from pipeline.plan.graph.targets import Cell
+from pipeline.plan.params import checks, reader
+from pipeline.plan.params.entries import Entries
+from pipeline.plan.params.values import Entry
+from pipeline.store.lease import hold
+from pipeline.tools import judging
+
+TOLERANCE = 0.01  # of --expect-clean, beside the error of judging a part of the images
+BATCH = 250
+
+
+def main(argv: list[str] | None) -> None:
+    """Command line."""
+    args = parse(argv)
+    params = reader.read(frozen.params_path())
+    task = judging.find_task(params, args.dataset, args.scale, args.eps, args.images)
+    entries = Entries({**params, "scale": task.scale})
+    split = load_test(entries.dataset(task.dataset))
+
+    entry = judging.find_entry(args, entries, split)
+    where = device.select(entries.device, entries.threads)
+    folder = judging.lay_out(judging.judged_params(params, task, entry), entry, task)
+    print(f"victims: {judging.shown(entry, args.file)}")
+    print(f"attacks of scale {task.scale}, radii of params.yaml times {float(task.factor):g}")
+
+    with chdir(folder):
+        plan = Plan(reader.read(frozen.params_path()))
+        table = plan.table(judging.TABLE)
+        (cell,) = table.cells
+        take_in(plan, cell)
+        if args.expect_clean is not None:
+            check_clean(plan, cell, args.expect_clean, entry, where)
+        make_records(plan, cell, where)
+        answer = judge(plan, table, cell)
+    print("\n".join(answer))
+    print(f"files: {folder}/results/{judging.TABLE}.md, .csv, .json, .png")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The words of the command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline judge", description=__doc__)
+    parser.add_argument("file", nargs="+", help="a file of weights, or one a member")
+    parser.add_argument("--arch", help="an entry of archs in params.yaml")
+    parser.add_argument("--dataset", default="cifar10", help="an entry of datasets")
+    rules = [rule for rule in checks.COMBINATIONS if rule != "gated"]  # which needs its gate
+    parser.add_argument("--combine", choices=rules, default="mean_prob", help="rule of an ensemble")
+    parser.add_argument("--expect-clean", type=fraction_of_one, help="as its authors print: 0.945")
+    parser.add_argument("--mean", nargs="+", help="of the channels, of pixels in [0, 1]")
+    parser.add_argument("--std", nargs="+", help="that the network divides by")
+    parser.add_argument("--names", choices=[AUTO, OWN, *LAYOUTS], default=AUTO, help="layout")
+    parser.add_argument("--part", default="", help="which network, where a file holds several")
+    parser.add_argument("--drop", action="append", default=[], help="prefix of what is left out")
+    parser.add_argument("--eps", help="radius, such as 8/255; else the scale's for the data set")
+    parser.add_argument("--images", type=int, help="how many test images")
+    parser.add_argument("--scale", help="whose attacks; else the one of params.yaml")
+    args = parser.parse_args(argv)
+    if not args.arch:
+        parser.error("--arch is needed")
+    return args
+
+
+def fraction_of_one(text: str) -> float:
+    """An accuracy between 0 and 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1: write 0.945 for 94.5 %")
+    return value
+
+
+def load_test(dataset: Dataset) -> Split:
+    """The test images, fetched and prepared where they are not."""
+    if not dataset.is_here():
+        if not all(source.exists() for source in dataset.sources):
+            download.main([dataset.name])
+        prepare.main([dataset.name])
+    return load_split(dataset, "test", torch.device("cpu"))
+
+
+def take_in(plan: Plan, cell: Cell) -> None:
+    """Adopt the files where they are not yet."""
+    assert cell.victim is not None
+    for run in [plan.run(element.run) for element in cell.victim.elements]:
+        with hold(f"runs/{run.id}"):
+            if not run.is_here():
+                adopt.adopt(plan, run)
+
+
+def check_clean(plan: Plan, cell: Cell, expected: float, entry: Entry, where: torch.device) -> None:
+    """Raise UserError unless the clean accuracy is the expected one, before any attack.
+
+    Of a part of the test images by more than a point and two standard errors.
+    """
+    assert cell.victim is not None
+    record = next(iter(cell.records.values()))
+    split = load_split(cell.victim.dataset, record.split, where)
+    rows = split.labels.new_tensor(subset(record.images, len(split)))
+    victim = models.load_victim(plan, cell.victim, split, where)
+    right = 0
+    with torch.no_grad():
+        for part in torch.split(rows, BATCH):
+            right += int((victim(split.floats(part)).argmax(1) == split.labels[part]).sum())
+
+    clean, left_out = right / len(rows), 1 - len(rows) / len(split)
+    allowed = TOLERANCE + 2 * math.sqrt(expected * (1 - expected) * left_out / len(rows))
+    if abs(clean - expected) > allowed:
+        raise UserError(
+            f"clean accuracy is {clean:.3f} on {len(rows)} images, {expected:.3f} is expected: "
+            f"another mean ({entry['mean']}), std ({entry['std']}), arch or data set; not attacked"
+        )
+
+
+def make_records(plan: Plan, cell: Cell, where: torch.device) -> None:
+    """Evaluate under the suites that are not yet there, one after the other."""
+    for record in cell.records.values():
+        with hold(f"records/{record.id}"):
+            if not record.is_here():
+                evaluate.evaluate(plan, record, where)
+
+
+def judge(plan: Plan, table: Table, cell: Cell) -> list[str]:
+    """Numbers, flags and the verdict, a line each; the table's files are written."""
+    read = [(read_record(record), list(record.attacks)) for record in cell.records.values()]
+    evidence = Evidence(read)
+    fired = flags(evidence)
+    lines = [f"flag {flag.check}: {flag.text}" for flag in fired]
+    worthless = [f"{flag.check}: {flag.text}" for flag in fired if flag.fails]
+    if worthless:
+        return [*lines, f"verdict: not trusted: {worthless[0]}; its numbers are worthless"]
+
+    if not table.is_here():
+        tabulate.tabulate(plan, table, partial=False)
+    whole = json.loads(table.path.with_suffix(".json").read_text(encoding="utf-8"))
+    (row,) = whole["rows"].values()
+    numbers = [f"{column} {_percent(row[column])}" for column in table.columns if _has(row, column)]
+    doubts = [f for f in fired if f.check in untrusted(evidence, fired)]
+    return [", ".join(numbers), *lines, f"verdict: {find_verdict(row, doubts)}"]
+
+
+def find_verdict(row: dict[str, Any], doubts: list[Flag]) -> str:
+    """What the numbers allow to say, in words."""
+    if doubts:
+        return (
+            f"not trusted: {doubts[0].check}: {doubts[0].text}; its worst cases are upper bounds "
+            "that rank with nothing"
+        )
+    worst = [column for column in row if column.endswith("_worst") and _has(row, column)]
+    text = f"no flag doubts it; at most {_percent(row[worst[-1]])} % withstand these attacks"
+    if len(worst) > 1:
+        gained = 100 * (row[worst[0]]["mean"] - row[worst[-1]]["mean"])
+        text += f", {gained:.1f} points of them found by the adaptive ones alone"
+    return f"{text}; transfer from other networks was not tried"
+
+
+def _has(row: dict[str, Any], column: str) -> bool:
+    """Whether a column of the row is an accuracy."""
+    return isinstance(row.get(column), dict) and "mean" in row[column]
+
+
+def _percent(cell: dict[str, Any]) -> str:
+    return f"{100 * cell['mean']:.1f} [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
+
+
+if __name__ == "__main__":
+    report(main)

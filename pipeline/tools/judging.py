@@ -1,0 +1,160 @@
+"""A plan of one row: a user's checkpoint as a victim of the project's own suites."""
+
+import argparse
+import copy
+import hashlib
+import json
+import os
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.loading import fitting
+from pipeline.loading.images import Split
+from pipeline.plan.params import values
+from pipeline.plan.params.entries import Entries
+from pipeline.plan.params.values import Entry
+from pipeline.share import writer
+from pipeline.tools import names
+
+ROOM = Path("work/judge")
+ROW = TABLE = SCALE = "judged"
+SUITES = ("unified", "core", "adaptive")  # none that needs a network trained elsewhere
+COLUMNS = ("clean", "core_worst", "adaptive_worst", "members", "parameters", "inference_macs")
+STATED = Fraction(8, 255)  # the radius at which params.yaml states its attacks
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a checkpoint is judged on: the scale's attacks, a data set, a radius, images."""
+
+    scale: str
+    dataset: str
+    factor: Fraction  # of every radius in params.yaml
+    images: int | None  # of the test split; None is as many as the scale takes
+
+
+def find_task(
+    params: Entry, dataset: str, scale: str | None, eps: str | None, images: int | None
+) -> Task:
+    """The task that words ask for; a data set has the radius at which the scale uses it."""
+    chosen = values.find(values.section(params, "scales"), "scales", scale or params.get("scale"))
+    entries = Entries({**params, "scale": chosen})
+    values.find(entries.section("datasets"), "datasets", dataset)
+    factors = [
+        entries.stand_in(name)[1]
+        for name, stand_in in entries.part("stand_ins").items()
+        if stand_in.get("dataset") == dataset
+    ]
+    factor = factors[0] if factors else Fraction(1)
+    if eps is not None:
+        factor = values.fraction(eps, "--eps") / STATED
+        if not 0 < factor * STATED <= 1:
+            raise UserError(f"--eps: {eps} is no radius of pixels in [0, 1]; did you mean 8/255?")
+    return Task(chosen, dataset, factor, images)
+
+
+def judged_params(params: Entry, task: Task, entry: Entry) -> Entry:
+    """params.yaml with one table of one row, at a scale where nothing stands in."""
+    changed = copy.deepcopy(params)
+    own = {"dataset": task.dataset, "eps_factor": str(task.factor)}
+    cut: Entry = {"base": task.scale, "stand_ins": {task.dataset: own}, "archs": {}}
+    cut |= {"recipe": {}, "recipes": {}, "tables": {}, "figures": {}, "seeds": [0]}
+    if task.images is not None:
+        cut["images"] = task.images
+    changed["scales"][SCALE] = cut
+    changed |= {"scale": SCALE, "figures": {}, "planned": []}
+    changed["victims"] = {**changed.get("victims", {}), ROW: entry}
+
+    suites = [suite for suite in SUITES if suite in changed.get("suites", {})]
+    columns = [c for c in COLUMNS if not c.endswith("_worst") or c[: -len("_worst")] in suites]
+    changed["tables"] = {
+        TABLE: {
+            "title": "A checkpoint from elsewhere",
+            "recipe": next(iter(changed["recipes"])),
+            "datasets": [task.dataset],
+            "archs": [entry.get("arch", next(iter(changed["archs"])))],
+            "members": [entry["members"]],
+            "seeds": [0],
+            "rows": [ROW],
+            "columns": columns,
+            "suites": suites,
+            "means": {},
+            "images": task.images or 10000,
+            "checkpoint": "last",
+            "reference": "none",
+            "reported": "none",
+            "printed": "any",
+        }
+    }
+    return changed
+
+
+def lay_out(params: Entry, entry: Entry, task: Task) -> Path:
+    """The folder of a judgement, named by what is judged on what, with its params.yaml and data."""
+    asked = {**entry, "file": "", "task": [task.scale, str(task.factor), task.images]}
+    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
+    folder = ROOM / name
+    (folder / "results").mkdir(parents=True, exist_ok=True)
+    for shared in ("data", "results/manifest.jsonl"):  # as recorded in the project itself
+        link = folder / shared
+        if not link.is_symlink():
+            link.symlink_to(os.path.relpath(shared, link.parent))
+    writer.write(folder, params)
+    return folder
+
+
+def shown(entry: Entry, files: list[str]) -> str:
+    """The entry of `victims:`, its files as the user named them, on one line."""
+    named = {**entry, "file": files if isinstance(entry["file"], list) else files[0]}
+    return f"{ROW}: {{{', '.join(f'{key}: {_plain(value)}' for key, value in named.items())}}}"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_plain, value))}]"
+    if isinstance(value, float):
+        return f"{Decimal(repr(value)):f}"  # the plan reads no exponent
+    return str(value) if re.fullmatch(r"[\w./+-]+", str(value)) else json.dumps(value)
+
+
+# ---- what is judged
+
+
+def find_entry(args: argparse.Namespace, entries: Entries, split: Split) -> Entry:
+    """The entry of `victims:` that reads the files, its map proposed and shown."""
+    spec = names.spec_of(args.file, args.part, args.drop) | {"names": args.names}
+    found = names.pair(entries, spec, args.file, args.arch, args.dataset)
+    said = fitting.said(args.file)
+    if not found.fits:
+        raise UserError(f"{said}: {names.advise(entries, found, args.dataset)}")
+    print(f"{said}: {len(found.networks)} network(s); names: {found.layout}; {names.sample(found)}")
+
+    files = [str(Path(file).resolve()) for file in args.file]
+    statistics = {key: find_statistics(key, args, found, split) for key in ("mean", "std")}
+    entry: Entry = {"of": "file", "file": files if len(files) > 1 else files[0]}
+    entry |= {"sha256": spec["sha256"], "method": "standard", "combine": args.combine}
+    entry |= {"dataset": args.dataset, "arch": args.arch, "members": len(found.networks)}
+    entry |= {**statistics, "names": found.layout}
+    return entry | {key: spec[key] for key in ("part", "drop") if spec[key]}
+
+
+def find_statistics(
+    key: str, args: argparse.Namespace, found: names.Pairing, split: Split
+) -> list[float]:
+    """What the networks subtract or divide by: as asked, the file's own, or the training set's."""
+    asked, stated = getattr(args, key), found.networks[0].statistics.get(key)
+    if asked:
+        numbers, whose = [float(values.fraction(v, f"--{key}")) for v in asked], "as asked"
+    elif stated:
+        numbers, whose = stated[1], f"{stated[0]} in the file"
+    else:
+        numbers, whose = getattr(split, key), f"of {args.dataset}'s training images"
+    if len(numbers) == 1:
+        numbers = numbers * split.images.shape[1]
+    print(f"{key}: {[round(number, 4) for number in numbers]} ({whose})")
+    return list(numbers)

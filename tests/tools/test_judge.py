@@ -1,0 +1,144 @@
+"""`python -m pipeline judge`: a checkpoint's row is the pipeline's own of the same net."""
+
+from pathlib import Path
+
+import others
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import UserError
+from pipeline.loading import models
+from pipeline.loading.images import load_split
+from pipeline.plan import Plan
+from pipeline.store.files import load_safetensors
+from pipeline.store.records import meta, read_arrays
+from pipeline.tools import judge
+
+THEIRS = {
+    "kuangliu": lambda: others.CifarResNet([4, 8, 16], 1, channels=1),
+    "TRADES": lambda: others.Wide(1, 1, False, channels=1),
+}
+
+
+def asked(arch: str = "tiny") -> dict:
+    """The standard row of digits, of one member, under three suites."""
+    found = tiny.table_of(["standard"], reference="none")
+    found["archs"]["narrow"] = {"base": "wrn34_10", "depth": 10, "widen": 1}
+    found["scales"]["demo"]["archs"] = {"resnet20": arch}
+    return found
+
+
+def in_their_names(weights: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """A network's tensors under another project's names, which follow the same order."""
+    ours = [n for n in weights if "num_batches" not in n]
+    theirs = [n for n in network.state_dict() if "num_batches" not in n]
+    found = {n: weights[own] for n, own in zip(theirs, ours, strict=True)}
+    assert all(found[n].shape == network.state_dict()[n].shape for n in found)
+    return found
+
+
+def trained(plan: Plan) -> dict[str, Tensor]:
+    """The tensors of the standard row's network, in their order."""
+    (run,) = tiny.trained(plan, "standard")
+    weights, _ = load_safetensors(run.weights, "")
+    network = models.build_members(run.spec, load_split(run.dataset, "test", tiny.CPU), tiny.CPU)[0]
+    return {name: weights[f"0.{name}"] for name in network.state_dict()}
+
+
+def judged(*words: str) -> Path:
+    """The folder of a judgement just made."""
+    judge.main(["net.pth", "--dataset", "digits", *words])
+    return max(Path("work/judge").iterdir(), key=lambda folder: folder.stat().st_mtime)
+
+
+@pytest.mark.parametrize("whose, arch", [("kuangliu", "tiny"), ("TRADES", "narrow")])
+def test_verdicts_are_to_the_byte_those_of_the_pipelines_own_row(
+    tmp_path, monkeypatch, capsys, whose, arch
+):
+    plan = tiny.place(tmp_path, monkeypatch, asked(arch))
+    tiny.made(plan, ["standard"])
+    own, _, _ = tiny.tabulated(plan)
+    torch.save({"net": in_their_names(trained(plan), THEIRS[whose]())}, "net.pth")
+
+    capsys.readouterr()
+    folder = judged("--arch", arch, "--expect-clean", str(own.clean["standard"]))
+    text = capsys.readouterr().out
+    (cell,) = plan.table("table1").cells
+    for suite, record in cell.records.items():
+        ours = read_arrays(record.path)
+        found = [read_arrays(path) for path in folder.glob("results/records/**/*.npz")]
+        (mine,) = [arrays for arrays in found if meta(arrays)["suite"] == suite]
+        assert ours.keys() == mine.keys()
+        for key in ours.keys() - {"meta"}:
+            assert ours[key].tobytes() == mine[key].tobytes(), key
+
+    worst = 100 * own.core_worst["standard"]
+    assert f"core_worst {worst:.1f} [" in text and "verdict: " in text
+    assert "mean: " in text and "victims: judged: {of: file, file: net.pth, sha256:" in text
+
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.npz")}
+    judged("--arch", arch, "--expect-clean", str(own.clean["standard"]))
+    again = capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.npz")} == before
+    assert again.splitlines()[-1] == text.splitlines()[-1] and verdict(again) == verdict(text)
+
+
+def verdict(text: str) -> str:
+    return next(line for line in text.splitlines() if line.startswith("verdict: "))
+
+
+@pytest.fixture
+def nets(tmp_path, monkeypatch) -> dict[str, Tensor]:
+    """A small trained network's tensors, in a project where its suites are cheap."""
+    plan = tiny.place(tmp_path, monkeypatch, asked())
+    return trained(plan)
+
+
+WORDS = ("--arch", "tiny", "--images", "20")
+
+
+def test_another_normalisation_is_caught_before_any_attack(nets, capsys):
+    torch.save(nets, "net.pth")
+    words = (*WORDS, "--mean", "0.9", "--std", "0.05", "--expect-clean", "0.95")
+    with pytest.raises(UserError, match="clean accuracy is 0.*0.950 is expected.*not attacked"):
+        judged(*words)
+    assert not list(Path("work/judge").rglob("*.npz"))
+    judged(*WORDS)
+    assert "digits's training images" in capsys.readouterr().out
+
+
+def test_several_files_are_an_ensemble_with_a_rule(nets, capsys):
+    torch.save(nets, "net.pth")
+    torch.save({n: 1.1 * v if v.is_floating_point() else v for n, v in nets.items()}, "two.pth")
+    judge.main(["net.pth", "two.pth", "--dataset", "digits", *WORDS, "--combine", "max_conf"])
+    text = capsys.readouterr().out
+    assert "2 network(s)" in text and "members: 2" in text and "combine: max_conf" in text
+    assert "file: [net.pth, two.pth]" in text and "verdict: " in text
+
+
+@pytest.mark.parametrize("images, check", [("20", "C13"), ("200", "C21")])
+def test_a_flag_that_doubts_the_numbers_is_the_verdict(nets, capsys, images, check):
+    constant = {**nets, "head.weight": 0 * nets["head.weight"]}  # one answer to every image
+    torch.save(constant, "net.pth")
+    judged("--arch", "tiny", "--images", images)
+    text = capsys.readouterr().out
+    assert verdict(text).startswith(f"verdict: not trusted: {check}: ")
+
+
+@pytest.mark.parametrize(
+    "words, text",
+    [
+        (("--eps", "8"), "--eps: 8 is no radius of pixels in .0, 1.; did you mean 8/255"),
+        (("--scale", "papers"), "no entry 'papers' .nearest: paper"),
+        (("--dataset", "digit"), "no entry 'digit'"),
+        (("--arch", "narrow"), "its tensors are those of tiny"),
+        (("--names", "trades"), "do not fit this arch: .* names: cifar would fit"),
+    ],
+)
+def test_what_is_mistyped_is_said_in_one_line(nets, words, text):
+    torch.save(in_their_names(nets, THEIRS["kuangliu"]()), "net.pth")
+    with pytest.raises(UserError, match=text) as raised:
+        judge.main(["net.pth", "--dataset", "digits", *WORDS, *words])
+    tiny.line(raised)
