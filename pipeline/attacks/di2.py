@@ -97,6 +97,7 @@ def diversify(images: Tensor, rate: float, probability: float, draws: Draws) -> 
     if images.shape[-2] != side:
         raise UserError(f"params.yaml: attacks: di2 needs square images, not {images.shape[-2:]}")
 
+    # Below the whole side, or nothing would be resized.
     least = min(int(rate * side), side - 1)
     sizes = least + draws.integers(side - least)
     down, across = (draws.uniform(2) * (side - sizes + 1)[:, None]).long().unbind(1)

@@ -167,6 +167,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """The global generators, seeded for a while."""
+    # The library draws from Python's, numpy's and torch's generators.
     ours, theirs = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count()))
     with torch.random.fork_rng(devices=devices):

@@ -81,6 +81,7 @@ class Patience:
         self.asked = {job.external_jobid: job for job in jobs}
         before = len(self.ended)
         async for job in self._check(jobs):
+            # A job whose slice ended goes on under another id: this one is done with.
             if job.external_jobid not in self.ended:
                 yield job
         self.asked = {}

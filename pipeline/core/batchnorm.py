@@ -55,6 +55,7 @@ def reestimate(
     for images in batches:
         seen += len(images)
         for layer in norm_layers:
+            # running <- (1 - m) running + m batch: with this m it is the mean of all so far.
             layer.momentum = len(images) / seen  # a short last batch weighs less
         with torch.no_grad():
             forward(images)

@@ -87,6 +87,7 @@ def _l2_shrink(deltas: Tensor, images: Tensor, eps: float) -> Tensor:
     """
     sizes = deltas.abs()
     reach = room(deltas, images) / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)
+    # The water level of t^2, with weights d^2 and caps (c / d)^2
     return water_level(sizes.square(), reach.square(), eps**2).sqrt().clamp_max(1)
 
 

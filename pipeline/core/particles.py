@@ -114,6 +114,7 @@ def median_width(points_KBD: Tensor) -> Tensor:
     if count == 1:
         return points_KBD.new_ones(points_KBD.shape[1])
 
+    # Each pair once, and no particle's distance to itself
     upper = torch.triu_indices(count, count, 1, device=points_KBD.device)
     pairs = _squared_distances(points_KBD)[upper[0], upper[1]]
 

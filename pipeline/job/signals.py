@@ -27,6 +27,7 @@ class StopRequest:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.requested = True
         if number == signal.SIGINT:
+            # The next Ctrl-C ends the process at once.
             signal.signal(number, signal.SIG_DFL)
 
     def __exit__(self, *_: object) -> None:

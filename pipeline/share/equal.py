@@ -132,6 +132,7 @@ def _collect_results(tree: Path, params: dict[str, Any], kind: str) -> dict[str,
 
 
 def _run(tree: Path, command: list[str]) -> str:
+    # The tree's own code, whichever code runs this.
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
     if done.returncode:

@@ -65,6 +65,7 @@ def _is_there(name: str) -> bool:
 def warn(plan: Plan, targets: Iterable[Artifact]) -> None:
     """Print what a run towards these targets would be refused for."""
     wanted = list(targets)
+    # As if nothing were recorded: what a run without a pull would make.
     made = list(closure(plan, wanted, {}).compute.values())
     again = _find_again(plan, made, closure(plan, wanted, manifest.read()), made)
     if again.made:

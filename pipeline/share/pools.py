@@ -181,6 +181,7 @@ class Trees:
         from dvc.repo import lock_repo
         from dvc_data.hashfile.hash import hash_file
 
+        # DVC's own lock, for another `record` may grow the same pool.
         with lock_repo(self._repo):
             replaced = {p.relative_to(pool).parts for p in paths}
             listed = self.load(pool, listed_in(pool_file(pool)))

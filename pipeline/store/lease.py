@@ -60,6 +60,7 @@ class Lease:
             self.folder.mkdir(parents=True, exist_ok=True)
         seen, since, told = self._look(), time.monotonic(), False
         while not self._try(seen, since):
+            # A holder that is seen to live on this machine needs no wait to be believed.
             if not patient and seen and _lives_here(seen.holder):
                 raise self._taken(seen)
 
@@ -105,11 +106,13 @@ class Lease:
         return True
 
     def _numbers(self) -> list[int]:
+        # Not those that are on their way to be written, such as `7.released`.
         return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal())
 
     def _look(self) -> Seen | None:
         """The highest file; opened, since NFS then asks the server for its time."""
         for number in reversed(self._numbers()):
+            # Whoever takes over may delete it just now: the next lower one is looked at then.
             with suppress(OSError), (self.folder / str(number)).open("rb") as file:
                 stamp = os.fstat(file.fileno()).st_mtime_ns
                 return Seen(number, _holder(file.read()), stamp)
@@ -140,6 +143,7 @@ class Lease:
         temp = self.folder / f"{self.path.name}.released"
         with suppress(OSError):
             temp.write_text("null")
+            # Replaced at once, so that nobody reads half of it.
             os.replace(temp, self.path)
 
 
@@ -198,9 +202,11 @@ def _place() -> str:
 def _started(pid: int) -> str:
     """Start time of a living process, empty for a dead one: numbers are used again."""
     try:
+        # Behind the last bracket: a program's name may hold blanks and brackets itself.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
+    # proc(5): the state is the third field, the start time the 22nd.
     return "" if fields[0] in "ZX" else fields[19]
 
 

@@ -41,6 +41,7 @@ DAMAGE = (
 def pack(arrays: Arrays) -> bytes:
     """The bytes of an .npz; numpy dates its members 1980, so they repeat."""
     buffer = io.BytesIO()
+    # Sorted, so that equal arrays give equal bytes in whatever order they were made.
     np.savez_compressed(buffer, **{k: arrays[k] for k in sorted(arrays)})  # type: ignore[arg-type]
     return buffer.getvalue()
 
@@ -58,6 +59,7 @@ def unpack(content: bytes) -> Arrays:
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
     buffer = io.BytesIO(archive.read(info))
     version = npy.read_magic(buffer)
+    # Any other version is a KeyError, and so DAMAGE.
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
     shape, by_column, dtype = read(buffer)
 
