@@ -79,7 +79,7 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
 
 
 def _leave_fooled(earlier: Record, evaluation: Evaluation, weights: dict[str, str]) -> None:
-    """Ask only about whom an earlier suite left right, and of a random victim about whom any
+    """Ask only about images that an earlier suite left right, of a random victim those that any
     member is still right on."""
     arrays = evidence.read(earlier)
     same = np.array_equal(arrays["ids"], evaluation.ids.cpu().numpy())
@@ -110,7 +110,7 @@ class Attacks:
                         verdicts = self._make(name, spec)
                     except UserError as error:
                         failures.append(f"{name}: {error}")
-                        if self.record.leave:  # later attacks meet those whom this one left
+                        if self.record.leave:  # later attacks meet what this one left right
                             break
                         continue
                 self._leave(verdicts)

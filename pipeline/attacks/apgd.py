@@ -34,7 +34,7 @@ class APGD:
 
     `dlr_targeted` runs once per restart for each of the `targets` most likely wrong classes. A
     fooled sample leaves at once with the iterate that fooled; the others end at their best loss.
-    Under a random model nobody leaves, and every step averages `eot` forwards.
+    Under a random model no image leaves, and every step averages `eot` forwards.
     Where paper and code differ (a share of exactly rho halves) the authors' code is followed.
     """
 
@@ -62,7 +62,7 @@ class APGD:
 
         def run(number: int, rows: Tensor) -> Tensor:
             objective = restrict(objectives[number % len(objectives)], rows)
-            # Forked by run and selected by row: who left before changes no draw.
+            # Forked by run and selected by row: images that left before change no draw.
             start = surface_start(
                 self.norm, images[rows], self.eps, draws.fork(number).select(rows)
             )
@@ -201,7 +201,7 @@ class _Front:
         self.halved = idle | (self.improved <= enough)
 
         self.step_size = torch.where(self.halved, self.step_size / 2, self.step_size)
-        # Who halves goes on from the best point, with its gradient.
+        # A halved sample goes on from its best point, with the gradient there.
         wide = per_image(self.halved, self.moved)
         self.moved = torch.where(wide, self.best, self.moved)
         self.gradient = torch.where(wide, self.best_gradient, self.gradient)

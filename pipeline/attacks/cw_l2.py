@@ -53,7 +53,7 @@ class CWL2:
     def _descend(
         self, model: nn.Module, images: Tensor, labels: Tensor, weights: Tensor, best: "_Best"
     ) -> Tensor:
-        """Adam at fixed weights; who was fooled on the way, bool [B]."""
+        """Adam at fixed weights; which images fooled it on the way, bool [B]."""
         # x = (tanh(latent) + 1) / 2 is inside the box whatever Adam does.
         latent = torch.atanh((2 * images - 1).clamp(EDGE - 1, 1 - EDGE))
         first, second = torch.zeros_like(latent), torch.zeros_like(latent)

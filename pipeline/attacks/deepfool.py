@@ -17,7 +17,7 @@ class DeepFool:
 
     The overshoot multiplies the total perturbation, and an image is done only when the image that
     is returned was misclassified together with its whole batch: torchattacks overshoots step by
-    step and stops on the boundary. Who resists stays unchanged.
+    step and stops on the boundary. An image that resists stays unchanged.
     """
 
     steps: int

@@ -53,7 +53,7 @@ class FAB:
             candidates = groups[number % len(groups)][rows]
             return self._search(fast, images[rows], labels[rows], candidates, start)
 
-        runs: list[Attempt] = [lambda rows: images[rows]]  # who is wrong there needs no search
+        runs: list[Attempt] = [lambda rows: images[rows]]  # errors there need no search
         runs += [partial(run, number) for number in range(self.restarts * len(groups))]
         return keep_worst(runs, model, images, labels, votes=1)
 

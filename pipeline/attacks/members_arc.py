@@ -59,7 +59,7 @@ class MembersARC:
     def _step(
         self, model: nn.Module, clean: Tensor, labels: Tensor, moved: Tensor, order: list[int]
     ) -> tuple[Tensor, Tensor]:
-        """The images after every member has been tried, and who is right on them, [B]."""
+        """The images after every member has been tried, and the share right on them, [B]."""
         local = torch.zeros_like(moved)
         shares = share_right(model(moved), labels, "all")
 

@@ -111,7 +111,7 @@ class MembersPGD:
     ) -> None:
         """One run: `steps` steps, every iterate and the last one judged.
 
-        Who has no right answer left leaves: no iterate is worse, whatever is drawn at inference.
+        An image without a right answer leaves: no iterate is worse, whatever is drawn at inference.
         """
         rows = best.standing()
         moved = uniform_start("linf", images[rows], self.eps, draws.select(rows))

@@ -60,7 +60,7 @@ class PGD:
 
         def run(number: int, rows: Tensor) -> Tensor:
             clean = images[rows]
-            # Forked by run and selected by row: who left before changes no draw.
+            # Forked by run and selected by row: images that left before change no draw.
             start = self._first(clean, draws.fork(number).select(rows))
             return ascent.climb(model, restrict(objective, rows), clean, labels[rows], start)
 

@@ -68,8 +68,8 @@ class Square:
     def _phase(
         self, model: nn.Module, front: "_Front", squares: "_Squares", drawn: Tensor, result: Tensor
     ) -> "_Front":
-        """Ask about the squares drawn [B, count], every image at its own pace; who is left."""
-        end = squares.kinds  # after an image's last square: a kind that nobody knows
+        """Ask about the squares drawn [B, count], every image at its own pace; what is left."""
+        end = squares.kinds  # after an image's last square: a kind that there is not
         drawn, known = pad(drawn, (0, BLOCK), value=end), pad(squares.idle(front), (0, 1))
         cursor = torch.zeros_like(front.rows)
         ahead = torch.arange(BLOCK, device=cursor.device)
@@ -83,7 +83,7 @@ class Square:
             asked = (found & (kinds < end)).nonzero()[:, 0]
 
             if not len(asked):
-                # Everybody stands behind the last square: the phase is over.
+                # Every image is behind its last square: the phase is over.
                 if found.all():
                     break
                 continue

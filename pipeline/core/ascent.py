@@ -135,7 +135,7 @@ def keep_worst(
     """Per sample the attempt with the largest margin, detached: a logical AND over the attempts.
 
     A fooled sample leaves before the next attempt. Under a random model one fooled draw proves
-    nothing: nobody leaves and margins are means over `votes` forwards. A single attempt is
+    nothing: no sample leaves and margins are means over `votes` forwards. A single attempt is
     returned as it is, without a forward.
     """
     rows = torch.arange(len(images), device=images.device)
@@ -158,7 +158,7 @@ def keep_worst(
 
 
 def _verdict(model: nn.Module, images: Tensor, labels: Tensor, votes: int) -> tuple[Tensor, Tensor]:
-    """Margins [B], and who is fooled for good, bool [B]: nobody if the model is random."""
+    """Margins [B], and which are fooled for good, bool [B]: none if the model is random."""
     if is_random(model):
         margins = torch.stack([margin(model(images), labels) for _ in range(votes)]).mean(0)
         return margins, torch.zeros_like(labels, dtype=torch.bool)

@@ -21,7 +21,7 @@ Answer: TypeAlias = Callable[[Tensor], tuple[Tensor, Tensor]]  # images -> logit
 class Combination(nn.Module):
     """Members under one rule.
 
-    `random` says that two calls may differ, `selects` that a rule chooses who answers.
+    `random` says that two calls may differ, `selects` that a rule chooses one member.
     """
 
     random = False

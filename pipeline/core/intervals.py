@@ -32,7 +32,7 @@ class Mean:
 
     @property
     def of(self) -> str:
-        """Whom an interval of it is a statement about."""
+        """What an interval of it is a statement about."""
         if self.seeds == 1:
             return "nets"
         return "methods" if self.seeds >= FEWEST else "none"

@@ -72,7 +72,7 @@ class Particles:
             own = [rises(m, x) for m, x in zip(models, points_KBD, strict=True)]
             rise_KKBD = torch.stack(own).expand(len(own), -1, -1, -1)
 
-        # Without a kernel nobody feels another: n attacks side by side.
+        # Without a kernel no particle feels another: n attacks side by side.
         if self.kernel == "none":
             return rise_KKBD[0]
 

@@ -148,7 +148,7 @@ class Evaluation:
     def _craft(
         self, name: str, spec: dict[str, Any], seed: int
     ) -> tuple[Tensor, Verdicts, Tensor, np.ndarray]:
-        """Adversarial images, their verdicts, who was attacked, and forwards and backwards."""
+        """Adversarial images, their verdicts, which were attacked, and forwards and backwards."""
         attack = registry.build("attacks", spec)
         self.victim.reseed(derive(seed, name))  # a resumed record goes on as an unbroken one
         models = [Counted(m) for m in surrogates(self.victim, spec["surrogate"])]

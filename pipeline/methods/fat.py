@@ -5,7 +5,7 @@ is; tau grows with the epochs. `objective` is learnt on these images: CE, or TRA
 loss for FAT-TRADES and FAT-MART. Each step of the plain version adds `noise` N(0, 1).
 
 Departures: images keep their places in the batch (the authors' bookkeeping permutes them), and
-everybody is looked at in every step, which changes no iterate.
+every image is looked at in every step, which changes no iterate.
 """
 
 from bisect import bisect_left
@@ -73,7 +73,7 @@ class Fat(Method):
                 model, on_labels(cross_entropy, labels), moved, rows
             )
 
-            # Who is still misclassified with no step left stays where it is from now on.
+            # An image that is misclassified with no step left stays where it is from now on.
             wrong = logits.argmax(1) != labels
             goes &= ~(wrong & (left == 0))
             left -= (wrong & goes).to(left.dtype)

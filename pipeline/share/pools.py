@@ -52,7 +52,7 @@ def dvc(arguments: Sequence[str]) -> str:
 def git(arguments: Sequence[str]) -> str:
     """Run git; raises UserError with its first complaint.
 
-    It waits for another git to end, and is a session of its own: who kills us lets it end.
+    It waits for another git to end, and is a session of its own: what kills us lets it end.
     """
     for pause in (*PAUSES, None):
         done = subprocess.run(

@@ -126,12 +126,12 @@ def winners(lines: Iterable[Line]) -> dict[str, Line]:
 
 
 def without_orphans(won: Manifest) -> dict[str, Line]:
-    """Winners that rest on winners alone: who rests on a loser's bytes is to be made again.
+    """Winners that rest on winners alone: what rests on a loser's bytes is to be made again.
 
     What was never recorded may be rested on; what was, and does not count now, may not.
     """
     kept = dict(won)
-    # Who rested on an orphan is one too: repeat until nobody falls.
+    # What rests on an orphan is one too: repeat until none falls.
     while True:
         orphans = [name for name, line in kept.items() if not _rests_well(line, won, kept)]
         if not orphans:

@@ -78,7 +78,7 @@ def _describe_factor(factor: float) -> str:
 
 
 def _describe_scope(seeds: int) -> str:
-    """Whom the intervals are a statement about, by the number of seeds."""
+    """What the intervals are a statement about, by the number of seeds."""
     if seeds == 1:
         return " of these nets, not of methods: one seed"
     return " of methods" if seeds >= FEWEST else ": none of two seeds"
@@ -110,7 +110,7 @@ def _explain_names(tabulation: Tabulation) -> list[str]:
 
 
 def _describe_images(tabulation: Tabulation) -> str:
-    """How many images of which split; who of several rows is best where they may choose."""
+    """How many images of which split."""
     records = [r for c in tabulation.table.cells for r in c.records.values()]
     splits = {record.split: record.images for record in records}
     if "validation" not in splits:
@@ -145,7 +145,7 @@ def _list_spent(columns: list[str], details: dict[str, Any]) -> list[str]:
 
 
 def _list_starts(tabulation: Tabulation) -> list[str]:
-    """Who starts from the same weights, and who is fewer nets than the table has seeds."""
+    """Rows that start from the same weights, and rows of fewer nets than the table has seeds."""
     shared = starts.groups(tabulation.plan, tabulation.rows)
     seeds = len(tabulation.table.spec["entry"]["seeds"])
     few = [row.label for row in tabulation.rows if row.status == "done" and len(row.cells) < seeds]

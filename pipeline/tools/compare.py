@@ -157,7 +157,7 @@ def _describe_test(compared: dict[str, Any]) -> str:
 
 
 def _describe_scope(paired: dict[str, Any]) -> str:
-    """Whom the difference and its interval speak of."""
+    """What the difference and its interval are a statement about."""
     return {
         "nets": "these nets (one seed: not of the methods)",
         "none": "the methods (two seeds: no interval)",

@@ -1,7 +1,7 @@
 """Red flags of everything on disk: `python -m pipeline lint [TABLE ...]`.
 
 Reads records and data/reported/ alone. Exit code 1 when a flag fires that makes a number of ours
-worthless; published numbers only warn, since nobody here can mend them.
+worthless; published numbers only warn, since they cannot be corrected here.
 """
 
 import argparse
