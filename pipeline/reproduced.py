@@ -12,7 +12,7 @@ import pandas as pd
 from pipeline.job.report import report
 from pipeline.plan import Plan, load_plan
 from pipeline.store.files import write_atomic
-from pipeline.tables.reproduced import COLUMNS, Reproduced, totals, within
+from pipeline.tables.reproduced import COLUMNS, Reproduced, totals
 
 TARGET = Path("results/reproduced.csv")
 SHOWN = ("paper", "table", "row", "column", "published", "ours", "difference", "verdict", "hours")
@@ -37,15 +37,10 @@ def write(plan: Plan) -> str:
 
 def main(argv: list[str] | None) -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.reproduced", description=__doc__)
-    parser.add_argument("--budget", type=float, help="hours: list the rows that decide most")
-    args = parser.parse_args(argv)
-    plan = load_plan()
-    if args.budget is None:
-        print(write(plan), end="")
-        return
-    for name, count, hours in within(list(Reproduced(plan).lines()), args.budget):
-        print(f"{name}: {count} numbers, {hours:.1f} hours")
+    argparse.ArgumentParser(prog="python -m pipeline.reproduced", description=__doc__).parse_args(
+        argv
+    )
+    print(write(load_plan()), end="")
 
 
 if __name__ == "__main__":

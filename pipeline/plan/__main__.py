@@ -5,6 +5,7 @@ Without a target: the tables and figures of the scale. `need` will be made, `hav
 """
 
 import argparse
+import re
 import shlex
 
 from pipeline.cluster.cluster import report as report_cluster
@@ -18,7 +19,10 @@ from pipeline.share import guard
 from pipeline.share.equal import prove
 from pipeline.share.pull import pull
 from pipeline.share.unused import unused
+from pipeline.tables.reproduced import Reproduced, within
 from pipeline.tools import cell
+
+PAPER = "paper"  # the scale of what is printed
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -29,6 +33,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--unused", action="store_true", help="list what no table needs")
     parser.add_argument("--equal", metavar="COMPONENT", help="prove a refactoring: methods/trades")
     parser.add_argument("--cluster", action="store_true", help="what its jobs ask of a cluster")
+    parser.add_argument(
+        "--budget", metavar="24h", type=read_hours, help="rows that decide most printed numbers"
+    )
     parser.add_argument("--row", help="one row of the table alone, or a unique beginning of an id")
     parser.add_argument("--members", type=int, help="of that row, where it stands with several")
     parser.add_argument("--seed", type=int, help="of that row; all if none")
@@ -46,6 +53,9 @@ def main(argv: list[str] | None = None) -> None:
         return
 
     plan = load_plan()
+    if args.budget is not None:
+        print(_decide(plan, args.budget))
+        return
     targets = list(plan.targets.values()) if args.target is None else [plan.target(args.target)]
 
     if args.row is not None:
@@ -62,6 +72,32 @@ def main(argv: list[str] | None = None) -> None:
         print(_target(plan, targets[0]))
 
     guard.warn(plan, targets)
+
+
+def read_hours(text: str) -> float:
+    """Hours of 90m, 24h, 2d; hours alone need no unit."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhd]?)", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time; write 90m, 24h or 2d")
+    return float(found[1]) * {"m": 1 / 60, "h": 1, "": 1, "d": 24}[found[2]]
+
+
+def _decide(plan: Plan, hours: float) -> str:
+    """Rows of the papers' tables that are not run and decide most numbers within some hours.
+
+    Where the scale cuts or stands in for what is printed, those of `paper`.
+    """
+    chosen = within(list(Reproduced(plan).lines()), hours)
+    if not chosen and plan.scale != PAPER:
+        plan = Plan({**plan.entries.params, "scale": PAPER})
+        chosen = within(list(Reproduced(plan).lines()), hours)
+    if not chosen:
+        return f"scale {plan.scale}: no row that is not run yet fits into {hours:g} hours"
+
+    numbers, costs = sum(c for _, c, _ in chosen), sum(c for _, _, c in chosen)
+    lines = [f"{name}: {count} numbers, {cost:.1f} hours" for name, count, cost in chosen]
+    total = f"{numbers} printed numbers in {costs:.1f} hours, as estimated"
+    return "\n".join([f"scale {plan.scale}: {total}", *lines])
 
 
 def check_row(args: argparse.Namespace) -> None:

@@ -1,11 +1,15 @@
 """Published numbers judged by ours: planted, and at the project's own scales."""
 
+import argparse
+import re
+
 import numpy as np
 import pytest
 import tiny
 from projects import published
 
 from pipeline.plan import Plan
+from pipeline.plan import __main__ as command
 from pipeline.tables import reproduced
 from pipeline.tables.reproduced import NOT_RUN, STOOD_IN, UNKNOWN, Reproduced, totals, within
 
@@ -34,6 +38,21 @@ def test_at_paper_scale_most_numbers_wait_for_hours(monkeypatch):
     assert chosen and sum(hours for _, _, hours in chosen) <= 24
     rates = [count / hours for _, count, hours in chosen]
     assert rates == sorted(rates, reverse=True)
+
+
+def test_plan_lists_the_rows_that_a_day_decides_at_the_papers_scale(monkeypatch, capsys):
+    monkeypatch.chdir(tiny.ROOT)
+    command.main(["--budget", "1d"])
+    first, *rows = capsys.readouterr().out.splitlines()
+    numbers = sum(int(re.search(r": (\d+) numbers, ", row)[1]) for row in rows)
+    assert rows and first.startswith(f"scale paper: {numbers} printed numbers in ")
+
+
+@pytest.mark.parametrize("text, hours", [("90m", 1.5), ("24h", 24), ("24", 24), ("0.5d", 12)])
+def test_a_budget_is_minutes_hours_or_days(text, hours):
+    assert command.read_hours(text) == hours
+    with pytest.raises(argparse.ArgumentTypeError, match="is no time; write 90m, 24h or 2d"):
+        command.read_hours(f"{text} or so")
 
 
 PRINTED = {"table": "1", "row": "AT", "column": "PGD", "entry": "pgd_at_single",
