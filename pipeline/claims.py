@@ -42,8 +42,8 @@ def build_page(plan: Plan) -> str:
     lines += ["", "| paper | kind | where | sentence | the paper's words | verdict | cells give |"]
     lines += ["|---" * 7 + "|"]
     for claim in read_claims(Path("data/claims/printed.csv"), PRINTED):
-        said = [claim[key] for key in ("paper", "kind", "where", "sentence", "quote")]
-        lines.append("| " + " | ".join([*said, *printed.verdict(claim)]) + " |")
+        stated = [claim[key] for key in ("paper", "kind", "where", "sentence", "quote")]
+        lines.append("| " + " | ".join([*stated, *printed.verdict(claim)]) + " |")
 
     lines += ["", "# Printed averages that are not the mean of their row", ""]
     wrong_means = [(p, *wrong) for p in PAPERS for wrong in printed.averages(p)]

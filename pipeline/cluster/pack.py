@@ -85,10 +85,10 @@ def _start(member: Run, leader: Run) -> "subprocess.Popen[Any]":
 
 def _wait(processes: "Iterable[subprocess.Popen[Any]]", stop: StopRequest) -> None:
     """Until all have ended; a signal to this process is theirs too."""
-    living, told = list(processes), False
+    living, has_told = list(processes), False
     while living:
-        if stop.requested and not told:
-            told = True
+        if stop.requested and not has_told:
+            has_told = True
             for process in living:
                 process.send_signal(signal.SIGUSR1)
 

@@ -48,7 +48,7 @@ def _lease_gpu() -> int:
 
     By its own number, since CUDA_VISIBLE_DEVICES may call it 0 for several processes.
     """
-    count, told = torch.cuda.device_count(), False
+    count, has_told = torch.cuda.device_count(), False
     ids = [torch.cuda.get_device_properties(index).uuid for index in range(count)]
 
     while True:
@@ -56,9 +56,9 @@ def _lease_gpu() -> int:
             with suppress(Taken):
                 _GPU.enter_context(hold(f"gpus/{platform.node()}-{id}", patient=False))
                 return index
-        if not told:
+        if not has_told:
             print(f"GPUs: other jobs compute on all {count}; waiting", flush=True)
-            told = True
+            has_told = True
         time.sleep(1)
 
 

@@ -82,9 +82,9 @@ def _build_card(
 def papers_of(row: str) -> tuple[str, ...]:
     """The papers whose pages define a row or show it in a table."""
     papers = []
-    for paper, said in _read_pages().items():
-        own = [*said.get("methods", {}), *said.get("averages", {}), *said.get("victims", {})]
-        shown = [str(entry.get("rows", "")) for entry in said.get("tables", {}).values()]
+    for paper, page in _read_pages().items():
+        own = [*page.get("methods", {}), *page.get("averages", {}), *page.get("victims", {})]
+        shown = [str(entry.get("rows", "")) for entry in page.get("tables", {}).values()]
         if row in own or any(re.search(rf"\b{re.escape(row)}\b", rows) for rows in shown):
             papers.append(paper)
     return tuple(papers)
@@ -165,6 +165,6 @@ def _list_receipts(run: Run, cell: Cell) -> Iterator[tuple[str, str]]:
 def _list_maker(path: Path, what: str) -> Iterator[tuple[str, str]]:
     """Where and how long; a clone has no such file, for it is no part of the result."""
     if path.is_file():
-        said = json.loads(path.read_text())
-        kind = f"{said['device']}, {said['cpu']}, torch {said['torch']}, Python {said['python']}"
-        yield what, f"{said['seconds']} s on {kind}"
+        made = json.loads(path.read_text())
+        kind = f"{made['device']}, {made['cpu']}, torch {made['torch']}, Python {made['python']}"
+        yield what, f"{made['seconds']} s on {kind}"

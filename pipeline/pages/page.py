@@ -105,17 +105,17 @@ def hover(value: Any) -> str:
     """Interval, images, seeds, the published number and the difference to the reference."""
     if not isinstance(value, dict):
         return ""
-    said = ["no interval of two seeds"]
+    parts = ["no interval of two seeds"]
     if value["low"] is not None:
-        said = [f"95 % interval {100 * value['low']:.1f} to {100 * value['high']:.1f}"]
+        parts = [f"95 % interval {100 * value['low']:.1f} to {100 * value['high']:.1f}"]
 
-    said.append(f"{value['n']} images, {value['seeds']} seed{'s' if value['seeds'] > 1 else ''}")
+    parts.append(f"{value['n']} images, {value['seeds']} seed{'s' if value['seeds'] > 1 else ''}")
     if value.get("published") is not None:
-        said.append(f"published {100 * value['published']:.1f}")
+        parts.append(f"published {100 * value['published']:.1f}")
     if "against" in value:
         against = value["against"]
-        said.append(f"against {against['row']}: {against.get('refused') or points_of(against)}")
-    return "; ".join(said)
+        parts.append(f"against {against['row']}: {against.get('refused') or points_of(against)}")
+    return "; ".join(parts)
 
 
 def _draw_dot(value: Any, hollow: bool) -> Any:
@@ -135,14 +135,14 @@ def _list_sections(targets: list[Table | Figure]) -> dict[str, list[dict[str, An
     by_paper: dict[str, list[dict[str, Any]]] = {}
     for target in targets:
         paper = target.path.parent.name if target.path.parent.name != "results" else "every method"
-        said: dict[str, Any] = {"name": target.name, "path": target.path.as_posix()}
+        section: dict[str, Any] = {"name": target.name, "path": target.path.as_posix()}
         if isinstance(target, Table):
             rows = rows_of(target)
-            said |= {"title": target.spec["entry"]["title"], "rows": rows, "picture": ""}
-            said["columns"] = columns_of(rows)
+            section |= {"title": target.spec["entry"]["title"], "rows": rows, "picture": ""}
+            section["columns"] = columns_of(rows)
         else:
-            said |= {"title": target.spec["title"], "rows": {}, "picture": picture(target.path)}
-        by_paper.setdefault(paper, []).append(said)
+            section |= {"title": target.spec["title"], "rows": {}, "picture": picture(target.path)}
+        by_paper.setdefault(paper, []).append(section)
     return by_paper
 
 

@@ -98,18 +98,18 @@ def _verify_run(artifact: Finished) -> dict[str, str]:
         if path.suffix == ".safetensors":
             check_safetensors(path)
 
-    said = details(artifact.path)
+    about = details(artifact.path)
     # An id ends in the digest of its spec: run.json of another run cannot pass.
-    if not said["id"].endswith(f"-{digest(said['spec'])}"):
+    if not about["id"].endswith(f"-{digest(about['spec'])}"):
         raise UserError(f"{artifact.path}: its run.json describes another run; delete the folder")
 
-    needed = run_files(said["spec"].get("stage", ""), artifact.path.name).values()
+    needed = run_files(about["spec"].get("stage", ""), artifact.path.name).values()
     holes = sorted(set(needed) - set(artifact.files))
     if holes:
         raise UserError(f"{holes[0]}: is missing; run the same workflow again")
 
     listed = manifest.read()
-    parents = said["inherited"]
+    parents = about["inherited"]
     return {f"{RUNS}/{p}": s for p in parents if (s := _find_weights(p, listed)) is not None}
 
 

@@ -77,9 +77,9 @@ def _find_complaint(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     wrong = [line for line in lines if line.startswith(("fatal:", "error:", "CONFLICT"))]
 
-    said = (wrong or lines[-1:] or ["failed"])[0]
-    lock = " (no git is at work in this folder? then delete that file)" if LOCKED in said else ""
-    return f"{said}{lock}"
+    words = (wrong or lines[-1:] or ["failed"])[0]
+    lock = " (no git is at work in this folder? then delete that file)" if LOCKED in words else ""
+    return f"{words}{lock}"
 
 
 def grow(paths: Iterable[Path]) -> None:

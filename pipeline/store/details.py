@@ -18,24 +18,24 @@ def details(folder: Path) -> dict[str, Any]:
     path = folder / NAME
     manifest.verify(path)
     try:
-        said = json.loads(path.read_bytes())
+        about = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"{path}: is missing; pull {folder} or make it again") from None
     except (ValueError, RecursionError):
-        said = None
+        about = None
 
-    if not _is_whole(said) or said["id"] != folder.name:
+    if not _is_whole(about) or about["id"] != folder.name:
         raise UserError(f"{path}: describes no run, or another one; delete {folder}, make it again")
-    return dict(said)
+    return dict(about)
 
 
-def _is_whole(said: Any) -> bool:
+def _is_whole(about: Any) -> bool:
     """Whether it has its keys, each of its type, and counts that can be."""
-    if not isinstance(said, dict) or not {"id", "spec", "flops", "inherited"} <= set(said):
+    if not isinstance(about, dict) or not {"id", "spec", "flops", "inherited"} <= set(about):
         return False
-    if not isinstance(said["spec"], dict) or not isinstance(said["inherited"], dict):
+    if not isinstance(about["spec"], dict) or not isinstance(about["inherited"], dict):
         return False
 
-    counts = [said["flops"], *said["inherited"].values()]
+    counts = [about["flops"], *about["inherited"].values()]
     # JSON's true is an int to Python.
     return all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in counts)

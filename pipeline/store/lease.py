@@ -58,15 +58,15 @@ class Lease:
         """Return when the lease is ours; with `patient` false a living holder is Taken."""
         with storing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        seen, since, told = self._look(), time.monotonic(), False
+        seen, since, has_told = self._look(), time.monotonic(), False
         while not self._try(seen, since):
             # A holder that is seen to live on this machine needs no wait to be believed.
             if not patient and seen and _lives_here(seen.holder):
                 raise self._taken(seen)
 
-            if not told:
+            if not has_told:
                 print(f"{self.name}: {_describe(seen)} works on it; waiting", flush=True)
-                told = True
+                has_told = True
             # At random, so that not all who wait ask the file server at the same moment.
             time.sleep(0.2 + secrets.randbelow(300) / 1000)
             now = self._look()
@@ -169,14 +169,14 @@ def check_held() -> None:
 def _holder(content: bytes) -> dict[str, Any] | None:
     """Who holds it; nobody known while the file is being written, or when it is damaged."""
     try:
-        said = json.loads(content)
+        holder = json.loads(content)
     except (ValueError, RecursionError):
         return {}
-    if said is None:
+    if holder is None:
         return None
-    if not isinstance(said, dict) or not set(said) >= HOLDER:
+    if not isinstance(holder, dict) or not set(holder) >= HOLDER:
         return {}
-    return said
+    return holder
 
 
 def _self() -> dict[str, Any]:

@@ -142,14 +142,14 @@ def _misshapen(arrays: Arrays, count: int) -> str:
 def _unsaid(arrays: Arrays) -> str:
     """What a record does not say of itself, or in another type; empty when nothing."""
     try:
-        said = meta(arrays)
+        about = meta(arrays)
     except (KeyError, ValueError, RecursionError):
         return "does not say what it is of"
     for key, kind in ABOUT.items():
-        if not isinstance(said, dict) or not isinstance(said.get(key), kind):
+        if not isinstance(about, dict) or not isinstance(about.get(key), kind):
             return f"does not say its {key}"
 
-    behind = [said[key] for key in ("weights", "sets", "before") if key in said]
+    behind = [about[key] for key in ("weights", "sets", "before") if key in about]
     if not all(isinstance(part, dict) for part in behind):
         return "does not say its sets"
 

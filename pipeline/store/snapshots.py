@@ -37,8 +37,8 @@ class Trajectory:
         """Say which snapshots there are, as the workflow's one output."""
         # Written when all of them are there: it stands for the trajectory.
         sums = {path.name: sha256_of(path) for path in self.paths}
-        said = {"weights": sha256_of(self.weights), "snapshots": sums}
-        write_atomic(self.index, (json.dumps(said, indent=1, sort_keys=True) + "\n").encode())
+        content = {"weights": sha256_of(self.weights), "snapshots": sums}
+        write_atomic(self.index, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
     def check(self) -> None:
         """Raise UserError unless every epoch is there as it was, and led to the weights here."""
@@ -47,19 +47,19 @@ class Trajectory:
         if not self.index.exists():
             raise UserError(f"{self.index}: is missing; run {again}")
 
-        said = self._read()
-        if said is None:
+        index = self._read()
+        if index is None:
             raise UserError(f"{self.index}: is damaged; delete it and run {again}")
 
         # An average must be of the very trajectory that ended in the weights that are here.
-        if said["weights"] != sum_of(self.weights):
+        if index["weights"] != sum_of(self.weights):
             raise UserError(
                 f"{self.index}: its snapshots led to other weights than {self.weights} holds now; "
                 f"delete {self.folder} and run {again}"
             )
 
         for path in self.paths:
-            if not path.exists() or sha256_of(path) != said["snapshots"][path.name]:
+            if not path.exists() or sha256_of(path) != index["snapshots"][path.name]:
                 raise UserError(
                     f"{path}: missing or altered; delete it and {self.index}, run {again}"
                 )
@@ -67,17 +67,17 @@ class Trajectory:
     def _read(self) -> dict[str, Any] | None:
         """The index when it names exactly these epochs, each with a sum."""
         try:
-            said = json.loads(self.index.read_bytes())
+            index = json.loads(self.index.read_bytes())
         except (OSError, ValueError, RecursionError):
             return None
         if (
-            not isinstance(said, dict)
-            or set(said) != KEYS
-            or not isinstance(said["snapshots"], dict)
+            not isinstance(index, dict)
+            or set(index) != KEYS
+            or not isinstance(index["snapshots"], dict)
         ):
             return None
 
-        sums = [said["weights"], *said["snapshots"].values()]
-        is_whole = set(said["snapshots"]) == {path.name for path in self.paths}
+        sums = [index["weights"], *index["snapshots"].values()]
+        is_whole = set(index["snapshots"]) == {path.name for path in self.paths}
         is_whole = is_whole and all(isinstance(s, str) and is_sha256(s) for s in sums)
-        return said if is_whole else None
+        return index if is_whole else None

@@ -79,8 +79,8 @@ def write_together(
     def seal(written: Path) -> None:
         # Here, just before the name is given: whoever lost the lease must not seal the artifact.
         check_held()
-        said = {**about, "sha256": {**sums, last.name: sha256_of(written)}}
-        write_atomic(beside(last), (json.dumps(said, indent=1, sort_keys=True) + "\n").encode())
+        stated = {**about, "sha256": {**sums, last.name: sha256_of(written)}}
+        write_atomic(beside(last), (json.dumps(stated, indent=1, sort_keys=True) + "\n").encode())
 
     write_atomic(last, files[last], seal)
 

@@ -33,8 +33,8 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
     if fired:
         lines += ["", "Red flags:", "", *fired]
 
-    said = [f"- {row.label}: {text}" for row in tabulation.rows for text in row.notes]
-    lines += ["", "Notes:", "", *said] if said else []
+    remarks = [f"- {row.label}: {text}" for row in tabulation.rows for text in row.notes]
+    lines += ["", "Notes:", "", *remarks] if remarks else []
     return "\n".join(lines) + "\n"
 
 
@@ -104,8 +104,8 @@ def _explain_names(tabulation: Tabulation) -> list[str]:
     if distances:
         of = "of the images right when clean and fooled; -: none, or a random victim"
         what = {"l2": "median l2 (pixels in [0, 1])", "pixels": "mean number of pixels changed"}
-        said = [f"{shown[c]} {what[c.rpartition('_')[2]]}" for c in distances]
-        sentences.append(f"No percent, {of}: {'; '.join(said)}.")
+        columns = [f"{shown[c]} {what[c.rpartition('_')[2]]}" for c in distances]
+        sentences.append(f"No percent, {of}: {'; '.join(columns)}.")
     return sentences
 
 
@@ -151,8 +151,8 @@ def _list_starts(tabulation: Tabulation) -> list[str]:
     few = [row.label for row in tabulation.rows if row.status == "done" and len(row.cells) < seeds]
     lines = []
     if shared:
-        said = "; ".join(", ".join(labels) for labels in shared)
-        lines += ["", f"From the same initial weights, seed by seed: {said}."]
+        groups = "; ".join(", ".join(labels) for labels in shared)
+        lines += ["", f"From the same initial weights, seed by seed: {groups}."]
     if few:
         lines += ["", f"One net whatever the seed, intervals of it alone: {', '.join(few)}."]
     return lines

@@ -96,7 +96,7 @@ class Tabulation:
         fired = [self._check_flags(*pair) for pair in zip(cells, evidence, strict=True)]
 
         by_check = {flag.check: flag for seed in fired for flag in seed}
-        said = dict.fromkeys(text for seed in evidence for text in notes(seed))
+        texts = dict.fromkeys(text for seed in evidence for text in notes(seed))
         doubts = {c for pair in zip(evidence, fired, strict=True) for c in untrusted(*pair)}
 
         costs = meta(self.columns.read(next(iter(first.records.values()))))["cost"]
@@ -104,7 +104,11 @@ class Tabulation:
             run = self.plan.run(first.victim.elements[0].run)
             costs[DISK] = 4 * costs["parameters"] * count_snapshots(self.plan.graph, run)
 
-        beside = (tuple(by_check.values()), tuple(said), tuple(c for c in UNRANKING if c in doubts))
+        beside = (
+            tuple(by_check.values()),
+            tuple(texts),
+            tuple(c for c in UNRANKING if c in doubts),
+        )
         return Row(label, keys, cells, status, verdicts, costs, *beside)
 
     def _collect_evidence(self, cell: Cell) -> Evidence:

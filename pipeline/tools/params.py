@@ -72,11 +72,11 @@ def _list_components(kind: str) -> list[str]:
 
 def _list_fields(types: dict[str, str], path: Path) -> list[str]:
     """Rows of a class's fields, which have no defaults; meanings are the comments beside them."""
-    said = _read_comments(path)
+    comments = _read_comments(path)
     return [
         *HEAD,
         *(
-            _format_row(k, _spell_type(t), "must be given", said.get(k, FIELDS.get(k, "")))
+            _format_row(k, _spell_type(t), "must be given", comments.get(k, FIELDS.get(k, "")))
             for k, t in types.items()
         ),
     ]

@@ -15,8 +15,8 @@ def find_cells(plan: Plan, table: Table, name: str) -> list[Cell]:
     several = {(c.setting.dataset, c.setting.arch, c.members, c.setting.overrides) for c in cells}
     if len(several) > 1:
         names = dict.fromkeys(label(c, table.cells) for c in cells)
-        said = ", ".join(repr(known) for known in list(names)[:4])
-        raise UserError(f"{name}: stands for several rows of {table.path}; name one: {said}")
+        listed = ", ".join(repr(known) for known in list(names)[:4])
+        raise UserError(f"{name}: stands for several rows of {table.path}; name one: {listed}")
 
     if any(c.victim is None for c in cells):
         raise UserError(f"{name}: is not available ({cells[0].lacks})")

@@ -42,8 +42,8 @@ def matrix(
 
 
 def _find_all_right(members: list[nn.Module], split: Split, rows: torch.Tensor) -> list[int]:
-    said = _ask_members(members, split.floats(rows))
-    return [int(r) for r in rows[(said == split.labels[rows]).all(0)]]
+    answers = _ask_members(members, split.floats(rows))
+    return [int(r) for r in rows[(answers == split.labels[rows]).all(0)]]
 
 
 def _ask_members(members: list[nn.Module], images: torch.Tensor) -> torch.Tensor:
