@@ -15,7 +15,7 @@ from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import fitting, models
 from pipeline.loading.images import load_split
-from pipeline.plan import Plan, Run, load_part
+from pipeline.plan import Plan, Run, load_part, shared
 from pipeline.store import checkpoint
 from pipeline.store.lease import hold
 from pipeline.store.sums import write_together
@@ -34,7 +34,8 @@ def adopt(plan: Plan, run: Run) -> None:
     last = run.weights
     content = checkpoint.content(last, checkpoint.collect(members))
     files = {run.folder / "run.json": text.encode(), last: content}
-    write_together(files, device.times(time.monotonic() - started, torch.device("cpu")))
+    times = device.times(time.monotonic() - started, torch.device("cpu"))
+    write_together(files, {**times, "shared": shared.code_of(plan, run)})
 
 
 def main(argv: list[str] | None) -> None:

@@ -15,7 +15,7 @@ from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models, registry
 from pipeline.loading.images import cut, load_split
-from pipeline.plan import Plan, Run, frozen, load_part
+from pipeline.plan import Plan, Run, frozen, load_part, shared
 from pipeline.store import checkpoint
 from pipeline.store.lease import check_held, hold
 from pipeline.store.sums import write_together
@@ -24,7 +24,7 @@ from pipeline.training.averaging import BatchNormPass, Judge, averaged, best, sc
 
 def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     """Write the folder of one average, weights last."""
-    started = time.monotonic()
+    started, code = time.monotonic(), shared.code_of(plan, run)
     average: Average = registry.build("averages", run.spec["average"])
     spec = plan.training(run).spec
     split = load_split(run.dataset, "train", where)
@@ -57,7 +57,8 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     last = run.weights
     content = checkpoint.content(last, checkpoint.collect(members))
     files = {run.folder / "run.json": text.encode(), last: content}
-    write_together(files, device.times(time.monotonic() - started, where))
+    times = device.times(time.monotonic() - started, where)
+    write_together(files, {**times, "shared": code})
     frozen.discard(work)
 
 

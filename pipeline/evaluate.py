@@ -30,7 +30,7 @@ from pipeline.job.report import report
 from pipeline.job.signals import StopRequest
 from pipeline.loading import models, sets
 from pipeline.loading.images import Split, load_split, subset
-from pipeline.plan import Plan, Record, frozen, load_part
+from pipeline.plan import Plan, Record, frozen, load_part, shared
 from pipeline.store.lease import hold
 from pipeline.store.records import Arrays, meta, pack
 from pipeline.store.sums import write_together
@@ -55,8 +55,10 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     }
     if record.before:
         _leave_fooled(plan.record(record.before), evaluation, about["weights"])
-    machine = device.describe(where)
-    parts = Parts(about, record.path, len(rows), machine)
+
+    machine, code = device.describe(where), shared.code_of(plan, record)
+    parts = Parts(plan, record, about, machine)
+
     before = fingerprint(victim)
     verdicts = Attacks(plan, evaluation, record, split, parts).run()
     arrays = verdicts | _clean(evaluation, find_radius(record.attacks))
@@ -71,7 +73,7 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     arrays["meta"] = np.array(json.dumps(about, sort_keys=True))
 
     times = {"seconds": round(time.monotonic() - started, 1), "attacks": parts.seconds}
-    times |= {"seed": SEED, **machine}
+    times |= {"seed": SEED, **machine, "shared": code}
     times |= {"latency_ms": round(latency.milliseconds(victim, evaluation.images), 4)}
 
     write_together({record.path: pack(arrays)}, times)

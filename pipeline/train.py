@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models
-from pipeline.plan import Plan, Run, frozen, load_part
+from pipeline.plan import Plan, Run, frozen, load_part, shared
 from pipeline.store import checkpoint
 from pipeline.store.files import Content, sha256_of
 from pipeline.store.lease import check_held, hold
@@ -42,8 +42,11 @@ def _json(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
-def write(trainer: Trainer) -> None:
-    """Write the run's folder, weights last: they say that it is complete."""
+def write(trainer: Trainer, code: dict[str, str]) -> None:
+    """Write the run's folder, weights last: they say that it is complete.
+
+    `code` is the shared code that it was started with.
+    """
     run, folder, last = trainer.run, trainer.run.folder, trainer.last()
     check_held()
     inherited = models.inherited_flops([Path("results/runs") / parent for parent in run.parents])
@@ -59,7 +62,8 @@ def write(trainer: Trainer) -> None:
         path = folder / f"{name}.safetensors"
         files[path] = checkpoint.content(path, weights)
 
-    write_together(files, device.times(trainer.seconds, trainer.device))
+    times = device.times(trainer.seconds, trainer.device)
+    write_together(files, {**times, "shared": code})
 
 
 def train(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> None:
@@ -68,9 +72,10 @@ def train(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> N
         _rederive(plan, run, where, snapshots)
     else:
         run.weights.unlink(missing_ok=True)  # of a folder with a hole
+        code = shared.code_of(plan, run)
         trainer = Trainer(plan, run, where, snapshots)
         trainer.fit()
-        write(trainer)
+        write(trainer, code)
     if snapshots is not None:
         _trajectory(run, snapshots).write_index()
     if not pack.members():  # else Snakemake takes the outputs when the group fails or is requeued

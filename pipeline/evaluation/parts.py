@@ -2,7 +2,8 @@
 
 While a record is made its parts lie in `work/records`, each behind its checksum; a finished record
 is its parts, under the sum that its job wrote. So a suite that gains an attack takes the others
-from the record that it had before, on the same class of machine alone: bytes repeat there.
+from the record that it had before, made by the same code on the same class of machine alone:
+bytes repeat there.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.plan import Plan, Record, shared
 from pipeline.plan.params.words import digest
 from pipeline.store.records import DAMAGE, Arrays, pack, peek, read_part, read_record
 from pipeline.store.scratch import read_scratch, write_scratch
@@ -43,10 +45,11 @@ class Earlier:
     times: Mapping[str, Any]
     attacks: Mapping[str, str]  # by the names of their parts
 
-    def is_of(self, machine: Mapping[str, str]) -> bool:
-        """Whether its bytes are those that this machine would make."""
+    def is_of(self, machine: Mapping[str, str], plan: Plan) -> bool:
+        """Whether its bytes are those that this machine and today's shared code would make."""
         same = all(self.times.get(key) == machine[key] for key in MACHINE)
-        return same and self.about.get("untouched") is True
+        same = same and self.about.get("untouched") is True
+        return same and shared.is_current(plan, "evaluate", self.times.get("shared"))
 
     @cached_property
     def arrays(self) -> Arrays:
@@ -82,8 +85,11 @@ def _read_earlier(path: Path) -> Earlier | None:
 class Parts:
     """The parts of a record in the making: those that are there, and where new ones are kept."""
 
-    def __init__(self, about: About, path: Path, images: int, machine: Mapping[str, str]) -> None:
-        self.names, self.images = name_parts(about), images
+    def __init__(
+        self, plan: Plan, record: Record, about: About, machine: Mapping[str, str]
+    ) -> None:
+        self.names, self.images = name_parts(about), record.images
+        path = record.path
         self.seconds: dict[str, float] = {}  # of each attack, whenever it ran, where that is known
 
         victim = Path("work/records") / path.parent.name
@@ -92,7 +98,7 @@ class Parts:
 
         others = [other for other in sorted(path.parent.glob("*.npz")) if other != path]
         found = [earlier for earlier in map(_read_earlier, others) if earlier]
-        self.earlier = [earlier for earlier in found if earlier.is_of(machine)]
+        self.earlier = [earlier for earlier in found if earlier.is_of(machine, plan)]
 
     def read(self, attack: str) -> Arrays | None:
         """Verdicts that were made before, for this suite or another; None where there are none."""

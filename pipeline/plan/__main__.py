@@ -7,12 +7,14 @@ Without a target: the tables and figures of the scale. `need` will be made, `hav
 import argparse
 import re
 import shlex
+from collections.abc import Iterable
 
 from pipeline.cluster.cluster import report as report_cluster
 from pipeline.errors import UserError
 from pipeline.job.report import report
-from pipeline.plan import Figure, Plan, Table, load_plan
+from pipeline.plan import Artifact, Figure, Plan, Table, load_plan, shared
 from pipeline.plan.estimate import describe
+from pipeline.plan.graph.targets import walk
 from pipeline.plan.speeds import measure
 from pipeline.plan.state import NEED, State, headline, states
 from pipeline.share import guard
@@ -72,6 +74,7 @@ def main(argv: list[str] | None = None) -> None:
         print(_target(plan, targets[0]))
 
     guard.warn(plan, targets)
+    say_stale(plan, targets)
 
 
 def read_hours(text: str) -> float:
@@ -119,10 +122,17 @@ def show_row(plan: Plan, args: argparse.Namespace) -> None:
     needed = [s for s in listed if s.status == NEED]
     rows = [[s.status, s.stage, s.id, _cost(s)] for s in listed]
     print("\n".join([headline(plan, [table], needed, speeds), "", *_align(rows)]))
+    say_stale(plan, [table])
     if args.run is None:
         print(f"\nto make it, add --run, or: {shlex.join(cell.command(records, []))}")
     elif needed:
         cell.run(records, args.run)
+
+
+def say_stale(plan: Plan, targets: Iterable[Artifact]) -> None:
+    """What was made with other shared code than today's, of all that targets rest on."""
+    if line := shared.Stale(plan, walk(plan.graph, targets)).line():
+        print(f"\n{line}")
 
 
 def _cluster(plan: Plan, target: str | None) -> str:

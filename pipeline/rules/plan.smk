@@ -11,7 +11,7 @@ sys.path.insert(0, HERE)
 from pipeline.cluster import master, patience, site
 from pipeline.errors import UserError
 from pipeline.cluster import resources as requested
-from pipeline.plan import frozen, workflow as jobs
+from pipeline.plan import frozen, shared, workflow as jobs
 from pipeline.share import guard
 
 # a graph of thousands of jobs stays to the end: to look through it for garbage took a fifth
@@ -29,6 +29,7 @@ try:
     if workflow.is_main_process:
         master.check_folder()
         jobs.mark_targets(PLAN)
+        shared.warn(PLAN)
 except UserError as error:
     raise WorkflowError(f"error: {error}") from None
 

@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.job.report import report
@@ -67,7 +68,7 @@ class Recorder:
             plan=self.plan,
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             host=str(times.get("device", "unknown")),
-            versions={k: str(times[k]) for k in ("torch", "python") if k in times},
+            versions=_list_versions(times),
             seconds=_read_seconds(times.get("seconds")),
         )
 
@@ -93,6 +94,12 @@ class Recorder:
         pools.grow([path for artifact, _ in self.added for path in artifact.members])
         lines = self.listed | {line.artifact: line for _, line in self.added}
         pools.write_manifest(lines.values())
+
+
+def _list_versions(times: Mapping[str, Any]) -> dict[str, str]:
+    """Of torch and Python, and a digest of the shared code that made it."""
+    found = {k: str(times[k]) for k in ("torch", "python") if k in times}
+    return found | ({"shared": digest(times["shared"])} if times.get("shared") else {})
 
 
 def _read_seconds(said: object) -> float:

@@ -42,7 +42,7 @@ def code_hash(path: Path, name: str) -> str:
     to fetch is not referred to by its class, so a new mirror changes no identity.
     The walk is our own because `ast.dump` differs between Python 3.11 and 3.13.
     """
-    read = cache(lambda file: (_definitions(parse(file)), _imports_from_room(file)))
+    read = cache(lambda file: (definitions(parse(file)), _imports_from_room(file)))
     wanted, shapes = [(path, name)], dict[str, Any]()
 
     while wanted:
@@ -52,7 +52,7 @@ def code_hash(path: Path, name: str) -> str:
 
         # A name that is neither defined nor imported here is Python's, or of another room.
         if current in defined and key not in shapes:
-            shapes[key] = _shape(defined[current])
+            shapes[key] = shape(defined[current])
             names = {n for node in defined[current] for n in _names(node)}
             wanted += [imported.get(n, (file, n)) for n in names]
     return digest(shapes, 16)
@@ -72,7 +72,7 @@ def _imports_from_room(path: Path) -> dict[str, tuple[Path, str]]:
     imported = dict[str, tuple[Path, str]]()
     nodes = [n for n in ast.walk(parse(path)) if isinstance(n, ast.Import | ast.ImportFrom)]
     for node in nodes:
-        for module, name, shown in _imports(node, room):
+        for module, name, shown in imports(node, room):
             if not f"{module}.".startswith(f"{room}."):
                 continue
             if module == room or name in (None, "*"):
@@ -84,7 +84,7 @@ def _imports_from_room(path: Path) -> dict[str, tuple[Path, str]]:
     return imported
 
 
-def _imports(node: ast.Import | ast.ImportFrom, room: str) -> Iterator[tuple[str, str | None, str]]:
+def imports(node: ast.Import | ast.ImportFrom, room: str) -> Iterator[tuple[str, str | None, str]]:
     """Module, name there (None: the module itself) and name here of what a statement imports."""
     if isinstance(node, ast.Import):
         yield from ((a.name, None, a.asname or a.name) for a in node.names)
@@ -102,11 +102,11 @@ def code_of(path: Path) -> str:
 
 @cache
 def _code_of(path: Path, _mtime: int) -> str:
-    defined = _definitions(parse(path))
-    return digest({n: _shape(nodes) for n, nodes in sorted(defined.items())}, 16)
+    defined = definitions(parse(path))
+    return digest({n: shape(nodes) for n, nodes in sorted(defined.items())}, 16)
 
 
-def _definitions(tree: ast.Module) -> dict[str, list[ast.AST]]:
+def definitions(tree: ast.Module) -> dict[str, list[ast.AST]]:
     """Top-level names of a file, each with every statement that may decide what it is."""
     defined: dict[str, list[ast.AST]] = {}
     for node in _without_idle(tree.body):
@@ -144,10 +144,10 @@ def _names(node: ast.AST) -> Iterator[str]:
                     yield from _names(item)
 
 
-def _shape(node: Any, *, in_class: bool = False) -> Any:
+def shape(node: Any, *, in_class: bool = False) -> Any:
     """A node as nested lists of type names and non-empty fields: what executes, no more."""
     if isinstance(node, list):
-        return [_shape(n, in_class=in_class) for n in _without_idle(node, in_class)]
+        return [shape(n, in_class=in_class) for n in _without_idle(node, in_class)]
     if not isinstance(node, ast.AST):
         return [type(node).__name__, ascii(node)]  # repr follows the version of Unicode
     if isinstance(node, ast.JoinedStr):  # 3.12 adds empty parts
@@ -158,8 +158,8 @@ def _shape(node: Any, *, in_class: bool = False) -> Any:
     parts: list[Any] = [type(node).__name__]
     for field, value in ast.iter_fields(node):
         if field not in NOT_EXECUTED and value is not None:
-            shape = _shape(value, in_class=isinstance(node, ast.ClassDef))
-            parts += [[field, shape]] if shape != [] else []
+            inner = shape(value, in_class=isinstance(node, ast.ClassDef))
+            parts += [[field, inner]] if inner != [] else []
     return parts
 
 

@@ -1,0 +1,214 @@
+"""The shared code that a result was made with, which is in no name, and whether it is today's.
+
+The code of components is part of the names of their results; what all share is versioned by hand,
+by the numbers `core:` of params.yaml. So a job writes beside its run or record a hash of every
+shared definition that it rests on, from the syntax tree: comments, docstrings and what it does not
+use do not count. Where they differ from today's, the plan and Snakemake say so before any job.
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.plan import Artifact, Plan, Record, Run
+from pipeline.plan.params import references
+from pipeline.plan.params.schema import ROOT
+from pipeline.plan.params.words import digest
+from pipeline.store.files import write_atomic
+from pipeline.store.scratch import read_scratch, write_scratch
+from pipeline.store.sums import beside, read_mapping
+
+EQUAL = "pipeline/share/shared.json"  # what the golden run has proven equal
+SEEN = Path("work/shared.seen")  # what lies beside artifacts that is today's, by size and time
+STARTS = {  # what makes an artifact of a stage
+    "train": ("train.py:train", "train.py:write"),
+    "average": ("average.py:make_average",),
+    "adopt": ("adopt.py:adopt",),
+    "evaluate": ("evaluate.py:evaluate",),
+}
+NUMBER = {"adopt": "train"}  # the stage whose number versions it, where that is another
+ROOMS = {"arch": "archs", "method": "methods", "average": "averages"}  # by key of a run's spec
+ROOMS |= {"attack": "attacks", "validation_attack": "attacks"}
+GOLDEN = "python tests/whole/golden/run.py"
+
+
+# ---- what an artifact rests on today
+
+
+def code_of(plan: Plan, artifact: Run | Record) -> dict[str, str]:
+    """Hash of each shared definition that making it uses: `core/losses.py:kl` and so on."""
+    return _summed(plan, artifact)[0]
+
+
+def _summed(plan: Plan, artifact: Run | Record) -> tuple[dict[str, str], str]:
+    if isinstance(artifact, Record):
+        return _reach(artifact.stage, frozenset(_files_of_record(plan, artifact)))
+    return _reach(artifact.stage, frozenset(_files_of_run(plan, artifact)))
+
+
+def _files_of_run(plan: Plan, run: Run) -> set[str]:
+    """Files of the components of a run, of an average's training, of parents' archs."""
+    spec = run.spec
+    made = [(room, spec[key]) for key, room in ROOMS.items() if spec.get(key)]
+    made += [("archs", arch) for arch in spec.get("archs", {}).values()]
+    files = {f"{room}/{part['component']}.py" for room, part in made}
+    for parent in map(plan.run, run.parents):
+        whole = _files_of_run(plan, parent)
+        files |= whole if run.stage == "average" else {f for f in whole if f.startswith("archs/")}
+    return files | {f"datasets/{run.dataset.component}.py"}
+
+
+def _files_of_record(plan: Plan, record: Record) -> set[str]:
+    """Files of its attacks, and of its victim's archs and data."""
+    attacks = (spec["component"] for _, spec in record.attacks if "set" not in spec)
+    runs = [_files_of_run(plan, plan.run(e.run)) for e in record.victim.elements]
+    kept = {f for files in runs for f in files if f.startswith(("archs/", "datasets/"))}
+    return kept | {f"attacks/{component}.py" for component in attacks}
+
+
+@cache
+def _reach(stage: str, components: frozenset[str]) -> tuple[dict[str, str], str]:
+    """The hashes, and their digest."""
+    known = references.files()
+    names = [f"{file}:{name}" for file in sorted(components) for name in known.get(file, ())]
+    found = references.reach([references.DEVICE, *STARTS[stage], *names])
+    return found, digest(found)
+
+
+# ---- what it was made with
+
+
+class Stale:
+    """Artifacts that were made with other shared code than today's, and what changed since."""
+
+    def __init__(self, plan: Plan, artifacts: Iterable[Artifact]) -> None:
+        self.plan, self.whole, self.seen = plan, 0, _read_seen()
+        self.found: list[Run | Record] = []
+        self.files = Counter[str]()
+        remembered = dict(self.seen)
+        for artifact in artifacts:
+            if isinstance(artifact, Run | Record):
+                self._look(artifact)
+        if self.seen != remembered:
+            with suppress(UserError):  # it only spares reading
+                write_scratch(SEEN, json.dumps(self.seen).encode())
+
+    def _look(self, artifact: Run | Record) -> None:
+        path = beside(artifact.outputs[0])
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            return
+        self.whole += 1
+        number = NUMBER.get(artifact.stage, artifact.stage)
+        today, summed = _summed(self.plan, artifact)
+        equal, proven = _read_equal(number, self.plan.entries.core[number])
+        now = [stat.st_size, stat.st_mtime_ns, summed, proven]
+        if self.seen.get(path.as_posix()) == now:
+            return
+
+        before = read_mapping(path).get("shared")
+        changed = find_changed(before, today, equal) if isinstance(before, dict) else []
+        if not changed:
+            self.seen[path.as_posix()] = now
+        elif artifact.is_here():
+            self.found.append(artifact)
+            self.files.update({name.partition(":")[0] for name in changed})
+
+    def line(self) -> str:
+        """What changed since, and the two ways out; empty where nothing did."""
+        if not self.found:
+            return ""
+        files = ", ".join(f"pipeline/{file}" for file, _ in self.files.most_common(3))
+        more = f" and {len(self.files) - 3} more files" if len(self.files) > 3 else ""
+        stages = {NUMBER.get(artifact.stage, artifact.stage) for artifact in self.found}
+        bump = " and ".join(f"core.{stage}" for stage in sorted(stages))
+        return (
+            f"shared code changed since {len(self.found)} of {self.whole} runs and records were "
+            f"made, which keep their names: {files}{more}. If numbers may move, add one to {bump} "
+            f"in params.yaml; if not, let `{GOLDEN}` prove it"
+        )
+
+
+def warn(plan: Plan) -> None:
+    """Say on stderr what of this plan was made with other shared code than today's."""
+    made: list[Artifact] = [*plan.graph.runs.values(), *plan.graph.records.values()]
+    if line := Stale(plan, made).line():
+        print(f"warning: {line}", file=sys.stderr)
+
+
+def find_changed(
+    before: Mapping[str, Any], today: Mapping[str, str], equal: Mapping[str, list[str]]
+) -> list[str]:
+    """Definitions that are other ones than before, and not proven equal to those.
+
+    What is used no more has changed its users; so has what is new, unless it was moved.
+    """
+
+    def is_same(name: str) -> bool:
+        proven = equal.get(name, ())
+        known = name not in before or before[name] in proven
+        return before.get(name) == today[name] or (today[name] in proven and known)
+
+    return [name for name in today if not is_same(name)]
+
+
+def is_current(plan: Plan, stage: str, before: object) -> bool:
+    """Whether what lies beside an artifact of a stage names today's code alone, or its equal."""
+    if not isinstance(before, dict):
+        return False
+    today, number = references.shared(), NUMBER.get(stage, stage)
+    equal, _ = _read_equal(number, plan.entries.core[number])
+    return not find_changed(before, {name: today.get(name, "") for name in before}, equal)
+
+
+def _read_seen() -> dict[str, Any]:
+    content = read_scratch(SEEN)
+    loaded = None if content is None else json.loads(content)
+    return loaded if isinstance(loaded, dict) else {}
+
+
+@cache
+def _read_equal(stage: str, number: int) -> tuple[dict[str, list[str]], str]:
+    """Hashes proven equal for a stage, by definition, of its number in params.yaml alone; their
+    digest."""
+    path = ROOT / EQUAL
+    if not path.exists():
+        return {}, ""
+    try:
+        entry = json.loads(path.read_text())["stages"].get(stage, {"core": 0})
+        equal = dict(entry["equal"]) if entry["core"] == number else {}
+        return equal, digest(equal)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise UserError(f"{path}: cannot be read; git checkout it") from None
+
+
+# ---- what is proven equal
+
+
+def prove(stages: Mapping[str, int], proven: Iterable[str]) -> None:
+    """Remember today's shared code: of `proven` stages as equal to that of the last golden run.
+
+    `stages` are all with their numbers; of another number, what was proven before is forgotten.
+    """
+    path = ROOT / EQUAL
+    known = json.loads(path.read_text()) if path.exists() else {"code": {}, "stages": {}}
+    today, before = references.shared(), known["code"]
+    moved = {n: [before[n], own] if n in before else [own] for n, own in today.items()}
+    moved = {n: pair for n, pair in moved.items() if before.get(n) != today[n]}
+    entries = {}
+    for stage, number in stages.items():
+        entry = known["stages"].get(stage, {})
+        equal = dict(entry["equal"]) if entry.get("core") == number else {}
+        if stage in proven and before:
+            for name, pair in moved.items():
+                equal[name] = list(dict.fromkeys([*equal.get(name, []), *pair]))
+        entries[stage] = {"core": number, "equal": equal}
+    text = json.dumps({"code": today, "stages": entries}, indent=1, sort_keys=True)
+    write_atomic(path, (text + "\n").encode())
