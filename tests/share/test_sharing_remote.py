@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import subprocess
+from pathlib import Path
 
 import pytest
 import sharing_lab as lab
@@ -93,6 +94,7 @@ def test_a_paper_hears_of_its_own_page_and_of_no_other():
     page.write_text(page.read_text().replace("SoE Table 2, three", "SoE Table 2, several", 1))
     said = lab.run(clone, "dvc", "status", *stages).ok()
     assert "paper@soe" in said and "papers/soe.yaml" in said and "paper@aute" not in said
+    assert len((clone / "dvc.lock").read_text().splitlines()) < 100  # sums, no copies of values
     params = lab.run(clone, "dvc", "params", "diff").ok()
     assert re.search(r"papers/soe\.yaml +tables\.soe_table2\.title", params), params
     shared = clone / "params.yaml"
@@ -185,6 +187,10 @@ def test_stages_name_every_table_and_figure_of_params():
     pictures = {f.path.stem for f in plan.figures.values() if f.path.parent.name == "results"}
     assert set(stages["stages"]["picture"]["foreach"]) == pictures
     shown = {p for p in stages["plots"]}
+    assert {str(Path(p)) for p in stages["params"]} == {
+        "params.yaml",
+        *(str(p.relative_to(lab.ROOT)) for p in pages(lab.ROOT / "params.yaml")),
+    }
     figures = {str(t.path.with_suffix(".png")) for t in plan.targets.values()}
     assert shown == {f for f in figures if not f.endswith("_all.png")}
 
