@@ -7,6 +7,7 @@ use do not count. Where they differ from today's, the plan and Snakemake say so 
 """
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,7 @@ from pipeline.plan.params.schema import ROOT
 from pipeline.plan.params.words import digest
 from pipeline.store.files import write_atomic
 from pipeline.store.scratch import read_scratch, write_scratch
-from pipeline.store.sums import beside, read_mapping
+from pipeline.store.sums import read_mapping
 
 EQUAL = "pipeline/share/shared.json"  # what the golden run has proven equal
 SEEN = Path("work/shared.seen")  # what lies beside artifacts that is today's, by size and time
@@ -84,6 +85,14 @@ def _reach(stage: str, components: frozenset[str]) -> tuple[dict[str, str], str]
 # ---- what it was made with
 
 
+def _beside(artifact: Run | Record) -> str:
+    """Where times and code of an artifact lie, as `sums.beside` has it; a text, for there are
+    thousands to look at."""
+    if isinstance(artifact, Run):
+        return f"results/runs/{artifact.id}/run.time.json"
+    return f"results/records/{artifact.id}.time.json"
+
+
 class Stale:
     """Artifacts that were made with other shared code than today's, and what changed since."""
 
@@ -100,9 +109,9 @@ class Stale:
                 write_scratch(SEEN, json.dumps(self.seen).encode())
 
     def _look(self, artifact: Run | Record) -> None:
-        path = beside(artifact.outputs[0])
+        path = _beside(artifact)
         try:
-            stat = path.stat()
+            stat = os.stat(path)
         except FileNotFoundError:
             return
         self.whole += 1
@@ -110,13 +119,13 @@ class Stale:
         today, summed = _summed(self.plan, artifact)
         equal, proven = _read_equal(number, self.plan.entries.core[number])
         now = [stat.st_size, stat.st_mtime_ns, summed, proven]
-        if self.seen.get(path.as_posix()) == now:
+        if self.seen.get(path) == now:
             return
 
-        before = read_mapping(path).get("shared")
+        before = read_mapping(Path(path)).get("shared")
         changed = find_changed(before, today, equal) if isinstance(before, dict) else []
         if not changed:
-            self.seen[path.as_posix()] = now
+            self.seen[path] = now
         elif artifact.is_here():
             self.found.append(artifact)
             self.files.update({name.partition(":")[0] for name in changed})

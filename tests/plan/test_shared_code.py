@@ -94,7 +94,8 @@ def test_code_that_was_proven_equal_is_not_named(plan):
 def test_what_lies_beside_an_artifact_is_no_part_of_its_bytes(plan):
     run = tiny.one_run(plan, "standard")
     (record,) = plan.table("table1").records
-    for path in (run.weights, record.path):
+    for path, artifact in ((run.weights, run), (record.path, record)):
+        assert shared._beside(artifact) == str(beside(path))
         said = json.loads(beside(path).read_text())["shared"]
         assert "core/losses.py:cross_entropy" in said and "core/losses.py:js_divergence" not in said
     assert "shared" not in json.loads((run.folder / "run.json").read_text())
@@ -107,7 +108,7 @@ def test_what_lies_beside_an_artifact_is_no_part_of_its_bytes(plan):
 
 
 def test_a_thousand_runs_are_looked_at_in_a_moment(plan):
-    """Measured 0.02 s; the bound leaves room for a busy machine."""
+    """Measured: 0.03 s of 1,000 runs and records; the bound is what a dry run may wait."""
     run = tiny.one_run(plan, "standard")
     listed = beside(run.weights)
     many = []
