@@ -91,6 +91,7 @@ class Parts:
         self.names, self.images = name_parts(about), record.images
         path = record.path
         self.seconds: dict[str, float] = {}  # of each attack, whenever it ran, where that is known
+        self.spent_before = 0.0  # seconds, of those that another record's job ran
 
         victim = Path("work/records") / path.parent.name
         self.work = victim / path.stem / digest(about["weights"])
@@ -114,6 +115,7 @@ class Parts:
             if verdicts:
                 seconds = earlier.seconds(part)
                 self.seconds |= {attack: seconds} if seconds is not None else {}
+                self.spent_before += seconds or 0.0
                 print(f"{attack}: its verdicts are those of {earlier.path}", flush=True)
                 return verdicts
         return None
