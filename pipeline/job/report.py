@@ -63,9 +63,12 @@ def was_stopped(log: Path, job: str) -> bool:
     return is_its and lines[-1].startswith(STOPPED)
 
 
-def report(main: Callable[[list[str] | None], None]) -> None:
-    """Run a command's main; a user's error becomes one line on stderr and exit code 1."""
-    in_workflow = "ROBUST_FROZEN" in os.environ  # a job, whose log begins and ends here
+def report(main: Callable[[list[str] | None], None], *, is_job: bool = True) -> None:
+    """Run a command's main; a user's error becomes one line on stderr and exit code 1.
+
+    In a workflow what it prints is a job's log, with a head and an end; unless it `is_job` no one.
+    """
+    in_workflow = is_job and "ROBUST_FROZEN" in os.environ
     if in_workflow:
         print(head(), file=sys.stderr, flush=True)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal without ± is no reason to fail

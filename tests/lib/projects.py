@@ -84,7 +84,7 @@ def job_params(
 def copy_project(folder: Path, params: dict[str, Any]) -> Path:
     """The code and these values in a folder, nothing built."""
     ignored = shutil.ignore_patterns("__pycache__")
-    for name in ("pipeline", "profiles", "slurm", "envs", "data/reported", "data/claims"):
+    for name in ("pipeline", "profiles", "slurm", "pbs", "envs", "data/reported", "data/claims"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     shutil.copy(ROOT / "Snakefile", folder)
     writer.write(folder, params)

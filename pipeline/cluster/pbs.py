@@ -1,0 +1,93 @@
+"""PBS (OpenPBS, PBS Pro) by Snakemake's executor cluster-generic: `snakemake --profile pbs`.
+
+`python -m pipeline.cluster.pbs submit SCRIPT` asks qsub for what a job's script says in its line of
+properties and prints the job's id; `status ID` says running, success or failed.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UserError
+from pipeline.job.report import report
+
+PROPERTIES = re.compile(r"^# properties = (?P<json>\{.*\})$", re.MULTILINE)
+LOGS = Path(".snakemake/pbs_logs")
+FINISHED = ("F", "X")  # states of a job that PBS keeps in its history
+UNKNOWN = re.compile("unknown job", re.IGNORECASE)
+PATIENCE = 60  # seconds for an answer
+
+
+def submit(script: Path) -> str:
+    """Hand a job's script to qsub; returns the id that PBS gives it."""
+    match = PROPERTIES.search(script.read_text())
+    if match is None:
+        raise UserError(f"{script}: has no line of properties; Snakemake's scripts have changed")
+    LOGS.mkdir(parents=True, exist_ok=True)
+    command = qsub(json.loads(match["json"]), os.environ)
+    done = subprocess.run(
+        [*command, str(script)], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        raise UserError(f"qsub: {said}; pbs/config.yaml says what is asked for")
+    return done.stdout.strip()
+
+
+def qsub(properties: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
+    """The command for a job: one node, its cores, memory, GPUs and minutes."""
+    asked = properties["resources"]
+    cpus = asked.get("cpus_per_task", properties.get("threads", 1))
+    chunk = [f"select=1:ncpus={cpus}", f"mem={asked['mem_mb']}mb"]
+    chunk += [f"ngpus={asked['gpu']}"] if asked.get("gpu") else []
+    hours, minutes = divmod(int(asked["runtime"]), 60)
+
+    name = re.sub(r"\W", "_", str(properties.get("rule", properties.get("groupid", "group"))))
+    command = ["qsub", "-V", "-N", f"robust-{name}"[:15]]  # PBS: at most 15 characters
+    command += ["-l", ":".join(chunk), "-l", f"walltime={hours:02d}:{minutes:02d}:00"]
+    command += ["-j", "oe", "-o", f"{LOGS}/"]
+    for option, variable in (("-q", "QSUB_QUEUE"), ("-A", "QSUB_ACCOUNT")):
+        command += [option, environment[variable]] if environment.get(variable) else []
+    return command
+
+
+def status(job: str) -> str:
+    """running, success or failed: a server that does not answer has not lost the job."""
+    try:
+        done = subprocess.run(
+            ["qstat", "-x", "-f", "-F", "json", job],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return "running"
+
+    if done.returncode:
+        return "failed" if UNKNOWN.search(done.stderr) else "running"
+    try:
+        (about,) = json.loads(done.stdout)["Jobs"].values()
+        if about["job_state"] not in FINISHED:
+            return "running"
+        return "success" if int(about.get("Exit_status", 1)) == 0 else "failed"
+    except (ValueError, KeyError, TypeError):  # half an answer is none
+        return "running"
+
+
+def main(argv: list[str] | None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.cluster.pbs", description=__doc__)
+    parser.add_argument("what", choices=("submit", "status"))
+    parser.add_argument("argument", metavar="SCRIPT or ID")
+    args = parser.parse_args(argv)
+    print(submit(Path(args.argument)) if args.what == "submit" else status(args.argument))
+
+
+if __name__ == "__main__":
+    report(main, is_job=False)  # Snakemake reads what it prints

@@ -1,0 +1,100 @@
+"""PBS by cluster-generic: what qsub is asked for, and a whole table on a PBS that is played."""
+
+import json
+import os
+import stat
+
+import pytest
+from projects import Project, job_params
+
+from pipeline.cluster import pbs
+from pipeline.errors import UserError
+
+# commands that keep a job's state in files: qsub starts it in a session of its own, as a node would
+QSUB = """#!/bin/bash
+if [ -e "$PLAYED/refuse" ]; then rm "$PLAYED/refuse"; echo "qsub: queue is full" >&2; exit 38; fi
+echo "$@" >> "$PLAYED/asked"
+id="$(wc -l < "$PLAYED/asked").server"
+script="${@: -1}"
+setsid bash -c 'bash "$1"; echo $? > "$2.tmp"; mv "$2.tmp" "$2"' - "$script" "$PLAYED/$id.end" \\
+  > "$PLAYED/$id.log" 2>&1 < /dev/null &
+echo "$id"
+"""
+QSTAT = """#!/bin/bash
+id="${@: -1}"
+about='{"Jobs": {"%s": {"job_state": "%s", "Exit_status": %d}}}'
+if [ -e "$PLAYED/$id.end" ]; then printf "$about" "$id" F "$(cat "$PLAYED/$id.end")"
+elif [ -e "$PLAYED/$id.log" ]; then printf "$about" "$id" R 0
+else echo "qstat: Unknown Job Id $id" >&2; exit 153; fi
+"""
+
+
+@pytest.fixture
+def played(tmp_path, monkeypatch):
+    folder = tmp_path / "played"
+    folder.mkdir()
+    for name, text in (("qsub", QSUB), ("qstat", QSTAT), ("qdel", "#!/bin/sh\n")):
+        (folder / name).write_text(text)
+        (folder / name).chmod((folder / name).stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PLAYED", str(folder))
+    return folder
+
+
+def test_a_table_on_pbs_is_the_table_of_one_machine(played, tmp_path):
+    params = job_params(["pgd_at"], epochs=1)
+    here, there = (Project(tmp_path / name, params) for name in ("here", "there"))
+    (played / "refuse").touch()  # the first submission is refused, and tried again
+
+    alone = here.snakemake("-q")
+    done = there.run("snakemake", "--profile", "pbs", "--latency-wait", "5", "results/table1.csv")
+    assert (alone.returncode, done.returncode) == (0, 0), alone.stdout + done.stdout
+    assert there.results() == here.results()
+    assert "queue is full; pbs/config.yaml says what is asked for" in done.stdout
+
+    asked = (played / "asked").read_text().splitlines()
+    assert [line.split()[2] for line in asked] == ["robust-train", "robust-evaluate"]
+    assert all("-V" in line and "select=1:ncpus=1:mem=500mb" in line for line in asked)
+
+
+PROPERTIES = {"rule": "train", "resources": {"mem_mb": 500, "runtime": 135, "cpus_per_task": 4}}
+
+
+def test_qsub_is_asked_for_memory_minutes_cores_and_gpus():
+    words = pbs.qsub(PROPERTIES, {"QSUB_QUEUE": "gpu"})
+    assert words[:4] == ["qsub", "-V", "-N", "robust-train"]
+    assert "select=1:ncpus=4:mem=500mb" in words and "walltime=02:15:00" in words
+    assert words[-2:] == ["-q", "gpu"]
+
+    on_gpu = PROPERTIES["resources"] | {"gpu": 1}
+    assert "select=1:ncpus=4:mem=500mb:ngpus=1" in pbs.qsub(PROPERTIES | {"resources": on_gpu}, {})
+    group = {"groupid": "pack_4_11", "resources": PROPERTIES["resources"]}
+    assert pbs.qsub(group, {})[3] == "robust-pack_4_1"  # 15 characters
+
+
+def test_a_script_without_properties_is_one_line(tmp_path):
+    (tmp_path / "script.sh").write_text("echo\n")
+    with pytest.raises(UserError, match="has no line of properties"):
+        pbs.submit(tmp_path / "script.sh")
+
+
+@pytest.mark.parametrize("about, said", [
+    ({"job_state": "Q"}, "running"),
+    ({"job_state": "F", "Exit_status": 0}, "success"),
+    ({"job_state": "F", "Exit_status": 75}, "failed"),  # a time slice: Snakemake tries again
+    ({"job_state": "F"}, "failed"),
+    ({}, "running"),
+])  # fmt: skip
+def test_what_qstat_says_of_a_job(about, said, played):
+    (played / "qstat").write_text(
+        f"#!/bin/sh\necho '{json.dumps({'Jobs': {'7.server': about}})}'\n"
+    )
+    assert pbs.status("7.server") == said
+
+
+@pytest.mark.parametrize(
+    "text, said", [("Unknown Job Id 7", "failed"), ("cannot connect", "running")]
+)
+def test_a_server_that_does_not_answer_has_not_lost_the_job(text, said, played):
+    (played / "qstat").write_text(f"#!/bin/sh\necho 'qstat: {text}' >&2\nexit 1\n")
+    assert pbs.status("7.server") == said
