@@ -32,7 +32,7 @@ def adopt(plan: Plan, run: Run) -> None:
     details = {"id": run.id, "spec": run.spec, "flops": 0, "inherited": {}}
     text = json.dumps(details, indent=1, sort_keys=True) + "\n"
     last = run.weights
-    content = checkpoint.content(last, checkpoint.collect(members))
+    content = checkpoint.content(last, checkpoint.view(members))
     files = {run.folder / "run.json": text.encode(), last: content}
     times = device.times(time.monotonic() - started, torch.device("cpu"))
     write_together(files, {**times, "shared": shared.code_of(plan, run)})

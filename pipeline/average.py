@@ -55,7 +55,7 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     check_held()
     text = json.dumps({**details, "flops": counter.total}, indent=1, sort_keys=True) + "\n"
     last = run.weights
-    content = checkpoint.content(last, checkpoint.collect(members))
+    content = checkpoint.content(last, checkpoint.view(members))
     files = {run.folder / "run.json": text.encode(), last: content}
     times = device.times(time.monotonic() - started, where)
     write_together(files, {**times, "shared": code})

@@ -1,6 +1,5 @@
 """Weights as safetensors, members numbered; resume states apart and never shared."""
 
-import io
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from pipeline.errors import UserError
 from pipeline.store import manifest
 from pipeline.store.files import Content, load_safetensors, safetensors, write_atomic
-from pipeline.store.scratch import read_scratch, throw_away, write_scratch
+from pipeline.store.scratch import open_scratch, throw_away, write_scratch
 
 Weights = dict[str, Tensor]
 
@@ -37,24 +36,23 @@ STATE: dict[str, tuple[type, ...]] = {  # what a training keeps to go on from
 }
 
 
-def collect(members: Sequence[nn.Module]) -> Weights:
-    """State of all members in one mapping, `<member>.<name>`, on the CPU."""
+def view(members: Sequence[nn.Module]) -> Weights:
+    """State of all members in one mapping, `<member>.<name>`: their own tensors, no copies."""
     return {
-        # A copy even on the CPU: training goes on to change the member's own tensors.
-        f"{i}.{name}": value.detach().to("cpu", copy=True).contiguous()
+        f"{i}.{name}": value.detach()
         for i, member in enumerate(members)
         for name, value in member.state_dict().items()
     }
+
+
+def copied(weights: Weights) -> Weights:
+    """On the CPU, and to keep: training goes on to change a member's own tensors."""
+    return {name: value.to("cpu", copy=True).contiguous() for name, value in weights.items()}
 
 
 def distribute(weights: Weights, members: Sequence[nn.Module], path: Path) -> None:
-    """Load `collect`ed weights; raises UserError when they are of another shape or net."""
-    expected = {
-        f"{i}.{name}": value.shape
-        for i, member in enumerate(members)
-        for name, value in member.state_dict().items()
-    }
-
+    """Load weights named as by `view`; raises UserError when they are of another shape or net."""
+    expected = {name: value.shape for name, value in view(members).items()}
     given = {name: value.shape for name, value in weights.items()}
     if expected != given:
         # The first name that one side lacks or has in another shape.
@@ -96,20 +94,22 @@ def load(path: Path, members: Sequence[nn.Module]) -> None:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a resume state atomically, behind its checksum: torch's format has none that holds."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    write_scratch(path, buffer.getvalue())
+    """Write a resume state atomically, behind its checksum: torch's format has none that holds.
+
+    Tensor by tensor: a state may be as large as the memory that is left.
+    """
+    write_scratch(path, lambda file: torch.save(state, file))
 
 
 def load_state(path: Path, digest: str) -> dict[str, Any] | None:
     """A resume state of exactly this plan, or None: any other is thrown away."""
-    content = read_scratch(path)
-    if content is None:
+    file = open_scratch(path)
+    if file is None:
         return None
     try:
         # weights_only: no code of a pickle runs, even when somebody else wrote the file.
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        with file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except (EOFError, RuntimeError, pickle.UnpicklingError, ValueError):
         state = None
 

@@ -117,6 +117,12 @@ RESOURCES: dict[str, Key] = {
     "minutes": ("whole number", MUST, "of a job, before its estimate"),
     "slack": ("whole number", MUST, "times its estimate"),
     "most_minutes": ("whole number", MUST, "of one job of the cluster"),
+    "save_minutes": (
+        "whole number",
+        MUST,
+        "`train` alone: between two saves of its state, at the end of an epoch; 0 for every epoch. "
+        "A signal saves at once",
+    ),
 }
 KEYS: dict[str, tuple[str, dict[str, Key]]] = {
     "scale": ("The entry of `scales` in use.", {}),

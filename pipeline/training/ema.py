@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pipeline.contracts.recipe import Recipe
-from pipeline.store.checkpoint import Weights, collect
+from pipeline.store.checkpoint import Weights, view
 
 
 class Ema:
@@ -59,10 +59,10 @@ class Ema:
         return {n: v.clone() if copy else v for n, v in wanted.items()}
 
     def weights(self, members: Sequence[nn.Module]) -> Weights:
-        """The averaged weights; whatever is not averaged is the members' own."""
-        weights = collect(members)
+        """The averaged weights, no copies; whatever is not averaged is the members' own."""
+        weights = view(members)
         for i, average in enumerate(self.average or []):
-            weights |= {f"{i}.{n}": v.to("cpu", copy=True) for n, v in average.items()}
+            weights |= {f"{i}.{n}": v for n, v in average.items()}
         return weights
 
     def state(self) -> Any:

@@ -1,13 +1,14 @@
 """Whether a resume state is one that a training can go on from: its epoch, and every shape."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipeline.contracts.training import Training
-from pipeline.store.checkpoint import collect
+from pipeline.store.checkpoint import view
 
 Shapes = dict[str, torch.Size]
 
@@ -27,7 +28,7 @@ def fits(state: Mapping[str, Any], training: Training, averages: bool, batches: 
     if remembered is None or any(s[:1] != (training.images,) for s in remembered.values()):
         return False
     best = state["best"]
-    if best is not None and _shapes(best[-1]) != _shapes(collect(training.members)):
+    if best is not None and _shapes(best[-1]) != _shapes(view(training.members)):
         return False
 
     expected = [_shapes(network.state_dict()) for network in training.networks]
@@ -38,6 +39,15 @@ def fits(state: Mapping[str, Any], training: Training, averages: bool, batches: 
     pairs = zip(training.optimisers, state["optimisers"], strict=False)
     same = len(training.optimisers) == len(state["optimisers"])
     return same and all(_suits(optimiser, saved) for optimiser, saved in pairs)
+
+
+def has_snapshots(folder: Path, first: int | None, state: Mapping[str, Any]) -> bool:
+    """Whether a trajectory to be kept from epoch `first` on has every snapshot up to a state's."""
+    if first is None or state["epoch"] <= first:
+        return True
+    if state["snapshots"] is None or state["snapshots"] > first:
+        return False
+    return all((folder / f"{e:04d}.safetensors").exists() for e in range(first, state["epoch"]))
 
 
 def _shapes(named: Any) -> Shapes | None:

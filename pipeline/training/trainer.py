@@ -26,7 +26,7 @@ from pipeline.store import checkpoint
 from pipeline.store.checkpoint import Weights
 from pipeline.store.scratch import throw_away
 from pipeline.training.ema import Ema
-from pipeline.training.resume import fits
+from pipeline.training.resume import fits, has_snapshots
 from pipeline.training.schedules import learning_rate, momentum
 from pipeline.training.validate import accuracies
 
@@ -68,6 +68,8 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.best: tuple[float, Weights] | None = None
         self.flops, self.seconds, self.seen = 0, 0.0, 0
+        self.pause = 60 * plan.entries.section("resources")["train"]["save_minutes"]
+        self.saved = time.monotonic()  # or begun
         self.loss = torch.zeros((), dtype=torch.float64, device=where)  # sum over the images seen
         self._resume()
 
@@ -83,7 +85,9 @@ class Trainer:
                 self._epoch(stop, started)
                 self._end_epoch(progress)
                 self.seconds += time.monotonic() - started
-                self._save_state(0)
+                is_last = self.training.epoch > self.recipe.epochs
+                if is_last or time.monotonic() - self.saved >= self.pause:
+                    self._save_state(0)
 
     def _epoch(self, stop: StopRequest, started: float) -> None:
         training, seed = self.training, self.run.spec["seed"]
@@ -166,10 +170,10 @@ class Trainer:
         return loss
 
     def weights(self) -> Weights:
-        """The members' weights, averaged ones once per-step averaging has begun."""
+        """The members' own tensors, averaged ones once per-step averaging has begun."""
         if self.ema and self.ema.started(self.training.epoch):
             return self.ema.weights(self.training.members)
-        return checkpoint.collect(self.training.members)
+        return checkpoint.view(self.training.members)
 
     def _is_validated(self, epoch: int) -> bool:
         every = self.recipe.validate_every
@@ -190,9 +194,10 @@ class Trainer:
             return
         score = -row["loss"] if by_loss else row["val_robust"]
         if self.best is None or score > self.best[0]:
-            self.best = (score, weights)
+            self.best = (score, checkpoint.copied(weights))
 
     def _save_state(self, done: int) -> None:
+        self.saved = time.monotonic()
         checkpoint.save_state(
             self.run.state,
             {
@@ -221,7 +226,7 @@ class Trainer:
         if not fits(state, self.training, self.ema is not None, batches):
             throw_away(self.run.state)
             return
-        if not self._kept_enough(state):
+        if not has_snapshots(self.run.snapshots, self.snapshots, state):
             return  # epochs already past were not kept: start again
         self.training.epoch, self.done = state["epoch"], state["done"]
         total, self.seen = state["loss"]
@@ -239,12 +244,3 @@ class Trainer:
         """The final weights."""
         self.training.epoch = self.recipe.epochs
         return self.weights()
-
-    def _kept_enough(self, state: dict[str, Any]) -> bool:
-        """Whether a resumed trajectory has every snapshot from its first on."""
-        if self.snapshots is None or state["epoch"] <= self.snapshots:
-            return True
-        if state["snapshots"] is None or state["snapshots"] > self.snapshots:
-            return False
-        past = range(self.snapshots, state["epoch"])
-        return all((self.run.snapshots / f"{e:04d}.safetensors").exists() for e in past)

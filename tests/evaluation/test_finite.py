@@ -87,14 +87,14 @@ def test_statistics_of_no_pixels_are_refused_in_the_plan(here, changed):
 def test_weights_that_are_no_numbers_are_neither_written_nor_loaded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     net, path = nn.Linear(2, 2), Path("weights.safetensors")
-    checkpoint.save(path, checkpoint.collect([net]))
+    checkpoint.save(path, checkpoint.view([net]))
     whole = path.read_bytes()
     net.bias.data[1] = torch.nan
     with pytest.raises(UserError, match=r"tensor 0\.bias is not finite; lower lr"):
-        checkpoint.save(path, checkpoint.collect([net]))
+        checkpoint.save(path, checkpoint.view([net]))
     assert path.read_bytes() == whole
     monkeypatch.setattr(checkpoint, "check_finite", lambda *_: None)
-    checkpoint.save(path, checkpoint.collect([net]))
+    checkpoint.save(path, checkpoint.view([net]))
     monkeypatch.undo()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"weights\.safetensors: tensor 0\.bias is not finite"):

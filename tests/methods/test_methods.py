@@ -66,7 +66,7 @@ def test_trained_members_are_saved_and_loaded(entry, tmp_path):
     members = 3 if method.joint else 1
     training, other = (training_of(entry, method, members) for _ in range(2))
     method.step(training, batch_of())
-    checkpoint.save(tmp_path / "w.safetensors", checkpoint.collect(training.members))
+    checkpoint.save(tmp_path / "w.safetensors", checkpoint.view(training.members))
     checkpoint.load(tmp_path / "w.safetensors", other.members)
     assert_same(states(training), states(other))
 

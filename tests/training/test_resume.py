@@ -3,6 +3,7 @@
 import random
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from projects import ROOT
 
 from pipeline import train
 from pipeline.contracts.method import Method
@@ -18,6 +20,7 @@ from pipeline.errors import Interrupted
 from pipeline.job.signals import StopRequest
 from pipeline.loading import models
 from pipeline.plan import Plan, Run
+from pipeline.store import checkpoint
 from pipeline.training.trainer import Trainer
 
 EMA = {"ema_decay": 0.9, "ema_start": 1}
@@ -104,9 +107,37 @@ def start(run: Run) -> "subprocess.Popen[str]":
     return subprocess.Popen(tiny.command(run), **pipes, env=tiny.environment())
 
 
+@pytest.mark.parametrize(("minutes", "saves"), [(0, 3), (10, 1)])
+def test_a_state_is_saved_as_often_as_asked_and_behind_the_last_epoch(
+    tmp_path, monkeypatch, minutes, saves
+):
+    asked = tiny.changed(epochs=3, validate_every=0)
+    asked["resources"]["train"]["save_minutes"] = minutes
+    plan = tiny.place(tmp_path, monkeypatch, asked)
+    trainer = Trainer(plan, tiny.one_run(plan, "standard"), tiny.CPU, None)
+    found, save = [], checkpoint.save_state
+    monkeypatch.setattr(
+        checkpoint, "save_state", lambda *s: (found.append(s[1]["epoch"]), save(*s))
+    )
+    trainer.fit()
+    assert len(found) == saves and found[-1] == 4
+
+
+def test_a_state_is_written_and_read_piece_by_piece():
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.state", "160"], cwd=ROOT, capture_output=True, text=True
+    )
+    (_, saving, _), (_, loading, _) = map(str.split, done.stdout.splitlines())
+    assert float(saving) < 0.3 and float(loading) < 1.4, done.stdout
+
+
 @pytest.mark.slow
-def test_kills_at_random_moments_change_no_byte_and_sigterm_exits_with_75(tmp_path, monkeypatch):
+@pytest.mark.parametrize("minutes", [0, 10])  # the last kill comes between two saves
+def test_kills_at_random_moments_change_no_byte_and_sigterm_exits_with_75(
+    tmp_path, monkeypatch, minutes
+):
     asked = tiny.changed(epochs=16, **EMA)
+    asked["resources"]["train"]["save_minutes"] = minutes
     asked["tables"]["table1"]["rows"] = ["pgd_at_single"]
     plan = tiny.place(tmp_path / "whole", monkeypatch, asked)
     run = tiny.one_run(plan, "pgd_at")

@@ -42,6 +42,7 @@ def audit(graph: Graph) -> None:
 
 STAGES = ("train", "average", "transfer", "evaluate", "figure")  # those whose jobs a cluster runs
 STAGE_KEYS = ("gpus", "cpus", "mem_mb", "minutes", "slack", "most_minutes")
+TRAIN_KEYS = (*STAGE_KEYS, "save_minutes")
 
 
 def _names(entries: Entries, kind: str) -> list[str]:
@@ -90,6 +91,8 @@ def _check_resources(entries: Entries) -> None:
     for name in _names(entries, "resources"):
         checks.one_of(name, STAGES, "resources")
         where, entry = f"resources.{name}", entries.section("resources")[name]
-        values.only(entry, STAGE_KEYS, where, must=STAGE_KEYS)
-        for key in STAGE_KEYS:
-            values.as_int(entry[key], f"params.yaml: {where}.{key}", 0 if key == "gpus" else 1)
+        keys = TRAIN_KEYS if name == "train" else STAGE_KEYS
+        values.only(entry, keys, where, must=keys)
+        for key in keys:
+            least = 0 if key in ("gpus", "save_minutes") else 1
+            values.as_int(entry[key], f"params.yaml: {where}.{key}", least)
