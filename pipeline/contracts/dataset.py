@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,8 @@ class ImageSet:
     padding: int  # zero pixels added on each side before the crop
     sha256: list[str]
 
+    remedy: ClassVar[str] = "delete it and run python -m pipeline.download again"
+
     def load(self, raw: Path) -> Arrays:
         """Read the official files below `raw`; raises UserError when one is missing or corrupt."""
         raise NotImplementedError
@@ -49,19 +51,24 @@ class ImageSet:
         ):
             shape = (len(labels), self.channels, self.size, self.size)
             if images.dtype != np.uint8 or images.shape != shape:
-                raise corrupt(raw, f"{part} images are {images.dtype} {images.shape}, not {shape}")
+                raise corrupt(
+                    raw,
+                    f"{part} images are {images.dtype} {images.shape}, not {shape}",
+                    self.remedy,
+                )
 
         classes = set(np.unique(train).tolist())
         if classes != set(range(self.classes)) or not set(np.unique(test).tolist()) <= classes:
-            raise corrupt(raw, f"labels are not 0 to {self.classes - 1}")
+            raise corrupt(raw, f"labels are not 0 to {self.classes - 1}", self.remedy)
         if len(arrays.names) != self.classes:
-            raise corrupt(raw, f"{len(arrays.names)} class names for {self.classes} classes")
+            names = f"{len(arrays.names)} class names for {self.classes} classes"
+            raise corrupt(raw, names, self.remedy)
 
 
-def corrupt(path: Path, what: str) -> UserError:
+def corrupt(path: Path, what: str, remedy: str = ImageSet.remedy) -> UserError:
     """The error for raw data that is not what it should be."""
     what = " ".join(what.split())  # a library's message may have lines
-    return UserError(f"{path}: {what}: delete it and run python -m pipeline.download again")
+    return UserError(f"{path}: {what}: {remedy}")
 
 
 def stratified(labels: Labels, count: int, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

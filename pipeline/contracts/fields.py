@@ -9,4 +9,5 @@ Arguments: TypeAlias = dict[str, Any]  # the entry's other keys; eps and alpha a
 Parent: TypeAlias = str  # name of an entry of `parents:`: an edge of the graph
 # how the members that this entry trained before are combined, each a parent; or `none`
 Earlier: TypeAlias = str
+Place: TypeAlias = str  # a file or folder of the user's; in no name
 Arch: TypeAlias = str  # name of an entry of `archs:`, or `same`: the row's

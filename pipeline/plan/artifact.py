@@ -37,6 +37,7 @@ class Dataset(Files):
     component: str
     fields: dict[str, Any]
     digest: str
+    place: str | None = None  # of the user's own files
     stage: ClassVar[str] = "prepare"
 
     @property
@@ -46,8 +47,8 @@ class Dataset(Files):
 
     @property
     def raw(self) -> Path:
-        """Folder of the fetched files."""
-        return Path("data/raw") / self.component
+        """Folder of the fetched files, or of the link to the user's own."""
+        return Path("data/raw") / (self.component if self.place is None else self.name)
 
     @property
     def folder(self) -> Path:

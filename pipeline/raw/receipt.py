@@ -17,7 +17,7 @@ SUMS = {"sha256": 64, "md5": 32, "tree": 64}  # hex digits
 
 def measure(raw: Path, pattern: str) -> dict[str, Any]:
     """How many files below `raw` match a pattern, and their bytes together."""
-    sizes = [path.stat().st_size for path in raw.glob(pattern)]
+    sizes = [path.stat().st_size for path in raw.glob(pattern) if path.is_file()]
     return dict(zip(SEEN, (pattern, len(sizes), sum(sizes)), strict=True))
 
 
@@ -26,13 +26,13 @@ def receipt_row(raw: Path, pattern: str, checksums: Mapping[str, str]) -> dict[s
 
     Files that nobody publishes sums of get one of all together, as they are now.
     """
-    return {**measure(raw, pattern), **(checksums or {"tree": _tree(raw, pattern)})}
+    return {**measure(raw, pattern), **(checksums or {"tree": sum_tree(raw, pattern)})}
 
 
-def _tree(raw: Path, pattern: str) -> str:
+def sum_tree(raw: Path, pattern: str) -> str:
     """sha256 over names and sums of all files that match."""
     whole = hashlib.sha256()
-    for path in sorted(raw.glob(pattern)):
+    for path in sorted(path for path in raw.glob(pattern) if path.is_file()):
         whole.update(f"{path.relative_to(raw).as_posix()} {sha256_of(path)}\n".encode())
     return whole.hexdigest()
 
@@ -97,6 +97,6 @@ def _holds(raw: Path, row: dict[str, Any]) -> bool:
     if any(now[key] != row[key] for key in SEEN):
         return False
     if "tree" in row:
-        return _tree(raw, row["path"]) == str(row["tree"])
+        return sum_tree(raw, row["path"]) == str(row["tree"])
     key = "sha256" if "sha256" in row else "md5"
     return checksum(raw / row["path"], key) == str(row[key])

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.plan.graph.artifacts import TRAINING_FILES, run_files
 from pipeline.plan.params.words import digest
+from pipeline.raw.local import LINK
 from pipeline.raw.receipt import NAME as RECEIPT
 from pipeline.raw.receipt import check_receipt
 from pipeline.store import manifest
@@ -73,7 +74,8 @@ def on_disk() -> Iterator[Finished]:
         yield Finished(path, "transfer", (path,))
     for folder in sorted(DATA.glob("*/*/")):
         kind = "raw" if folder.parent.name == "raw" else "data"
-        if (folder / LAST[kind]).exists():
+        is_ours = not (kind == "raw" and (folder / LINK).is_symlink())  # else the user's own
+        if is_ours and (folder / LAST[kind]).exists():
             files = (folder / RECEIPT,) if kind == "raw" else tuple(sorted(folder.glob("*.safe*")))
             yield Finished(folder, kind, files)
 

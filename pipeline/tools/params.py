@@ -106,6 +106,7 @@ NAMES = {
     "Radius": "radius; follows the data set's stand-in; `eps/5` is a part of eps",
     "Attack": "entry of `attacks`, or none",
     "Arch": "entry of `archs`, or same",
+    "Place": "a file or folder of yours; in no name",
     "Parent": "entry of `parents`, or none",
     "Earlier": "combination of the members trained before, or none",
     "Arguments": "any other keys, handed on",

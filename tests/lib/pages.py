@@ -48,8 +48,12 @@ def lay(folder: Path, page: str, params: dict[str, Any]) -> Path:
 
 def run(folder: Path, *words: str) -> str:
     """What a command of Python said in that project, where it must succeed."""
-    paths = f"{folder}{os.pathsep}{ROOT / 'tests/lib'}"
-    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    paths = [str(folder), str(ROOT / "tests/lib"), os.environ.get("PYTHONPATH", "")]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "OMP_NUM_THREADS": "1",
+    }
     done = subprocess.run(
         [sys.executable, *words],
         cwd=folder,

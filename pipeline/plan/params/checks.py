@@ -50,6 +50,13 @@ def own_fields(types: dict[str, str], recipe: Mapping[str, str], method: str) ->
     return types
 
 
+def part_place(fields: Entry, types: Mapping[str, str]) -> tuple[Entry, str | None]:
+    """The fields that a name is made of, and where the user's own files lie, if anywhere."""
+    places = [fields[key] for key, kind in types.items() if kind == "Place"]
+    named = {key: value for key, value in fields.items() if types[key] != "Place"}
+    return named, places[0] if places else None
+
+
 def recipe(fields: Entry, where: str) -> None:
     """Raise UserError unless epochs, milestones and rates fit together."""
     values.as_int(fields["epochs"], f"params.yaml: {where}.epochs", 1)

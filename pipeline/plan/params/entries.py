@@ -129,8 +129,10 @@ class Entries(Scale):
         if name in TAKEN:
             raise UserError(f"params.yaml: datasets.{name}: data/{name} is taken; rename it")
         resolved = self._once("datasets", name, Fraction(1))
-        spec = {**resolved.spec, "core": self.core["prepare"]}
-        return Dataset(name, resolved.component, resolved.fields, digest(spec))
+        types = self.component("datasets", resolved.component).types
+        named, place = checks.part_place(resolved.fields, types)
+        spec = {**resolved.spec, "fields": named, "core": self.core["prepare"]}
+        return Dataset(name, resolved.component, resolved.fields, digest(spec), place)
 
     def resolve(
         self, kind: str, name: str, entry: Entry | None = None, factor: Fraction = Fraction(1)

@@ -199,6 +199,13 @@ def as_int(value: Any, where: str, least: int = 0) -> int:
     return value
 
 
+def as_path(value: Any, where: str) -> str:
+    """A file or folder."""
+    if not isinstance(value, str) or not value:
+        raise UserError(f"{where}: {value!r} is no path of a file or folder, nor none")
+    return value
+
+
 def as_word(value: Any, where: str) -> str:
     """A plain word: letters, digits, _ and -."""
     if not isinstance(value, str) or not WORD.fullmatch(value):
@@ -225,6 +232,7 @@ _SCALARS: dict[str, Callable[[Any, str], Any]] = {
     "str": as_word,
     "Attack": as_word,
     "Parent": as_word,
+    "Place": as_path,
     "Earlier": as_word,
     "Arch": as_word,
 }

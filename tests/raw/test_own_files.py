@@ -1,0 +1,91 @@
+"""Data sets of the user's own: what is refused, in one line that never advises to delete."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.datasets.image_folder import ImageFolder
+from pipeline.datasets.npz import Npz
+from pipeline.errors import UserError
+from pipeline.raw.local import take
+from pipeline.raw.receipt import check_receipt
+
+FIELDS = {"classes": 2, "channels": 1, "size": 4, "validation": 1, "split_seed": 0}
+FIELDS |= {"augment": "none", "padding": 0, "sha256": ["none"], "files": "unused"}
+IMAGES, LABELS = np.zeros((4, 4, 4), np.uint8), np.array([0, 1, 0, 1])
+RIGHT = {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES, "y_test": LABELS}
+
+
+def load_npz(tmp_path, **arrays):
+    np.savez(tmp_path / "files.npz", **{**RIGHT, **arrays})
+    (tmp_path / "files.npz").rename(tmp_path / "files")
+    found = Npz(**FIELDS)
+    arrays = found.load(tmp_path)
+    found.check(arrays, tmp_path)
+    return arrays
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 4), (4, 4, 4, 1), (4, 1, 4, 4)])
+def test_any_of_three_shapes_is_taken(tmp_path, shape):
+    assert load_npz(tmp_path, x_train=IMAGES.reshape(shape)).train_images.shape == (4, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        ({"x_train": IMAGES / 255}, "x_train is float64; write pixels 0 to 255 as uint8"),
+        ({"y_test": LABELS / 2}, "y_test is float64"),
+        ({"y_train": LABELS + 1}, "labels are not 0 to 1"),
+        ({"x_test": IMAGES[:, 1:]}, r"test images are uint8 \(4, 3, 4\), not \(4, 1, 4, 4\)"),
+        ({"x_train": np.array([None] * 4)}, "no .npz file of plain arrays"),
+        ({"names": np.array(["one"])}, "1 class names for 2 classes"),
+    ],
+)
+def test_arrays_that_are_not_what_the_entry_says_are_refused(tmp_path, changed, says):
+    with pytest.raises(UserError, match=says) as raised:
+        load_npz(tmp_path, **changed)
+    text = str(raised.value)
+    assert "\n" not in text and "delete" not in text and "mend" in text
+
+
+def test_a_picture_of_another_size_or_class_is_refused_by_name(tmp_path):
+    for split, name in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "c")):
+        (tmp_path / "files" / split / name).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (5, 4)).save(tmp_path / "files" / split / name / "1.png")
+    with pytest.raises(UserError, match=r"train/a/1.png: is 5x4, not 4x4 \(resize: false\)"):
+        ImageFolder(**FIELDS, resize=False).load(tmp_path)
+    with pytest.raises(UserError, match=r"files/test: has other classes than train \(such as b\)"):
+        ImageFolder(**FIELDS, resize=True).load(tmp_path)
+    with pytest.raises(UserError, match="train: is no folder of classes with images"):
+        ImageFolder(**FIELDS, resize=True).load(tmp_path / "nothing")
+
+
+def test_files_are_linked_summed_and_left_alone(tmp_path):
+    place, raw = tmp_path / "theirs", tmp_path / "data/raw/mine"
+    with pytest.raises(UserError, match="datasets.mine.files: is none"):
+        take(raw, "none", ["none"])
+    with pytest.raises(UserError, match="no such file or folder"):
+        take(raw, str(place), ["none"])
+    place.mkdir()
+    with pytest.raises(UserError, match="holds no file"):
+        take(raw, str(place), ["none"])
+
+    (place / "1.png").write_bytes(b"one")
+    with pytest.raises(UserError, match=r"write sha256: \[[0-9a-f]{64}\]$") as raised:
+        take(raw, str(place), ["none"])
+    assert not (raw / "verified.json").exists()
+    stated = str(raised.value)[-65:-1]
+    assert "1 files, checksum right" in take(raw, str(place), [stated])
+    check_receipt(raw)
+
+    (place / "1.png").write_bytes(b"two")
+    with pytest.raises(UserError, match="changed since it was verified"):
+        check_receipt(raw)
+    with pytest.raises(UserError, match="has another"):
+        take(raw, str(place), [stated])
+    assert [p.name for p in place.iterdir()] == ["1.png"]
+
+    (tmp_path / "data/raw/other").mkdir()
+    (tmp_path / "data/raw/other/files").write_text("not a link")
+    with pytest.raises(UserError, match="is in the way of a link"):
+        take(tmp_path / "data/raw/other", str(place), [stated])
