@@ -1,4 +1,5 @@
-"""What published gains are made of: `python -m pipeline.audit` writes results/audit.csv, .md, .png.
+"""What published gains are made of: `python -m pipeline.audit` writes results/audit.csv and .md,
+.png and .pdf.
 
 Each claim of data/claims/gains.csv is taken apart step by step, from the records of the tables that
 it names; docs/audit.md says how to read it and which verdicts there are.
@@ -111,9 +112,10 @@ def audit(plan: Plan, file: Path = FILE) -> str:
         judged.append((claim, verdict, lines))
 
     text = page(judged, plan.scale)
+    pictures = waterfall.draw(claims, verdicts)
     frame = pd.DataFrame([line for _, _, lines in judged for line in lines])
     files = {
-        TARGET.with_suffix(".png"): waterfall.draw(claims, verdicts),
+        **{TARGET.with_suffix(suffix): picture for suffix, picture in pictures.items()},
         TARGET.with_suffix(".md"): text.encode(),
         TARGET: frame.to_csv(index=False, lineterminator="\n").encode(),
     }

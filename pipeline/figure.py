@@ -1,6 +1,7 @@
 """Draw a figure: `python -m pipeline.figure results/aute/fig4.png`.
 
-Writes .csv (the plotted numbers, from which alone the picture is drawn), .png, .json (receipt).
+Writes .csv (the plotted numbers, from which alone the picture is drawn), .png, .pdf, .json
+(receipt).
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.verdicts import Evaluation
 from pipeline.figures._exhibit import Loaded, Recorded
 from pipeline.flags.evidence import Attack, Evidence, read
+from pipeline.flags.flags import flags, untrusted
 from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models, registry
@@ -24,6 +26,8 @@ from pipeline.plan.params import values
 from pipeline.store.lease import check_held, hold
 from pipeline.store.receipts import write_target
 from pipeline.store.sums import sum_of
+from pipeline.tables.labels import name_data
+from pipeline.tables.labels import read as read_name
 
 
 def numbers(plan: Plan, figure: Figure) -> tuple[Any, pd.DataFrame]:
@@ -35,7 +39,15 @@ def numbers(plan: Plan, figure: Figure) -> tuple[Any, pd.DataFrame]:
     kind = registry.build("figures", figure.kind)
     if figure.reads_weights:
         return kind, kind.numbers(loaded(plan, figure, where))
-    return kind, kind.numbers(recorded(plan, figure))
+    shown = recorded(plan, figure)
+    frame = kind.numbers(shown)
+    for key in ("flags", "not_trusted"):
+        said: dict[str, str] = {}
+        for item in shown:  # of all seeds of a row
+            found = [*said.get(item.label, "").split(), *getattr(item, key)]
+            said[item.label] = " ".join(dict.fromkeys(found))
+        frame[key] = frame["row"].map(said)
+    return kind, frame
 
 
 def recorded(plan: Plan, figure: Figure) -> list[Recorded]:
@@ -55,7 +67,10 @@ def _read_recorded(plan: Plan, figure: Figure, cell: Cell) -> Recorded:
         attacks[attack.name] = _unwrap_set(plan, attack)
 
     settings = {k: _resolve_axis(plan, cell, k, v) for k, v in cell.setting.overrides}
-    return Recorded(label(cell, figure.cells, without=along), settings, attacks)
+    fired = flags(evidence)
+    doubts = untrusted(evidence, fired)
+    name = label(cell, figure.cells, without=along)
+    return Recorded(name, settings, attacks, tuple(f.check for f in fired), tuple(sorted(doubts)))
 
 
 def _unwrap_set(plan: Plan, attack: Attack) -> Attack:
@@ -95,11 +110,9 @@ def loaded(plan: Plan, figure: Figure, where: torch.device) -> list[Loaded]:
 def caption(plan: Plan, figure: Figure) -> str:
     """Title, scale, what stands in for what, and the rows that are not available yet."""
     setting = figure.cells[0].setting
-    data, factor = plan.entries.stand_in(setting.dataset)
-    about = [f"scale {plan.scale}"]
-    if data != setting.dataset:
-        about.append(f"{data} for {setting.dataset}, eps x {float(factor):.4g}")
-    missing = dict.fromkeys(cell.row for cell in figure.cells if cell.victim is None)
+    data = {setting.dataset: plan.entries.stand_in(setting.dataset)}
+    about = [name_data(data), f"scale {plan.scale}"]
+    missing = dict.fromkeys(read_name(cell.row) for cell in figure.cells if cell.victim is None)
     about += [f"not yet available: {', '.join(missing)}"] if missing else []
     return f"{figure.spec['title']}\n{'; '.join(about)}"
 
@@ -107,7 +120,7 @@ def caption(plan: Plan, figure: Figure) -> str:
 def draw(plan: Plan, figure: Figure) -> None:
     """Write a figure's files, the receipt last."""
     kind, frame = numbers(plan, figure)
-    picture = kind.draw(frame, caption(plan, figure))
+    pictures = kind.draw(frame, caption(plan, figure))
     planned = [cell.row for cell in figure.cells if cell.victim is None]
 
     read = [record.path for record in plan.needs(figure)[0]]
@@ -125,7 +138,10 @@ def draw(plan: Plan, figure: Figure) -> None:
 
     check_held()
     csv = frame.to_csv(index=False, lineterminator="\n", float_format="%.7g")
-    files = {figure.path.with_suffix(".csv"): csv.encode(), figure.path: picture}
+    # The picture that names the figure comes last.
+    names = {suffix: figure.path.with_suffix(suffix) for suffix in (".pdf", ".png")}
+    files = {figure.path.with_suffix(".csv"): csv.encode()}
+    files |= {path: pictures[suffix] for suffix, path in names.items()}
     write_target(figure.path.with_suffix(".json"), about, files)
 
 

@@ -1,7 +1,7 @@
 """Build a table from records: `python -m pipeline.tabulate results/table1.csv [--partial]`.
 
-Writes .csv (fractions), .md (percent), .json (intervals, receipt), .png, and numbers alone under
-metrics/ for `dvc metrics diff`. Nothing is computed twice: records hold every verdict.
+Writes .csv (fractions), .md and .tex (percent), .json (intervals, receipt), .png, .pdf, and numbers
+alone under metrics/ for `dvc metrics diff`. Nothing is computed twice: records hold every verdict.
 """
 
 import argparse
@@ -14,6 +14,8 @@ from pipeline.plan import Plan, Table, load_plan
 from pipeline.store.receipts import write_target
 from pipeline.store.sums import sum_of
 from pipeline.tables import dots
+from pipeline.tables.labels import name_data
+from pipeline.tables.latex import latex
 from pipeline.tables.markdown import markdown
 from pipeline.tables.rows import Tabulation
 
@@ -40,11 +42,14 @@ def tabulate(plan: Plan, table: Table, partial: bool) -> str:
     tabulation = Tabulation(plan, table, partial)
     details = tabulation.details()
     text = markdown(tabulation, details)
-    title = f"{table.spec['entry']['title']} (scale {plan.scale})"
+    entry = table.spec["entry"]
+    data = name_data({name: plan.entries.stand_in(name) for name in entry["datasets"]})
+    pictures = dots.draw(details, f"{entry['title']}\n{data}; scale {plan.scale}")
 
     files = {
         table.metrics: _dump_json(numbers(details)),
-        table.path.with_suffix(".png"): dots.draw(details, title),
+        **{table.path.with_suffix(suffix): pictures[suffix] for suffix in (".png", ".pdf")},
+        table.path.with_suffix(".tex"): latex(tabulation, details).encode(),
         table.path.with_suffix(".md"): text.encode(),
         table.path: tabulation.frame(details).to_csv(index=False, lineterminator="\n").encode(),
     }

@@ -24,6 +24,8 @@ class Recorded:
     label: str
     settings: dict[str, Any]
     attacks: dict[str, Attack]
+    flags: tuple[str, ...] = ()  # checks that fired on these records
+    not_trusted: tuple[str, ...] = ()  # those for which its worst cases are not ranked
 
 
 @dataclass(frozen=True, eq=False)

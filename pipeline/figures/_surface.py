@@ -17,7 +17,8 @@ from pipeline.core.draws import Draws, derive
 from pipeline.core.ensemble import Combination
 from pipeline.core.losses import cross_entropy
 from pipeline.errors import UserError
-from pipeline.figures._canvas import SMALL, drawn
+from pipeline.tables.canvas import SMALL, Pictures, drawn
+from pipeline.tables.labels import read
 
 WHOLE, ALONE = "all members", "one network"
 LEVELS, LEAST = 25, 1e-6  # of losses, which are drawn logarithmically
@@ -53,8 +54,8 @@ def frame_of(surfaces: Iterable[list[Line]]) -> pd.DataFrame:
     return pd.DataFrame(chain.from_iterable(surfaces), columns=list(COLUMNS))
 
 
-def draw_surfaces(frame: pd.DataFrame, title: str, names: tuple[str, str]) -> bytes:
-    """PNG: a panel for each row and part, one logarithmic scale of losses for all."""
+def draw_surfaces(frame: pd.DataFrame, title: str, names: tuple[str, str]) -> Pictures:
+    """Pictures: a panel for each row and part, one logarithmic scale of losses for all."""
     panels = list(frame.groupby(["row", "of"], sort=False))
     columns = frame["of"].nunique() if frame["of"].nunique() > 1 else len(panels)
     lines = -(-len(panels) // columns)
@@ -67,7 +68,7 @@ def draw_surfaces(frame: pd.DataFrame, title: str, names: tuple[str, str]) -> by
         places = sheet.subplots(lines, columns, sharex=True, sharey=True, squeeze=False)
         for (name, own), panel in zip(panels, places.flat, strict=False):
             drawn_last = _paint(panel, own, levels)
-            panel.set_title(": ".join(map(str, name)), fontsize=SMALL + 1)
+            panel.set_title(f"{read(name[0])}: {name[1]}", fontsize=SMALL + 1)
         for panel in list(places.flat)[len(panels) :]:
             panel.set_axis_off()
 
@@ -91,6 +92,7 @@ def _paint(panel: Any, own: pd.DataFrame, levels: NDArray[np.float64]) -> Any:
     panel.clabel(lines, fmt="%.3g", fontsize=SMALL - 2)
     panel.plot(0, 0, marker="+", color="red", markersize=8)
     panel.tick_params(labelsize=SMALL - 1)
+    panel.locator_params(nbins=5)
     return filled
 
 

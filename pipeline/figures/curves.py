@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from pipeline.core import intervals, metrics
 from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
-from pipeline.figures._canvas import SMALL, drawn
 from pipeline.figures._exhibit import Recorded
 from pipeline.flags.evidence import Attack
 from pipeline.plan.params import schema
+from pipeline.tables.canvas import SMALL, Pictures, drawn, looks, ranked
+from pipeline.tables.labels import name_row, read
 
 WORST = "worst case"
 Points = dict[tuple[str, str], dict[float, list[Verdicts]]]  # by line and point, one a seed
@@ -97,18 +98,20 @@ class Curves:
         parts = [attack.spec["component"], attack.spec.get("surrogate"), fields]
         return json.dumps(parts, sort_keys=True)
 
-    def draw(self, frame: pd.DataFrame, title: str) -> bytes:
-        """PNG: accuracy in percent, a band for the interval."""
+    def draw(self, frame: pd.DataFrame, title: str) -> Pictures:
+        """Pictures: accuracy in percent, a band for the interval."""
         several = self.show == "strongest" or frame.groupby("row")["attack"].nunique().max() > 1
         ticks = sorted(frame[self.along].unique())
 
         def paint(sheet: Figure) -> None:
             panel = sheet.add_subplot()
-            for (row, attack), line in frame.groupby(["row", "attack"], sort=False):
-                name = f"{row}, {attack}" if several else row
+            lines = frame.groupby(["row", "attack"], sort=False)
+            for ((row, attack), line), look in zip(lines, looks(), strict=False):
+                name = name_row(row, line) + (f", {read(attack)}" if several else "")
                 x, percent = line[self.along], 100 * line["accuracy"]
-                panel.plot(x, percent, marker="o", markersize=4, label=name)
-                panel.fill_between(x, 100 * line["low"], 100 * line["high"], alpha=0.15)
+                panel.plot(x, percent, **look, **ranked(line), markersize=4, label=name)
+                band = (100 * line["low"], 100 * line["high"])
+                panel.fill_between(x, *band, alpha=0.12, color=look["color"], linewidth=0)
 
             # Linear below the least positive point, so that 0 stands on the axis too.
             if self.spacing == "log":
@@ -122,7 +125,7 @@ class Curves:
             panel.set_ylim(max(low - 3, -2), min(high + 3, 102))
 
             panel.set_xlabel(self.symbol)
-            panel.set_ylabel("accuracy, % (band: 95 % interval)")
+            panel.set_ylabel("accuracy, % (band: 95 % interval; hollow: not ranked)")
             panel.grid(alpha=0.3)
             panel.legend(fontsize=SMALL, loc="center left", bbox_to_anchor=(1, 0.5))
 

@@ -8,9 +8,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.figures._canvas import SMALL, drawn
 from pipeline.figures._exhibit import Recorded
 from pipeline.flags.evidence import Attack
+from pipeline.tables.canvas import SMALL, Pictures, drawn, looks
+from pipeline.tables.labels import name_row, read
 
 COLUMNS = ("row", "images", "low", "high", "count", "share")
 
@@ -44,18 +45,21 @@ class Histogram:
                 lines.append((row, column, low, high, int(count), count / counts.sum()))
         return pd.DataFrame(lines, columns=list(COLUMNS))
 
-    def draw(self, frame: pd.DataFrame, title: str) -> bytes:
-        """PNG: a panel for each column, a line for each row."""
+    def draw(self, frame: pd.DataFrame, title: str) -> Pictures:
+        """Pictures: a panel for each column, a line for each row."""
 
         def paint(sheet: Figure) -> None:
             panels = sheet.subplots(1, len(self.columns), sharey=True, squeeze=False)[0]
             for panel, column in zip(panels, self.columns, strict=True):
                 own = frame[frame["images"] == column]
-                for row, line in own.groupby("row", sort=False):
+                rows = own.groupby("row", sort=False)
+                for (row, line), look in zip(rows, looks(), strict=False):
                     edges = [*line["low"], line["high"].iloc[-1]]
-                    panel.stairs(100 * line["share"], edges, label=row, linewidth=1.5)
+                    style = {"color": look["color"], "linestyle": look["linestyle"]}
+                    name = name_row(row, line)
+                    panel.stairs(100 * line["share"], edges, label=name, linewidth=1.5, **style)
                 panel.axvline(0, color="black", linewidth=0.8, linestyle=":")
-                panel.set_title(column, fontsize=SMALL + 1)
+                panel.set_title(read(column), fontsize=SMALL + 1)
                 panel.set_xlabel("margin $p_y - \\max_{k \\neq y} p_k$ (right of 0: correct)")
                 panel.grid(alpha=0.3)
 

@@ -17,6 +17,7 @@ from pipeline.figures._surface import (
     losses,
     surface,
 )
+from pipeline.tables.canvas import Pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,6 @@ class ImageLandscape:
 
         return surface(item.label, self.half, self.radius, at, self.members)
 
-    def draw(self, frame: pd.DataFrame, title: str) -> bytes:
-        """PNG of the surfaces."""
+    def draw(self, frame: pd.DataFrame, title: str) -> Pictures:
+        """Pictures of the surfaces."""
         return draw_surfaces(frame, title, ("along the gradient's sign", "along random signs"))

@@ -13,12 +13,14 @@ from pipeline.contracts.fields import Attack
 from pipeline.core.draws import Draws, derive
 from pipeline.core.losses import cross_entropy
 from pipeline.errors import UserError
-from pipeline.figures._canvas import SMALL, drawn
 from pipeline.figures._exhibit import Loaded
 from pipeline.plan.params import values
+from pipeline.tables.canvas import COLOURS, SMALL, Pictures, drawn
+from pipeline.tables.labels import read
 from pipeline.tables.reported import rows_of
 
 FARTHEST = 2.0  # radii between two points of one linf ball
+OURS, THEIRS = COLOURS[0], COLOURS[4]
 PIXEL = 255  # the largest unit in which a printed distance can be meant
 MEASURES = {"distance": "dist", "mean_ce": "Avg(CE)", "std_ce": "Std(CE)", "max_ce": "Max(CE)"}
 
@@ -98,36 +100,44 @@ class Particles:
         frame.insert(1, "published_rank", ranks)
         return frame.astype({"published_rank": "Int64", "published_is_possible": "boolean"})
 
-    def draw(self, frame: pd.DataFrame, title: str) -> bytes:
-        """PNG: distances with the largest possible one, and losses."""
+    def draw(self, frame: pd.DataFrame, title: str) -> Pictures:
+        """Pictures: distances with the largest possible one, and losses."""
 
         def paint(sheet: Figure) -> None:
             distances, losses = sheet.subplots(1, 2)
             places = range(len(frame))
-            names = list(frame["attack"])
-            distances.bar([p - 0.2 for p in places], frame["distance"], 0.4, label="ours")
+            names = [read(name) for name in frame["attack"]]
+            distances.bar(
+                [p - 0.2 for p in places], frame["distance"], 0.4, label="ours", color=OURS
+            )
             distances.bar(
                 [p + 0.2 for p in places],
                 frame["published_distance"].fillna(0),
                 0.4,
                 label="published (if in pixels of 255)",
                 hatch="//",
-                alpha=0.5,
+                color=THEIRS,
             )
 
             distances.axhline(FARTHEST, color="black", linestyle=":", label="largest in a ball")
             distances.set_ylabel("mean linf distance of two particles / eps")
 
             losses.errorbar(
-                places, frame["mean_ce"], frame["std_ce"], fmt="o", capsize=4, label="mean, std"
+                places,
+                frame["mean_ce"],
+                frame["std_ce"],
+                fmt="o",
+                capsize=4,
+                color=OURS,
+                label="mean, std",
             )
-            losses.plot(places, frame["max_ce"], "^", label="maximum")
+            losses.plot(places, frame["max_ce"], "^", color=THEIRS, label="maximum")
             losses.set_ylabel("cross-entropy, ours")
 
             for panel in (distances, losses):
                 panel.set_xticks(places, names, fontsize=SMALL)
                 panel.grid(axis="y", alpha=0.3)
-                panel.legend(fontsize=SMALL)
+                panel.legend(loc="upper center", bbox_to_anchor=(0.5, -0.08), ncols=2)
 
         return drawn((9, 4), title, paint)
 

@@ -13,8 +13,9 @@ from pipeline.core.ensemble import mean_log_prob
 from pipeline.core.losses import margin
 from pipeline.errors import UserError
 from pipeline.evaluation.verdicts import BATCH
-from pipeline.figures._canvas import SMALL, drawn
 from pipeline.figures._exhibit import Loaded
+from pipeline.tables.canvas import COLOURS, SMALL, Pictures, drawn
+from pipeline.tables.labels import read
 
 BOTH, MEMBER, PEERS, NONE = "both_right", "member_alone_right", "peers_alone_right", "none_right"
 COLUMNS = ("row", "member", "images", "count", BOTH, MEMBER, PEERS, NONE)
@@ -53,8 +54,8 @@ class Peers:
             lines.append((item.label, index, name, len(images), *compared))
         return lines
 
-    def draw(self, frame: pd.DataFrame, title: str) -> bytes:
-        """PNG: counts above, margins below, a column of panels for clean and attacked images."""
+    def draw(self, frame: pd.DataFrame, title: str) -> Pictures:
+        """Pictures: counts above, margins below, panels for clean and attacked images."""
         groups = list(dict.fromkeys(frame["images"]))
 
         def paint(sheet: Figure) -> None:
@@ -62,11 +63,13 @@ class Peers:
             for column, name in enumerate(groups):
                 own = frame[frame["images"] == name].reset_index(drop=True)
                 shares = own[[MEMBER, PEERS]].div(own["count"], axis=0) * 100
-                panels[0][column].set_title(f"{name} images", fontsize=SMALL + 1)
+                panels[0][column].set_title(f"{read(name)} images", fontsize=SMALL + 1)
                 _bars(panels[0][column], shares, ["member right, peers wrong", "peers alone"])
                 _bars(panels[1][column], own[list(MARGINS)], ["member", "peers"])
 
-                names = [f"{row} {i}" for row, i in zip(own["row"], own["member"], strict=True)]
+                names = [
+                    f"{read(row)} {i}" for row, i in zip(own["row"], own["member"], strict=True)
+                ]
                 panels[1][column].set_xticks(range(len(own)), names, rotation=60, fontsize=SMALL)
 
             panels[0][0].set_ylabel("images, %")
@@ -76,9 +79,10 @@ class Peers:
 
 
 def _bars(panel: Any, values: pd.DataFrame, names: list[str]) -> None:
-    for shift, column, name in zip((-0.2, 0.2), values, names, strict=True):
+    pairs = zip((-0.2, 0.2), values, names, COLOURS[:2], ("", "//"), strict=True)
+    for shift, column, name, colour, hatch in pairs:
         places = [place + shift for place in range(len(values))]
-        panel.bar(places, values[column], width=0.4, label=name)
+        panel.bar(places, values[column], 0.4, label=name, color=colour, hatch=hatch)
     panel.legend(fontsize=SMALL - 1)
     panel.margins(y=0.3)
     panel.grid(axis="y", alpha=0.3)

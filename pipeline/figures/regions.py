@@ -15,9 +15,10 @@ from torch import Tensor
 from pipeline.contracts.fields import Radius
 from pipeline.core.ensemble import MaxConf
 from pipeline.errors import UserError
-from pipeline.figures._canvas import SMALL, drawn
 from pipeline.figures._exhibit import Loaded
 from pipeline.figures._surface import directions, offsets
+from pipeline.tables.canvas import SMALL, Pictures, drawn
+from pipeline.tables.labels import read
 
 VICTIM, CHOSEN = "all members", "chosen"
 BLACK = (0.0, 0.0, 0.0, 1.0)
@@ -77,8 +78,8 @@ class Regions:
             }
         )
 
-    def draw(self, frame: pd.DataFrame, title: str) -> bytes:
-        """PNG: a line of panels a row and image; black is right, colours are wrong classes."""
+    def draw(self, frame: pd.DataFrame, title: str) -> Pictures:
+        """Pictures: a line of panels a row and image; black is right, colours are wrong classes."""
         parts = list(frame.columns[5:])
         lines = list(frame.groupby(["row", "image"], sort=False))
 
@@ -94,7 +95,7 @@ class Regions:
                     panel.set_title(part, fontsize=SMALL)
                     if part == CHOSEN:
                         _name_members(panel, own[part])
-                panel_row[0].set_ylabel(f"{names[0]}\nimage {names[1]}", fontsize=SMALL)
+                panel_row[0].set_ylabel(f"{read(names[0])}\nimage {names[1]}", fontsize=SMALL)
 
             sheet.supxlabel(
                 "right: along random signs; up: along the sign of the loss's gradient\n"
@@ -145,3 +146,4 @@ def _paint(panel: Any, own: pd.DataFrame, part: str) -> None:
     panel.imshow(colours, origin="lower", extent=(-limit, limit, -limit, limit))
     panel.plot(0, 0, marker="+", color="white", markersize=7)
     panel.tick_params(labelsize=SMALL - 2)
+    panel.locator_params(nbins=4)

@@ -14,6 +14,7 @@ from pipeline.core.draws import Draws, derive
 from pipeline.core.ensemble import Combination
 from pipeline.figures._exhibit import Loaded
 from pipeline.figures._surface import Line, draw_surfaces, frame_of, losses, surface
+from pipeline.tables.canvas import Pictures
 
 Direction = dict[str, Tensor]  # by parameter of the victim
 TINY = 1e-10  # the source's, beside the norm of a filter of the direction
@@ -63,8 +64,8 @@ class WeightLandscape:
         found: Tensor = attack(model, item.images, item.labels, draws)
         return found
 
-    def draw(self, frame: pd.DataFrame, title: str) -> bytes:
-        """PNG of the surfaces."""
+    def draw(self, frame: pd.DataFrame, title: str) -> Pictures:
+        """Pictures of the surfaces."""
         return draw_surfaces(frame, title, ("direction 1", "direction 2"))
 
 

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.errors import UserError
-from pipeline.figures._canvas import SMALL, drawn
 from pipeline.figures._exhibit import Loaded
+from pipeline.tables.canvas import SMALL, Pictures, drawn, looks
+from pipeline.tables.labels import name_row
 
 COLUMNS = ("row", "low", "high", "count", "share", "deviation")
 
@@ -45,15 +46,17 @@ class Weights:
                 lines.append((row, low, high, int(count), count / len(weights), weights.std()))
         return pd.DataFrame(lines, columns=list(COLUMNS))
 
-    def draw(self, frame: pd.DataFrame, title: str) -> bytes:
-        """PNG: a line for each row, logarithmic, for the tails are what differs."""
+    def draw(self, frame: pd.DataFrame, title: str) -> Pictures:
+        """Pictures: a line for each row, logarithmic, for the tails are what differs."""
 
         def paint(sheet: Figure) -> None:
             panel = sheet.subplots()
-            for row, line in frame.groupby("row", sort=False):
+            rows = frame.groupby("row", sort=False)
+            for (row, line), look in zip(rows, looks(), strict=False):
                 edges = [*line["low"], line["high"].iloc[-1]]
-                name = f"{row}, deviation {line['deviation'].iloc[0]:.4g}"
-                panel.stairs(line["count"], edges, label=name, linewidth=1.5)
+                style = {"color": look["color"], "linestyle": look["linestyle"]}
+                name = f"{name_row(row, line)}, deviation {line['deviation'].iloc[0]:.4g}"
+                panel.stairs(line["count"], edges, label=name, linewidth=1.5, **style)
 
             panel.set_yscale("log")
             panel.set_xlabel("weight of the last convolution")

@@ -5,6 +5,7 @@ imported here.
 """
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Self, TypeVar
@@ -187,7 +188,7 @@ class Plan:
 def _name_of(target: str) -> str:
     """The name of a target's file; of a name, itself."""
     path = target.removeprefix("./").removeprefix("results/")
-    return path.removesuffix(".csv").removesuffix(".png").replace("/", "_")
+    return re.sub(r"\.(csv|md|tex|png|pdf)$", "", path).replace("/", "_")
 
 
 def load_part(*given: str) -> Plan:

@@ -5,6 +5,7 @@ rule plot:
         made_of=ancient(made_of("plot")),
     output:
         png=report("results/{figure}.png", category="figures"),
+        pdf="results/{figure}.pdf",
         csv="results/{figure}.csv",
         json="results/{figure}.json",
     log:
@@ -23,6 +24,7 @@ rule figure:
         made_of=ancient(made_of("figure")),
     output:
         png=report("results/{figure}.png", category="figures"),
+        pdf="results/{figure}.pdf",
         csv="results/{figure}.csv",
         json="results/{figure}.json",
     log:

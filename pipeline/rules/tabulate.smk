@@ -6,8 +6,10 @@ rule tabulate:
     output:
         csv=report("results/{folder}{table}.csv", category="tables"),
         md="results/{folder}{table}.md",
+        tex="results/{folder}{table}.tex",
         json="results/{folder}{table}.json",
         png=report("results/{folder}{table}.png", category="figures"),
+        pdf="results/{folder}{table}.pdf",
         metrics="results/{folder}metrics/{table}.json",
     log:
         "logs/tabulate/{folder}{table}.log",
@@ -60,6 +62,7 @@ rule audit:
         md="results/audit.md",
         json="results/audit.json",
         png=report("results/audit.png", category="figures"),
+        pdf="results/audit.pdf",
     log:
         "logs/tabulate/audit.log",
     conda:

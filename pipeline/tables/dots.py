@@ -1,59 +1,80 @@
-"""A dot plot of a table: one line a row, one colour an accuracy column, bars are intervals."""
+"""A dot plot of a table: one line a row, one colour and marker a column, bars are intervals."""
 
-import io
 from typing import Any
 
-import matplotlib
+from matplotlib.figure import Figure
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 - the backend is chosen before
+from pipeline.tables.canvas import HOLLOW, Pictures, drawn, looks
+from pipeline.tables.labels import read
+
+HEIGHT = 0.065  # inches of a row that each of its columns takes
 
 
-def draw(details: dict[str, Any], title: str) -> bytes:
-    """PNG of rows {label: {column: {mean, low, high}}} in percent."""
+def draw(details: dict[str, Any], title: str) -> Pictures:
+    """Rows {label: {column: {mean, low, high}}} in percent.
+
+    A row's red flags stand behind its name; accuracies that are not ranked are hollow.
+    """
     labels = list(details)
-    columns = list(
-        dict.fromkeys(
-            c
-            for row in details.values()
-            for c, v in row.items()
-            if isinstance(v, dict) and "mean" in v
-        )
-    )
+    columns = list(dict.fromkeys(c for row in details.values() for c in row if _is_shown(row[c])))
+    height = len(labels) * max(0.36, HEIGHT * (len(columns) + 2)) + 1.6
 
-    figure, axes = plt.subplots(figsize=(8, 0.4 * len(labels) + 1.6), layout="constrained")
-    for i, column in enumerate(columns):
-        rows = [
-            (y, details[name][column]) for y, name in enumerate(labels) if column in details[name]
-        ]
-        # Columns of one row stand side by side within half a line, so that bars do not overlap.
-        offset = 0.5 * ((i + 0.5) / len(columns) - 0.5)
+    def paint(sheet: Figure) -> None:
+        axes = sheet.subplots()
+        for i, (column, look) in enumerate(zip(columns, looks(), strict=False)):
+            # Columns of one row stand side by side within a line, so that bars do not overlap.
+            offset = 0.7 * ((i + 0.5) / len(columns) - 0.5)
+            rows = [(y + offset, details[n]) for y, n in enumerate(labels) if column in details[n]]
+            _points(axes, column, rows, look)
+
+        for line in range(len(labels) - 1):
+            axes.axhline(line + 0.5, color="0.85", linewidth=0.6)
+        axes.set_yticks(range(len(labels)), [_name(name, details[name]) for name in labels])
+        axes.set_ylim(len(labels) - 0.5, -0.5)
+        axes.set_xlim(-2, 102)
+        axes.set_xlabel("accuracy, % (bar: 95 % interval; hollow: not ranked)")
+        axes.grid(axis="x", alpha=0.3)
+        if columns:
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+    return drawn((8, height), title, paint)
+
+
+def _is_shown(value: Any) -> bool:
+    return isinstance(value, dict) and "mean" in value
+
+
+def _name(label: str, row: dict[str, Any]) -> str:
+    """A row with its red flags, or why it has no numbers."""
+    if row.get("status", "done") != "done":
+        return f"{read(label)} ({row['status']})"
+    flags = " ".join(row.get("flags", {}))
+    return f"{read(label)}\n[{flags}]" if flags else read(label)
+
+
+def _points(axes: Any, column: str, rows: list[tuple[float, Any]], look: dict[str, Any]) -> None:
+    """A column's points, those of worst cases that are not ranked hollow."""
+    name = read(column)
+    for hollow in (False, True):
+        shown = [(y, row[column]) for y, row in rows if _is_hollow(column, row) == hollow]
+        if not shown:
+            continue
         axes.errorbar(
-            [100 * v["mean"] for _, v in rows],
-            [y + offset for y, _ in rows],
-            xerr=[
-                [_length(v, v["low"]) for _, v in rows],
-                [_length(v, v["high"]) for _, v in rows],
-            ],
-            fmt="o",
-            markersize=4,
+            [100 * v["mean"] for _, v in shown],
+            [y for y, _ in shown],
+            xerr=[[_length(v, v[end]) for _, v in shown] for end in ("low", "high")],
+            fmt=look["marker"],
+            color=look["color"],
+            markerfacecolor=HOLLOW if hollow else look["color"],
+            markersize=5,
             linewidth=1,
-            label=column,
+            label=name,
         )
+        name = "_nolegend_"
 
-    axes.set_yticks(range(len(labels)), labels)
-    axes.invert_yaxis()
-    axes.set_xlim(-2, 102)
-    axes.set_xlabel("accuracy, % (95 % interval)")
-    axes.set_title(title, fontsize=10)
-    axes.grid(axis="x", alpha=0.3)
-    if columns:
-        axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
 
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, metadata={"Software": None})
-    plt.close(figure)
-    return buffer.getvalue()
+def _is_hollow(column: str, row: dict[str, Any]) -> bool:
+    return bool(row.get("not_trusted")) and "_worst" in column
 
 
 def _length(value: dict[str, Any], end: float | None) -> float:

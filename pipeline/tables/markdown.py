@@ -22,8 +22,8 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
 
     for row in tabulation.rows:
         numbers = details[row.label]
-        texts = [_format_value(numbers, c) for c in columns]
-        tail = [_format_difference(numbers), " ".join(f.check for f in row.flags)]
+        texts = [format_value(numbers, c) for c in columns]
+        tail = [format_difference(numbers), " ".join(f.check for f in row.flags)]
         if row.status != "done":
             texts, tail = [row.status] + [""] * (len(columns) - 1), ["", ""]
         lines.append("| " + " | ".join([row.label, *texts, *tail]) + " |")
@@ -162,7 +162,9 @@ def _describe_cut(cut: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in cut.items())
 
 
-def _format_value(numbers: dict[str, Any], column: str) -> str:
+def format_value(numbers: dict[str, Any], column: str) -> str:
+    """What stands in a cell: percent and interval of an accuracy, in brackets where it is not
+    ranked; the published number behind it."""
     value = numbers.get(column, "")
     if isinstance(value, dict):
         text = f"{100 * value['mean']:.1f}"
@@ -189,7 +191,8 @@ def headline(details: dict[str, Any]) -> str | None:
     return ranking[0] if ranking else None
 
 
-def _format_difference(numbers: dict[str, Any]) -> str:
+def format_difference(numbers: dict[str, Any]) -> str:
+    """The difference from the reference in points, or why there is none."""
     if numbers.get("not_trusted"):
         return f"not trusted: {numbers['not_trusted']}"
     column = headline(numbers)

@@ -1,33 +1,33 @@
 """One waterfall a claim: what is printed, what its own protocol gives, and what each step leaves.
 
-Readable from the last row: grey printed, blue the first step, red what is lost, green what is won,
-black the interval of what is left, the verdict in the title.
+Readable from the last row: grey printed, blue the first step, red and striped what is lost, green
+and dotted what is won, black the interval of what is left, the verdict in the title.
 """
 
-import io
 import textwrap
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pipeline.tables.canvas import COLOURS, Pictures, drawn
 from pipeline.tables.chain import Claim
 
-PRINTED, FIRST, LOST, WON = "0.6", "tab:blue", "tab:red", "tab:green"
+PRINTED, FIRST, LOST, WON = "0.6", *COLOURS[:3]
+LOOKS = {PRINTED: "", FIRST: "", LOST: "//", WON: ".."}  # told apart without colour, too
 SIZE = 15  # points, of what must be read from far
 
 
-def draw(claims: list[Claim], verdicts: list[str]) -> bytes:
-    """PNG of all claims, one below the other."""
+def draw(claims: list[Claim], verdicts: list[str]) -> Pictures:
+    """All claims, one below the other."""
     steps = [max(len(claim.steps), 1) + bool(claim.published) for claim in claims]
     size = (13, 0.62 * sum(steps) + 1.5 * len(claims))
-    figure = Figure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(claims), squeeze=False, gridspec_kw={"height_ratios": steps})
-    for panel, claim, verdict in zip(panels[:, 0], claims, verdicts, strict=True):
-        _paint(panel, claim, verdict)
 
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
-    return buffer.getvalue()
+    def paint(sheet: Figure) -> None:
+        panels = sheet.subplots(len(claims), squeeze=False, gridspec_kw={"height_ratios": steps})
+        for panel, claim, verdict in zip(panels[:, 0], claims, verdicts, strict=True):
+            _paint(panel, claim, verdict)
+
+    return drawn(size, "What the published gains are made of", paint)
 
 
 def _paint(panel: Axes, claim: Claim, verdict: str) -> None:
@@ -47,7 +47,7 @@ def _paint(panel: Axes, claim: Claim, verdict: str) -> None:
         now = 100 * gain.value
         start = 0.0 if before is None else before
         color = FIRST if before is None else WON if now > start else LOST
-        panel.barh(y, now - start, left=start, color=color)
+        panel.barh(y, now - start, left=start, color=color, hatch=LOOKS[color], edgecolor="white")
 
         bounds = gain.spread()
         if bounds is not None:

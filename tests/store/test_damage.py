@@ -209,6 +209,7 @@ KINDS = {
     "table's csv": (lambda p: p.table.path, NUMBER, "look"),
     "table's text": (lambda p: p.table.path.with_suffix(".md"), NUMBER, "look"),
     "table's picture": (lambda p: p.table.path.with_suffix(".png"), {}, "look"),
+    "table's LaTeX": (lambda p: p.table.path.with_suffix(".tex"), NUMBER, "look"),
     "table's metrics": (lambda p: p.table.metrics, NUMBER, "look"),
     "table's receipt": (lambda p: p.table.path.with_suffix(".json"), RECEIPT, "look"),
     "figure": (lambda p: p.figure.path, {}, "look"),

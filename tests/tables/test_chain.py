@@ -197,7 +197,7 @@ def test_an_audit_of_records_names_what_is_missing_and_what_stands_in(here):
     rows = {r.label: r.verdicts for r in Gains(here).tables.tabulation("table1").rows}
     own = rows["pgd_at_single"]["pgd10"][0].mean() - rows["standard"]["pgd10"][0].mean()
     assert first.gain.value == pytest.approx(float(own)) and f"{100 * own:+.1f} [" in text
-    for suffix in (".csv", ".md", ".json", ".png"):
+    for suffix in (".csv", ".md", ".json", ".png", ".pdf"):
         assert audit.TARGET.with_suffix(suffix).stat().st_size > 0
     before = audit.TARGET.with_suffix(".json").read_bytes()
     audit.audit(here)

@@ -125,7 +125,8 @@ def test_the_adaptive_worst_case_ranks_else_the_core_one_else_the_last_accuracy(
 def test_a_table_repeats_byte_for_byte_and_carries_its_receipt(full):
     table = full.table("table1")
     tiny.tabulated(full)
-    paths = [table.path.with_suffix(s) for s in (".csv", ".md", ".json", ".png")] + [table.metrics]
+    paths = list(table.outputs)
+    assert {path.suffix for path in paths} == {".csv", ".md", ".tex", ".json", ".png", ".pdf"}
     before = [sha256_of(p) for p in paths]
     assert table.is_here()
     tiny.tabulated(full)

@@ -95,7 +95,7 @@ def test_every_kind_is_drawn_from_trained_victims_and_to_the_same_bytes_again(pl
     rows = {"pgd_at"} if kind in ("curves", "particles") else {"pgd_at", "soe"}
     assert set(frame["row"]) == rows and len(frame) >= 2
     first = {p.name: p.read_bytes() for p in drawn.path.parent.glob(f"{name}.*")}
-    assert set(first) == {f"{name}.png", f"{name}.csv", f"{name}.json"}
+    assert set(first) == {f"{name}.{s}" for s in ("png", "pdf", "csv", "json")}
     drawn.path.unlink()
     figure.main([f"results/{name}.csv"])
     assert {p.name: p.read_bytes() for p in drawn.path.parent.glob(f"{name}.*")} == first
@@ -129,7 +129,7 @@ def test_an_up_to_date_figure_is_left_alone_and_an_unknown_one_is_one_line(plan,
 def test_todays_figures_are_remembered_and_others_named(plan):
     figure.main(["curves"])
     files, stale = record.stage_targets(plan, {})
-    assert sorted(map(str, files)) == [f"results/curves.{s}" for s in ("csv", "json", "png")]
+    assert sorted(map(str, files)) == [f"results/curves.{s}" for s in ("csv", "json", "pdf", "png")]
     assert stale == []
     changed = asked()
     changed["figures"]["curves"]["title"] = "Another"
@@ -169,7 +169,7 @@ def built(first, tmp_path):
 @pytest.mark.workflow
 def test_figures_are_made_from_nothing_and_then_there_is_nothing_to_do(built):
     for name in ("histogram", "imagelandscape"):
-        for suffix in (".png", ".csv", ".json"):
+        for suffix in (".png", ".pdf", ".csv", ".json"):
             assert (built / "results" / f"{name}{suffix}").stat().st_size > 0
     shutil.rmtree(built / ".snakemake")  # as in a clone: no metadata, other times, no weights
     now = time.time()  # of all alike: claims.md goes by times, and no clone has an order of its own

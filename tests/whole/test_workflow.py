@@ -32,7 +32,14 @@ def test_one_command_goes_from_nothing_to_the_table(first):
     folder, said = first
     head, *rows = (folder / TARGET).read_text().splitlines()
     assert "fgsm" in head and [row.split(",")[0] for row in rows] == ["trades", "wa"]
-    for name in ("table1.md", "table1.json", "table1.png", "metrics/table1.json"):
+    for name in (
+        "table1.md",
+        "table1.json",
+        "table1.png",
+        "table1.pdf",
+        "table1.tex",
+        "metrics/table1.json",
+    ):
         assert (folder / "results" / name).stat().st_size > 0
     assert not list(folder.rglob("*.tmp"))
     assert [line for line in said.splitlines() if line.startswith("scale demo: digits for cifar10")]

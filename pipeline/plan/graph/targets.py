@@ -65,8 +65,9 @@ class Table(Target):
 
     @property
     def outputs(self) -> tuple[Path, ...]:
-        """The .csv, its text and picture, what all of them rest on, and the metrics."""
-        beside = (self.path.with_suffix(suffix) for suffix in (".md", ".json", ".png"))
+        """The .csv, its texts and pictures, what all of them rest on, and the metrics."""
+        suffixes = (".md", ".tex", ".json", ".png", ".pdf")
+        beside = (self.path.with_suffix(suffix) for suffix in suffixes)
         return (self.path, *beside, self.metrics)
 
     @property
@@ -92,7 +93,7 @@ class Figure(Target):
     @property
     def outputs(self) -> tuple[Path, ...]:
         """The picture, its numbers, and what they rest on."""
-        return (self.path, self.path.with_suffix(".csv"), self.path.with_suffix(".json"))
+        return (self.path, *(self.path.with_suffix(s) for s in (".pdf", ".csv", ".json")))
 
     @property
     def victims(self) -> tuple[Victim, ...]:
