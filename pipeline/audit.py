@@ -41,8 +41,10 @@ def lines_of(claim: Claim, verdict: str, p: float | None, claims: int) -> list[L
         line |= _list_family(gain, claims)
         line |= {"seeds": gain.seeds if gain else None, "n": gain.images if gain else None}
         line |= {"p_holm": None, "verdict": ""}
+
         lines.append(line)
         before = step if gain else before
+
     lines[-1] |= {"p_holm": p, "verdict": verdict}
     return lines
 
@@ -72,6 +74,7 @@ def page(gains: list[tuple[Claim, str, list[Line]]], scale: str) -> str:
         "one. A step changes one thing and keeps the earlier ones; what it changes is paired on "
         "image and seed. A verdict needs three seeds, no stand-in and no cut attack."
     )
+
     for claim, verdict, lines in gains:
         printed = f"printed {claim.published} ({claim.where})" if claim.published else "not printed"
         text += ["", f"## {claim.paper}: {claim.name}", "", f"{printed}. **{verdict}**", ""]

@@ -76,6 +76,7 @@ def train(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> N
         trainer = Trainer(plan, run, where, snapshots)
         trainer.fit()
         write(trainer, code)
+
     if snapshots is not None:
         _trajectory(run, snapshots).write_index()
     if not pack.members():  # else Snakemake takes the outputs when the group fails or is requeued

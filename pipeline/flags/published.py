@@ -57,6 +57,7 @@ def read(folder: Path = FOLDER) -> list[Cell]:
                 eps, value = (_read_number(line[k], path) for k in ("eps", "value"))
                 cell = Cell(path.stem, line["table"], line["row"], setting, role, eps, value)
                 cells.append(cell)
+
     if not cells:
         raise UserError(f"{folder}: holds no published accuracies; run from the project's folder")
     return cells

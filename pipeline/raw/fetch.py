@@ -223,6 +223,7 @@ def _copy(reply: Any, file: BinaryIO, bar: "tqdm[NoReturn]", most: int | None) -
             raise _Broken(str(error) or type(error).__name__) from error
         if not block:
             return
+
         bar.update(len(block))
         if most is not None and bar.n > most:
             # This is not the official file, so nothing of it is kept.

@@ -68,10 +68,12 @@ def on_disk() -> Iterator[Finished]:
             names = sorted(TRAINING_FILES.values())
             files = tuple(folder / n for n in names if (folder / n).exists())
             yield Finished(folder, "run", files)
+
     for path in sorted(RECORDS.glob("*/*.npz")):
         yield Finished(path, "record", (path,))
     for path in sorted(SETS.glob("*.safetensors")):
         yield Finished(path, "transfer", (path,))
+
     for folder in sorted(DATA.glob("*/*/")):
         kind = "raw" if folder.parent.name == "raw" else "data"
         is_ours = not (kind == "raw" and (folder / LINK).is_symlink())  # else the user's own

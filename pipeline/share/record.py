@@ -149,6 +149,7 @@ def stage_targets(plan: Plan, doubts: Mapping[str, str]) -> tuple[list[Path], li
         path = target.path
         if not path.exists():
             continue
+
         if not target.is_here():
             left.append(
                 f"{path}: is not up to date with params.yaml, so not staged; run snakemake {path}"

@@ -42,6 +42,7 @@ def rows_of(paper: str) -> pd.DataFrame:
         pd.errors.EmptyDataError,
     ) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
+
     if tuple(rows.columns) != COLUMNS:
         raise UserError(f"{path}: columns must be {', '.join(COLUMNS)}")
     return rows
