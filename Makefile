@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # an environment's scripts name its folder: a clone that was moved or copied needs another
 MOVED := $(shell test -s $(STAMP) && test "$$(cat $(STAMP))" != "$$(cd $(VENV) && pwd -P)" && echo moved)
 
-.PHONY: help report table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims audit reproduced golden strength lint-records moved
+.PHONY: help docs report table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims audit reproduced golden strength lint-records moved
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## */\1#/p' Makefile | awk -F'#' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -20,6 +20,15 @@ table1: setup  ## every stage, from data to results/table1.csv, at the scale of 
 report: setup  ## results/report.html: one page with all that is finished, to look at or mail
 	snakemake -q rules -c $(CORES) results/report.html
 	@cat logs/present/report.log
+
+docs: .venv-docs/.installed  ## site/: the pages of docs/ and README to read in a browser, links checked
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+	@echo "open site/index.html; to search in it: $(PYTHON) -m http.server -d site"
+
+.venv-docs/.installed: envs/docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --requirement envs/docs.txt
+	touch $@
 
 test: setup  ## what CI runs
 	$(MAKE) lint typecheck

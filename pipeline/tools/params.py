@@ -47,7 +47,7 @@ def page() -> str:
             lines += ["", *HEAD, *(_format_row(key, *said) for key, said in keys.items())]
         if section == "recipes":
             path = ROOT / "pipeline" / "contracts" / "recipe.py"
-            lines += ["", *_list_fields(schema.class_fields(path, "Recipe"), path)]
+            lines += ["", *list_fields(schema.class_fields(path, "Recipe"), path)]
         if section in COMPONENTS:
             lines += _list_components(section)
     return "\n".join(lines) + "\n"
@@ -66,12 +66,12 @@ def _list_components(kind: str) -> list[str]:
 
         types = schema.component(kind, name).types
         if types:
-            lines += ["", *_list_fields(types, path)]
+            lines += ["", *list_fields(types, path)]
     return lines
 
 
-def _list_fields(types: dict[str, str], path: Path) -> list[str]:
-    """Rows of a class's fields, which have no defaults; meanings are the comments beside them."""
+def list_fields(types: dict[str, str], path: Path) -> list[str]:
+    """A table of a class's fields, without defaults; meanings are the comments beside them."""
     comments = _read_comments(path)
     return [
         *HEAD,
