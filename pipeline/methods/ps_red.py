@@ -3,6 +3,9 @@
 The objective is in methods/_red.py. Each member has one small linear hypernetwork (Ha et al. 2017)
 that its layers share: 1,191,050 parameters in place of ResNet-18's 11,173,962.
 
+Its published rows (`ps_red_released`) have the released net whatever the table's: the 3x3 stem
+without a bias, also for images of 64x64.
+
 Departure: the released initialisation gives kernels whose spread is in the tens, which only batch
 normalisation makes trainable; `init: he` starts at He et al.'s spread, `released` is theirs.
 """

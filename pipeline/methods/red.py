@@ -8,9 +8,10 @@ As printed (`red_printed`) the members become constant: ten times the length of 
 gradient outweighs CE, which is at most log(classes). The default is therefore the released form: CE
 summed over members, similarity on clean images only and of unordered pairs, twice the squared norm
 of the gradient of the batch mean (smaller by the batch size squared), on half clean and half
-adversarial images. Released networks start from ImageNet weights, which cannot be shipped: entries
-train from scratch but `red_pretrained`, which starts from the user's own file (`weights:`). Its
-checkpoint is that of the lowest training loss.
+adversarial images. Its README says that networks start from ImageNet weights, its commands leave
+`--pretrained` out, so there are two readings: `red_pretrained` starts from the user's own file
+(`weights:`), for the weights cannot be shipped, and the others from scratch (kaiming, fan_in), as
+the commands do. Its checkpoint is that of the lowest training loss.
 """
 
 from dataclasses import dataclass
