@@ -11,6 +11,7 @@ from pipeline.errors import UserError
 from pipeline.loading import foreign
 from pipeline.loading.foreign import NUMBERED
 from pipeline.loading.layouts import AUTO, COUNTER, LAYOUTS, OWN, rename
+from pipeline.loading.modules import Foreign
 from pipeline.plan.params.values import Entry
 from pipeline.store.checkpoint import Weights
 
@@ -35,14 +36,14 @@ def adopt(members: Sequence[nn.Module], spec: Entry, paths: Sequence[str]) -> No
     `keys` renames prefixes, `drop` leaves tensors out, `names` is a layout, `auto` or ours. What a
     torch before 0.4.1 did not count is taken as fresh; a normaliser must be the member's own.
     """
-    networks = prepared(spec, paths, len(members))
+    networks = prepare_networks(spec, paths, len(members))
     if len(networks) != len(members):
         raise UserError(
-            f"{said(paths)}: holds {len(networks)} networks for {len(members)} members; mend "
+            f"{name_files(paths)}: holds {len(networks)} networks for {len(members)} members; mend "
             "file or members in params.yaml"
         )
     for number, (member, network) in enumerate(zip(members, networks, strict=True)):
-        where = f"{said(paths)}: member {number}" if len(members) > 1 else said(paths)
+        where = f"{name_files(paths)}: member {number}" if len(members) > 1 else name_files(paths)
         _fill(member, network, spec, where)
 
 
@@ -51,32 +52,34 @@ def start(members: Sequence[nn.Module], spec: Entry, paths: Sequence[str]) -> No
 
     `fresh` tensors of another shape, or without a counterpart, stay as they were drawn.
     """
-    networks = prepared(spec, paths, len(members))
+    networks = prepare_networks(spec, paths, len(members))
     if len(networks) not in (1, len(members)):
         raise UserError(
-            f"{said(paths)}: holds {len(networks)} networks for {len(members)} members; one for "
-            "all is asked for, or one for each"
+            f"{name_files(paths)}: holds {len(networks)} networks for {len(members)} members; one "
+            "for all is asked for, or one for each"
         )
     for number, member in enumerate(members):
-        _fill(member, networks[number % len(networks)], spec, said(paths))
+        _fill(member, networks[number % len(networks)], spec, name_files(paths))
 
 
-def prepared(spec: Entry, paths: Sequence[str], members: int) -> list[Network]:
+def prepare_networks(spec: Entry, paths: Sequence[str], members: int) -> list[Network]:
     """The files' networks, prefixes dropped and renamed as an entry says."""
     sums = spec["sha256"] if isinstance(spec["sha256"], list) else [spec["sha256"]]
     whole = foreign.verified(paths, sums, spec.get("part", ""))
-    whole = _drop(whole, spec.get("drop", []), said(paths))
+    whole = _drop(whole, spec.get("drop", []), name_files(paths))
 
-    networks = [_without_statistics(weights) for weights in whole]
-    if len(networks) == 1 and members > 1:
+    networks = [_take_statistics(weights) for weights in whole]
+    if "model" in spec.get("arch", {}):  # a user's own network normalises as it does
+        networks = [Network(weights, {}) for weights in whole]
+    elif len(networks) == 1 and members > 1:
         shared = networks[0].statistics
-        parts = map(_without_statistics, _split(networks[0].weights))
+        parts = map(_take_statistics, _split(networks[0].weights))
         networks = [Network(part.weights, shared | part.statistics) for part in parts]
     keys = spec.get("keys", [])
-    return [Network(_with_prefixes(n.weights, keys), n.statistics) for n in networks]
+    return [Network(_rename_prefixes(n.weights, keys), n.statistics) for n in networks]
 
 
-def said(paths: Sequence[str]) -> str:
+def name_files(paths: Sequence[str]) -> str:
     """The files in a message."""
     return ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
 
@@ -103,7 +106,7 @@ def _drop(networks: list[Weights], prefixes: list[str], where: str) -> list[Weig
     return [{k: v for k, v in n.items() if not k.startswith(left_out)} for n in networks]
 
 
-def _with_prefixes(network: Weights, renames: list[list[str]]) -> Weights:
+def _rename_prefixes(network: Weights, renames: list[list[str]]) -> Weights:
     """Every name with its first matching prefix replaced."""
     renamed: Weights = {}
     for name, value in network.items():
@@ -118,7 +121,7 @@ def _with_prefixes(network: Weights, renames: list[list[str]]) -> Weights:
 # ---- one network and one member
 
 
-def _without_statistics(weights: Weights) -> Network:
+def _take_statistics(weights: Weights) -> Network:
     """A network's tensors, and its normaliser's apart."""
     found: Statistics = {}
     for name, value in weights.items():
@@ -133,7 +136,9 @@ def _fill(member: nn.Module, given: Network, spec: Entry, where: str) -> None:
     """Load a network into a member, or raise UserError naming what is in the way."""
     network = given.weights
     _check_statistics(member, given.statistics, where)
-    own, fresh = member.state_dict(), tuple(spec.get("fresh", []))
+    network_of = member.network if isinstance(member, Foreign) else member
+    named_own = network_of.state_dict()
+    own, fresh = foreign.unwrap(named_own), tuple(spec.get("fresh", []))
 
     layout = spec.get("names", OWN)
     if layout == AUTO:
@@ -145,7 +150,8 @@ def _fill(member: nn.Module, given: Network, spec: Entry, where: str) -> None:
     taken = {n: v for n, v in named.items() if n in own and v.shape == own[n].shape}
     if not taken:
         raise UserError(f"{where}: nothing of it fits this arch; mend names, arch or fresh")
-    member.load_state_dict(own | taken)
+    weights = zip(named_own, (own | taken).values(), strict=True)
+    network_of.load_state_dict(dict(weights))
 
 
 def _check_statistics(member: nn.Module, found: Statistics, where: str) -> None:
@@ -165,7 +171,7 @@ def _check_statistics(member: nn.Module, found: Statistics, where: str) -> None:
 EVERY = (OWN, *LAYOUTS)
 
 
-def fitting_layouts(
+def find_layouts(
     network: Weights, own: Weights, fresh: Sequence[str] = (), among: Sequence[str] = EVERY
 ) -> list[str]:
     """The layouts by whose names a network and an arch pair one to one, in equal shapes.
@@ -183,16 +189,16 @@ def fitting_layouts(
 
 def find_layout(network: Weights, own: Weights, fresh: Sequence[str], where: str) -> str:
     """The one layout that fits; raises UserError when there is none or more than one."""
-    fitting = fitting_layouts(network, own, fresh)
+    fitting = find_layouts(network, own, fresh)
     if len(fitting) > 1:
         raise UserError(f"{where}: its names fit {' and '.join(fitting)}; say which by `names`")
     if not fitting:
-        layout, wrong = nearest(network, own, fresh)
+        layout, wrong = find_nearest(network, own, fresh)
         raise UserError(f"{where}: no known layout fits; nearest, {layout}: {explain(wrong)}")
     return fitting[0]
 
 
-def nearest(
+def find_nearest(
     network: Weights, own: Weights, fresh: Sequence[str] = (), among: Sequence[str] = EVERY
 ) -> tuple[str, Misfit]:
     """The layout of the fewest names that do not fit, and these."""
@@ -225,7 +231,7 @@ def explain(wrong: Misfit) -> str:
 
 
 def _advise(network: Weights, own: Weights, fresh: Sequence[str], layout: str) -> str:
-    fitting = [name for name in fitting_layouts(network, own, fresh) if name != layout]
+    fitting = [name for name in find_layouts(network, own, fresh) if name != layout]
     if fitting:
         return f"write names: {fitting[0]}, which fits"
     return "mend keys, names, arch or members in params.yaml"

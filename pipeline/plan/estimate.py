@@ -10,6 +10,7 @@ from typing import Any
 
 from pipeline.plan import Artifact, Dataset, Figure, Plan, Record, Run, Snapshots, TransferSet
 from pipeline.plan.graph.averages import count_snapshots
+from pipeline.plan.graph.outside import MODULE
 from pipeline.plan.params.entries import Entries
 from pipeline.plan.params.values import Entry
 
@@ -180,6 +181,8 @@ def forward_macs(plan: Plan, run: Run) -> int | None:
 
 
 def _image_macs(plan: Plan, name: str, dataset: Dataset) -> int | None:
+    if name == MODULE:  # a user's own, of which the plan knows nothing
+        return None
     macs = plan.entries.stated("archs", name, "macs")
     size = int(dataset.fields["size"])
     return None if macs is None else macs * size**2 // NATIVE**2

@@ -70,9 +70,17 @@ class Tabulation:
             "method": cell.row,
             "members": cell.members,
             "dataset": entries.stand_in(setting.dataset)[0],
-            "arch": entries.arch(setting.arch).name,
+            "arch": self._name_arch(cell),
             **dict(setting.overrides),
         }
+
+    def _name_arch(self, cell: Cell) -> str:
+        """The table's arch at this scale, but a file's own."""
+        if cell.victim:
+            run = self.plan.run(cell.victim.elements[0].run)
+            if run.stage == "adopt":
+                return run.arch
+        return self.plan.entries.arch(cell.setting.arch).name
 
     def _read_row(self, cells: tuple[Cell, ...]) -> Row:
         first = cells[0]

@@ -45,8 +45,8 @@ def main(argv: list[str] | None) -> None:
 
     entry = judging.find_entry(args, entries, split)
     where = device.select(entries.device, entries.threads)
-    folder = judging.lay_out(judging.judged_params(params, task, entry), entry, task)
-    print(f"victims: {judging.shown(entry, args.file)}")
+    folder = judging.lay_out(judging.build_params(params, task, entry), entry, task)
+    print(f"victims: {judging.show_entry(entry, args.file, args.model)}")
     print(f"attacks of scale {task.scale}, radii of params.yaml times {float(task.factor):g}")
 
     with chdir(folder):
@@ -67,6 +67,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m pipeline judge", description=__doc__)
     parser.add_argument("file", nargs="+", help="a file of weights, or one a member")
     parser.add_argument("--arch", help="an entry of archs in params.yaml")
+    parser.add_argument("--model", help="in place of an arch, your own: my_file.py:build")
     parser.add_argument("--dataset", default="cifar10", help="an entry of datasets")
     rules = [rule for rule in checks.COMBINATIONS if rule != "gated"]  # which needs its gate
     parser.add_argument("--combine", choices=rules, default="mean_prob", help="rule of an ensemble")
@@ -80,8 +81,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--images", type=int, help="how many test images")
     parser.add_argument("--scale", help="whose attacks; else the one of params.yaml")
     args = parser.parse_args(argv)
-    if not args.arch:
-        parser.error("--arch is needed")
+    if bool(args.arch) == bool(args.model):
+        parser.error("either --arch or --model is needed")
     return args
 
 
@@ -157,7 +158,11 @@ def judge(plan: Plan, table: Table, cell: Cell) -> list[str]:
         tabulate.tabulate(plan, table, partial=False)
     whole = json.loads(table.path.with_suffix(".json").read_text(encoding="utf-8"))
     (row,) = whole["rows"].values()
-    numbers = [f"{column} {_percent(row[column])}" for column in table.columns if _has(row, column)]
+    numbers = [
+        f"{column} {_spell_percent(row[column])}"
+        for column in table.columns
+        if _is_accuracy(row, column)
+    ]
     doubts = [f for f in fired if f.check in untrusted(evidence, fired)]
     return [", ".join(numbers), *lines, f"verdict: {find_verdict(row, doubts)}"]
 
@@ -169,20 +174,20 @@ def find_verdict(row: dict[str, Any], doubts: list[Flag]) -> str:
             f"not trusted: {doubts[0].check}: {doubts[0].text}; its worst cases are upper bounds "
             "that rank with nothing"
         )
-    worst = [column for column in row if column.endswith("_worst") and _has(row, column)]
-    text = f"no flag doubts it; at most {_percent(row[worst[-1]])} % withstand these attacks"
+    worst = [column for column in row if column.endswith("_worst") and _is_accuracy(row, column)]
+    text = f"no flag doubts it; at most {_spell_percent(row[worst[-1]])} % withstand these attacks"
     if len(worst) > 1:
         gained = 100 * (row[worst[0]]["mean"] - row[worst[-1]]["mean"])
         text += f", {gained:.1f} points of them found by the adaptive ones alone"
     return f"{text}; transfer from other networks was not tried"
 
 
-def _has(row: dict[str, Any], column: str) -> bool:
+def _is_accuracy(row: dict[str, Any], column: str) -> bool:
     """Whether a column of the row is an accuracy."""
     return isinstance(row.get(column), dict) and "mean" in row[column]
 
 
-def _percent(cell: dict[str, Any]) -> str:
+def _spell_percent(cell: dict[str, Any]) -> str:
     return f"{100 * cell['mean']:.1f} [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.loading import fitting
+from pipeline.loading import fitting, foreign, modules
 from pipeline.loading.images import Split
+from pipeline.loading.layouts import OWN
+from pipeline.plan.graph.outside import describe_module
 from pipeline.plan.params import values
 from pipeline.plan.params.entries import Entries
 from pipeline.plan.params.values import Entry
@@ -58,7 +60,7 @@ def find_task(
     return Task(chosen, dataset, factor, images)
 
 
-def judged_params(params: Entry, task: Task, entry: Entry) -> Entry:
+def build_params(params: Entry, task: Task, entry: Entry) -> Entry:
     """params.yaml with one table of one row, at a scale where nothing stands in."""
     changed = copy.deepcopy(params)
     own = {"dataset": task.dataset, "eps_factor": str(task.factor)}
@@ -108,18 +110,20 @@ def lay_out(params: Entry, entry: Entry, task: Task) -> Path:
     return folder
 
 
-def shown(entry: Entry, files: list[str]) -> str:
+def show_entry(entry: Entry, files: list[str], model: str | None) -> str:
     """The entry of `victims:`, its files as the user named them, on one line."""
     named = {**entry, "file": files if isinstance(entry["file"], list) else files[0]}
-    return f"{ROW}: {{{', '.join(f'{key}: {_plain(value)}' for key, value in named.items())}}}"
+    if model:
+        named["model"] = model
+    return f"{ROW}: {{{', '.join(f'{key}: {_spell(value)}' for key, value in named.items())}}}"
 
 
-def _plain(value: Any) -> str:
+def _spell(value: Any) -> str:
     if isinstance(value, list):
-        return f"[{', '.join(map(_plain, value))}]"
+        return f"[{', '.join(map(_spell, value))}]"
     if isinstance(value, float):
         return f"{Decimal(repr(value)):f}"  # the plan reads no exponent
-    return str(value) if re.fullmatch(r"[\w./+-]+", str(value)) else json.dumps(value)
+    return str(value) if re.fullmatch(r"[\w.:/+-]+", str(value)) else json.dumps(value)
 
 
 # ---- what is judged
@@ -127,20 +131,44 @@ def _plain(value: Any) -> str:
 
 def find_entry(args: argparse.Namespace, entries: Entries, split: Split) -> Entry:
     """The entry of `victims:` that reads the files, its map proposed and shown."""
-    spec = names.spec_of(args.file, args.part, args.drop) | {"names": args.names}
-    found = names.pair(entries, spec, args.file, args.arch, args.dataset)
-    said = fitting.said(args.file)
-    if not found.fits:
-        raise UserError(f"{said}: {names.advise(entries, found, args.dataset)}")
+    spec = names.describe_files(args.file, args.part, args.drop) | {"names": args.names}
+    said = fitting.name_files(args.file)
+    if args.model:
+        found, network = find_own(args, spec, split), {"model": locate_module(args.model)}
+    else:
+        found = names.pair(entries, spec, args.file, args.arch, args.dataset)
+        network = {"arch": args.arch}
+        if not found.fits:
+            raise UserError(f"{said}: {names.advise(entries, found, args.dataset)}")
     print(f"{said}: {len(found.networks)} network(s); names: {found.layout}; {names.sample(found)}")
 
     files = [str(Path(file).resolve()) for file in args.file]
     statistics = {key: find_statistics(key, args, found, split) for key in ("mean", "std")}
     entry: Entry = {"of": "file", "file": files if len(files) > 1 else files[0]}
     entry |= {"sha256": spec["sha256"], "method": "standard", "combine": args.combine}
-    entry |= {"dataset": args.dataset, "arch": args.arch, "members": len(found.networks)}
+    entry |= {"dataset": args.dataset, **network, "members": len(found.networks)}
     entry |= {**statistics, "names": found.layout}
     return entry | {key: spec[key] for key in ("part", "drop") if spec[key]}
+
+
+def locate_module(given: str) -> str:
+    """file.py:function with the file's whole path, since a judgement has a folder of its own."""
+    path, _, function = given.rpartition(":")
+    return f"{Path(path).resolve()}:{function}"
+
+
+def find_own(args: argparse.Namespace, spec: Entry, split: Split) -> names.Pairing:
+    """The networks of files beside a user's own module, whose names they must have."""
+    channels = split.images.shape[1]
+    spec |= {"names": OWN, "arch": describe_module(locate_module(args.model), "--model")}
+    network = modules.build(spec["arch"], channels, [0.0] * channels, [1.0] * channels).network
+    networks = fitting.prepare_networks(spec, args.file, len(args.file))
+    found = names.compare(networks, foreign.unwrap(network.state_dict()), spec)
+    if not found.fits:
+        raise UserError(
+            f"{fitting.name_files(args.file)}: {fitting.explain(found.wrong)} ({args.model})"
+        )
+    return found
 
 
 def find_statistics(
@@ -152,6 +180,8 @@ def find_statistics(
         numbers, whose = [float(values.fraction(v, f"--{key}")) for v in asked], "as asked"
     elif stated:
         numbers, whose = stated[1], f"{stated[0]} in the file"
+    elif args.model:
+        numbers, whose = [float(key == "std")], "the module normalises by itself"
     else:
         numbers, whose = getattr(split, key), f"of {args.dataset}'s training images"
     if len(numbers) == 1:

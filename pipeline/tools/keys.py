@@ -71,6 +71,7 @@ VICTIMS: dict[str, Key] = {
     "method": ("entry of `methods`", "none", "how the file's members combine"),
     "mean": ("list of numbers", "none", "of the channels, that the file's network subtracts"),
     "std": ("list of numbers", "none", "of the channels, that it divides by"),
+    "model": ("file.py:function", "none", "builds the file's network, in place of `arch`"),
     "dataset": ("entry of `datasets`", "the table's", "whose images it takes; none stands in"),
     "names": (NAMED, "ours", "how its tensors are called; auto: the one layout that fits"),
     **READING,

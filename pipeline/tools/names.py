@@ -44,16 +44,21 @@ def pair(entries: Entries, spec: Entry, paths: Sequence[str], arch: str, dataset
 
     Numbered members of one mapping are told apart.
     """
-    networks = fitting.prepared(spec, paths, members=2)
-    own = tensors_of(entries, arch, dataset)
+    return compare(
+        fitting.prepare_networks(spec, paths, members=2), find_tensors(entries, arch, dataset), spec
+    )
+
+
+def compare(networks: list[fitting.Network], own: Weights, spec: Entry) -> Pairing:
+    """Networks beside an arch's tensors, by the layout of the spec if it has one."""
     first, asked = networks[0].weights, spec.get("names", AUTO)
     among = fitting.EVERY if asked == AUTO else (asked,)
-    layouts = fitting.fitting_layouts(first, own, among=among)
-    layout, wrong = fitting.nearest(first, own, among=among)
+    layouts = fitting.find_layouts(first, own, among=among)
+    layout, wrong = fitting.find_nearest(first, own, among=among)
     return Pairing(networks, own, layouts[0] if layouts else layout, wrong, layouts)
 
 
-def tensors_of(entries: Entries, arch: str, dataset: str) -> Weights:
+def find_tensors(entries: Entries, arch: str, dataset: str) -> Weights:
     """The tensors of an arch's network for the images of a data set, as shapes alone."""
     archs, datasets = entries.section("archs"), entries.section("datasets")
     spec = entries.exact_arch(values.find(archs, "archs", arch)).spec
@@ -71,20 +76,20 @@ def tensors_of(entries: Entries, arch: str, dataset: str) -> Weights:
     return weights
 
 
-def suiting(entries: Entries, network: Weights, dataset: str) -> list[str]:
+def find_archs(entries: Entries, network: Weights, dataset: str) -> list[str]:
     """The archs whose tensors some layout pairs with a file's."""
     found = []
     for arch in entries.section("archs"):
         try:
-            own = tensors_of(entries, arch, dataset)
+            own = find_tensors(entries, arch, dataset)
         except UserError:  # no network of that arch takes images so small
             continue
-        if fitting.fitting_layouts(network, own):
+        if fitting.find_layouts(network, own):
             found.append(arch)
     return found
 
 
-def lines(found: Pairing) -> list[str]:
+def list_pairs(found: Pairing) -> list[str]:
     """The tensors of the first network, each beside the arch's, then those without a pair."""
     network = found.networks[0].weights
     named = rename(network, found.own, found.layout)
@@ -109,7 +114,7 @@ def sample(found: Pairing) -> str:
     return f"{', ..., '.join(edges)} ({len(pairs)} layers; python -m pipeline names shows all)"
 
 
-def counted(found: Pairing) -> str:
+def count_tensors(found: Pairing) -> str:
     """How many tensors are paired, and which are left out because nothing ever runs them."""
     whole = found.networks[0].weights
     named = rename(whole, found.own, found.layout)
@@ -118,7 +123,7 @@ def counted(found: Pairing) -> str:
     return f"all {len([n for n in named if not n.endswith(COUNTER)])} tensors{beside}"
 
 
-def entry_of(found: Pairing, spec: Entry, paths: Sequence[str], arch: str, dataset: str) -> str:
+def write_entry(found: Pairing, spec: Entry, paths: Sequence[str], arch: str, dataset: str) -> str:
     """The entry of `victims:` to paste, on one line."""
     files = list(paths) if isinstance(spec["sha256"], list) else paths[0]
     pairs = {"of": "file", "file": files, "sha256": spec["sha256"], "method": "standard"}
@@ -129,16 +134,16 @@ def entry_of(found: Pairing, spec: Entry, paths: Sequence[str], arch: str, datas
     pairs |= {k: spec[k] for k in ("part", "drop") if spec.get(k)}
     if found.layout != OWN:
         pairs["names"] = found.layout
-    return "mine: {" + ", ".join(f"{k}: {_plain(v)}" for k, v in pairs.items()) + "}"
+    return "mine: {" + ", ".join(f"{k}: {_spell(v)}" for k, v in pairs.items()) + "}"
 
 
-def _plain(value: object) -> str:
+def _spell(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(str, value))}]"
     return str(value)
 
 
-def spec_of(paths: Sequence[str], part: str = "", drop: Sequence[str] = ()) -> Entry:
+def describe_files(paths: Sequence[str], part: str = "", drop: Sequence[str] = ()) -> Entry:
     """How files are read, by today's sums."""
     for path in map(Path, paths):
         if not path.is_file():
@@ -158,18 +163,18 @@ def main(argv: list[str] | None) -> None:
     args = parser.parse_args(argv)
 
     entries = Entries(reader.read(frozen.params_path()))
-    spec = spec_of(args.file, args.part, args.drop)
+    spec = describe_files(args.file, args.part, args.drop)
     found = pair(entries, spec, args.file, args.arch, args.dataset)
 
-    print(f"{fitting.said(args.file)}: {len(found.networks)} network(s); beside {args.arch}:")
-    print("\n".join(lines(found)))
+    print(f"{fitting.name_files(args.file)}: {len(found.networks)} network(s); beside {args.arch}:")
+    print("\n".join(list_pairs(found)))
     for key, (name, numbers) in found.networks[0].statistics.items():
         print(f"{key}: {numbers} ({name} in the file)")
 
     if not found.fits:
-        raise UserError(f"{fitting.said(args.file)}: {advise(entries, found, args.dataset)}")
-    print(f"names: {found.layout} pairs {counted(found)}. In params.yaml, under victims:")
-    print(f"  {entry_of(found, spec, args.file, args.arch, args.dataset)}")
+        raise UserError(f"{fitting.name_files(args.file)}: {advise(entries, found, args.dataset)}")
+    print(f"names: {found.layout} pairs {count_tensors(found)}. In params.yaml, under victims:")
+    print(f"  {write_entry(found, spec, args.file, args.arch, args.dataset)}")
     if "mean" not in found.networks[0].statistics:
         print("The file does not say its mean and std: write those that it was trained with.")
 
@@ -178,10 +183,10 @@ def advise(entries: Entries, found: Pairing, dataset: str) -> str:
     """What to do about a file without one map."""
     if found.fitting:
         return f"{' and '.join(found.fitting)} both fit; say which by `names`"
-    layouts = fitting.fitting_layouts(found.networks[0].weights, found.own)
+    layouts = fitting.find_layouts(found.networks[0].weights, found.own)
     if layouts:  # than the one that was asked for
         return f"{fitting.explain(found.wrong)}; names: {' or '.join(layouts)} would fit"
-    others = suiting(entries, found.networks[0].weights, dataset)
+    others = find_archs(entries, found.networks[0].weights, dataset)
     fits = f"its tensors are those of {', '.join(others)}" if others else "no arch here fits it"
     return f"{fitting.explain(found.wrong)} (nearest layout: {found.layout}); {fits}"
 

@@ -1,16 +1,20 @@
 """`python -m pipeline judge`: a checkpoint's row is the pipeline's own of the same net."""
 
+import importlib
+import re
+import shlex
 from pathlib import Path
 
 import others
 import pytest
 import tiny
 import torch
+from projects import ROOT
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.loading import models
-from pipeline.loading.images import load_split
+from pipeline.loading.images import load_split, subset
 from pipeline.plan import Plan
 from pipeline.store.files import load_safetensors
 from pipeline.store.records import meta, read_arrays
@@ -118,6 +122,68 @@ def test_several_files_are_an_ensemble_with_a_rule(nets, capsys):
     assert "file: [net.pth, two.pth]" in text and "verdict: " in text
 
 
+OWN = """import torch
+from beside import WIDTH
+
+class Mine(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Conv2d(1, WIDTH, 3), torch.nn.ReLU())
+        self.last = torch.nn.Linear(WIDTH * 36, 10)
+        self.register_buffer("mean", torch.tensor([0.5]))
+
+    def forward(self, x):
+        return self.last(self.body(x - self.mean).flatten(1))
+
+def build():
+    return Mine()
+"""
+
+
+def test_any_module_of_a_users_own_file_is_judged(tmp_path, monkeypatch, capsys):
+    plan = tiny.place(tmp_path, monkeypatch, asked())
+    Path("nets").mkdir()
+    Path("nets/my_net.py").write_text(OWN)
+    Path("nets/beside.py").write_text("WIDTH = 3")
+    monkeypatch.syspath_prepend("nets")
+    mine = importlib.import_module("my_net").Mine().eval()
+    torch.save({"state_dict": {f"module.{n}": v for n, v in mine.state_dict().items()}}, "net.pth")
+
+    folder = judged("--model", "nets/my_net.py:build", "--images", "200")
+    text = capsys.readouterr().out
+    assert "model: nets/my_net.py:build" in text and "mean: [0.0]" in text
+    split = load_split(plan.dataset("digits"), "test", tiny.CPU)
+    rows = torch.tensor(subset(200, len(split)))
+    right = (mine(split.floats(rows)).argmax(1) == split.labels[rows]).numpy()
+    for path in folder.glob("results/records/**/*.npz"):
+        assert (read_arrays(path)["clean/right"] == right).all()
+
+
+@pytest.mark.parametrize(
+    "code, model, text",
+    [
+        (OWN, "my_net.py", "--model: .* is not like my_file.py:build"),
+        (OWN, "none.py:build", "none.py is missing"),
+        (OWN, "my_net.py:built", "my_net.py: AttributeError: .*no attribute 'built'"),
+        ("1 / 0", "my_net.py:build", "my_net.py, line 1: ZeroDivisionError: division by zero"),
+        ("def build():\n    return 3", "my_net.py:build", r"build\(\) gives no torch.nn.Module"),
+        (OWN.replace("last", "end"), "my_net.py:build", r"1 missing|2 missing \(end.weight, end.b"),
+    ],
+)
+def test_what_is_wrong_with_a_users_module_is_said_in_one_line(
+    tmp_path, monkeypatch, code, model, text
+):
+    tiny.place(tmp_path, monkeypatch, asked())
+    Path("my_net.py").write_text(code)
+    Path("beside.py").write_text("WIDTH = 3")
+    own = {"body.0.weight": torch.ones(3, 1, 3, 3), "body.0.bias": torch.ones(3)}
+    own |= {"last.weight": torch.ones(10, 108), "last.bias": torch.ones(10), "mean": torch.ones(1)}
+    torch.save(own, "net.pth")
+    with pytest.raises(UserError, match=text) as raised:
+        judge.main(["net.pth", "--dataset", "digits", "--model", model])
+    tiny.line(raised)
+
+
 @pytest.mark.parametrize("images, check", [("20", "C13"), ("200", "C21")])
 def test_a_flag_that_doubts_the_numbers_is_the_verdict(nets, capsys, images, check):
     constant = {**nets, "head.weight": 0 * nets["head.weight"]}  # one answer to every image
@@ -142,3 +208,20 @@ def test_what_is_mistyped_is_said_in_one_line(nets, words, text):
     with pytest.raises(UserError, match=text) as raised:
         judge.main(["net.pth", "--dataset", "digits", *WORDS, *words])
     tiny.line(raised)
+
+
+def test_the_pages_own_module_is_judged_as_the_page_types_it(tmp_path, monkeypatch, capsys):
+    page = (ROOT / "docs" / "judge.md").read_text()
+    (code,) = re.findall(r"```python\n# my_file.py\n(.*?)```", page, re.S)
+    (command,) = re.findall(r"```\npython -m pipeline judge (net\.pt .*)\n```", page)
+    (saving,) = re.findall(r"with `net.pt` of `(torch.save.*)`\.", page)
+
+    tiny.place(tmp_path, monkeypatch, asked())
+    Path("my_file.py").write_text(code)
+    monkeypatch.syspath_prepend(".")
+    exec(saving, {"torch": torch, "my_file": importlib.import_module("my_file")})
+    judge.main(shlex.split(command))
+    assert "verdict: " in capsys.readouterr().out
+    known = judge.parse(["a.pth", "--arch", "resnet18"])
+    for option in set(re.findall(r"`[^`]*?--(\w[\w-]*)", page)):
+        assert hasattr(known, option.replace("-", "_")), option

@@ -10,6 +10,7 @@ from pipeline.plan.params import checks, values
 from pipeline.plan.params.entries import Entries, Setting
 from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import digest
+from pipeline.store.files import sha256_of
 
 FILE = "file"  # `of: file` in a victim's entry
 FILE_KEYS = ("file", "sha256", "method", "mean", "std")
@@ -29,6 +30,7 @@ NAMES = (
     "small_cnn",
 )
 LACKS = "needs weights"  # what stands in a row whose file nobody has given
+MODULE = "module"  # stands for an arch in the id of a user's own network
 ELSEWHERE = "not at this scale"  # and in one whose file is of another data set
 
 
@@ -50,14 +52,14 @@ def name_adopted(graph: Graph, name: str, entry: Entry, setting: Setting) -> tup
         raise UserError(f"{where}: its file is of another data set than {dataset.name}")
 
     method, recipe = entries.method(str(entry["method"]), setting)
-    arch = entries.exact_arch(setting.arch) if "arch" in entry else entries.arch(setting.arch)
+    label, arch = _network(entries, entry, setting, where)
 
     spec: Entry = {
         "stage": "adopt",
         "core": entries.core["train"],
         "sha256": sums,
         "data": dataset.digest,
-        "arch": arch.spec,
+        "arch": arch,
         "method": method.spec,
         "recipe": {k: recipe[k] for k in ("normalise",)},
         "statistics": {k: _numbers(entry, k, where, dataset.fields) for k in ("mean", "std")},
@@ -69,9 +71,29 @@ def name_adopted(graph: Graph, name: str, entry: Entry, setting: Setting) -> tup
     if "names" in entry:
         spec["names"] = checks.one_of(entry["names"], NAMES, f"victims.{name}.names")
 
-    id = f"{dataset.name}-{arch.name}-{name}-s{setting.seed}-{digest(spec)}"
-    adopted = Run(id, "adopt", name, dataset, arch.name, spec, setting.members, files=files)
+    id = f"{dataset.name}-{label}-{name}-s{setting.seed}-{digest(spec)}"
+    adopted = Run(id, "adopt", name, dataset, label, spec, setting.members, files=files)
     return graph.runs.setdefault(id, adopted), method.fields["combine"]
+
+
+def _network(entries: Entries, entry: Entry, setting: Setting, where: str) -> tuple[str, Entry]:
+    """The name and identity of a file's network: an arch of ours, or a user's own function."""
+    if "model" not in entry:
+        exact = "arch" in entry
+        arch = entries.exact_arch(setting.arch) if exact else entries.arch(setting.arch)
+        return arch.name, arch.spec
+
+    return MODULE, describe_module(entry["model"], f"{where}.model")
+
+
+def describe_module(model: object, where: str) -> Entry:
+    """What an identity says of a user's own network: where it is built, and the file's sha256."""
+    path, _, function = str(model).rpartition(":")
+    if not path.endswith(".py") or not function.isidentifier():
+        raise UserError(f"{where}: {model!r} is not like my_file.py:build")
+    if not Path(path).is_file():
+        raise UserError(f"{where}: {path} is missing; put it there")
+    return {"model": model, "code": sha256_of(Path(path))}
 
 
 def is_of(entries: Entries, entry: Entry, asked: str) -> bool:

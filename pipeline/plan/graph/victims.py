@@ -14,7 +14,7 @@ from pipeline.plan.params.values import Entry
 SAME = "same"  # `of: same` in a surrogate's entry: the method of the row that is attacked
 SPECIAL = (outside.FILE, SAME)  # what `of` may say that is no entry
 PLACES = ("arch", "recipe", "seed", "checkpoint")  # what a victim may change of its row's setting
-OF_FILES = (*outside.FILE_KEYS, "dataset", "names", *outside.READING)
+OF_FILES = (*outside.FILE_KEYS, "dataset", "model", "names", *outside.READING)
 KEYS = ("of", "combine", "logit_scale", "members", "member", *PLACES, *OF_FILES)
 
 

@@ -1,0 +1,63 @@
+"""A user's own network class: any torch module that a function of a file of theirs builds.
+
+Their code, imported because they named it, and only while it is the code of the plan.
+"""
+
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from typing import cast
+
+from torch import Tensor, nn
+
+from pipeline.core.layers import Normalise
+from pipeline.errors import UserError
+from pipeline.plan.params.values import Entry
+from pipeline.store.files import sha256_of
+
+
+class Foreign(nn.Module):
+    """Normalise, then the user's network: logits [B, classes] of images in [0, 1]."""
+
+    def __init__(self, normalise: Normalise, network: nn.Module) -> None:
+        super().__init__()
+        self.normalise, self.network = normalise, network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, classes] of images [B, C, H, W] in [0, 1]."""
+        return cast(Tensor, self.network(self.normalise(images)))
+
+
+def build(spec: Entry, channels: int, mean: list[float], std: list[float]) -> Foreign:
+    """A network of the user's function, behind `mean` and `std`: 0 and 1 if it normalises itself.
+
+    spec: `model`, as in my_file.py:build, and `code`, the sha256 of the file.
+    """
+    path, _, function = spec["model"].rpartition(":")
+    if sha256_of(Path(path)) != spec["code"]:
+        raise UserError(f"{path}: was edited since the plan was made; run the same again")
+    network = _call(Path(path), function)
+    if not isinstance(network, nn.Module):
+        raise UserError(f"{path}: {function}() gives no torch.nn.Module, but {type(network)}")
+    return Foreign(Normalise(channels, mean, std), network)
+
+
+def _call(path: Path, function: str) -> object:
+    """What a function of a file returns; raises UserError with the line on which it fails."""
+    found = importlib.util.spec_from_file_location(f"named_by_user_{path.stem}", path)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    folder = str(path.resolve().parent)  # of what it imports beside it
+    sys.path.insert(0, folder)
+    try:
+        found.loader.exec_module(module)
+        return getattr(module, function)()
+    except Exception as error:  # whatever their code raises
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
+        ]
+        at = f", line {lines[-1]}" if lines else ""
+        raise UserError(f"{path}{at}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(folder)
