@@ -58,7 +58,8 @@ def _files_of_run(plan: Plan, run: Run) -> set[str]:
     spec = run.spec
     made = [(room, spec[key]) for key, room in ROOMS.items() if spec.get(key)]
     made += [("archs", arch) for arch in spec.get("archs", {}).values()]
-    files = {f"{room}/{part['component']}.py" for room, part in made}
+    # a user's own module, in the place of an arch, is no component and known by its file's sum
+    files = {f"{room}/{part['component']}.py" for room, part in made if "component" in part}
     for parent in map(plan.run, run.parents):
         whole = _files_of_run(plan, parent)
         files |= whole if run.stage == "average" else {f for f in whole if f.startswith("archs/")}

@@ -25,7 +25,7 @@ from pipeline.loading.images import Split, load_split, subset
 from pipeline.loading.layouts import AUTO, LAYOUTS, OWN
 from pipeline.plan import Dataset, Plan, Table, frozen
 from pipeline.plan.graph.targets import Cell
-from pipeline.plan.params import checks, reader
+from pipeline.plan.params import checks, reader, values
 from pipeline.plan.params.entries import Entries
 from pipeline.plan.params.values import Entry
 from pipeline.store.lease import hold
@@ -47,7 +47,8 @@ def main(argv: list[str] | None) -> None:
     where = device.select(entries.device, entries.threads)
     folder = judging.lay_out(judging.build_params(params, task, entry), entry, task)
     print(f"victims: {judging.show_entry(entry, args.file, args.model)}")
-    print(f"attacks of scale {task.scale}, radii of params.yaml times {float(task.factor):g}")
+    radius = float(task.factor * judging.STATED)
+    print(f"attacks of scale {task.scale}; 8/255 becomes {radius:.4g}, other radii likewise")
 
     with chdir(folder):
         plan = Plan(reader.read(frozen.params_path()))
@@ -71,7 +72,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", default="cifar10", help="an entry of datasets")
     rules = [rule for rule in checks.COMBINATIONS if rule != "gated"]  # which needs its gate
     parser.add_argument("--combine", choices=rules, default="mean_prob", help="rule of an ensemble")
-    parser.add_argument("--expect-clean", type=fraction_of_one, help="as its authors print: 0.945")
+    parser.add_argument("--expect-clean", type=read_accuracy, help="as its authors print: 0.945")
     parser.add_argument("--mean", nargs="+", help="of the channels, of pixels in [0, 1]")
     parser.add_argument("--std", nargs="+", help="that the network divides by")
     parser.add_argument("--names", choices=[AUTO, OWN, *LAYOUTS], default=AUTO, help="layout")
@@ -86,11 +87,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-def fraction_of_one(text: str) -> float:
+def read_accuracy(text: str) -> float:
     """An accuracy between 0 and 1."""
-    value = float(text)
+    value = float(values.fraction(text, "--expect-clean"))
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1: write 0.945 for 94.5 %")
+        raise UserError(f"--expect-clean: {text} is not between 0 and 1; write 0.945 for 94.5 %")
     return value
 
 
@@ -175,10 +176,12 @@ def find_verdict(row: dict[str, Any], doubts: list[Flag]) -> str:
             "that rank with nothing"
         )
     worst = [column for column in row if column.endswith("_worst") and _is_accuracy(row, column)]
-    text = f"no flag doubts it; at most {_spell_percent(row[worst[-1]])} % withstand these attacks"
+    last = row[worst[-1]]
+    text = f"no flag doubts it; of {last['n']} images at most {_spell_percent(last)} %"
+    text += " are answered rightly under all these attacks"
     if len(worst) > 1:
-        gained = 100 * (row[worst[0]]["mean"] - row[worst[-1]]["mean"])
-        text += f", {gained:.1f} points of them found by the adaptive ones alone"
+        gained = 100 * (row[worst[0]]["mean"] - last["mean"])
+        text += f" ({gained:.1f} points of loss are the adaptive ones' alone)"
     return f"{text}; transfer from other networks was not tried"
 
 

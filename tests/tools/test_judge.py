@@ -197,6 +197,7 @@ def test_a_flag_that_doubts_the_numbers_is_the_verdict(nets, capsys, images, che
     "words, text",
     [
         (("--eps", "8"), "--eps: 8 is no radius of pixels in .0, 1.; did you mean 8/255"),
+        (("--expect-clean", "94.5"), "is not between 0 and 1; write 0.945 for 94.5 %"),
         (("--scale", "papers"), "no entry 'papers' .nearest: paper"),
         (("--dataset", "digit"), "no entry 'digit'"),
         (("--arch", "narrow"), "its tensors are those of tiny"),
