@@ -23,8 +23,9 @@ def latex(tabulation: Tabulation, details: dict[str, Any]) -> str:
             line |= {read(columns[0]): row.status}
         lines.append(line)
 
-    frame = pd.DataFrame(lines, columns=["method", *map(read, columns), "vs reference", "flags"])
-    body = frame.fillna("").to_latex(index=False, escape=True, column_format="l" * frame.shape[1])
+    names = ["method", *map(read, columns), "vs reference", "flags"]
+    frame = pd.DataFrame([[line.get(name, "") for name in names] for line in lines], columns=names)
+    body = frame.to_latex(index=False, escape=True, column_format="l" * frame.shape[1])
     spec, plan = tabulation.table.spec["entry"], tabulation.plan
     data = name_data({name: plan.entries.stand_in(name) for name in spec["datasets"]})
     about = f"{spec['title']}. {data}; scale {plan.scale}; percent with 95 % intervals."
