@@ -17,7 +17,9 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
     about = " ".join([_describe_table(tabulation), *_name_best(tabulation, details)])
 
     lines = [f"# {escape(spec['entry']['title'], quote=False)}", "", about, ""]
-    lines.append("| " + " | ".join(["method", *columns, "vs reference", "flags"]) + " |")
+    lines.append(
+        "| " + " | ".join(["method", *_name_columns(tabulation), "vs reference", "flags"]) + " |"
+    )
     lines.append("|---" * (len(columns) + 3) + "|")
 
     for row in tabulation.rows:
@@ -36,6 +38,20 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
     remarks = [f"- {row.label}: {text}" for row in tabulation.rows for text in row.notes]
     lines += ["", "Notes:", "", *remarks] if remarks else []
     return "\n".join(lines) + "\n"
+
+
+def _name_columns(tabulation: Tabulation) -> list[str]:
+    """The columns' names, with `(cut)` where the scale cuts an attack behind and none says so."""
+    suites, columns = tabulation.table.suites.values(), tabulation.columns
+    cut = {name for suite in suites for name, entry in suite.items() if entry in tabulation.cuts}
+    cells = [row.cells[0] for row in tabulation.rows if row.cells[0].records]
+
+    named = []
+    for column, name in tabulation.shown.items():
+        asked = cells if column in tabulation.accuracies and "_lite" not in name else []
+        behind = {attack for cell in asked for _, attack in columns.behind(cell, column)}
+        named.append(f"{name} (cut)" if behind & cut else name)
+    return named
 
 
 def _describe_table(tabulation: Tabulation) -> str:
