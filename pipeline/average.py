@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models, registry
-from pipeline.loading.images import cut, load_split
+from pipeline.loading.images import load_training
 from pipeline.plan import Plan, Run, frozen, load_part, shared
 from pipeline.store import checkpoint
 from pipeline.store.lease import check_held, hold
@@ -27,8 +27,8 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     started, code = time.monotonic(), shared.code_of(plan, run)
     average: Average = registry.build("averages", run.spec["average"])
     spec = plan.training(run).spec
-    split = load_split(run.dataset, "train", where)
-    split = cut(split, spec["recipe"]["train_images"], run.dataset.fields["split_seed"])
+    recipe = models.recipe_of(spec)
+    split = load_training(run.dataset, recipe.train_images, recipe.held_out, where)
 
     source = plan.run(run.parents[0]).folder
     counter = FlopCount()

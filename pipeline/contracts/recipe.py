@@ -1,6 +1,6 @@
 """A recipe: how a paper trains, apart from what is its method's own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.contracts.fields import Attack, Epoch
@@ -37,3 +37,10 @@ class Recipe:
     select: Literal["best_val", "best_test_as_published", "lowest_train_loss"]
     validate_every: int  # epochs; 0 is never (then best is last)
     validation_attack: Attack
+
+    # Optional, and in a run's name only where not the default:
+
+    # validation images: left out of training always, or only where the recipe validates on them
+    held_out: Literal["always", "if_validated"] = "always"
+    # of images with as many channels; all others have the training split's
+    input_std: list[float] = field(default_factory=list)

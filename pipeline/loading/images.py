@@ -77,6 +77,19 @@ def _is_whole(split: Split) -> bool:
     return channels and numbers and in_range
 
 
+def load_training(dataset: Dataset, images: int, held_out: str, device: torch.device) -> Split:
+    """What a recipe trains on: a stratified part of so many `images`, or all (0); validation
+    images that nothing validates on stand behind the others. Statistics stay the split's."""
+    split = load_split(dataset, "train", device)
+    if held_out == "if_validated":  # and it does not, or the plan says always
+        other = load_split(dataset, "validation", device)
+        both = [
+            torch.cat(pair) for pair in ((split.images, other.images), (split.labels, other.labels))
+        ]
+        split = replace(split, images=both[0], labels=both[1])
+    return cut(split, images, dataset.fields["split_seed"])
+
+
 def cut(split: Split, images: int, seed: int) -> Split:
     """A stratified part of a split; 0 images is all of it."""
     if images in (0, len(split)):

@@ -46,6 +46,9 @@ def _maker(spec: Entry, split: Split) -> Maker:
     normalise = spec["recipe"]["normalise"]
     mean = split.mean if normalise else [0.0] * channels
     std = split.std if normalise else [1.0] * channels
+    given = spec["recipe"].get("input_std", [])  # a paper's, of its RGB images
+    if normalise and len(given) == channels:
+        std = given
     if "statistics" in spec:  # weights from elsewhere come with their own
         mean, std = spec["statistics"]["mean"], spec["statistics"]["std"]
 

@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pipeline.plan.graph import (
     table_entries,
     victims,
 )
-from pipeline.plan.params import entries, scale, schema
+from pipeline.plan.params import checks, entries, scale, schema
 from pipeline.plan.params.schema import ROOT
 from pipeline.tools.keys import COMPONENTS, FIELDS, INTRODUCTION, KEYS
 
@@ -76,10 +77,14 @@ def list_fields(types: dict[str, str], path: Path) -> list[str]:
     return [
         *HEAD,
         *(
-            _format_row(k, _spell_type(t), "must be given", comments.get(k, FIELDS.get(k, "")))
+            _format_row(k, _spell_type(t), _spell_default(k), comments.get(k, FIELDS.get(k, "")))
             for k, t in types.items()
         ),
     ]
+
+
+def _spell_default(key: str) -> str:
+    return f"`{json.dumps(checks.USUAL[key])}`" if key in checks.USUAL else "must be given"
 
 
 def _format_row(key: str, kind: str, default: str, meaning: str) -> str:

@@ -20,7 +20,7 @@ from pipeline.job.progress import Progress
 from pipeline.job.signals import StopRequest
 from pipeline.loading import fitting, models, registry
 from pipeline.loading.augment import policy_in
-from pipeline.loading.images import Split, batches, cut, load_split
+from pipeline.loading.images import Split, batches, load_split, load_training
 from pipeline.plan import Plan, Run
 from pipeline.store import checkpoint
 from pipeline.store.checkpoint import Weights
@@ -38,8 +38,8 @@ class Trainer:
         spec = run.spec
         self.recipe = models.recipe_of(spec)
         self.run, self.device, self.snapshots = run, where, snapshots
-        full = load_split(run.dataset, "train", where)
-        self.split = cut(full, self.recipe.train_images, run.dataset.fields["split_seed"])
+        images, held_out = self.recipe.train_images, self.recipe.held_out
+        self.split = load_training(run.dataset, images, held_out, where)
         name = "test" if self.recipe.select == "best_test_as_published" else "validation"
         self.held_out: Split = load_split(run.dataset, name, where)
         self.method = models.method_of(spec)

@@ -138,11 +138,12 @@ def name_record(graph: Graph, victim: Victim, suite: str, setting: Setting, imag
     for _, attack, attack_spec in suited:
         checks.rivals(attack, attack_spec["fields"], victim.dataset.fields["classes"])
 
-    # keys that were renamed: identity goes on under the old ones
     named = {"leave": "stop_when_fooled", "peers": "peers"}  # as identity has known them
     settings = {old: entry[key] for old, key in named.items() if entry.get(key)}
     if split(entries, suite) == "validation":
-        settings["split"], images = "validation", int(victim.dataset.fields["validation"])
+        recipes = [graph.runs[r].spec.get("recipe", {}) for r in _find_ancestors(graph, victim)]
+        images = checks.held_out(victim.dataset.fields, recipes, f"suites.{suite}.split")
+        settings["split"] = "validation"
 
     if has_peers(entries, suite) and victim.members == 1:
         raise UserError(f"params.yaml: suites.{suite}.peers: {victim.entry} has one member")

@@ -1,6 +1,6 @@
 """What entries of several sections must hold, each with its one-line error."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.errors import UserError
@@ -21,6 +21,8 @@ COMBINATIONS = (
 SURROGATES: tuple[str, ...] = ("self", "averaged", "mean_logit", "members", "normalised")
 SCALINGS = {"cooled": 0.1, "heated": 10.0}  # factors of the victim's logits
 SURROGATES += ("answers", *SCALINGS)
+TAKEN = ("raw", "reported", "claims")  # folders of data/ that are no data set's
+USUAL: Entry = {"held_out": "always", "input_std": []}  # keys of a recipe that need not be given
 MOST_MEMBERS = 1000  # members of one table seed have the run seeds of a thousand
 
 
@@ -75,6 +77,26 @@ def recipe(fields: Entry, where: str) -> None:
     rates = 2 if one_cycle else len(milestones)
     if len(fields["lr_values"]) != rates:
         raise UserError(f"params.yaml: {where}.lr_values: needs {rates} values")
+
+
+def name_recipe(fields: Entry) -> Entry:
+    """What of a recipe names a run: without what need not be given and is as usual."""
+    if fields["validate_every"] and fields["select"] != "best_test_as_published":
+        fields = fields | {"held_out": "always"}  # it validates on them
+    return {k: v for k, v in fields.items() if k not in USUAL or v != USUAL[k]}
+
+
+def dataset_name(name: str) -> None:
+    """Raise UserError where the folder of a data set is another's."""
+    if name in TAKEN:
+        raise UserError(f"params.yaml: datasets.{name}: data/{name} is taken; rename it")
+
+
+def held_out(dataset: Entry, recipes: Iterable[Entry], where: str) -> int:
+    """Number of validation images; raises UserError where a victim was trained on them."""
+    if any("held_out" in recipe for recipe in recipes):
+        raise UserError(f"params.yaml: {where}: a row's recipe trains on them (held_out)")
+    return int(dataset["validation"])
 
 
 def validation(dataset: Entry, recipe: Entry, name: str) -> None:

@@ -39,7 +39,6 @@ BESIDE = {  # keys of other entries that are no fields, and of archs and data se
     "archs": ("macs", "runs_per_gpu"),
     "datasets": ("images",),
 }
-TAKEN = ("raw", "reported", "claims")  # folders of data/ that are no data set's
 ROWS = ("victims", "averages", "methods")  # sections that a table's row may name
 
 
@@ -126,8 +125,7 @@ class Entries(Scale):
 
     def dataset(self, name: str) -> Dataset:
         """The data set of one entry of `datasets:`; its arrays lie in data/<name>."""
-        if name in TAKEN:
-            raise UserError(f"params.yaml: datasets.{name}: data/{name} is taken; rename it")
+        checks.dataset_name(name)
         resolved = self._once("datasets", name, Fraction(1))
         types = self.component("datasets", resolved.component).types
         named, place = checks.part_place(resolved.fields, types)
@@ -203,7 +201,7 @@ class Entries(Scale):
         """Recipe `name` < a method's `own` keys < the scale; and the epochs before the scale."""
         _, entry = self.entry("recipes", name)
         where, types = f"recipes.{name}", self.recipe_types
-        merged = {**entry, **own}
+        merged = {**checks.USUAL, **entry, **own}
         fields = values.coerce(merged, types, where, eps_factor=Fraction(1))
         checks.recipe(fields, where)
 
@@ -218,7 +216,7 @@ class Entries(Scale):
         types = {k: t for k, t in types.items() if k not in cut}
         fields = values.rescale(fields, types, before, fields["epochs"])
         checks.recipe(fields, where)
-        return fields, before
+        return checks.name_recipe(fields), before
 
     def training(self, name: str, setting: Setting) -> tuple[Entry, int]:
         """The recipe that method `name` trains by, and its epochs before the scale."""

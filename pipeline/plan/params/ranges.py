@@ -11,6 +11,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "lr": (0.0, 10.0),
     "lr_values": (0.0, 10.0),
     "weight_decay": SHARE,
+    "input_std": SHARE,
     "momentum": SHARE,
     "ema_decay": SHARE,
     "lambda": (-1e6, 1e6),  # GAIRAT's shifts a sigmoid either way
@@ -18,7 +19,18 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("share", "noisy_share", "p_init", "rho", "adam_eps", "least"), SHARE),
     **dict.fromkeys(("strength", "span", "noise", "alpha_max"), SHARE),
 }
-ABOVE_ZERO = {"lr", "temperature", "width", "widths", "sigma", "p_init", "rho", "c", "resize_rate"}
+ABOVE_ZERO = {
+    "lr",
+    "input_std",
+    "temperature",
+    "width",
+    "widths",
+    "sigma",
+    "p_init",
+    "rho",
+    "c",
+    "resize_rate",
+}
 BELOW_ONE = {"momentum", "ema_decay"}
 MOST = 1e6
 BOX = 1.0  # the side of the box of pixels: no l-inf radius is longer
