@@ -170,13 +170,16 @@ def judge(plan: Plan, table: Table, cell: Cell) -> list[str]:
 
 def find_verdict(row: dict[str, Any], doubts: list[Flag]) -> str:
     """What the numbers allow to say, in words."""
+    worst = [column for column in row if column.endswith("_worst") and _is_accuracy(row, column)]
+    last = row[worst[-1]]
+    if last["mean"] == 0:  # which no doubt about the attacks can lower
+        return f"not robust: none of {last['n']} images is answered rightly under all these attacks"
     if doubts:
         return (
             f"not trusted: {doubts[0].check}: {doubts[0].text}; its worst cases are upper bounds "
             "that rank with nothing"
         )
-    worst = [column for column in row if column.endswith("_worst") and _is_accuracy(row, column)]
-    last = row[worst[-1]]
+
     text = f"no flag doubts it; of {last['n']} images at most {_spell_percent(last)} %"
     text += " are answered rightly under all these attacks"
     if len(worst) > 1:
