@@ -37,30 +37,13 @@ def show_commands() -> str:
     for heading, commands in find_commands().items():
         lines += ["", f"{heading}:"]
         lines += [f"  {name:<16} {first_line(path)}" for name, path in commands.items()]
-    return "\n".join([*lines, "", 'bash completes them: eval "$(python -m pipeline completion)"'])
-
-
-COMPLETION = """_pipeline() {{
-  COMPREPLY=()
-  [ "$COMP_CWORD" = 3 ] && [ "${{COMP_WORDS[1]}} ${{COMP_WORDS[2]}}" = "-m pipeline" ] || return
-  mapfile -t COMPREPLY < <(compgen -W "{words}" -- "${{COMP_WORDS[3]}}")
-}}
-complete -o bashdefault -o default -F _pipeline python python3"""
-
-
-def show_completion() -> str:
-    """A function of bash that completes the names of commands."""
-    names = [name for commands in find_commands().values() for name in commands]
-    return COMPLETION.format(words=" ".join([*names, "completion"]))
+    return "\n".join(lines)
 
 
 def main() -> None:
     """Command line."""
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help", "help"):
         print(show_commands())
-        return
-    if sys.argv[1:] == ["completion"]:
-        print(show_completion())
         return
     paths = {name: path for group in find_commands().values() for name, path in group.items()}
     name = sys.argv.pop(1)

@@ -60,9 +60,7 @@ class Resources:
             raise UserError(
                 f"params.yaml: resources.{stage}: is missing; needs {', '.join(STAGE_KEYS)}"
             )
-        most = self.plan.entries.mem_mb
-        found: dict[str, int] = section[stage]
-        return found if most is None else found | {"mem_mb": min(found["mem_mb"], most)}
+        return section[stage]
 
     def gpus(self, stage: str) -> int:
         """GPUs of one job: none where the scale computes on the CPU."""

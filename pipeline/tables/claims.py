@@ -12,7 +12,6 @@ from pipeline.plan.params import values
 from pipeline.tables.find import Tables, sides_of
 from pipeline.tables.markdown import points_of
 from pipeline.tables.rows import WORST
-from pipeline.tables.texts import read_texts
 
 OURS_FILE = Path("data/claims/ours.csv")
 OURS = ("paper", "kind", "sentence", "table", "column", "better", "worse", "relation", "points")
@@ -32,7 +31,13 @@ PAPERS = ("aute", "soe", "at_aka", "red", "meat")
 
 def read_claims(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """Lines of a file of sentences; raises UserError where its columns are not `columns`."""
-    return _read_lines(read_texts(path, columns))
+    try:
+        frame = pd.read_csv(path, keep_default_na=False, dtype=str)
+    except (FileNotFoundError, UnicodeDecodeError, pd.errors.ParserError) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+    if tuple(frame.columns) != columns:
+        raise UserError(f"{path}: columns must be {', '.join(columns)}")
+    return _read_lines(frame)
 
 
 def _read_lines(frame: pd.DataFrame) -> list[dict[str, str]]:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.errors import UserError
 from pipeline.plan import Plan, frozen
 from pipeline.plan.graph.targets import Cell
 from pipeline.plan.params import values
 from pipeline.plan.params.entries import Setting
-from pipeline.tables.texts import read_texts
 
 COLUMNS = (
     "table",
@@ -32,7 +32,20 @@ def _find_path(paper: str) -> Path:
 
 def rows_of(paper: str) -> pd.DataFrame:
     """All published numbers of a paper, as text; raises UserError when they cannot be read."""
-    return read_texts(_find_path(paper), COLUMNS)
+    path = _find_path(paper)
+    try:
+        rows = pd.read_csv(path, keep_default_na=False, dtype=str)
+    except (
+        FileNotFoundError,
+        UnicodeDecodeError,
+        pd.errors.ParserError,
+        pd.errors.EmptyDataError,
+    ) as error:
+        raise UserError(f"{path}: cannot be read ({error})") from error
+
+    if tuple(rows.columns) != COLUMNS:
+        raise UserError(f"{path}: columns must be {', '.join(COLUMNS)}")
+    return rows
 
 
 class Reported:

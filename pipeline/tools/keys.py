@@ -34,7 +34,6 @@ SCALES: dict[str, Key] = {
     ),
     "figures": ("figure: keys", "{}", "changes of a figure"),
     "gflops": ("number", "20000", "GFLOP/s that the machine sustains, for estimates"),
-    "mem_mb": ("whole number", "no bound", "most memory that a job of a cluster first asks for"),
 }
 NAMED = ", ".join(f"`{name}`" for name in outside.NAMES)
 READING: dict[str, Key] = {

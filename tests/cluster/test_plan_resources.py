@@ -110,17 +110,6 @@ def test_a_site_in_the_environment_comes_first(plan, monkeypatch):
     assert found["slurm_account"] == "ours" and "slurm_partition" not in found
 
 
-def test_a_scale_bounds_the_memory_that_a_job_first_asks_for():
-    demo = PARAMS["scales"]["demo"]
-    for most, train, evaluate in ((4000, 4000, 4000), (9000, 9000, 8000)):
-        scales = PARAMS["scales"] | {"demo": demo | {"mem_mb": most}}
-        resources = Resources(Plan(PARAMS | {"scale": "demo", "scales": scales}))
-        assert resources.stage("train")["mem_mb"] == train
-        assert resources.stage("evaluate")["mem_mb"] == evaluate
-    with pytest.raises(UserError, match="mem_mb: 0 is not between 1"):
-        Plan(PARAMS | {"scale": "demo", "scales": PARAMS["scales"] | {"demo": {"mem_mb": 0}}})
-
-
 def test_only_a_kill_for_memory_asks_for_more_memory(plan):
     resources, run, other = Resources(plan), *runs(plan, "resnet20")[:2]
     first = asked(resources, "train", run)

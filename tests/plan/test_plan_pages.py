@@ -1,6 +1,5 @@
 """A paper's page: what it may say, who sees it, and that it rests on params.yaml alone."""
 
-import re
 import shutil
 
 import pytest
@@ -140,8 +139,7 @@ REFUSED = [
 
 @pytest.mark.parametrize("name, text, problem", REFUSED, ids=range(len(REFUSED)))
 def test_what_cannot_be_is_refused_by_file_and_key(files, name, text, problem):
-    said = refusal(files, name, text)
-    assert re.sub(r"^([\w/.]+):\d+: ", r"\1: ", said).startswith(problem)
+    assert refusal(files, name, text).startswith(problem)
 
 
 def test_bad_text_on_a_page_is_refused_by_file_and_line(files):
@@ -166,5 +164,4 @@ def test_snakemake_reads_the_pages_too(tmp_path):
     page = folder / "papers/red.yaml"
     page.write_text(page.read_text().replace("rows: [red_pre", "rows: [red_prr", 1))
     done = command(folder, "snakemake", "-n", "results/red/table3.csv")
-    said = re.search(r"error: papers/red.yaml:(\d+): tables.red_table3.rows: no", done.stdout)
-    assert "[red_prr" in page.read_text().splitlines()[int(said[1]) - 1]
+    assert "error: papers/red.yaml: tables.red_table3.rows: no entry 'red_prr" in done.stdout

@@ -168,7 +168,8 @@ def test_an_autoattack_that_the_scale_cuts_is_lite(tmp_path, monkeypatch):
     plan = tiny.place(tmp_path, monkeypatch, cut(ATTACKS, list(SHOWN)))
     frame, _, text = tiny.tabulated(plan, partial=True)
     assert [c for c in frame.columns if c in SHOWN.values()] == list(SHOWN.values())
-    assert "| " + " | ".join(SHOWN.values()) + " |" in text
+    headers = [f"{name} (cut)" if name == "pgd10" else name for name in SHOWN.values()]
+    assert "| " + " | ".join(headers) + " |" in text
     assert frame.loc["standard", "scale"] == "demo"
     assert set(frame.loc["standard", "cut"].split()) == set(CUT)
     assert "_lite: AutoAttack cut by the scale, so not AutoAttack." in text
@@ -197,7 +198,9 @@ def test_files_and_pictures_say_lite_where_plan_and_claims_say_autoattack(tmp_pa
     plan = tiny.place(tmp_path, monkeypatch, asked)
     tiny.made(plan, ["standard"])
     drawn = []
-    monkeypatch.setattr(dots, "draw", lambda details, title: drawn.append(details) or b"")
+    monkeypatch.setattr(
+        dots, "draw", lambda details, title: drawn.append(details) or {".png": b"", ".pdf": b""}
+    )
     frame, details, text = tiny.tabulated(plan)
     named = json.loads(Path("results/metrics/table1.json").read_text())["standard"]
     for place in (frame.columns, details["rows"]["standard"], drawn[0]["standard"], named):

@@ -87,19 +87,6 @@ def test_commands_are_listed_and_run_by_their_short_names():
     assert wrong.returncode == 1 and wrong.stderr.count("\n") == 1 and "compare" in wrong.stderr
 
 
-def test_bash_completes_the_names_of_commands_and_leaves_other_words_alone():
-    code = 'eval "$("$0" -m pipeline completion)"; COMP_WORDS=(python -m $1 "$2"); '
-    code += 'COMP_CWORD=3; _pipeline; echo "${COMPREPLY[@]}"'
-    for words, said in (
-        (("pipeline", "comp"), "compare completion"),
-        (("pipeline", "tab"), "tabulate"),
-        (("pytest", "comp"), ""),
-    ):
-        command = ["bash", "-c", code, sys.executable, *words]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        assert done.stdout.strip() == said
-
-
 @pytest.mark.parametrize(
     "page", ["README.md", "CONTRIBUTING.md", "pipeline/README.md", "docs/*.md"]
 )

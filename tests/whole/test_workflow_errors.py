@@ -63,12 +63,7 @@ def refusal(folder, *words):
 def test_a_bad_value_is_named_before_any_job(what, words, project):
     old, new, message = BAD[what]
     edit(project, old, new)
-    said = refusal(project, *words)
-    number, rest = re.match(r"params\.yaml:(\d+): (.*)", said).groups()
-    assert message == f"params.yaml: {rest}"
-    key = re.match(r"[\w.]+", rest)[0].split(".")[-1]
-    line = (project / "params.yaml").read_text().splitlines()[int(number) - 1]
-    assert re.match(rf"[ {{]*{key}:|.*[ {{]{key}:", line)
+    assert message in refusal(project, *words)
     assert not (project / "results").exists()
 
 

@@ -47,29 +47,12 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def located(error: str, path: Path) -> str:
-    """A message about an entry of params.yaml, with the file and line where it stands."""
+    """A line about an entry of params.yaml, with the page it stands on in the place of that."""
     named = re.match(r"params\.yaml: ([\w.]+)", error)
-    if not named:
-        return error
-    keys = named[1].split(".")
+    keys = named[1].split(".") if named else []
     entry = keys[: 4 if keys[:1] == ["scales"] else 2]
     holders = [name for name, sections in _load_all(path).items() if _holds(sections, entry)]
-    if not holders:
-        return error
-    number = _find_line(path if holders[0] == PARAMS else path.parent / holders[0], keys)
-    return error.replace(PARAMS, f"{holders[0]}:{number}", 1)
-
-
-def _find_line(path: Path, keys: list[str]) -> int:
-    """Where the last of these keys that is there stands, counted from 1."""
-    node, number = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader), 1
-    for key in keys:
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        there = [pair for pair in pairs if pair[0].value == key]
-        if not there:
-            break
-        number, node = there[0][0].start_mark.line + 1, there[0][1]
-    return number
+    return error.replace(PARAMS, holders[0], 1) if holders else error
 
 
 def _holds(sections: Any, keys: list[str]) -> bool:

@@ -26,7 +26,6 @@ KEYS = (
     "tables",
     "figures",
     "gflops",
-    "mem_mb",
 )
 NAMES = {"stand_ins": "datasets", "archs": "archs", "recipes": "recipes", "attacks": "attacks"}
 NAMES |= {"tables": "tables", "figures": "figures"}
@@ -67,8 +66,6 @@ class Scale:
             self.scale.get("device", "auto"), DEVICES, self._where("device")
         )
         self.gflops = self._gflops()
-        mem_mb = self.scale.get("mem_mb")
-        self.mem_mb = mem_mb if mem_mb is None else values.as_int(mem_mb, self._named("mem_mb"), 1)
 
     def _where(self, key: str) -> str:
         return f"scales.{self.scale_name}.{key}"
