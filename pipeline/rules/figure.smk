@@ -4,7 +4,12 @@ rule plot:
         plan=lambda wc: jobs.target_input(PLAN, wc.figure, ancient),
         made_of=ancient(made_of("plot")),
     output:
-        png=report("results/{figure}.png", category="figures"),
+        png=report(
+            "results/{figure}.png",
+            caption="captions/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
         pdf="results/{figure}.pdf",
         csv="results/{figure}.csv",
         json="results/{figure}.json",
@@ -23,7 +28,12 @@ rule figure:
         plan=lambda wc: jobs.target_input(PLAN, wc.figure, ancient),
         made_of=ancient(made_of("figure")),
     output:
-        png=report("results/{figure}.png", category="figures"),
+        png=report(
+            "results/{figure}.png",
+            caption="captions/figure.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
         pdf="results/{figure}.pdf",
         csv="results/{figure}.csv",
         json="results/{figure}.json",

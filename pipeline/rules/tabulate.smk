@@ -4,11 +4,21 @@ rule tabulate:
         plan=lambda wc: jobs.target_input(PLAN, wc.folder + wc.table, ancient),
         made_of=ancient(made_of("tabulate")),
     output:
-        csv=report("results/{folder}{table}.csv", category="tables"),
+        csv=report(
+            "results/{folder}{table}.csv",
+            caption="captions/table.rst",
+            category="Tables",
+            labels={"table": "{folder}{table}", "as": "numbers"},
+        ),
         md="results/{folder}{table}.md",
         tex="results/{folder}{table}.tex",
         json="results/{folder}{table}.json",
-        png=report("results/{folder}{table}.png", category="figures"),
+        png=report(
+            "results/{folder}{table}.png",
+            caption="captions/picture.rst",
+            category="Tables",
+            labels={"table": "{folder}{table}", "as": "picture"},
+        ),
         pdf="results/{folder}{table}.pdf",
         metrics="results/{folder}metrics/{table}.json",
     log:
@@ -27,7 +37,12 @@ rule present:
     input:
         made_of=lambda wc: jobs.page_inputs(PLAN),
     output:
-        report("results/report.html", category="tables"),
+        report(
+            "results/report.html",
+            caption="captions/page.rst",
+            category="Pages",
+            labels={"page": "everything that is finished"},
+        ),
         receipt="results/report.json",
     log:
         "logs/present/report.log",
@@ -43,7 +58,12 @@ rule claims:
         tables=jobs.uncut_tables(PLAN),
         claims=["data/claims/ours.csv", "data/claims/printed.csv"],
     output:
-        report("results/claims.md", category="tables"),
+        report(
+            "results/claims.md",
+            caption="captions/claims.rst",
+            category="Pages",
+            labels={"page": "claims"},
+        ),
     log:
         "logs/tabulate/claims.log",
     conda:
@@ -58,10 +78,20 @@ rule audit:
         tables=jobs.claimed_tables(PLAN, "data/claims/gains.csv"),
         claims="data/claims/gains.csv",
     output:
-        csv=report("results/audit.csv", category="tables"),
+        csv=report(
+            "results/audit.csv",
+            caption="captions/audit.rst",
+            category="Pages",
+            labels={"page": "gain audit", "as": "numbers"},
+        ),
         md="results/audit.md",
         json="results/audit.json",
-        png=report("results/audit.png", category="figures"),
+        png=report(
+            "results/audit.png",
+            caption="captions/audit.rst",
+            category="Pages",
+            labels={"page": "gain audit", "as": "picture"},
+        ),
         pdf="results/audit.pdf",
     log:
         "logs/tabulate/audit.log",
@@ -76,7 +106,12 @@ rule reproduced:
     input:
         tables=jobs.uncut_tables(PLAN),
     output:
-        report("results/reproduced.csv", category="tables"),
+        report(
+            "results/reproduced.csv",
+            caption="captions/reproduced.rst",
+            category="Pages",
+            labels={"page": "reproduced"},
+        ),
         md="results/reproduced.md",
     log:
         "logs/tabulate/reproduced.log",

@@ -2,7 +2,9 @@
 
 import ast
 import os
+import re
 import shutil
+import zipfile
 
 import pytest
 from projects import TARGET, command, copy_project, edit, jobs, published, run, tiny_params
@@ -59,6 +61,16 @@ def test_a_graph_that_the_user_cuts_is_no_failure(tmp_path):
 
 def test_a_second_run_has_nothing_to_do(built):
     assert jobs(built) == {}
+
+
+def test_snakemakes_own_report_has_captions_and_asks_no_other_machine(built, tmp_path):
+    done = command(built, "snakemake", "--report", str(tmp_path / "page.zip"), TARGET)
+    assert done.returncode == 0, done.stdout
+    with zipfile.ZipFile(tmp_path / "page.zip") as archive:
+        page = archive.read("page/report.html").decode()
+    assert "Every accuracy of this table with its 95 % interval" in page
+    assert '"as": "numbers"' in page and '"as": "picture"' in page
+    assert not re.findall(r'(?:src|href)="https?://[^"]*\.(?:js|css)"', page)
 
 
 def test_an_edited_value_reruns_what_depends_on_it_and_nothing_once_it_is_back(built):
