@@ -78,6 +78,7 @@ def job_params(
     params["tables"]["table1"] |= cells
     for stage in ("train", "average", "evaluate"):
         params["resources"][stage] |= {"cpus": 1, "mem_mb": 500, "minutes": 10}
+    params["resources"]["train"]["save_minutes"] = 0  # what is killed goes on from its last epoch
     return params
 
 
