@@ -27,7 +27,10 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
         texts = [format_value(numbers, c) for c in columns]
         tail = [format_difference(numbers), " ".join(f.check for f in row.flags)]
         if row.status != "done":
-            texts, tail = [row.status] + [""] * (len(columns) - 1), ["", ""]
+            known = [isinstance(numbers.get(column), dict) for column in columns]
+            texts = [text if shown else "" for text, shown in zip(texts, known, strict=True)]
+            texts = texts if any(known) else [row.status, *texts[1:]]
+            tail = ["", row.status if any(known) else ""]
         lines.append("| " + " | ".join([row.label, *texts, *tail]) + " |")
 
     lines += [*_list_spent(columns, details), *_list_starts(tabulation)]
@@ -187,7 +190,7 @@ def format_value(numbers: dict[str, Any], column: str) -> str:
         if value["low"] is not None:
             text += f" [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
         # A worst case that is not trusted stands in brackets: it is not ranked.
-        text = f"[{text}]" if numbers["not_trusted"] and WORST in column else text
+        text = f"[{text}]" if numbers.get("not_trusted") and WORST in column else text
         published = value["published"]
         return text if published is None else f"{text} ({100 * published:.1f})"
 

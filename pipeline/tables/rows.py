@@ -1,7 +1,6 @@
 """The rows of a table, read from records and checked."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,14 @@ from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
 from pipeline.flags.evidence import Evidence
 from pipeline.flags.flags import UNRANKING, Flag, flags, notes, untrusted
-from pipeline.plan import Plan, Record, Table
+from pipeline.plan import Plan, Table
 from pipeline.plan.graph.averages import count_snapshots
 from pipeline.plan.graph.column_names import CLEAN, COSTS, DISK, cuts, split
 from pipeline.plan.graph.targets import Cell
 from pipeline.plan.graph.targets import label as label_of
 from pipeline.store.records import meta
 from pipeline.tables.columns import Columns
+from pipeline.tables.making import status_of
 from pipeline.tables.reported import Reported
 
 WORST = "_worst"  # in the names of columns that are a worst case of attacks
@@ -141,7 +141,7 @@ class Tabulation:
 
     def _describe_row(self, row: Row) -> dict[str, Any]:
         if row.status != "done":
-            return {**row.keys, "status": row.status}
+            return {**row.keys, "status": row.status, **self._describe_known(row)}
 
         details: dict[str, Any] = {**row.keys, "status": "done"}
         for column in self.accuracies:
@@ -153,6 +153,19 @@ class Tabulation:
         details["flags"] = {f.check: f.text for f in row.flags}
         details["notes"] = list(row.notes)
         details["not_trusted"] = " ".join(row.untrusted)
+        return details
+
+    def _describe_known(self, row: Row) -> dict[str, Any]:
+        """Of a row in the making, the accuracies whose suites are done; flags wait for all."""
+        if row.cells[0].victim is None:
+            return {}
+        details = {}
+        for column in self.accuracies:
+            behind = [r for cell in row.cells for r, _ in self.columns.behind(cell, column)]
+            if all(record.path.exists() for record in behind):
+                verdicts = [self.columns.verdict(cell, column) for cell in row.cells]
+                row.verdicts[column] = verdicts
+                details[self.shown[column]] = self._summarise(row, column)
         return details
 
     def _summarise(self, row: Row, column: str) -> dict[str, Any]:
@@ -205,7 +218,7 @@ class Tabulation:
         for row in self.rows:
             numbers, line = details[row.label], dict(row.keys)
             for column, name in self.shown.items():
-                if column in self.accuracies and row.status == "done":
+                if column in row.verdicts:
                     line[name] = round(numbers[name]["mean"], 6)
                     if numbers[name]["std"] is not None:
                         line[f"{name}_std"] = round(numbers[name]["std"], 6)
@@ -225,20 +238,3 @@ class Tabulation:
 def _cut_digest(victim: str) -> str:
     """What a victim is, whatever its row is called."""
     return victim.rsplit("-", 1)[-1]
-
-
-def status_of(plan: Plan, missing: list[Record]) -> str:
-    """failed, running or not built, from the logs of what a row still needs."""
-    logs = []
-    for record in missing:
-        logs.append(Path("logs/evaluate") / f"{record.id}.log")
-        for element in record.victim.elements:
-            run = plan.run(element.run)
-            if not run.is_here():
-                logs.append(Path("logs") / run.stage / f"{run.id}.log")
-
-    # A log begins with the job: one that is there without an error belongs to a job that runs.
-    texts = [log.read_text(errors="replace") for log in logs if log.exists()]
-    if any("\nerror: " in f"\n{t}" or "Traceback" in t for t in texts):
-        return "failed"
-    return "running" if texts else "not built"

@@ -18,7 +18,7 @@ from pipeline.share import writer
 from pipeline.share.finished import on_disk, verify
 from pipeline.store.files import save_safetensors
 from pipeline.store.receipts import write_target
-from pipeline.tables.rows import status_of
+from pipeline.tables.making import status_of
 
 FILE = {"of": "file", "file": "net.pt", "sha256": "0" * 64, "method": "standard", "members": 1,
         "mean": [0], "std": [1], "dataset": "digits"}  # fmt: skip
@@ -143,7 +143,7 @@ def test_a_rule_writes_exactly_the_outputs_of_its_artifact(stage, plan):
     source = "".join(path.read_text() for path in (ROOT / "pipeline/rules").glob("*.smk"))
     (rule,) = re.findall(rf"rule {stage}:\n(.*?)\n    log:", source, re.DOTALL)
     _, _, outputs = rule.partition("    output:\n")
-    patterns = re.findall(r'"([^"]*\{[^"]*)"', outputs)
+    patterns = re.findall(r'"((?:results|data)/[^"]*)"', outputs)
     if "jobs.run_outputs(" in outputs:
         assert f'"{stage}"' in outputs
         patterns = list(workflow.run_outputs(stage).values())

@@ -202,6 +202,19 @@ def test_missing_rows_say_what_they_are(gappy, text, status):
     assert frame.loc["trades", "pgd10"] == "" and not gappy.table("table1").is_here()
 
 
+def test_a_partial_table_shows_every_cell_whose_suite_is_done(full):
+    whole, *_ = tiny.tabulated(full)
+    cell = full.table("table1").cells[0]
+    cell.records["core"].path.unlink()
+    frame, details, text = tiny.tabulated(full, partial=True)
+    row, name = frame.loc[cell.row], cell.row
+    assert row["status"] == "not built" and row["core_worst"] == ""
+    assert row["pgd10"] == whole.loc[name, "pgd10"] and row["clean"] == whole.loc[name, "clean"]
+    assert "core_worst" not in details["rows"][name]
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
+    assert f"| {100 * row['clean']:.1f} [" in line and line.endswith("|  | not built |")
+
+
 def test_a_table_with_missing_records_is_refused_unless_partial(gappy):
     writer.write(Path(), gappy.entries.params)
     with pytest.raises(UserError, match="is missing; run snakemake, or add --partial"):
