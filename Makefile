@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 # an environment's scripts name its folder: a clone that was moved or copied needs another
 MOVED := $(shell test -s $(STAMP) && test "$$(cat $(STAMP))" != "$$(cd $(VENV) && pwd -P)" && echo moved)
 
-.PHONY: help docs report table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims audit reproduced golden strength lint-records moved
+.PHONY: help docs floors report table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims audit reproduced golden strength lint-records moved
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## */\1#/p' Makefile | awk -F'#' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -97,6 +97,9 @@ reproduced: setup  ## every published number beside ours, with what is on disk: 
 
 golden: setup  ## after a change of results: new golden bytes for this kind of machine
 	python tests/whole/golden/run.py
+
+floors: setup  ## the oldest Snakemake, DVC and pandas that are promised, with the tests that lean on them
+	./.ci/floors
 
 crash: setup  ## 50 kills at random moments of a tiny plan, and at each point of each job; CI does a few
 	CRASH_POINTS=50 python -m pytest -m crash tests/whole/test_crash.py -s

@@ -21,7 +21,6 @@ from pipeline.share import guard
 from pipeline.share.equal import prove
 from pipeline.share.pull import pull
 from pipeline.share.unused import unused
-from pipeline.tables.reproduced import Reproduced, within
 from pipeline.tools import cell
 
 PAPER = "paper"  # the scale of what is printed
@@ -90,6 +89,8 @@ def _decide(plan: Plan, hours: float) -> str:
 
     Where the scale cuts or stands in for what is printed, those of `paper`.
     """
+    from pipeline.tables.reproduced import Reproduced, within  # pandas only where it is needed
+
     chosen = within(list(Reproduced(plan).lines()), hours)
     if not chosen and plan.scale != PAPER:
         plan = Plan({**plan.entries.params, "scale": PAPER})
