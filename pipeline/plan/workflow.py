@@ -75,6 +75,14 @@ def _one_line(question: Callable[P, T]) -> Callable[P, T]:
     return answer
 
 
+def at_path(table: Table, stem: str) -> Table:
+    """A table asked for by its path; its name is no path where it has a folder."""
+    asked = Path("results") / f"{stem}.csv"
+    if table.path != asked:
+        raise UserError(f"{asked}: table {table.name} is made as {table.path}")
+    return table
+
+
 # the artifact that a job of a rule makes
 FIND: dict[str, Callable[[Plan, Mapping[str, str]], Artifact]] = {
     "prepare": lambda plan, wildcards: plan.dataset(wildcards["dataset"]),
@@ -86,7 +94,10 @@ FIND: dict[str, Callable[[Plan, Mapping[str, str]], Artifact]] = {
     ),
     "transfer": lambda plan, wildcards: plan.set(wildcards["set"]),
     "evaluate": lambda plan, wildcards: plan.record(f"{wildcards['victim']}/{wildcards['suite']}"),
-    "tabulate": lambda plan, wildcards: plan.table(wildcards["folder"] + wildcards["table"]),
+    "tabulate": lambda plan, wildcards: at_path(
+        plan.table(wildcards["folder"] + wildcards["table"]),
+        wildcards["folder"] + wildcards["table"],
+    ),
     "plot": lambda plan, wildcards: plan.figure(wildcards["figure"]),
     "figure": lambda plan, wildcards: plan.figure(wildcards["figure"]),
 }

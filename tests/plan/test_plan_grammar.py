@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 from projects import ROOT, published
 
-from pipeline.plan import Plan
+from pipeline.plan import Plan, workflow
 from pipeline.plan.params.entries import Entries
 from pipeline.plan.params.pages import pages
 
@@ -95,3 +95,11 @@ def test_rows_in_inner_brackets_are_left_out_without_variants():
 def test_no_line_is_longer_than_200_characters_but_lists_of_rows(path):
     lines = path.read_text().splitlines()
     assert [n for n, line in enumerate(lines, 1) if len(line) > 200 and " rows: " not in line] == []
+
+
+def test_a_table_is_made_under_its_path_alone():
+    """results/meat_gain.csv was made as results/meat/gain.csv, and missed by Snakemake."""
+    plan = Plan(published())
+    with pytest.raises(SystemExit, match="meat_gain.csv: table meat_gain is made as results/meat/"):
+        workflow.inputs(plan, "tabulate", {"folder": "", "table": "meat_gain"})
+    assert workflow.inputs(plan, "tabulate", {"folder": "meat/", "table": "gain"})
