@@ -8,6 +8,8 @@ from pipeline.plan import Plan
 from pipeline.plan.graph.column_names import COSTS
 from pipeline.tables.rows import Row, Tabulation
 
+TRAINING = "training"  # among what a scale cuts, beside its attacks
+
 
 class Tables:
     """The tables that a file of sentences names; each is read once.
@@ -67,7 +69,7 @@ class Tables:
         """What the scale cuts of a table's training and attacks."""
         tabulation = self.tabulation(table)
         cut = self.plan.entries.recipe_cut(tabulation.table.spec["entry"]["recipe"])
-        return [*(["training"] if cut else []), *tabulation.cuts]
+        return [*([TRAINING] if cut else []), *tabulation.cuts]
 
 
 def sides_of(text: str) -> list[str]:

@@ -1,5 +1,6 @@
 """data/claims/gains.csv read: each claim's steps, with the differences that records give."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 from pipeline.plan import Plan
 from pipeline.tables.chain import Claim, Step
 from pipeline.tables.claims import Printed, read_claims
-from pipeline.tables.find import Tables, sides_of
+from pipeline.tables.find import TRAINING, Tables, sides_of
 from pipeline.tables.rows import WORST, Row
 
 FILE = Path("data/claims/gains.csv")
@@ -53,9 +54,9 @@ class Gains:
 
         # A step that has no records yet departs from nothing.
         known = [n for n, s in zip(lines, steps, strict=True) if s.differences is not None]
-        departures = dict.fromkeys(d for line in known for d in self._list_departures(line))
+        departures = self._list_departures(known)
         published = self._read_published(first["paper"], first["published"])
-        return Claim(first["paper"], name, published, first["where"], steps, tuple(departures))
+        return Claim(first["paper"], name, published, first["where"], steps, departures)
 
     def _read_published(self, paper: str, formula: str) -> str:
         """The printed gain, from the printed cells: `LEFT minus RIGHT`."""
@@ -64,11 +65,15 @@ class Gains:
         left, _, right = formula.partition(" minus ")
         return f"{self.printed.value(paper, left) - self.printed.value(paper, right):+.2f}"
 
-    def _list_departures(self, line: Line) -> list[str]:
-        sides = (line["ours"], line["baseline"])
-        stand_ins = [d for side in sides for d in self.tables.departures(line["table"], side)]
-        cuts = self.tables.cuts(line["table"])
-        return [*stand_ins, *([f"cut: {', '.join(cuts)}"] if cuts else [])]
+    def _list_departures(self, lines: Sequence[Line]) -> tuple[str, ...]:
+        """What stands in, and how much the scale cuts; the text of each table names it all."""
+        sides = [(line["table"], line[side]) for line in lines for side in ("ours", "baseline")]
+        stand_ins = dict.fromkeys(d for pair in sides for d in self.tables.departures(*pair))
+
+        cut = {name for line in lines for name in self.tables.cuts(line["table"])}
+        attacks = len(cut - {TRAINING})
+        counted = [TRAINING] * (TRAINING in cut) + [f"{attacks} attacks"] * bool(attacks)
+        return (*stand_ins, *([f"cut: {' and '.join(counted)}"] if cut else []))
 
     def _read_step(self, line: Line) -> Step:
         rows = {side: self.tables.row(line["table"], line[side]) for side in ("ours", "baseline")}

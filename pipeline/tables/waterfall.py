@@ -20,7 +20,7 @@ SIZE = 15  # points, of what must be read from far
 def draw(claims: list[Claim], verdicts: list[str]) -> Pictures:
     """All claims, one below the other."""
     steps = [max(len(claim.steps), 1) + bool(claim.published) for claim in claims]
-    size = (13, 0.62 * sum(steps) + 1.5 * len(claims))
+    size = (13, 0.75 * sum(steps) + 1.5 * len(claims))
 
     def paint(sheet: Figure) -> None:
         panels = sheet.subplots(len(claims), squeeze=False, gridspec_kw={"height_ratios": steps})
@@ -58,9 +58,9 @@ def _paint(panel: Axes, claim: Claim, verdict: str) -> None:
 
     panel.axvline(0, color="black", linewidth=1)
     panel.set_yticks(range(len(names)), [textwrap.fill(n, 44) for n in names], fontsize=SIZE - 4)
-    panel.invert_yaxis()
+    panel.set_ylim(len(names) - 0.5, -0.5)  # from the top; a last row without a bar has room
     panel.tick_params(axis="x", labelsize=SIZE - 2)
     panel.set_xlabel("points gained (bar: change; line: 95 % interval)", fontsize=SIZE - 4)
-    title = textwrap.fill(f"{claim.paper}: {claim.name}: {verdict}", 78)
+    title = textwrap.fill(f"{claim.paper}: {claim.name}: {verdict}", 72)
     panel.set_title(title, fontsize=SIZE, loc="left", fontweight="bold")
     panel.grid(axis="x", alpha=0.3)
