@@ -110,8 +110,7 @@ def loaded(plan: Plan, figure: Figure, where: torch.device) -> list[Loaded]:
 def caption(plan: Plan, figure: Figure) -> str:
     """Title, scale, what stands in for what, and the rows that are not available yet."""
     setting = figure.cells[0].setting
-    data = {setting.dataset: plan.entries.stand_in(setting.dataset)}
-    about = [name_data(data), f"scale {plan.scale}"]
+    about = [name_data(plan.entries, [setting.dataset]), f"scale {plan.scale}"]
     missing = dict.fromkeys(read_name(cell.row) for cell in figure.cells if cell.victim is None)
     about += [f"not yet available: {', '.join(missing)}"] if missing else []
     return f"{figure.spec['title']}\n{'; '.join(about)}"

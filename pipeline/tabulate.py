@@ -43,7 +43,7 @@ def tabulate(plan: Plan, table: Table, partial: bool) -> str:
     details = tabulation.details()
     text = markdown(tabulation, details)
     entry = table.spec["entry"]
-    data = name_data({name: plan.entries.stand_in(name) for name in entry["datasets"]})
+    data = name_data(plan.entries, entry["datasets"])
     pictures = dots.draw(details, f"{entry['title']}\n{data}; scale {plan.scale}")
 
     files = {

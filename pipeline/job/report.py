@@ -66,7 +66,8 @@ def was_stopped(log: Path, job: str) -> bool:
 def report(main: Callable[[list[str] | None], None], *, is_job: bool = True) -> None:
     """Run a command's main; a user's error becomes one line on stderr and exit code 1.
 
-    In a workflow what it prints is a job's log, with a head and an end; unless it `is_job` no one.
+    What a job prints in a workflow is its log, with a head and an end; a command that is no job
+    (`is_job`) prints its answer alone.
     """
     in_workflow = is_job and "ROBUST_FROZEN" in os.environ
     if in_workflow:

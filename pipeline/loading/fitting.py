@@ -17,6 +17,7 @@ from pipeline.store.checkpoint import Weights
 
 STATISTICS = {"mean": "mean", "mu": "mean", "means": "mean", "new_mean": "mean"}
 STATISTICS |= {"std": "std", "sigma": "std", "sds": "std", "new_std": "std"}
+EVERY = (OWN, *LAYOUTS)
 MOST_CHANNELS = 4  # of an image, so of a normaliser's tensor
 Statistics = dict[str, tuple[str, list[float]]]  # by mean and std: the tensor and its values
 Misfit = dict[str, list[str]]  # missing, unexpected, of another shape: names
@@ -166,9 +167,6 @@ def _check_statistics(member: nn.Module, found: Statistics, where: str) -> None:
             raise UserError(
                 f"{where}: {name} is {values}, the entry's {key} is {ours}; write the file's"
             )
-
-
-EVERY = (OWN, *LAYOUTS)
 
 
 def find_layouts(

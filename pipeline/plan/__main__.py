@@ -16,7 +16,7 @@ from pipeline.plan import Artifact, Figure, Plan, Table, load_plan, shared
 from pipeline.plan.estimate import describe
 from pipeline.plan.graph.targets import walk
 from pipeline.plan.speeds import measure
-from pipeline.plan.state import NEED, State, headline, states
+from pipeline.plan.state import NEED, State, headline, states, survey
 from pipeline.share import guard
 from pipeline.share.equal import prove
 from pipeline.share.pull import pull
@@ -118,15 +118,13 @@ def show_row(plan: Plan, args: argparse.Namespace) -> None:
     table, records = cell.cut_to_row(
         plan, plan.table(args.target), args.row, args.members, args.seed
     )
-    speeds = measure(plan, table.records)
-    listed = states(plan, table.records, speeds)
-    needed = [s for s in listed if s.status == NEED]
+    line, listed = survey(plan, [table])
     rows = [[s.status, s.stage, s.id, _cost(s)] for s in listed]
-    print("\n".join([headline(plan, [table], needed, speeds), "", *_align(rows)]))
+    print("\n".join([line, "", *_align(rows)]))
     say_stale(plan, [table])
     if args.run is None:
         print(f"\nto make it, add --run, or: {shlex.join(cell.command(records, []))}")
-    elif needed:
+    elif any(s.status == NEED for s in listed):
         cell.run(records, args.run)
 
 
@@ -140,17 +138,13 @@ def _cluster(plan: Plan, target: str | None) -> str:
     """The one-line summary, then the jobs by stage; of everything at the scale by default."""
     names = [*plan.entries.section("tables"), *plan.figures]
     targets = [plan.targets[n] for n in names] if target is None else [plan.target(target)]
-    speeds = measure(plan, targets)
-    listed = states(plan, targets, speeds)
-    line = headline(plan, targets, [s for s in listed if s.status == NEED], speeds)
+    line, listed = survey(plan, targets)
     return "\n".join([line, "", *_align(report_cluster(plan, listed))])
 
 
 def _target(plan: Plan, target: Table | Figure) -> str:
     """The one-line summary, then runs and records, one a line."""
-    speeds = measure(plan, [target])
-    listed = states(plan, [target], speeds)
-    line = headline(plan, [target], [s for s in listed if s.status == NEED], speeds)
+    line, listed = survey(plan, [target])
     rows = [[s.status, s.stage, s.id, _cost(s)] for s in listed]
     state = "is up to date" if target.is_here() else "is to be made"
     return "\n".join([f"{target.path} {state}", line, "", *_align(rows)])

@@ -1,6 +1,5 @@
 """How fast the jobs were that are finished: what estimates learn from."""
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -9,8 +8,9 @@ from pipeline.plan import Artifact, Plan
 from pipeline.plan.estimate import FLOPS
 from pipeline.plan.graph.targets import walk
 from pipeline.store import manifest
-from pipeline.store.sums import beside, read_mapping
+from pipeline.store.sums import as_seconds, beside, read_mapping
 
+MEASURED = ("train", "average", "transfer", "evaluate")  # whose jobs tell their seconds
 # stages that compute as another does, where they have no finished job of their own
 LIKE = {"trajectory": "train", "figure": "evaluate", "transfer": "evaluate"}
 
@@ -64,13 +64,13 @@ def _finished(plan: Plan, targets: Iterable[Artifact]) -> Iterator[tuple[Artifac
     """What is made by a job that computes, with the device and the seconds that it took."""
     listed = manifest.read()
     for artifact in walk(plan.graph, targets):
-        if artifact.stage not in FLOPS or artifact.stage in LIKE.keys() - {"transfer"}:
+        if artifact.stage not in MEASURED:
             continue
 
         told = read_mapping(beside(artifact.outputs[0]))
-        device, seconds = told.get("device"), told.get("seconds")
+        device, seconds = told.get("device"), as_seconds(told.get("seconds"))
         line = listed.get(artifact.path.as_posix())
         if line and device is None:
             device, seconds = line.host, line.seconds
-        if isinstance(device, str) and isinstance(seconds, int | float) and 0 < seconds < math.inf:
-            yield artifact, device, float(seconds)
+        if isinstance(device, str) and seconds:  # 0 is unknown
+            yield artifact, device, seconds

@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from pipeline.plan import Artifact, Plan, Record, Snapshots, Target
+from pipeline.plan import Artifact, Figure, Plan, Record, Snapshots, Table, Target
 from pipeline.plan.estimate import describe, seconds
 from pipeline.plan.graph.targets import walk
-from pipeline.plan.speeds import Speeds
+from pipeline.plan.speeds import Speeds, measure
 from pipeline.store.manifest import Manifest
 
 HAVE, NEED, UNNEEDED = "have", "need", "not needed"  # not needed: neither here nor asked for
@@ -116,6 +116,13 @@ def headline(
         + (f"; estimate {cost} {speeds.describe()}" if needed else "")
         + describe_transfer(plan, targets, needed)
     )
+
+
+def survey(plan: Plan, targets: Sequence[Table | Figure]) -> tuple[str, list[State]]:
+    """The headline of what targets still need, and all that they rest on."""
+    speeds = measure(plan, targets)
+    listed = states(plan, targets, speeds)
+    return headline(plan, targets, [s for s in listed if s.status == NEED], speeds), listed
 
 
 def add_up(needed: Iterable[State]) -> float | None:

@@ -75,9 +75,10 @@ def _one_line(question: Callable[P, T]) -> Callable[P, T]:
     return answer
 
 
-def at_path(table: Table, stem: str) -> Table:
+def _find_table(plan: Plan, wildcards: Mapping[str, str]) -> Table:
     """A table asked for by its path; its name is no path where it has a folder."""
-    asked = Path("results") / f"{stem}.csv"
+    stem = wildcards["folder"] + wildcards["table"]
+    table, asked = plan.table(stem), Path("results") / f"{stem}.csv"
     if table.path != asked:
         raise UserError(f"{asked}: table {table.name} is made as {table.path}")
     return table
@@ -94,10 +95,7 @@ FIND: dict[str, Callable[[Plan, Mapping[str, str]], Artifact]] = {
     ),
     "transfer": lambda plan, wildcards: plan.set(wildcards["set"]),
     "evaluate": lambda plan, wildcards: plan.record(f"{wildcards['victim']}/{wildcards['suite']}"),
-    "tabulate": lambda plan, wildcards: at_path(
-        plan.table(wildcards["folder"] + wildcards["table"]),
-        wildcards["folder"] + wildcards["table"],
-    ),
+    "tabulate": _find_table,
     "plot": lambda plan, wildcards: plan.figure(wildcards["figure"]),
     "figure": lambda plan, wildcards: plan.figure(wildcards["figure"]),
 }

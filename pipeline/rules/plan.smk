@@ -1,5 +1,4 @@
 # What the rules ask the plan: paths and inputs. Everything is named by what determines it.
-import gc
 import os
 import sys
 from functools import partial
@@ -8,15 +7,14 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, HERE)
 
+from pipeline import spare_collection
 from pipeline.cluster import master, patience, site
 from pipeline.errors import UserError
 from pipeline.cluster import resources as requested
 from pipeline.plan import frozen, shared, workflow as jobs
 from pipeline.share import guard
 
-# a graph of thousands of jobs stays to the end: to look through it for garbage took a fifth
-gc.set_threshold(100_000, 50, 100)
-
+spare_collection()
 master.leave_warnings_to_commands()
 SITE = site.of_profile(
     workflow.resource_settings.default_resources, workflow.is_main_process

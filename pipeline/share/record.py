@@ -7,7 +7,6 @@ date.
 
 import argparse
 import datetime
-import math
 import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -69,7 +68,7 @@ class Recorder:
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             host=str(times.get("device", "unknown")),
             versions=_list_versions(times),
-            seconds=_read_seconds(times.get("seconds")),
+            seconds=sums.as_seconds(times.get("seconds")) or 0.0,  # 0 is unknown
         )
 
     def _compare(self, artifact: Finished, known: Line) -> None:
@@ -100,13 +99,6 @@ def _list_versions(times: Mapping[str, Any]) -> dict[str, str]:
     """Of torch and Python, and a digest of the shared code that made it."""
     found = {k: str(times[k]) for k in ("torch", "python") if k in times}
     return found | ({"shared": digest(times["shared"])} if times.get("shared") else {})
-
-
-def _read_seconds(said: object) -> float:
-    """What a file of times says it took; 0 is unknown, also where the file is damaged."""
-    if isinstance(said, int | float) and 0 <= said < math.inf:
-        return float(said)
-    return 0.0
 
 
 def check_pools(listed: manifest.Manifest) -> None:

@@ -5,6 +5,7 @@ is compared with them, what is recorded with the manifest.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -53,6 +54,13 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return loaded if isinstance(loaded, dict) else {}
+
+
+def as_seconds(value: object) -> float | None:
+    """A time that such a file states; None where it is no number of seconds."""
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        return None
+    return float(value)
 
 
 def beside(path: Path) -> Path:

@@ -1,9 +1,10 @@
 """Names as people read them: PGD-AT for pgd_at, CIFAR-10 for cifar10; ids stay in files."""
 
 import re
-from collections.abc import Mapping
-from fractions import Fraction
+from collections.abc import Iterable
 from typing import Any
+
+from pipeline.plan.params.entries import Entries
 
 NAMES = {
     "standard": "standard",
@@ -66,8 +67,9 @@ def name_row(row: object, line: Any) -> str:
     return f"{read(row)} [{flags}]" if flags else read(row)
 
 
-def name_data(stand_ins: Mapping[str, tuple[str, Fraction]]) -> str:
+def name_data(entries: Entries, datasets: Iterable[str]) -> str:
     """Data sets, each with what stands in for it and its factor on radii."""
+    stand_ins = {name: entries.stand_in(name) for name in datasets}
     return ", ".join(
         read(name) if of == name else f"{read(of)} for {read(name)} (eps x {float(factor):.4g})"
         for name, (of, factor) in stand_ins.items()

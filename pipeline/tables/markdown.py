@@ -7,7 +7,7 @@ from pipeline.core.intervals import FEWEST
 from pipeline.plan.graph.table_entries import find_points
 from pipeline.tables import starts
 from pipeline.tables.columns import HEADLINES
-from pipeline.tables.rows import WORST, Tabulation
+from pipeline.tables.rows import WORST, Row, Tabulation
 
 
 def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
@@ -17,21 +17,13 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
     about = " ".join([_describe_table(tabulation), *_name_best(tabulation, details)])
 
     lines = [f"# {escape(spec['entry']['title'], quote=False)}", "", about, ""]
-    lines.append(
-        "| " + " | ".join(["method", *_name_columns(tabulation), "vs reference", "flags"]) + " |"
-    )
+    names = ["method", *name_columns(tabulation), "vs reference", "flags"]
+    lines.append("| " + " | ".join(names) + " |")
     lines.append("|---" * (len(columns) + 3) + "|")
 
     for row in tabulation.rows:
-        numbers = details[row.label]
-        texts = [format_value(numbers, c) for c in columns]
-        tail = [format_difference(numbers), " ".join(f.check for f in row.flags)]
-        if row.status != "done":
-            known = [isinstance(numbers.get(column), dict) for column in columns]
-            texts = [text if shown else "" for text, shown in zip(texts, known, strict=True)]
-            texts = texts if any(known) else [row.status, *texts[1:]]
-            tail = ["", row.status if any(known) else ""]
-        lines.append("| " + " | ".join([row.label, *texts, *tail]) + " |")
+        cells = spell_row(row, details[row.label], columns)
+        lines.append("| " + " | ".join([row.label, *cells]) + " |")
 
     lines += [*_list_spent(columns, details), *_list_starts(tabulation)]
     fired = [f"- {r.label}: {f.check}: {f.text}" for r in tabulation.rows for f in r.flags]
@@ -43,7 +35,19 @@ def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _name_columns(tabulation: Tabulation) -> list[str]:
+def spell_row(row: Row, numbers: dict[str, Any], columns: list[str]) -> list[str]:
+    """What stands in a row behind its name; of one in the making, what is known and its status."""
+    if row.status == "done":
+        texts = [_format_value(numbers, column) for column in columns]
+        return [*texts, _format_difference(numbers), " ".join(f.check for f in row.flags)]
+
+    known = {c: _format_value(numbers, c) for c in columns if isinstance(numbers.get(c), dict)}
+    if not known:
+        return [row.status] + [""] * (len(columns) + 1)
+    return [*(known.get(column, "") for column in columns), "", row.status]
+
+
+def name_columns(tabulation: Tabulation) -> list[str]:
     """The columns' names, with `(cut)` where the scale cuts an attack behind and none says so."""
     suites, columns = tabulation.table.suites.values(), tabulation.columns
     cut = {name for suite in suites for name, entry in suite.items() if entry in tabulation.cuts}
@@ -181,7 +185,7 @@ def _describe_cut(cut: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in cut.items())
 
 
-def format_value(numbers: dict[str, Any], column: str) -> str:
+def _format_value(numbers: dict[str, Any], column: str) -> str:
     """What stands in a cell: percent and interval of an accuracy, in brackets where it is not
     ranked; the published number behind it."""
     value = numbers.get(column, "")
@@ -210,7 +214,7 @@ def headline(details: dict[str, Any]) -> str | None:
     return ranking[0] if ranking else None
 
 
-def format_difference(numbers: dict[str, Any]) -> str:
+def _format_difference(numbers: dict[str, Any]) -> str:
     """The difference from the reference in points, or why there is none."""
     if numbers.get("not_trusted"):
         return f"not trusted: {numbers['not_trusted']}"

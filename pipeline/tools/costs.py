@@ -7,7 +7,6 @@ receipt and no metrics.
 """
 
 import argparse
-import math
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from pipeline.plan.graph.column_names import COSTS
 from pipeline.plan.graph.targets import Cell
 from pipeline.store.files import write_atomic
 from pipeline.store.records import meta, read_record
-from pipeline.store.sums import read_mapping
+from pipeline.store.sums import as_seconds, read_mapping
 
 TIMES = ("seconds", "latency_ms")
 
@@ -28,8 +27,8 @@ def _read_times(path: Path) -> dict[str, Any]:
     """Numbers and device in a file of times; nothing where it was not pulled, or damaged."""
     times = {}
     for key, value in read_mapping(path).items():
-        is_time = isinstance(value, int | float) and 0 <= value < math.inf
-        if (key in TIMES and is_time) or (key == "device" and isinstance(value, str)):
+        is_time = key in TIMES and as_seconds(value) is not None
+        if is_time or (key == "device" and isinstance(value, str)):
             times[key] = value
     return times
 

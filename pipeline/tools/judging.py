@@ -2,15 +2,10 @@
 
 import argparse
 import copy
-import hashlib
-import json
 import os
-import re
 from dataclasses import dataclass
-from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.loading import fitting, foreign, modules
@@ -20,6 +15,7 @@ from pipeline.plan.graph.outside import describe_module
 from pipeline.plan.params import values
 from pipeline.plan.params.entries import Entries
 from pipeline.plan.params.values import Entry
+from pipeline.plan.params.words import digest
 from pipeline.share import writer
 from pipeline.tools import names
 
@@ -99,8 +95,7 @@ def build_params(params: Entry, task: Task, entry: Entry) -> Entry:
 def lay_out(params: Entry, entry: Entry, task: Task) -> Path:
     """The folder of a judgement, named by what is judged on what, with its params.yaml and data."""
     asked = {**entry, "file": "", "task": [task.scale, str(task.factor), task.images]}
-    name = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
-    folder = ROOM / name
+    folder = ROOM / digest(asked, 12)
     (folder / "results").mkdir(parents=True, exist_ok=True)
     for shared in ("data", "results/manifest.jsonl"):  # as recorded in the project itself
         link = folder / shared
@@ -113,17 +108,7 @@ def lay_out(params: Entry, entry: Entry, task: Task) -> Path:
 def show_entry(entry: Entry, files: list[str], model: str | None) -> str:
     """The entry of `victims:`, its files as the user named them, on one line."""
     named = {**entry, "file": files if isinstance(entry["file"], list) else files[0]}
-    if model:
-        named["model"] = model
-    return f"{ROW}: {{{', '.join(f'{key}: {_spell(value)}' for key, value in named.items())}}}"
-
-
-def _spell(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_spell, value))}]"
-    if isinstance(value, float):
-        return f"{Decimal(repr(value)):f}"  # the plan reads no exponent
-    return str(value) if re.fullmatch(r"[\w.:/+-]+", str(value)) else json.dumps(value)
+    return names.spell_entry(ROW, {**named, "model": model} if model else named)
 
 
 # ---- what is judged
@@ -144,11 +129,8 @@ def find_entry(args: argparse.Namespace, entries: Entries, split: Split) -> Entr
 
     files = [str(Path(file).resolve()) for file in args.file]
     statistics = {key: find_statistics(key, args, found, split) for key in ("mean", "std")}
-    entry: Entry = {"of": "file", "file": files if len(files) > 1 else files[0]}
-    entry |= {"sha256": spec["sha256"], "method": "standard", "combine": args.combine}
-    entry |= {"dataset": args.dataset, **network, "members": len(found.networks)}
-    entry |= {**statistics, "names": found.layout}
-    return entry | {key: spec[key] for key in ("part", "drop") if spec[key]}
+    about = {"combine": args.combine, "dataset": args.dataset, **network, **statistics}
+    return names.build_entry(found, spec, files, about)
 
 
 def locate_module(given: str) -> str:

@@ -5,8 +5,11 @@ prints that entry.
 """
 
 import argparse
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 import torch
@@ -32,6 +35,12 @@ class Pairing:
     layout: str
     wrong: fitting.Misfit
     fitting: list[str]  # layouts that fit, each another map
+
+    @property
+    def ours(self) -> dict[int, str]:
+        """The arch's name for each tensor of the first network that has one, by identity."""
+        named = rename(self.networks[0].weights, self.own, self.layout)
+        return {id(value): name for name, value in named.items() if name in self.own}
 
     @property
     def fits(self) -> bool:
@@ -91,9 +100,7 @@ def find_archs(entries: Entries, network: Weights, dataset: str) -> list[str]:
 
 def list_pairs(found: Pairing) -> list[str]:
     """The tensors of the first network, each beside the arch's, then those without a pair."""
-    network = found.networks[0].weights
-    named = rename(network, found.own, found.layout)
-    ours = {id(value): name for name, value in named.items() if name in found.own}
+    network, ours = found.networks[0].weights, found.ours
     shown = {name: value for name, value in network.items() if not name.endswith(COUNTER)}
     width = max(map(len, shown))
     text = [
@@ -105,11 +112,9 @@ def list_pairs(found: Pairing) -> list[str]:
 
 def sample(found: Pairing) -> str:
     """The first and the last layer of the map, and where all of it is shown."""
-    network = found.networks[0].weights
-    named = rename(network, found.own, found.layout)
-    ours = {id(value): name for name, value in named.items() if name in found.own}
-    pairs = {n.rpartition(".")[0]: ours[id(v)].rpartition(".")[0] for n, v in network.items()
-             if id(v) in ours}  # fmt: skip
+    network, ours = found.networks[0].weights, found.ours
+    paired = [(name, ours[id(value)]) for name, value in network.items() if id(value) in ours]
+    pairs = {theirs.rpartition(".")[0]: own.rpartition(".")[0] for theirs, own in paired}
     edges = [f"{theirs} is {own}" for theirs, own in (*pairs.items(),)][:: max(1, len(pairs) - 1)]
     return f"{', ..., '.join(edges)} ({len(pairs)} layers; python -m pipeline names shows all)"
 
@@ -123,24 +128,26 @@ def count_tensors(found: Pairing) -> str:
     return f"all {len([n for n in named if not n.endswith(COUNTER)])} tensors{beside}"
 
 
-def write_entry(found: Pairing, spec: Entry, paths: Sequence[str], arch: str, dataset: str) -> str:
-    """The entry of `victims:` to paste, on one line."""
+def build_entry(found: Pairing, spec: Entry, paths: Sequence[str], about: Entry) -> Entry:
+    """The entry of `victims:` that reads files: `about` says dataset, arch or model, mean, std."""
     files = list(paths) if isinstance(spec["sha256"], list) else paths[0]
-    pairs = {"of": "file", "file": files, "sha256": spec["sha256"], "method": "standard"}
-    pairs |= {"dataset": dataset, "arch": arch, "members": len(found.networks)}
-    for key in ("mean", "std"):
-        stated = found.networks[0].statistics.get(key)
-        pairs[key] = stated[1] if stated else ["..."]
-    pairs |= {k: spec[k] for k in ("part", "drop") if spec.get(k)}
-    if found.layout != OWN:
-        pairs["names"] = found.layout
-    return "mine: {" + ", ".join(f"{k}: {_spell(v)}" for k, v in pairs.items()) + "}"
+    entry: Entry = {"of": "file", "file": files, "sha256": spec["sha256"], "method": "standard"}
+    entry |= {**about, "members": len(found.networks)}
+    entry |= {k: spec[k] for k in ("part", "drop") if spec.get(k)}
+    return entry if found.layout == OWN else entry | {"names": found.layout}
+
+
+def spell_entry(name: str, entry: Entry) -> str:
+    """An entry to paste into params.yaml, on one line."""
+    return f"{name}: {{{', '.join(f'{key}: {_spell(value)}' for key, value in entry.items())}}}"
 
 
 def _spell(value: object) -> str:
     if isinstance(value, list):
-        return f"[{', '.join(map(str, value))}]"
-    return str(value)
+        return f"[{', '.join(map(_spell, value))}]"
+    if isinstance(value, float):
+        return f"{Decimal(repr(value)):f}"  # the plan reads no exponent
+    return str(value) if re.fullmatch(r"[\w.:/+-]+", str(value)) else json.dumps(value)
 
 
 def describe_files(paths: Sequence[str], part: str = "", drop: Sequence[str] = ()) -> Entry:
@@ -174,8 +181,11 @@ def main(argv: list[str] | None) -> None:
     if not found.fits:
         raise UserError(f"{fitting.name_files(args.file)}: {advise(entries, found, args.dataset)}")
     print(f"names: {found.layout} pairs {count_tensors(found)}. In params.yaml, under victims:")
-    print(f"  {write_entry(found, spec, args.file, args.arch, args.dataset)}")
-    if "mean" not in found.networks[0].statistics:
+    stated = found.networks[0].statistics
+    about = {key: stated[key][1] if key in stated else ["..."] for key in ("mean", "std")}
+    about |= {"dataset": args.dataset, "arch": args.arch}
+    print(f"  {spell_entry('mine', build_entry(found, spec, args.file, about))}")
+    if "mean" not in stated:
         print("The file does not say its mean and std: write those that it was trained with.")
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from pipeline import adopt, evaluate, transfer
 from pipeline.core import metrics
-from pipeline.errors import Interrupted, UserError
+from pipeline.errors import UserError
 from pipeline.evaluation.verdicts import Evaluation
 from pipeline.loading import models, sets
 from pipeline.loading.images import load_split
@@ -134,20 +134,12 @@ def test_nobody_leaves_a_random_victim(here) -> None:
         assert np.array_equal(left[f"{name}/asked"], left["clean/right"] > 0)
 
 
-def test_a_resumed_suite_that_leaves_has_the_same_bytes(here, monkeypatch) -> None:
+def test_a_resumed_suite_that_leaves_has_the_same_bytes(here, stopped_at) -> None:
     made(here, "standard", "core")
     record = record_of(here, "standard", "core")
     whole = record.path.read_bytes()
     record.path.unlink()
-    attack = Evaluation.attack
-
-    def interrupted(self, name, spec, seed=0):
-        if name == CORE[1]:
-            raise Interrupted(name)
-        return attack(self, name, spec, seed)
-
-    with monkeypatch.context() as patch, pytest.raises(Interrupted):
-        patch.setattr(Evaluation, "attack", interrupted)
+    with stopped_at(CORE[1]):
         evaluate.evaluate(here, record, tiny.CPU)
     evaluate.evaluate(here, record, tiny.CPU)
     assert record.path.read_bytes() == whole

@@ -1,7 +1,6 @@
 """One attack that fails names itself and keeps the others' work; nobody is asked of no image."""
 
 import shutil
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -14,11 +13,10 @@ from test_evaluate import evaluation, exact, split_of
 
 from pipeline import evaluate
 from pipeline.errors import UserError
-from pipeline.evaluation.verdicts import Evaluation
 from pipeline.loading.images import Split
 from pipeline.plan import Plan, Record
 from pipeline.plan.params.entries import Entries
-from pipeline.store.records import Arrays, read_arrays
+from pipeline.store.records import read_arrays
 
 
 def asked(*attacks: str, **suite: Any) -> dict[str, Any]:
@@ -33,19 +31,6 @@ def asked(*attacks: str, **suite: Any) -> dict[str, Any]:
 def record_of(plan: Plan) -> Record:
     tiny.trained(plan, "standard")
     return plan.table("table1").cells[0].records["unified"]
-
-
-@pytest.fixture
-def crafted(monkeypatch) -> Iterator[list[str]]:
-    """Names of the attacks that run."""
-    names, whole = list[str](), Evaluation.attack
-
-    def attack(self: Evaluation, name: str, *rest: Any) -> Arrays:
-        names.append(name)
-        return whole(self, name, *rest)
-
-    monkeypatch.setattr(Evaluation, "attack", attack)
-    yield names
 
 
 @pytest.mark.parametrize("leave", [False, True])

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,27 +10,12 @@ import torch
 from test_failing_attacks import asked, record_of
 
 from pipeline import evaluate
-from pipeline.errors import Interrupted
 from pipeline.evaluation.verdicts import Evaluation
 from pipeline.plan import Plan, Record
 from pipeline.store import checkpoint
 from pipeline.store.files import load_safetensors
-from pipeline.store.records import Arrays
 
 BEFORE, AFTER = ("fgsm", "mim50"), ("fgsm", "noise", "mim50")
-
-
-@pytest.fixture
-def crafted(monkeypatch) -> Iterator[list[str]]:
-    """Names of the attacks that run."""
-    names, whole = list[str](), Evaluation.attack
-
-    def attack(self: Evaluation, name: str, *rest: object) -> Arrays:
-        names.append(name)
-        return whole(self, name, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Evaluation, "attack", attack)
-    yield names
 
 
 def made(plan: Plan) -> Record:
@@ -80,20 +64,13 @@ def test_a_suite_that_loses_or_reorders_attacks_runs_none(tmp_path, monkeypatch,
     assert crafted == []
 
 
-def test_kills_between_give_the_same_bytes(tmp_path, monkeypatch):
+def test_kills_between_give_the_same_bytes(tmp_path, monkeypatch, stopped_at):
     plan = tiny.place(tmp_path, monkeypatch, asked(*BEFORE))
     made(plan)
-    grown, attack = Plan(asked("noise", *BEFORE, "bim")), Evaluation.attack
+    grown = Plan(asked("noise", *BEFORE, "bim"))
     record = record_of(grown)
     for name in ("noise", "bim"):
-
-        def stop(self, asked, spec, seed=0, *, name=name):
-            if asked == name:
-                raise Interrupted(asked)
-            return attack(self, asked, spec, seed)
-
-        with monkeypatch.context() as patch, pytest.raises(Interrupted):
-            patch.setattr(Evaluation, "attack", stop)
+        with stopped_at(name):
             evaluate.evaluate(grown, record, tiny.CPU)
     evaluate.evaluate(grown, record, tiny.CPU)
     whole = record.path.read_bytes()

@@ -15,7 +15,7 @@ from pipeline.plan.graph import column_names as columns
 from pipeline.plan.graph.column_names import radius, split
 from pipeline.store.records import pack, read_arrays
 from pipeline.tables import claims, dots
-from pipeline.tables.markdown import _name_columns
+from pipeline.tables.markdown import name_columns
 from pipeline.tables.rows import Tabulation
 from pipeline.tools import compare
 
@@ -215,6 +215,6 @@ def test_files_and_pictures_say_lite_where_plan_and_claims_say_autoattack(tmp_pa
 
 def test_a_column_whose_attacks_the_scale_cuts_says_so():
     plan = Plan(published())
-    named = _name_columns(Tabulation(plan, plan.table("table1"), partial=True))
+    named = name_columns(Tabulation(plan, plan.table("table1"), partial=True))
     assert named[:4] == ["clean", "mim50 (cut)", "pgd10", "pgd100 (cut)"]
     assert {"core_worst (cut)", "adaptive_worst (cut)", "members"} <= {*named}

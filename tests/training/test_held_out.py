@@ -98,4 +98,4 @@ def test_a_choice_is_not_made_on_images_that_a_row_was_trained_on():
     params = asked(validate_every=0, held_out="if_validated")
     params["suites"]["unified"]["split"] = "validation"
     with pytest.raises(UserError, match="suites.unified.split: a row's recipe trains on them"):
-        Plan(params).tables  # noqa: B018
+        Plan(params)
