@@ -5,6 +5,7 @@ An artifact has an `id`, the `stage` whose job makes it, the `path` it is record
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -60,7 +61,7 @@ class Dataset(Files):
         """The folder, under which it is recorded."""
         return self.folder
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[Path, ...]:
         """The arrays of each split."""
         return tuple(self.folder / f"{split}.safetensors" for split in SPLITS)

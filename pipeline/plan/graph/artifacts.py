@@ -1,6 +1,7 @@
 """What the plan names: runs, victims, transfer sets, records; what each is made of."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -51,7 +52,7 @@ class Run(Files):
         """The folder, under which it is recorded."""
         return self.folder
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[Path, ...]:
         """Its weights, their description, and of a training its best epoch and history."""
         return tuple(run_files(self.stage, self.id).values())

@@ -115,7 +115,12 @@ def _list_attacks(entry: Entry) -> Iterator[tuple[str, str, Any]]:
 
 
 def name_record(graph: Graph, victim: Victim, suite: str, setting: Setting, images: int) -> Record:
-    """The record of one suite on one victim."""
+    """The record of one suite on one victim, found once: tables share most of theirs."""
+    key = ("record", victim.id, suite, setting, images)
+    return graph.entries.once(key, lambda: _name_record(graph, victim, suite, setting, images))
+
+
+def _name_record(graph: Graph, victim: Victim, suite: str, setting: Setting, images: int) -> Record:
     entries = graph.entries
     entry = check(entries, suite)
     leave = leaves(entries, suite)
@@ -198,18 +203,21 @@ def _name_set(
     _refuse_member(graph, victim, surrogate, source)
 
     name, spec = attack
-    whole = {
-        "core": entries.core["transfer"],
-        "surrogate": tail(source.id),
-        "data": source.dataset.digest,
-        "name": name,
-        "attack": spec,
-        "images": images,
-        "threads": entries.threads,
-    }
 
-    id = f"{source.id}-{name}-{digest(whole)}"
-    return graph.sets.setdefault(id, TransferSet(id, source, name, spec, images, whole))
+    def find() -> TransferSet:
+        whole = {
+            "core": entries.core["transfer"],
+            "surrogate": tail(source.id),
+            "data": source.dataset.digest,
+            "name": name,
+            "attack": spec,
+            "images": images,
+            "threads": entries.threads,
+        }
+        id = f"{source.id}-{name}-{digest(whole)}"
+        return graph.sets.setdefault(id, TransferSet(id, source, name, spec, images, whole))
+
+    return entries.once(("set", source.id, name, setting.dataset, str(setting.eps), images), find)
 
 
 def _name_surrogate(graph: Graph, victim: Victim, name: str, setting: Setting) -> Victim:

@@ -188,8 +188,12 @@ class Entries(Scale):
 
     def surrogate(self, name: str) -> str:
         """What an attack differentiates instead of the victim: see evaluation/surrogates.py."""
-        surrogate = self.entry("attacks", name)[1].get("surrogate", "self")
-        return checks.one_of(surrogate, checks.SURROGATES, f"attacks.{name}.surrogate")
+
+        def find() -> str:
+            surrogate = self.entry("attacks", name)[1].get("surrogate", "self")
+            return checks.one_of(surrogate, checks.SURROGATES, f"attacks.{name}.surrogate")
+
+        return self.once(("surrogate", name), find)
 
     def suits(self, name: str, combine: str) -> bool:
         """Whether an attack is for victims of this combination: `only: [...]` names them."""
