@@ -13,12 +13,12 @@ help:  ## what can be made
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## */\1#/p' Makefile | awk -F'#' '{printf "make %-13s %s\n", $$1, $$2}'
 
 table1: setup  ## every stage, from data to results/table1.csv, at the scale of params.yaml
-	snakemake -q rules -c $(CORES) results/table1.csv
+	snakemake -q rules host -c $(CORES) results/table1.csv
 	@cat results/table1.md
 	@echo "files: results/table1.csv .md .json .png; logs: logs/; edit params.yaml and run again"
 
 report: setup  ## results/report.html: one page with all that is finished, to look at or mail
-	snakemake -q rules -c $(CORES) results/report.html
+	snakemake -q rules host -c $(CORES) results/report.html
 	@cat logs/present/report.log
 
 docs: .venv-docs/.installed  ## site/: the pages of docs/ and README to read in a browser, links checked
@@ -75,21 +75,21 @@ typecheck:  ## mypy, strict
 	mypy
 
 strength: setup  ## attacks at full strength whatever the scale: results/strength.csv
-	snakemake -q rules -c $(CORES) results/strength.csv
+	snakemake -q rules host -c $(CORES) results/strength.csv
 	@cat results/strength.md
 
 lint-records: setup  ## red flags of every record on disk, and of the published numbers
 	python -m pipeline lint
 
 demo-all: setup  ## every row of every table but those apart, results/claims.md, every figure
-	snakemake -q rules -c $(CORES) tables figures
+	snakemake -q rules host -c $(CORES) tables figures
 
 claims: setup  ## the papers' sentences against our tables and their own: results/claims.md
-	snakemake -q rules -c $(CORES) results/claims.md
+	snakemake -q rules host -c $(CORES) results/claims.md
 	@cat results/claims.md
 
 audit: setup  ## what the published gains are made of, step by step: results/audit.md
-	snakemake -q rules -c $(CORES) results/audit.csv
+	snakemake -q rules host -c $(CORES) results/audit.csv
 	@cat results/audit.md
 
 reproduced: setup  ## every published number beside ours, with what is on disk: results/reproduced.md

@@ -4,6 +4,7 @@ import sys
 from functools import partial
 
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 
 sys.path.insert(0, HERE)
 
@@ -59,7 +60,10 @@ onstart:
         print(f"error: {error}", file=sys.stderr)  # -q would swallow it
         raise WorkflowError("refused: see above") from None
     made = [str(f) for job in workflow.dag.needrun_jobs() for f in job.output]
-    print(jobs.summary(PLAN, made))
+    print(jobs.summary(PLAN, made), flush=True)
+    from pipeline.cluster import headway  # which no single job needs
+
+    headway.attach(PLAN, workflow.dag.needrun_jobs(), logger)
 
 
 onerror:

@@ -5,14 +5,14 @@ line of its log. Time left is estimated work, not a count of jobs.
 """
 
 import argparse
-import re
 import shutil
 import subprocess
 import time
 from collections import Counter
 from pathlib import Path
 
-from pipeline.job.report import DONE, report
+from pipeline.job.logs import find_error, find_steps
+from pipeline.job.report import report
 from pipeline.plan import Plan, load_plan
 from pipeline.plan.estimate import describe
 from pipeline.plan.speeds import measure
@@ -20,7 +20,6 @@ from pipeline.plan.state import HAVE, NEED, State, states
 from pipeline.store.lease import list_held
 
 ROOMS = {"evaluate": "records", "transfer": "transfer", "figure": "figures"}  # runs: all others
-STEP = re.compile(r": (?P<done>\d+)/(?P<total>\d+) (?P<text>.*)$")
 FAILURES = 10  # lines
 
 
@@ -39,7 +38,7 @@ def screen(plan: Plan, targets: list[str]) -> str:
     lines += [
         f"running  {s.stage} {s.id}: {_describe_progress(s)} ({held[lease_of(s)]})" for s in running
     ]
-    errors = {s.id: last_error(s) for s in idle}
+    errors = {s.id: find_error(_find_log(s)) for s in idle}
     failed = [(s, errors[s.id]) for s in idle if errors[s.id]]
     lines += [f"failed   {s.stage} {s.id}: {said}" for s, said in failed[:FAILURES]]
     lines += [f"         and {len(failed) - FAILURES} more"] if len(failed) > FAILURES else []
@@ -74,32 +73,14 @@ def _find_log(state: State) -> Path:
     return Path("logs") / state.stage / f"{state.id}.log"
 
 
-def _read_lines(state: State) -> list[str]:
-    """Lines of its last log; none of a job that never began."""
-    path = _find_log(state)
-    return path.read_text(errors="replace").splitlines() if path.is_file() else []
-
-
-def _find_step(state: State) -> re.Match[str] | None:
-    return next((m for line in reversed(_read_lines(state)) if (m := STEP.search(line))), None)
-
-
 def _describe_progress(state: State) -> str:
-    step = _find_step(state)
-    return f"{step['done']}/{step['total']} {step['text']}".rstrip() if step else "begins"
+    steps = find_steps(_find_log(state))
+    return "{done}/{total} {text}".format(**steps[-1].groupdict()).rstrip() if steps else "begins"
 
 
 def _measure_share(state: State) -> float:
-    step = _find_step(state)
-    return int(step["done"]) / max(int(step["total"]), 1) if step else 0.0
-
-
-def last_error(state: State) -> str:
-    """The last line of a job that began and did not end well; nothing of others."""
-    lines = [line for line in _read_lines(state) if line.strip()]
-    if not lines or lines[-1] == DONE or lines[-1].startswith("stopped: "):
-        return ""
-    return lines[-1] if "error" in lines[-1].lower() else f"ended without a word: {lines[-1]}"
+    steps = find_steps(_find_log(state))
+    return int(steps[-1]["done"]) / max(int(steps[-1]["total"]), 1) if steps else 0.0
 
 
 def queue() -> list[str]:

@@ -47,6 +47,20 @@ def test_one_command_goes_from_nothing_to_the_table(first):
     assert [line for line in said.splitlines() if line.startswith("scale demo: digits for cifar10")]
 
 
+def test_one_line_after_each_job_tells_work_rows_and_time_and_no_counts_of_jobs(first):
+    _, said = first
+    lines = [line for line in said.splitlines() if "; finished: " in line]
+    assert len(lines) == int(re.search(r"^total +(\d+)$", said, re.MULTILINE)[1])
+    form = r"\d+ % of the work(, about .+ left)?, [0-2] of 2 rows; finished: \w+( [^,;]+)?"
+    assert all(re.fullmatch(form, line) for line in lines), lines
+    shares = [int(line.partition(" ")[0]) for line in lines]
+    assert shares[0] == 0 < shares[4] < 100 and all(share < 100 for share in shares[:-1])
+    assert re.search(r", about .+ left, 0 of 2 rows; finished: train digits-\S+-s0 \(", said)
+    assert lines[-1] == "100 % of the work, 2 of 2 rows; finished: tabulate table1"
+    for word in ("Finished jobid", "steps (", "Select jobs", "Execute 1", "\033"):
+        assert word not in said
+
+
 def test_a_graph_that_the_user_cuts_is_no_failure(tmp_path):
     folder = copy_project(tmp_path, tiny_params())
     cuts = (["--touch"], ["--until", "prepare"], ["--until", "train"], ["--batch", "tabulate=1/2"])

@@ -109,6 +109,8 @@ def test_a_missing_gpu_is_named_by_the_command_and_in_snakemakes_log(project):
     message = "params.yaml: scale's device is cuda but torch sees no GPU"
     assert message in refusal(project, "python", "-m", "pipeline.train", run)
     weights = f"results/runs/{run}/weights.safetensors"
-    assert command(project, "snakemake", "-c1", weights).returncode == 1
+    done = command(project, "snakemake", "-q", "rules", "host", "-c1", weights)
+    assert done.returncode == 1
+    assert f"\nfailed: train {run.rpartition('-')[0]}: error: {message}" in done.stdout
     assert message in (project / "logs" / "train" / f"{run}.log").read_text()
     assert not (project / weights).exists()

@@ -1,0 +1,26 @@
+"""What the log of a job says to who waits for it: how far it is, and why it ended."""
+
+import re
+from pathlib import Path
+
+from pipeline.job.report import DONE, STOPPED
+
+STEP = re.compile(r": (?P<done>\d+)/(?P<total>\d+) (?P<text>.*)$")  # job/progress.py prints it
+
+
+def read_lines(log: Path) -> list[str]:
+    """Its lines; none of a job that never began."""
+    return log.read_text(errors="replace").splitlines() if log.is_file() else []
+
+
+def find_steps(log: Path) -> list[re.Match[str]]:
+    """The epochs or attacks that this try of the job has ended."""
+    return [match for line in read_lines(log) if (match := STEP.search(line))]
+
+
+def find_error(log: Path) -> str:
+    """The last line of a job that began and did not end well; nothing of others."""
+    lines = [line for line in read_lines(log) if line.strip()]
+    if not lines or lines[-1] == DONE or lines[-1].startswith(STOPPED):
+        return ""
+    return lines[-1] if "error" in lines[-1].lower() else f"ended without a word: {lines[-1]}"
