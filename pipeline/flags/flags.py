@@ -16,6 +16,7 @@ from pipeline.flags.evidence import Attack, Evidence, exceeds
 
 UNRANKING = ("C7", "C13", "C22")
 GAINED = 0.02  # what C13 alone needs to unrank
+UNFAIR = 1.5  # C23: points that a cut may hide of a row beyond what it hides of the reference
 FAILS = ("C1", "C8", "C9", "C12", "C16", "C18", "C21")
 CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
     "C2": orders.noise,
@@ -60,6 +61,18 @@ def flags(evidence: Evidence) -> list[Flag]:
     """All flags of one victim, in the order of their checks."""
     random = evidence.random
     return [Flag(check, text, random) for check, run in CHECKS.items() for text in run(evidence)]
+
+
+def hidden(own: tuple[float, int], reference: tuple[float, int]) -> Flag | None:
+    """C23, of points that full budgets take from a row and its reference, each of so many images.
+
+    None where the cut of the attacks is fair to both.
+    """
+    (points, images), (other, _) = own, reference
+    if points - other <= UNFAIR:
+        return None
+    found = f"full budgets take {points:.1f} points from it and {other:.1f} from the reference"
+    return Flag("C23", f"the scale's cut of the attacks flatters it: {found} ({images} images)")
 
 
 def notes(evidence: Evidence) -> list[str]:

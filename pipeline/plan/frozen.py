@@ -25,6 +25,7 @@ PATTERNS = (
     "pipeline/**/*.json",
     "pipeline/**/*.j2",
     "data/reported/*.csv",
+    "data/cuts.csv",
 )
 
 

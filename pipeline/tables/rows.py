@@ -10,10 +10,11 @@ from pipeline.core import intervals
 from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
 from pipeline.flags.evidence import Evidence
-from pipeline.flags.flags import UNRANKING, Flag, flags, notes, untrusted
+from pipeline.flags.flags import UNRANKING, Flag, flags, hidden, notes, untrusted
 from pipeline.plan import Plan, Table
 from pipeline.plan.graph.averages import count_snapshots
 from pipeline.plan.graph.column_names import CLEAN, COSTS, DISK, cuts, split
+from pipeline.plan.graph.hidden import SUITE
 from pipeline.plan.graph.targets import Cell
 from pipeline.plan.graph.targets import label as label_of
 from pipeline.store.records import meta
@@ -48,6 +49,8 @@ class Tabulation:
         self.columns = Columns(plan, table)
         self.reported = Reported(plan, entry["reported"], self.columns.made, entry["printed"])
         self.accuracies, self.shown = self.columns.accuracies, self.columns.shown
+
+        self._cells = {_cut_digest(c.victim.id): c for c in reversed(table.cells) if c.victim}
 
         # Seeds of one row are cells that differ in nothing else.
         groups: dict[tuple[Any, ...], list[Cell]] = {}
@@ -102,8 +105,9 @@ class Tabulation:
 
         evidence = [self._collect_evidence(cell) for cell in cells]
         fired = [self._check_flags(*pair) for pair in zip(cells, evidence, strict=True)]
+        short = [flag for flag in map(self._judge_cut, cells) if flag]
 
-        by_check = {flag.check: flag for seed in fired for flag in seed}
+        by_check = {flag.check: flag for seed in (*fired, short) for flag in seed}
         texts = dict.fromkeys(text for seed in evidence for text in notes(seed))
         doubts = {c for pair in zip(evidence, fired, strict=True) for c in untrusted(*pair)}
 
@@ -129,6 +133,14 @@ class Tabulation:
                 path = next(iter(cell.records.values())).path.parent
                 raise UserError(f"{path}: {flag.check}: {flag.text}; see docs/flags.md")
         return fired
+
+    def _judge_cut(self, cell: Cell) -> Flag | None:
+        """C23 of a row whose cut was measured, as was that of its reference."""
+        reference = self._cells.get(_cut_digest(cell.reference or ""))
+        ids = [c.records[SUITE].id for c in (cell, reference) if c and SUITE in c.records]
+        measured = self.table.spec.get("hidden", {})
+        own, other = (measured.get(id) for id in ids) if len(ids) == 2 else (None, None)
+        return hidden(own, other) if own and other else None
 
     @property
     def cuts(self) -> dict[str, Any]:

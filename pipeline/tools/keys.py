@@ -57,7 +57,11 @@ PARENTS: dict[str, Key] = {
     "checkpoint": ("`last`, `best`", "the row's", "which of its weights"),
 }
 VICTIMS: dict[str, Key] = {
-    "of": ("method, average, `file`, `same`", MUST, "what is attacked; same: a surrogate's row"),
+    "of": (
+        "method, average, `file`, `same`, `twin`",
+        MUST,
+        "what is attacked; of a surrogate, the attacked row's own method, or its twin",
+    ),
     "combine": (CHOICES, "the method's", "how members become one answer"),
     "logit_scale": ("number", "1", "factor of the logits"),
     "members": ("whole number", "the table's", "number of members"),
@@ -66,6 +70,7 @@ VICTIMS: dict[str, Key] = {
     "recipe": ("entry of `recipes`", "the table's", "recipe"),
     "seed": ("whole number", "the table's", "seed; a surrogate needs its own"),
     "checkpoint": ("`last`, `best`", "the table's", "which weights"),
+    "twin": ("row, or none", "that of `of`", "trained without what this row proposes"),
     "file": ("path, or a list", "none", "weights trained elsewhere, one file or one a member"),
     "sha256": ("word, or a list", "none", "of the files"),
     "method": ("entry of `methods`", "none", "how the file's members combine"),
@@ -160,6 +165,7 @@ KEYS: dict[str, tuple[str, dict[str, Key]]] = {
         {
             "members": ("whole number", "the table's", "its own number of members"),
             "weights": ("entry of `weights`", "none", "the file that every member starts from"),
+            "twin": ("row, or none", "none", "trained without what this method proposes"),
         },
     ),
     "averages": (

@@ -269,6 +269,38 @@ def test_a_sibling_is_the_rows_own_method_at_another_seed(here) -> None:
         assert not {e.run for e in source.elements} & {e.run for e in record.victim.elements}
 
 
+def with_twin(name: str) -> dict:
+    found = asked()
+    found["victims"] |= {"twin": {"of": "twin"}, "doubtful": {"of": "standard", "twin": "none"}}
+    found["methods"]["standard"] |= {"twin": name}
+    found["methods"]["pgd_at"] |= {"twin": "none"}
+    found["suites"]["twins"] = {"attacks": ["mpgd"], "surrogates": ["other", "twin"]}
+    return found
+
+
+def test_a_twin_is_the_row_that_the_entry_or_its_base_names_at_the_rows_own_seed() -> None:
+    plan = Plan(with_twin("pgd_at"))
+    sets_of = {
+        row: plan.name_record(plan.name_victim(row, SETTING), "twins", SETTING, 30)
+        for row in ("standard", "moody", "doubtful", "pgd_at")
+    }
+    surrogates = {
+        row: [plan.set(id).surrogate for id in record.sets] for row, record in sets_of.items()
+    }
+    twin = plan.name_victim("pgd_at", SETTING)
+    assert surrogates["standard"][1:] == [twin] == surrogates["moody"][1:]
+    assert [name for name, _ in sets_of["moody"].attacks] == ["other_mpgd", "twin_mpgd"]
+    assert len(surrogates["doubtful"]) == len(surrogates["pgd_at"]) == 1  # `none` takes it back
+
+
+def test_a_twin_that_is_no_row_or_the_victim_itself_is_refused() -> None:
+    with pytest.raises(UserError, match="methods.standard.twin: 'pgd_ta' .*nearest: pgd_at"):
+        Plan(with_twin("pgd_ta"))
+    plan = Plan(with_twin("standard"))
+    with pytest.raises(UserError, match="methods.standard.twin: .*name another row, or none"):
+        plan.name_record(plan.name_victim("standard", SETTING), "twins", SETTING, 30)
+
+
 def test_a_set_of_other_images_is_refused(here) -> None:
     made(here, "standard", "transfer")
     source = here.set(record_of(here, "standard", "transfer").sets[0])

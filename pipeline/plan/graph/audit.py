@@ -34,6 +34,8 @@ def audit(graph: Graph) -> None:
         _check_method(entries, name)
     for name in _names(entries, "averages"):
         _check_average(graph, name)
+    for name in graph.kinds:
+        victims.find_twin(graph, name)
 
     # what entries say of each other
     _check_edges(graph)

@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.plan.graph.artifacts import Record, TransferSet, Victim, tail
 from pipeline.plan.graph.graph import Graph
-from pipeline.plan.graph.victims import SAME, name_victim
+from pipeline.plan.graph.victims import SAME, TWIN, find_twin, name_victim
 from pipeline.plan.params import checks, values
 from pipeline.plan.params.entries import Entries, Setting
 from pipeline.plan.params.values import Entry
@@ -131,7 +131,10 @@ def _name_record(graph: Graph, victim: Victim, suite: str, setting: Setting, ima
     if "surrogates" in entry:
         attacks = []
         for surrogate, (name, _, spec) in product(entry["surrogates"], suited):
-            transfer_set = _name_set(graph, victim, str(surrogate), (name, spec), setting, images)
+            source = _name_surrogate(graph, victim, str(surrogate), setting)
+            if source is None:  # a row without a twin
+                continue
+            transfer_set = _name_set(graph, source, (name, spec), setting, images)
             sets.append(transfer_set.id)
             attacks.append((f"{surrogate}_{name}", _describe_set(transfer_set)))
     else:
@@ -190,19 +193,10 @@ def _find_suited(
 
 
 def _name_set(
-    graph: Graph,
-    victim: Victim,
-    surrogate: str,
-    attack: tuple[str, Entry],
-    setting: Setting,
-    images: int,
+    graph: Graph, source: Victim, attack: tuple[str, Entry], setting: Setting, images: int
 ) -> TransferSet:
     """The images that an attack on a surrogate crafts, whoever is attacked with them."""
-    entries = graph.entries
-    source = _name_surrogate(graph, victim, surrogate, setting)
-    _refuse_member(graph, victim, surrogate, source)
-
-    name, spec = attack
+    entries, (name, spec) = graph.entries, attack
 
     def find() -> TransferSet:
         whole = {
@@ -220,24 +214,38 @@ def _name_set(
     return entries.once(("set", source.id, name, setting.dataset, str(setting.eps), images), find)
 
 
-def _name_surrogate(graph: Graph, victim: Victim, name: str, setting: Setting) -> Victim:
-    """A surrogate of the row's data set and arch, at its own seed."""
+def _name_surrogate(graph: Graph, victim: Victim, name: str, setting: Setting) -> Victim | None:
+    """A surrogate of the row's data set and arch, at its own seed; a twin is at the row's.
+
+    None where the row has no twin.
+    """
     _, entry = graph.entries.entry("victims", name)
+    if entry.get("of") == TWIN:
+        twin = find_twin(graph, victim.entry)
+        if twin is None:
+            return None
+        same = replace(setting.bare(), members=victim.members)
+        source, where = name_victim(graph, twin, same), f"{graph.kind(victim.entry)}.{victim.entry}"
+        return _refuse_member(graph, victim, source, f"{where}.twin", "name another row, or none")
+
     if "seed" not in entry:
         raise UserError(f"params.yaml: victims.{name}: key seed is missing: a surrogate needs one")
     seed = values.as_int(entry["seed"], f"params.yaml: victims.{name}.seed")
     if entry.get("of") == SAME:
-        return name_victim(graph, victim.entry, replace(setting, seed=seed))
-    return name_victim(graph, name, replace(setting, overrides=()))
+        source = name_victim(graph, victim.entry, replace(setting, seed=seed))
+    else:
+        source = name_victim(graph, name, replace(setting, overrides=()))
+    return _refuse_member(graph, victim, source, f"victims.{name}", "give it another seed")
 
 
-def _refuse_member(graph: Graph, victim: Victim, name: str, source: Victim) -> None:
+def _refuse_member(graph: Graph, victim: Victim, source: Victim, where: str, remedy: str) -> Victim:
     shared = _find_ancestors(graph, victim) & _find_ancestors(graph, source)
     if shared:
         raise UserError(
-            f"params.yaml: victims.{name}: {sorted(shared)[0]} is part of {victim.id} and cannot "
-            "be its surrogate: give the surrogate another seed"
+            f"params.yaml: {where}: {sorted(shared)[0]} is part of {victim.id} and cannot "
+            f"be its surrogate: {remedy}"
         )
+    return source
 
 
 def _find_ancestors(graph: Graph, victim: Victim) -> set[str]:

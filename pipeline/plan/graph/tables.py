@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan.graph import outside, suites
+from pipeline.plan.graph import hidden, outside, suites
 from pipeline.plan.graph.artifacts import tail
 from pipeline.plan.graph.graph import Graph
 from pipeline.plan.graph.table_entries import KEYS, find_points, list_planned, read_entry
@@ -123,6 +123,8 @@ def _cell(graph: Graph, row: str, setting: Setting, entry: Entry) -> Cell:
 
 def _spec(entries: Entries, entry: Entry, cells: tuple[Cell, ...], where: str) -> Entry:
     """What a table's receipt is a digest of."""
+    measured = entries.once(("hidden",), hidden.load)
+    known = {r.id: measured[r.id] for c in cells for r in c.records.values() if r.id in measured}
     return {
         "core": entries.core["tabulate"],
         "scale": entries.scale_name,
@@ -132,6 +134,7 @@ def _spec(entries: Entries, entry: Entry, cells: tuple[Cell, ...], where: str) -
         ],
         "reported": reported_sum(entry["reported"], where),
         "figures": [code_of(ROOT / "pipeline" / "tables" / "dots.py")],
+        **({"hidden": known} if known else {}),
     }
 
 

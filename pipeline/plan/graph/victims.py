@@ -11,11 +11,13 @@ from pipeline.plan.params import checks, values
 from pipeline.plan.params.entries import Setting
 from pipeline.plan.params.values import Entry
 
-SAME = "same"  # `of: same` in a surrogate's entry: the method of the row that is attacked
-SPECIAL = (outside.FILE, SAME)  # what `of` may say that is no entry
+# `of` in a surrogate's entry: the method of the row that is attacked; the row that its entry names
+# as trained without what it proposes
+SAME, TWIN = "same", "twin"
+SPECIAL = (outside.FILE, SAME, TWIN)  # what `of` may say that is no entry
 PLACES = ("arch", "recipe", "seed", "checkpoint")  # what a victim may change of its row's setting
 OF_FILES = (*outside.FILE_KEYS, "dataset", "model", "names", *outside.READING)
-KEYS = ("of", "combine", "logit_scale", "members", "member", *PLACES, *OF_FILES)
+KEYS = ("of", "combine", "logit_scale", "members", "member", TWIN, *PLACES, *OF_FILES)
 
 
 def name_victim(
@@ -56,6 +58,22 @@ def _name_victim(graph: Graph, name: str, setting: Setting, resolving: tuple[str
             raise UserError(f"{where}: {member} is not one of the members 0 to {members - 1}")
         members = 1
     return combine_runs(name, runs, setting, combine, scale, members, member)
+
+
+def find_twin(graph: Graph, row: str) -> str | None:
+    """The row that an entry, or what it attacks or averages, names as its `twin`; None for `none`.
+
+    Raises UserError for one that is no row.
+    """
+    kind = graph.kind(row)
+    _, entry = graph.entries.entry(kind, row)
+    inner = entry.get({"victims": "of", "averages": "method"}.get(kind, ""))
+    if TWIN not in entry:
+        return find_twin(graph, inner) if inner and inner not in SPECIAL else None
+    if entry[TWIN] == "none":
+        return None
+    graph.kind(entry[TWIN], f"{kind}.{row}.{TWIN}")
+    return str(entry[TWIN])
 
 
 def _change(graph: Graph, name: str, setting: Setting) -> tuple[str, Entry, Setting]:

@@ -33,7 +33,7 @@ SECTIONS = (
     "planned",
     "resources",
 )
-OWN = ("members", "weights")  # keys of a method that are no fields
+OWN = ("members", "weights", "twin")  # keys of a method that are no fields
 BESIDE = {  # keys of other entries that are no fields, and of archs and data sets in no name
     "attacks": ("surrogate", "only", "uncut"),
     "archs": ("macs", "runs_per_gpu"),

@@ -1,0 +1,144 @@
+"""What the scale's cut of the attacks hides: `python -m bench.cuts [IMAGES] [--rows ROW ...]`.
+
+Needs the trained rows of table1. Each row is judged twice on the same first test images, with the
+attacks as the scale cuts them and with none of them cut, in copies of the project. A cut is fair
+where it hides at most 1.5 points more of a row than of the reference; `--write` keeps the figures
+in data/cuts.csv, by which a table marks a row (C23).
+"""
+
+import argparse
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.flags.flags import UNFAIR
+from pipeline.plan import Plan, load_plan
+from pipeline.plan.graph.hidden import FILE, KEYS, SUITE
+from pipeline.plan.params.reader import read
+from pipeline.plan.params.values import inherit
+
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = "table1"
+SUITES = ["core", "adaptive", "adaptive_transfer"]
+COLUMNS = ["clean", "core_worst", "adaptive_worst"]
+
+
+def list_attacks(params: dict[str, Any]) -> set[str]:
+    """The entries of the suites' attacks, and those that they are based on."""
+    names: set[str] = set()
+    for suite in SUITES:
+        _, entry = inherit(params["suites"], "suites", suite)
+        pending = [str(name) for name in entry["attacks"]]
+        while pending:
+            name = pending.pop()
+            names.add(name)
+            base = params["attacks"][name].get("base")
+            pending += [base] if base else []
+    return names
+
+
+def build_params(images: int, rows: list[str], *, is_cut: bool) -> dict[str, Any]:
+    """The project's params with a table of these rows and images, its attacks cut or not."""
+    params = read(ROOT / "params.yaml")
+    scale = params["scales"][params["scale"]]
+    scale["images"] = max(images, scale.get("images", images))
+    shown = scale.setdefault("tables", {}).setdefault(TABLE, {})
+    shown |= {"images": images, "suites": SUITES, "columns": COLUMNS, "means": {}}
+    if rows:
+        shown["rows"] = rows
+    if not is_cut:
+        asked = list_attacks(params)
+        scale["attacks"] = {k: v for k, v in scale["attacks"].items() if k not in asked}
+    return params
+
+
+def lay(folder: Path, params: dict[str, Any]) -> None:
+    """A copy of the project with its data and trained runs, under other params."""
+    for name in ("pipeline", "profiles", "envs", "data/reported", "data/claims", "results/runs"):
+        shutil.copytree(ROOT / name, folder / name)
+    for prepared in (ROOT / "data").iterdir():
+        if prepared.is_dir() and not (folder / "data" / prepared.name).exists():
+            shutil.copytree(prepared, folder / "data" / prepared.name)
+    shutil.copy(ROOT / "Snakefile", folder)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def judge(params: dict[str, Any], cores: int) -> dict[str, dict[str, float]]:
+    """Accuracies in percent by row and column."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        lay(folder, params)
+        bins = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        command = ["snakemake", "-q", "rules", f"-c{cores}", f"results/{TABLE}.csv"]
+        done = subprocess.run(command, cwd=folder, env={**os.environ, "PATH": bins}, check=False)
+        if done.returncode:
+            sys.exit("error: the table was not made; its logs went with the copy")
+        with (folder / "results" / f"{TABLE}.csv").open(newline="") as lines:
+            table = list(csv.DictReader(lines))
+    return {
+        line["row"]: {c: float(line[name]) for c in COLUMNS for name in line if named(name, c)}
+        for line in table
+    }
+
+
+def named(shown: str, column: str) -> bool:
+    """Whether a column of the csv is this one, cut or not."""
+    return shown in (column, f"{column} (cut)")
+
+
+def describe(plan: Plan) -> dict[str, str]:
+    """The record behind each row's adaptive worst case, as the project's own table has it."""
+    cells = plan.tables[TABLE].cells
+    return {cell.row: cell.records[SUITE].id for cell in cells if cell.records}
+
+
+def main() -> None:
+    """A line for each row, the reference first; exits where a trained row is not here."""
+    parser = argparse.ArgumentParser(prog="python -m bench.cuts", description=__doc__)
+    parser.add_argument("images", nargs="?", type=int, default=200)
+    parser.add_argument("--rows", nargs="+", default=[], help="some rows; the reference is added")
+    parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--write", action="store_true", help="keep the figures in data/cuts.csv")
+    args = parser.parse_args()
+
+    plan = load_plan()
+    reference = plan.tables[TABLE].spec["entry"]["reference"]
+    rows = list(dict.fromkeys([reference, *args.rows])) if args.rows else []
+    cut, full = (
+        judge(build_params(args.images, rows, is_cut=c), args.cores) for c in (True, False)
+    )
+
+    records = describe(plan)
+    lines = []
+    for row in cut:
+        hidden = cut[row]["adaptive_worst"] - full[row]["adaptive_worst"]
+        print(
+            f"{row:16s} core {cut[row]['core_worst']:5.1f} -> {full[row]['core_worst']:5.1f}   "
+            f"adaptive {cut[row]['adaptive_worst']:5.1f} -> {full[row]['adaptive_worst']:5.1f}   "
+            f"hidden {hidden:4.1f}"
+        )
+        lines.append(
+            [
+                row,
+                records[row],
+                args.images,
+                cut[row]["adaptive_worst"],
+                full[row]["adaptive_worst"],
+            ]
+        )
+    print(f"fair: at most {UNFAIR} points more hidden than of {reference}; n = {args.images}")
+
+    if args.write:
+        with FILE.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([KEYS, *lines])
+
+
+if __name__ == "__main__":
+    main()
