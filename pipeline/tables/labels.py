@@ -26,6 +26,8 @@ NAMES = {
     "trs": "TRS",
     "more": "MoRE",
     "mce": "MCE",
+    "barre": "BARRE",
+    "igat": "iGAT",
     "ccg": "CCG",
     "seat": "SEAT",
     "idbh": "IDBH",
