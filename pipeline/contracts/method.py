@@ -2,6 +2,7 @@
 
 from abc import ABC
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -36,13 +37,27 @@ class Method(ABC):  # noqa: B024 - a method writes `loss` or `step`; tests/metho
 
     def step(self, training: Training, batch: Batch) -> Tensor:
         """One update of every member on one batch; returns the mean loss."""
-        adversarial = training.craft(batch)
-        losses = [
-            training.update(i, self.loss(training, i, batch, adversarial))
-            for i in range(len(training.members))
-        ]
+        parts = training.split(batch)
+        crafted = [training.craft(part) for part in parts]
+
+        def update(member: int, part: int) -> Tensor:
+            losses = self.loss(training, member, parts[part], crafted[part])
+            return training.update(member, losses)
+
+        # A member learns from all parts before the next one, which may look at it, does.
+        losses = [training.learn(parts, partial(update, i)) for i in range(len(training.members))]
         return torch.stack(losses).mean()
 
     def loss(self, training: Training, index: int, batch: Batch, adversarial: Tensor) -> Tensor:
         """Losses [B] of member `index`; `adversarial` are the crafted images."""
         raise NotImplementedError(f"{type(self).__name__} writes neither `loss` nor `step`")
+
+
+def learn(method: Method, training: Training, batch: Batch) -> Tensor:
+    """One update by a method on one batch, in parts where the recipe asks for them; returns the
+    mean loss."""
+    parts = training.split(batch)
+    # The common step splits by itself, a member at a time; no other looks at what it updated.
+    if type(method).step is Method.step:
+        parts = [batch]
+    return training.learn(parts, lambda i: method.step(training, parts[i]))

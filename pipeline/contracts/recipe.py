@@ -44,3 +44,6 @@ class Recipe:
     held_out: Literal["always", "if_validated"] = "always"
     # of images with as many channels; all others have the training split's
     input_std: list[float] = field(default_factory=list)
+    # images at a time, where memory holds no whole batch: their gradients are summed before the
+    # update, batch normalisation is each part's own; 0 is the whole batch
+    micro_batch: int = 0

@@ -1,7 +1,8 @@
 """What a method's update works on: members, their optimisers, the training attack."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Self
 
 import torch
@@ -12,6 +13,7 @@ from pipeline.contracts.recipe import Recipe
 from pipeline.core.batchnorm import attack_mode
 from pipeline.core.draws import Draws, derive
 from pipeline.core.ensemble import Combination
+from pipeline.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Batch:
             images=self.images[rows],
             labels=self.labels[rows],
             draws=self.draws.select(rows),
-            augment=None,
+            augment=self.augment and _refuse_view,
         )
 
     def view(self, number: int) -> Tensor:
@@ -46,6 +48,10 @@ class Batch:
         if self.augment is None:
             return self.images
         return self.augment(self.draws.fork("augment").fork(number))
+
+
+def _refuse_view(draws: Draws) -> Tensor:
+    raise UserError("part of a batch has no further view; give this method micro_batch: 0")
 
 
 @dataclass
@@ -69,6 +75,10 @@ class Training:
     epoch: int = 1
     images: int = 0
     memories: dict[str, Tensor] = field(default_factory=dict)
+    # while a batch is learnt in parts: this one's share of the images, and the optimisers whose
+    # steps wait for the last, with their bounds
+    _share: float = 1
+    _waiting: dict[torch.optim.Optimizer, float] | None = None
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -120,26 +130,70 @@ class Training:
         with attack_mode(target, bn_mode or self.recipe.attack_bn_mode) as climbed:
             return crafting(climbed, batch.images, batch.labels, batch.draws.fork("attack"))
 
+    def split(self, batch: Batch) -> list[Batch]:
+        """The batch, or parts of nearly equal size of at most the recipe's `micro_batch` images.
+
+        No part has one image alone, of which there are no batch statistics.
+        """
+        size, most = len(batch.labels), self.recipe.micro_batch
+        if not 0 < most < size:
+            return [batch]
+        count = min(-(-size // most), size // 2)
+        bounds = [size * i // count for i in range(count + 1)]
+        return [batch.select(slice(*pair)) for pair in pairwise(bounds)]
+
+    def learn(self, parts: Sequence[Batch], step: Callable[[int], Tensor]) -> Tensor:
+        """`step(0)`, `step(1)` ... of a batch's parts with their updates made as one, by the
+        gradient of the mean over all images; returns the mean loss."""
+        if len(parts) == 1:
+            return step(0)
+
+        images, losses = sum(len(part.labels) for part in parts), []
+        _clear(self.optimisers)
+        self._waiting = {}
+        for i, part in enumerate(parts):
+            self._share = len(part.labels) / images
+            losses.append(self._share * step(i))
+
+        _step(self._waiting)
+        self._waiting = None
+        return torch.stack(losses).sum()
+
     def update(self, index: int, losses: Tensor, clip: float = 0) -> Tensor:
         """One step of optimiser `index` on the mean of losses [B]; returns that mean.
 
         clip: largest l2 norm of its gradient; 0 is no bound.
         """
-        return _descend([self.optimisers[index]], losses.mean(), clip)
+        return self._descend([self.optimisers[index]], losses.mean(), clip)
 
     def update_members(self, loss: Tensor, clip: float = 0) -> Tensor:
         """One step of every member's optimiser down one common loss; returns it."""
-        return _descend(self.optimisers[: len(self.members)], loss, clip)
+        return self._descend(self.optimisers[: len(self.members)], loss, clip)
+
+    def _descend(
+        self, optimisers: list[torch.optim.Optimizer], loss: Tensor, clip: float
+    ) -> Tensor:
+        bounds = dict.fromkeys(optimisers, clip)
+        if self._waiting is not None:
+            (self._share * loss).backward()  # type: ignore[no-untyped-call]
+            self._waiting |= bounds
+            return loss.detach()
+
+        _clear(optimisers)
+        loss.backward()  # type: ignore[no-untyped-call]
+        _step(bounds)
+        return loss.detach()
 
 
-def _descend(optimisers: list[torch.optim.Optimizer], loss: Tensor, clip: float) -> Tensor:
+def _clear(optimisers: Iterable[torch.optim.Optimizer]) -> None:
     for optimiser in optimisers:
         optimiser.zero_grad(set_to_none=True)
 
-    loss.backward()  # type: ignore[no-untyped-call]
-    for optimiser in optimisers:
+
+def _step(bounds: Mapping[torch.optim.Optimizer, float]) -> None:
+    """One step of each optimiser, its gradient no longer than its bound; 0 is none."""
+    for optimiser, clip in bounds.items():
         if clip:
             moved = [p for group in optimiser.param_groups for p in group["params"]]
             nn.utils.clip_grad_norm_(moved, clip)
         optimiser.step()
-    return loss.detach()

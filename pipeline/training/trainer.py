@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.contracts.method import learn
 from pipeline.contracts.training import Batch, Training
 from pipeline.core.draws import derive
 from pipeline.core.ensemble import combine
@@ -124,7 +125,7 @@ class Trainer:
         # dropout draws from torch's own stream: the same at the same batch, whatever was resumed
         torch.manual_seed(derive(self.run.spec["seed"], "layers", self.training.epoch, self.done))
         with autocast, counter if self.done == 0 else nullcontext():
-            loss = self.method.step(self.training, batch)
+            loss = learn(self.method, self.training, batch)
         self.flops += round(counter.total * len(self.split) / len(batch.labels))
         return loss
 

@@ -10,7 +10,7 @@ from pipeline.plan.graph import outside
 from pipeline.plan.graph.artifacts import Element, Run, Victim, tail
 from pipeline.plan.graph.averages import name_average, resolve_average
 from pipeline.plan.graph.graph import Graph
-from pipeline.plan.params import checks, values
+from pipeline.plan.params import checks, schema, values
 from pipeline.plan.params.entries import Resolved, Setting
 from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import digest
@@ -112,6 +112,9 @@ def _name_training(
         fields |= {"joint": False, "combine": "single"}
 
     checks.validation(dataset.fields, recipe, dataset.name)
+    if recipe.get("micro_batch"):
+        own_step = schema.writes_step(method.component)
+        checks.parts(method.name, method.component, own_step, recipe["micro_batch"])
     start, files = outside.describe_start(entries, method.name)
 
     types = entries.component("methods", method.component).types

@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.plan.params import values
+from pipeline.plan.params.parts import why_whole
 from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import nearest
 
@@ -22,7 +23,8 @@ SURROGATES: tuple[str, ...] = ("self", "averaged", "mean_logit", "members", "nor
 SCALINGS = {"cooled": 0.1, "heated": 10.0}  # factors of the victim's logits
 SURROGATES += ("answers", *SCALINGS)
 TAKEN = ("raw", "reported", "claims")  # folders of data/ that are no data set's
-USUAL: Entry = {"held_out": "always", "input_std": []}  # keys of a recipe that need not be given
+# keys of a recipe that need not be given
+USUAL: Entry = {"held_out": "always", "input_std": [], "micro_batch": 0}
 MOST_MEMBERS = 1000  # members of one table seed have the run seeds of a thousand
 
 
@@ -63,6 +65,8 @@ def recipe(fields: Entry, where: str) -> None:
     """Raise UserError unless epochs, milestones and rates fit together."""
     values.as_int(fields["epochs"], f"params.yaml: {where}.epochs", 1)
     values.as_int(fields["batch_size"], f"params.yaml: {where}.batch_size", 2)  # of batch norm
+    if fields["micro_batch"]:
+        values.as_int(fields["micro_batch"], f"params.yaml: {where}.micro_batch", 2)
     if fields["nesterov"] and not fields["momentum"]:
         raise UserError(f"params.yaml: {where}.nesterov: needs momentum above 0")
     if fields["ema_decay"] and fields["ema_first"] == "initial" and fields["ema_start"] > 1:
@@ -83,7 +87,18 @@ def name_recipe(fields: Entry) -> Entry:
     """What of a recipe names a run: without what need not be given and is as usual."""
     if fields["validate_every"] and fields["select"] != "best_test_as_published":
         fields = fields | {"held_out": "always"}  # it validates on them
+    if fields["micro_batch"] >= fields["batch_size"]:  # one part, which is the whole
+        fields = fields | {"micro_batch": 0}
     return {k: v for k, v in fields.items() if k not in USUAL or v != USUAL[k]}
+
+
+def parts(method: str, component: str, writes_step: bool, size: int) -> None:
+    """Raise UserError where a recipe splits batches and the method needs them whole."""
+    if reason := why_whole(component, writes_step):
+        raise UserError(
+            f"params.yaml: micro_batch: {size} would train another {method}, which {reason}; "
+            f"give methods.{method} micro_batch: 0"
+        )
 
 
 def dataset_name(name: str) -> None:

@@ -17,6 +17,7 @@ from pipeline.plan.params.words import nearest
 
 ROOT = Path(__file__).resolve().parents[3]
 EQUAL = "pipeline/share/equal.json"  # code proven equal to older code
+CONTRACT = "Method"  # whose `step` is the common one
 KINDS = ("archs", "datasets", "attacks", "methods", "averages")
 
 
@@ -84,18 +85,34 @@ def _component(kind: str, name: str, path: Path, _room: tuple[object, ...]) -> C
 
 def class_fields(path: Path, name: str) -> dict[str, str]:
     """Annotated fields of one class, its bases in other pipeline files included."""
+    return _fields(*_class(path, name))
+
+
+def writes_step(method: str) -> bool:
+    """Whether a method has a `step` of its own, or of a base that is not the contract."""
+    path = ROOT / "pipeline" / "methods" / f"{method}.py"
+    tree = parse(path)
+    wanted = [(n, tree) for n in tree.body if isinstance(n, ast.ClassDef) and n.name[0] != "_"]
+    while wanted:
+        node, tree = wanted.pop()
+        if any(isinstance(item, ast.FunctionDef) and item.name == "step" for item in node.body):
+            return node.name != CONTRACT
+        wanted += _bases(node, tree)
+    return False
+
+
+def _class(path: Path, name: str) -> tuple[ast.ClassDef, ast.Module]:
     tree = parse(path)
     for node in tree.body:
         if isinstance(node, ast.ClassDef) and node.name == name:
-            return _fields(node, tree)
+            return node, tree
     raise UserError(f"{path}: no class {name}")
 
 
 def _fields(node: ast.ClassDef, tree: ast.Module) -> dict[str, str]:
     fields: dict[str, str] = {}
-    for base in node.bases:
-        if isinstance(base, ast.Name):
-            fields |= _base_fields(base.id, tree)
+    for base in _bases(node, tree):
+        fields |= _fields(*base)
 
     # Own fields after the bases': a redefined one replaces its type, as Python has it.
     for item in node.body:
@@ -106,14 +123,15 @@ def _fields(node: ast.ClassDef, tree: ast.Module) -> dict[str, str]:
     return fields
 
 
-def _base_fields(name: str, tree: ast.Module) -> dict[str, str]:
-    """Fields of a base class that this file defines or imports from the pipeline."""
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return _fields(node, tree)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipeline."):
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    path = ROOT.joinpath(*str(node.module).split(".")).with_suffix(".py")
-                    return class_fields(path, alias.name)
-    return {}
+def _bases(node: ast.ClassDef, tree: ast.Module) -> list[tuple[ast.ClassDef, ast.Module]]:
+    """The base classes that this file defines or imports from the pipeline, with their files."""
+    names = {base.id for base in node.bases if isinstance(base, ast.Name)}
+    found = []
+    for item in tree.body:
+        if isinstance(item, ast.ClassDef) and item.name in names:
+            found.append((item, tree))
+        if isinstance(item, ast.ImportFrom) and (item.module or "").startswith("pipeline."):
+            path = ROOT.joinpath(*str(item.module).split(".")).with_suffix(".py")
+            shown = [alias.name for alias in item.names if (alias.asname or alias.name) in names]
+            found += [_class(path, name) for name in shown]
+    return found
