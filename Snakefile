@@ -4,7 +4,7 @@ import os
 
 from snakemake.utils import min_version
 
-min_version("9.16.3")
+min_version("9.17.0")
 
 # jobs run the copy of plan and code that their workflow started with (pipeline/plan/frozen.py)
 HERE = os.environ.get("ROBUST_FROZEN", workflow.basedir)

@@ -62,7 +62,7 @@ def check_config(plan: Plan, config: Mapping[str, Any]) -> None:
         raise UserError(f"--config {changed[0]}: change it in params.yaml instead")
 
 
-def _one_line(question: Callable[P, T]) -> Callable[P, T]:
+def one_line(question: Callable[P, T]) -> Callable[P, T]:
     """End in one line on a user's error: Snakemake prints a trace of any other exception."""
 
     @wraps(question)
@@ -111,7 +111,7 @@ def name_inputs(plan: Plan, rule: str, *, whole: bool) -> Callable[[Any], list[s
     return lambda wildcards: inputs(plan, rule, wildcards, whole=whole)
 
 
-@_one_line
+@one_line
 def inputs(plan: Plan, rule: str, wildcards: Any, *, whole: bool = True) -> list[str]:
     """What a rule's job reads; once its artifact is there, what of it happens to be.
 
@@ -186,7 +186,7 @@ def written() -> list[Path]:
     return [path for path in TEXTS if path.exists()]
 
 
-@_one_line
+@one_line
 def page_inputs(plan: Plan) -> list[str]:
     """The files that the page is made of."""
     suffixes = {target.path: target.path.with_suffix(".json") for target in presented(plan)}
@@ -208,7 +208,7 @@ def table_folder(plan: Plan) -> str:
     return rf"(?!(?:{figure_pattern(plan)})\.)([a-z0-9_]+/)?"
 
 
-@_one_line
+@one_line
 def target_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
     """params.yaml as an old input while the receipt is today's; else a mark that is newer.
 

@@ -8,6 +8,7 @@ rule average:
         "logs/average/{run}.log",
     wildcard_constraints:
         run=jobs.average_pattern(PLAN),
+    priority: ORDER.of("average")
     conda:
         ENVIRONMENT
     resources:

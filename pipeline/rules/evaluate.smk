@@ -6,6 +6,7 @@ rule evaluate:
         "results/records/{victim}/{suite}.npz",
     log:
         "logs/evaluate/{victim}/{suite}.log",
+    priority: ORDER.of("evaluate")
     conda:
         ENVIRONMENT
     resources:

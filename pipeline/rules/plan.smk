@@ -12,7 +12,7 @@ from pipeline import spare_collection
 from pipeline.cluster import master, patience, site
 from pipeline.errors import UserError
 from pipeline.cluster import resources as requested
-from pipeline.plan import frozen, shared, workflow as jobs
+from pipeline.plan import frozen, order, shared, workflow as jobs
 from pipeline.share import guard
 
 spare_collection()
@@ -24,6 +24,7 @@ try:
     PLAN = jobs.load(sys.argv, workflow.is_main_process)
     FINGERPRINT = frozen.fingerprint() if workflow.is_main_process else None
     ASKED = requested.Resources(PLAN, SITE)
+    ORDER = order.Order(PLAN, is_main=workflow.is_main_process)
     jobs.check_config(PLAN, config)
     if workflow.is_main_process:
         master.check_folder()

@@ -11,6 +11,7 @@ rule train:
         "logs/train/{run}.log",
     wildcard_constraints:
         run=jobs.train_pattern(PLAN),
+    priority: ORDER.of("train")
     group:
         lambda wc: ASKED.pack(wc, workflow.group_settings)
     conda:
@@ -28,6 +29,7 @@ rule trajectory:
         "results/snapshots/{run}/from{epoch}.json",
     log:
         "logs/trajectory/{run}-from{epoch}.log",
+    priority: ORDER.of("trajectory")
     conda:
         ENVIRONMENT
     resources:

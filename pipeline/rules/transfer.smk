@@ -8,6 +8,7 @@ rule transfer:
         "logs/transfer/{set}.log",
     wildcard_constraints:
         set="[a-z0-9_-]+",
+    priority: ORDER.of("transfer")
     conda:
         ENVIRONMENT
     resources:
