@@ -23,7 +23,7 @@ from pipeline.plan.workflow import artifact_of
 from pipeline.store.sums import as_seconds, beside, read_mapping
 
 DIGEST = re.compile(r"-[0-9a-f]{10}(?=[/-]|$)")
-CHATTER = re.compile(r"Select jobs to execute|Execute \d+ jobs")
+CHATTER = re.compile("Select jobs to execute")
 SHOWN = 2  # finished jobs in one line; a group has many
 
 
@@ -49,7 +49,7 @@ class Headway:
         self.jobs = {job.jobid: job for job in jobs}
         found = {i: artifact_of(plan, str(j.rule), j.wildcards_dict) for i, j in self.jobs.items()}
         self.made: dict[int, Artifact] = {i: a for i, a in found.items() if a is not None}
-        self.running = set(self.jobs)
+        self.unfinished, self.begun = set(self.jobs), set[int]()
         self.targets = [a for a in self.made.values() if isinstance(a, Target)]
 
         asked: list[Artifact] = [*self.targets] or [*self.made.values()]
@@ -65,9 +65,14 @@ class Headway:
         self.expected: defaultdict[str, float] = defaultdict(float)
         self.told: list[str] = []  # jobs that ended since the last line
 
+    def begin(self, jobids: Iterable[int]) -> None:
+        """Jobs have begun, or wait in a cluster's queue."""
+        self.begun.update(jobids)
+
     def finish(self, jobid: int) -> None:
         """A job has ended well."""
-        self.running.discard(jobid)
+        self.unfinished.discard(jobid)
+        self.begun.discard(jobid)
         job, artifact = self.jobs[jobid], self.made.pop(jobid, None)
         self.told.append(_name(job, artifact))
         state = self.left.pop(artifact.path, None) if artifact else None
@@ -95,14 +100,16 @@ class Headway:
 
     def _describe_work(self) -> list[str]:
         if any(s.seconds is None for s in (*self.left.values(), *self.ended)):
-            jobs = f"{len(self.jobs) - len(self.running)} of {len(self.jobs)} jobs"
+            jobs = f"{len(self.jobs) - len(self.unfinished)} of {len(self.jobs)} jobs"
             return [f"{jobs} (an arch states no `macs`: the work is unknown)"]
 
         before = sum(map(self._weigh, self.here))
-        begun = sum(self._measure_share(s) * self._weigh(s) for s in self.left.values())
+        paths = {self.made[jobid].path for jobid in self.begun & self.made.keys()}
+        running = [state for path in paths if (state := self.left.get(path))]
+        begun = sum(self._measure_share(s) * self._weigh(s) for s in running)
         done = begun + sum(map(self._weigh, self.ended))
         left = sum(map(self._weigh, self.left.values())) - begun
-        if not self.running:
+        if not self.unfinished:
             return ["100 % of the work"]
 
         # What has no estimate, such as a table, is left when all else is done.
@@ -164,6 +171,9 @@ class Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """One line after the jobs that ended together; nothing is printed of an empty text."""
         event = getattr(record, "event", None)
+        if event == "job_started":
+            self.headway.begin(record.__dict__["jobs"])
+            return ""
         if event == "job_finished":
             self.headway.finish(record.__dict__["job_id"])
             return ""

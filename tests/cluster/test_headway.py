@@ -96,6 +96,14 @@ def test_what_runs_counts_by_the_steps_of_this_try(started):
     lines = [f"{run.id}: {step}/10 loss 1 (1 s each, 1 s left)\n" for step in (7, 8)]
     log.write_text("# a command\n" + "".join(lines))
     assert begun._measure_share(begun.left[run.path]) == 0.2  # six epochs are of an earlier one
+
+    weights = {s.artifact.path: s.seconds for s in begun.left.values()}
+    share = int(100 * 0.2 * weights[run.path] / sum(weights.values()))
+    assert share > 0 and begun.line().startswith(
+        "0 % of the work"
+    )  # not begun: its log is not read
+    begun.begin([number])
+    assert begun.line().startswith(f"{share} % of the work")
     begun.since = 1e12
     assert begun._measure_share(begun.left[run.path]) == 0.0  # another workflow's log
 
