@@ -16,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pipeline.cluster import slices
+from pipeline.cluster import refusals, slices
 from pipeline.errors import UserError
 
 PLUGIN = "snakemake_executor_plugin_slurm"
@@ -31,6 +31,7 @@ BUSY = re.compile(
 )
 # said of a submit limit, but also of a size that no queue takes
 LIMIT = "Job violates accounting/QOS policy"
+SBATCH = re.compile(r"The error message was '(.*?)'\.\n", re.DOTALL)  # as the executor quotes it
 
 Statuses = dict[str, str]
 
@@ -65,6 +66,7 @@ class Patience:
         self.ended: set[str] = set()  # time slices
         self.count: Counter[str] = Counter()  # of slices, by what a job is about
         self.saved: dict[str, int] = {}  # progress at the start of a slice
+        self.refused: set[str] = set()  # sbatch's words, told already
         self.answered, self.told = now(), 0.0
         self.closing = threading.Event()
 
@@ -167,12 +169,20 @@ class Patience:
     def report(self, info: Any, message: str) -> None:
         """Submit again, later, what a busy SLURM refused; any other refusal is a failed job."""
         if info.external_jobid is not None or not self._is_busy(message):
+            self._tell_refusal(message)
             self._report(info, message)
             return
         _say(f"SLURM takes no job now, tried again every {BUSY_SECONDS} s: {_find_reason(message)}")
         # A wait that the end of the master cuts short, unlike a sleep.
         if not self.closing.wait(BUSY_SECONDS):
             self.executor._job_submission_executor.submit(self.run, info.job)
+
+    def _tell_refusal(self, message: str) -> None:
+        """Say once what sbatch refuses: all jobs of a stage ask for the same."""
+        words = SBATCH.search(message)
+        if words and words[1] not in self.refused:
+            self.refused.add(words[1])
+            _say(refusals.explain(words[1]))
 
     def _is_busy(self, message: str) -> bool:
         """Whether the refusal is one of this moment: a limit is while own jobs fill it."""
@@ -187,7 +197,7 @@ def _decide_outcome(job: Any) -> str:
 
 def _find_reason(message: str) -> str:
     """sbatch's own words in an executor's message."""
-    match = re.search(r"The error message was '(.*?)'\.\n", message, re.DOTALL)
+    match = SBATCH.search(message)
     return " ".join((match[1] if match else message).split())
 
 

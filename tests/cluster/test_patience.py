@@ -14,6 +14,7 @@ import pytest
 import snakemake_executor_plugin_slurm as plugin
 
 from pipeline.cluster import patience
+from pipeline.cluster.site import PROFILE
 
 
 class Limiter:
@@ -187,8 +188,37 @@ def test_a_busy_slurm_is_waited_out_and_a_wrong_request_is_not(
     lab.executor.run_job(single("a"))
     assert done.wait(5 if waits else 0) == waits
     assert len(lab.executor.failed) == (0 if waits else 1)
-    first = words.splitlines()[0]
-    assert (first in capsys.readouterr().err) == waits
+    said = capsys.readouterr().err
+    assert ("SLURM takes no job now" in said) == waits == ("sbatch refused" not in said)
+    assert not waits or words.splitlines()[0] in said
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ("invalid partition specified: gpuu", f"{PROFILE}:3: slurm_partition: gpuu"),
+        ("Invalid account or account/partition combination", f"{PROFILE}:2: # slurm_account: x"),
+        ("Invalid feature specification", "SBATCH_CONSTRAINT=a100 in the environment"),
+        ("Requested node configuration is not available", f"{PROFILE}:4: gpu_syntax: gres"),
+        ("Memory specification can not be satisfied", "`resources:` of params.yaml"),
+        ("Requested time limit is invalid (missing or ...)", "`resources:` of params.yaml"),
+    ],
+)
+def test_a_refused_job_says_once_sbatchs_last_line_and_what_to_change(
+    lab, tmp_path, monkeypatch, capsys, words, remedy
+):
+    (tmp_path / "slurm").mkdir()
+    lines = ["default-resources:", "  # slurm_account: x", "  slurm_partition: gpuu"]
+    (tmp_path / "slurm/config.yaml").write_text("\n".join([*lines, "  gpu_syntax: gres", ""]))
+    monkeypatch.chdir(tmp_path)
+    for name in ("ACCOUNT", "PARTITION"):
+        monkeypatch.delenv(f"SBATCH_{name}", raising=False)
+    monkeypatch.setenv("SBATCH_CONSTRAINT", "a100")
+
+    lab.executor.refusals = [f"sbatch: lua: hello\nsbatch: error: {words}"] * 2
+    for run in ("a", "b"):
+        lab.executor.run_job(single(run))
+    assert capsys.readouterr().err == f"sbatch refused: {words}; change {remedy}\n"
 
 
 def test_a_master_that_ends_submits_no_more_and_cancels_what_it_was_asking_about(lab):
