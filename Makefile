@@ -7,6 +7,16 @@ STAMP := $(VENV)/.installed
 # an environment's scripts name its folder: a clone that was moved or copied needs another
 MOVED := $(shell test -s $(STAMP) && test "$$(cat $(STAMP))" != "$$(cd $(VENV) && pwd -P)" && echo moved)
 
+# a container's user may have neither name nor home: Snakemake ends in a trace without
+ifndef USER
+export USER := $(shell id -un 2>/dev/null)
+endif
+ifndef XDG_CACHE_HOME
+ifneq ($(shell mkdir -p "$$HOME/.cache" 2>/dev/null && test -w "$$HOME/.cache" && echo ours),ours)
+export XDG_CACHE_HOME := $(CURDIR)/work/cache
+endif
+endif
+
 .PHONY: help docs floors report table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims audit reproduced golden strength lint-records moved
 
 help:  ## what can be made

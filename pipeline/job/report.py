@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from pipeline.errors import EXIT_INTERRUPTED, Interrupted, UserError
+from pipeline.job.home import settle
 from pipeline.plan import frozen
 
 DONE = "# done"  # last line of a job that ended well
@@ -69,6 +70,7 @@ def report(main: Callable[[list[str] | None], None], *, is_job: bool = True) -> 
     What a job prints in a workflow is its log, with a head and an end; a command that is no job
     (`is_job`) prints its answer alone.
     """
+    settle()
     in_workflow = is_job and "ROBUST_FROZEN" in os.environ
     if in_workflow:
         print(head(), file=sys.stderr, flush=True)

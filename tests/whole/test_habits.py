@@ -127,3 +127,26 @@ def test_a_new_environment_notes_where_it_was_made(clone):
     (clone / ".venv" / "bin" / "python").symlink_to("/bin/true")
     make(clone, "setup", "PYTHON=/bin/true")
     assert (clone / ".venv" / ".installed").read_text() == f"{clone / '.venv'}\n"
+
+
+NAMELESS = ("unshare", "--user", "--map-user=12345", "--map-group=12345", "--")
+
+
+@pytest.mark.skipif(
+    shutil.which("unshare") is None or subprocess.run([*NAMELESS, "true"]).returncode != 0,
+    reason="needs user namespaces",
+)
+def test_a_user_without_name_and_home_gets_both(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "home").write_text("no folder")
+    env = {k: v for k, v in os.environ.items() if k not in ("USER", "LOGNAME", "XDG_CACHE_HOME")}
+    env |= {"HOME": str(tmp_path / "home"), "PYTHONPATH": str(ROOT)}
+
+    show = "show:;@echo $$USER $$XDG_CACHE_HOME"
+    python = "import getpass, os; from pipeline.job.report import report; report(lambda _: print("
+    python += "getpass.getuser(), os.environ['XDG_CACHE_HOME']), is_job=False)"
+    for words in (["make", "-s", f"--eval={show}", "show"], [sys.executable, "-c", python]):
+        done = subprocess.run(
+            [*NAMELESS, *words], cwd=tmp_path, env=env, capture_output=True, text=True
+        )
+        assert re.fullmatch(rf"(uid)?12345 {tmp_path}/work/cache", done.stdout.strip()), done.stderr
