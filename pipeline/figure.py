@@ -67,6 +67,7 @@ def _read_recorded(plan: Plan, figure: Figure, cell: Cell) -> Recorded:
         attacks[attack.name] = _unwrap_set(plan, attack)
 
     settings = {k: _resolve_axis(plan, cell, k, v) for k, v in cell.setting.overrides}
+    settings["members"] = float(cell.members)
     fired = flags(evidence)
     doubts = untrusted(evidence, fired)
     name = label(cell, figure.cells, without=along)

@@ -18,7 +18,7 @@ from pipeline.plan.params.values import Entry
 class Recorded:
     """A row in its records; `attacks` holds the clean images too, under `clean`.
 
-    settings: the table's axes at this row, as its runs resolved them.
+    settings: the table's axes at this row, as its runs resolved them, and its members.
     """
 
     label: str

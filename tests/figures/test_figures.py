@@ -28,6 +28,7 @@ from pipeline.figures.particles import Particles, losses_of, mean_distance
 from pipeline.figures.peers import BOTH, MEMBER, PEERS, Peers, compare
 from pipeline.figures.peers import NONE as NEITHER
 from pipeline.figures.regions import CHOSEN, VICTIM, Regions, predictions
+from pipeline.figures.trade_off import TradeOff
 from pipeline.figures.weight_landscape import WeightLandscape, directions, moved
 from pipeline.figures.weights import Weights, last_convolution
 from pipeline.flags.evidence import Attack
@@ -555,3 +556,40 @@ def test_the_caption_says_what_stands_in_and_what_is_missing():
     assert command.caption(plan, figure) == (
         "Margins\nDigits for CIFAR-10 (eps x 6.375); scale demo; not yet available: MART"
     )
+
+
+# ---- clean accuracy against the worst case
+
+
+def both(label, clean, *attacks, members=3.0):
+    """A row in records: clean verdicts, and those under attacks."""
+    plain = Attack("clean", {"component": "clean", "fields": {}}, {"right": np.array(clean)})
+    return recorded(label, plain, *attacks, members=members)
+
+
+def test_a_trade_off_is_of_the_worst_case_of_every_image_and_of_all_seeds():
+    first = both(
+        "a x3", [1, 1, 1, 0], pgd_of("p", [1, 1, 0, 0], 0.1), pgd_of("q", [0, 1, 1, 0], 0.1)
+    )
+    second = both(
+        "a x3", [1, 1, 0, 0], pgd_of("p", [1, 0, 0, 0], 0.1), pgd_of("q", [1, 1, 0, 0], 0.1)
+    )
+    larger = both("a x5", [1, 1, 1, 1], pgd_of("p", [1, 1, 1, 0], 0.1), members=5.0)
+    frame = TradeOff().numbers([first, second, larger])
+    assert frame[
+        ["row", "method", "members", "clean", "worst", "images", "seeds"]
+    ].values.tolist() == [
+        ["a x3", "a", 3, 0.625, 0.25, 4, 2],
+        ["a x5", "a", 5, 1.0, 0.75, 4, 1],
+    ]
+    pictures = TradeOff().draw(frame.assign(not_trusted=["C7", ""]), "A trade-off")
+    assert (
+        pictures[".png"]
+        == TradeOff().draw(frame.assign(not_trusted=["C7", ""]), "A trade-off")[".png"]
+    )
+    assert pictures[".png"] != TradeOff().draw(frame.assign(not_trusted=""), "A trade-off")[".png"]
+
+
+def test_a_trade_off_without_attacks_is_refused():
+    with pytest.raises(UserError, match="needs suites"):
+        TradeOff().numbers([both("a", [1])])
