@@ -77,6 +77,7 @@ COMMANDS = {
     "transfer": _module("pipeline.transfer"),
     "evaluate": _module("pipeline.evaluate"),
     "tabulate": _module("pipeline.tabulate"),
+    "status": _module("pipeline.tools.status"),
 }
 
 

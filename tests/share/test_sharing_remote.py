@@ -11,6 +11,7 @@ import pytest
 import sharing_lab as lab
 import sharing_origin as home
 import yaml
+from official import serving
 
 from pipeline.plan import load_plan
 from pipeline.plan.params.pages import pages
@@ -62,6 +63,35 @@ def test_an_s3_remote_takes_everything_there_and_back(bucket):
     assert "up to date" in lab.run(receiver, "dvc", "status").ok()
     text = "".join(p.read_text() for p in (receiver / ".dvc").glob("config*"))
     assert "testing" not in text
+
+
+def test_no_log_result_or_copy_of_the_plan_holds_a_secret():
+    clone, secret = home.fresh("secrets"), "-".join(("sesame", "shut"))  # in no file of the tests
+    with serving() as server:
+        address = server.url.replace("://", f"://bot:{secret}@")
+        env = {"ROBUST_MIRROR": f"{address}/raw?token={secret}", "no_proxy": "127.0.0.1"}
+        env |= dict.fromkeys(("AWS_SECRET_ACCESS_KEY", "GITHUB_TOKEN", "DVC_TOKEN"), secret)
+        lab.run(clone, "dvc", "remote", "add", "--force", "share", f"{address}/pool").ok()
+
+        (clone / "results/table1.csv").unlink()
+        said = [lab.run(clone, "plan", "results/table1.csv", "--pull", env=env).fails()]
+        assert "dvc pull" in said[0] and len(said[0].splitlines()) == 1, said[0]
+        said.append(lab.run(clone, "plan", "results/table1.csv", env=env).ok())
+        lab.edit(clone, lambda p: p["datasets"]["digits"].update(sha256=["0" * 64]))
+        said.append(lab.run(clone, "download", "mnist", env=env).fails())
+        assert f"{server.url}/raw" in said[-1]  # the mirror was asked
+        said.append(lab.run(clone, "prepare", "digits", env=env).fails())
+        said.append(lab.run(clone, "record", env=env).fails())  # the listing is not to be had
+        goals = ("-c1", "data/raw/digits/verified.json")
+        said.append(lab.run(clone, "snakemake", *goals, env=env).fails())
+        said.append(lab.run(clone, "status", env=env).ok())
+
+    files = [
+        p for p in clone.rglob("*") if p.is_file() and p.name not in ("config", "config.local")
+    ]
+    assert any("logs/download" in str(p) for p in files)
+    holders = [p for p in files if secret.encode() in p.read_bytes()]
+    assert not holders and secret not in "".join(said), (holders, said)
 
 
 def test_metrics_params_and_plots_of_two_commits_are_told_apart():

@@ -132,3 +132,24 @@ def test_the_head_of_a_log_holds_no_credentials(monkeypatch):
     for name in ("AWS_SECRET_ACCESS_KEY", "DVC_PASSWORD", "GITHUB_TOKEN", "http_proxy"):
         monkeypatch.setenv(name, "sesame-open")
     assert "sesame" not in report.head()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("'https://bot:p@ss@host/a' is", "'https://host/a' is"),
+        ("dvc: ssh://bot@host:22/x failed", "dvc: ssh://host:22/x failed"),
+        ("http://h/x?a=1&Amz-Signature=abc&b=2: no", "http://h/x?a=1&Amz-Signature=...&b=2: no"),
+        ("http://h/x?token=abc", "http://h/x?token=..."),
+        ("victim@best of a/b?key", "victim@best of a/b?key"),
+    ],
+)  # fmt: skip
+def test_an_error_shows_an_address_without_its_credentials(text, shown):
+    assert str(UserError(text)) == shown
+
+
+@pytest.mark.parametrize("mirror", ["https://bot:sesame@h/raw", "https://h/raw?token=sesame"])
+def test_a_mirror_with_credentials_is_not_taken_from_the_file_that_git_tracks(mirror):
+    with pytest.raises(UserError) as raised:
+        Plan(params() | {"mirror": mirror})
+    assert "export ROBUST_MIRROR=" in str(raised.value) and "sesame" not in str(raised.value)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.errors import LOGIN, TOKEN, UserError
 from pipeline.plan.artifact import Dataset
 from pipeline.plan.params import checks, schema, values
 from pipeline.plan.params.checks import MOST_MEMBERS
@@ -107,6 +107,11 @@ class Entries(Scale):
         mirror = self.params.get("mirror", "none")
         if not isinstance(mirror, str):
             raise UserError(f"params.yaml: mirror: {mirror!r} is not a folder, a URL or none")
+        if LOGIN.search(mirror) or TOKEN.search(mirror):
+            raise UserError(
+                "params.yaml: mirror: holds credentials, and this file goes into git, reports "
+                "and the copies that jobs read; export ROBUST_MIRROR='ADDRESS' instead"
+            )
         return None if mirror == "none" else mirror
 
     def entry(self, kind: str, name: str) -> tuple[str, Entry]:
