@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +12,15 @@ from pipeline.core.ascent import Attempt, gradient_in, keep_worst, rank_rivals, 
 from pipeline.core.draws import Draws
 from pipeline.core.folding import folded
 from pipeline.core.losses import gap
-from pipeline.core.norms import lengths, per_image, project, room, surface_start, water_level
+from pipeline.core.norms import Ball, lengths, per_image, project, room, surface_start, water_level
 
+DUAL: dict[Ball, Ball] = {"linf": "l1", "l2": "l2", "l1": "linf"}
 SHORTEST = 1e-8  # least length of a projection where two of them are compared, against 0 / 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class FAB:
-    """Minimal l_inf perturbations; a sample leaves once one within eps is found.
+    """Minimal perturbations in the norm; a sample leaves once one within eps is found.
 
     Each restart runs once for each of the `targets` most likely wrong classes (FAB-T); with
     targets 0 it runs once, every step towards the nearest boundary, at one backward per class.
@@ -32,6 +34,7 @@ class FAB:
     alpha_max: float
     eta: float
     beta: float
+    norm: Literal["linf", "l2", "l1"] = "linf"
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """Perturbed images [B, C, H, W] in ball and box, detached."""
@@ -49,7 +52,7 @@ class FAB:
             if number >= len(groups):  # a restart
                 own = draws.fork(number).select(rows)
                 # At half the radius, so that the search begins inside the ball.
-                start = surface_start("linf", start, self.eps / 2, own)
+                start = surface_start(self.norm, start, self.eps / 2, own)
             candidates = groups[number % len(groups)][rows]
             return self._search(fast, images[rows], labels[rows], candidates, start)
 
@@ -63,14 +66,16 @@ class FAB:
     ) -> Tensor:
         """One run towards the candidate classes [B, m]: per step a linearisation and a check."""
         rows, result = torch.arange(len(clean), device=clean.device), moved.clone()
+        norm = self.norm
         nearest = moved
         distances = torch.full((len(clean),), torch.inf, device=clean.device)
 
         for _ in range(self.steps):
-            moved = self._step(moved, clean, *_nearest_boundary(model, moved, labels, candidates))
+            boundary = _nearest_boundary(model, norm, moved, labels, candidates)
+            moved = self._step(moved, clean, *boundary)
             fooled = model(moved).argmax(1) != labels
 
-            reached = lengths("linf", moved - clean)
+            reached = lengths(norm, moved - clean)
             closer = fooled & (reached < distances)
             nearest = torch.where(per_image(closer, moved), moved, nearest)
             distances = torch.where(closer, reached, distances)
@@ -81,7 +86,7 @@ class FAB:
             moved = torch.where(per_image(fooled, moved), back, moved)
 
             if done.any():
-                result[rows], keep = project("linf", nearest, clean, self.eps), ~done
+                result[rows], keep = project(norm, nearest, clean, self.eps), ~done
                 kept = [rows, clean, labels, candidates, moved, nearest, distances]
                 rows, clean, labels, candidates, moved, nearest, distances = (
                     each[keep] for each in kept
@@ -89,26 +94,26 @@ class FAB:
                 if not len(rows):
                     break
 
-        result[rows] = project("linf", nearest, clean, self.eps)
+        result[rows] = project(norm, nearest, clean, self.eps)
         return result
 
     def _step(self, moved: Tensor, clean: Tensor, gaps: Tensor, normals: Tensor) -> Tensor:
         """Past the boundary from the iterate and from the clean image, mixed by their lengths."""
         # The linearised gap at the clean image is gaps + normals . (clean - moved).
         from_clean = -gaps - (normals * (clean - moved)).flatten(1).sum(1)
-        there = _to_hyperplane(moved, normals, -gaps)
-        direct = _to_hyperplane(clean, normals, from_clean)
+        there = _to_hyperplane(self.norm, moved, normals, -gaps)
+        direct = _to_hyperplane(self.norm, clean, normals, from_clean)
 
         # The nearer the iterate's own boundary point, the less the clean image's one counts.
-        far = lengths("linf", there).clamp_min(SHORTEST)
-        far_direct = lengths("linf", direct).clamp_min(SHORTEST)
+        far = lengths(self.norm, there).clamp_min(SHORTEST)
+        far_direct = lengths(self.norm, direct).clamp_min(SHORTEST)
         bias = per_image((far / (far + far_direct)).clamp_max(self.alpha_max), moved)
         mixed = (1 - bias) * (moved + self.eta * there) + bias * (clean + self.eta * direct)
         return mixed.clamp(0, 1)
 
 
 def _nearest_boundary(
-    model: nn.Module, images: Tensor, labels: Tensor, candidates: Tensor
+    model: nn.Module, norm: Ball, images: Tensor, labels: Tensor, candidates: Tensor
 ) -> tuple[Tensor, Tensor]:
     """z_t - z_y [B] and its gradient, for the candidate t whose linearised boundary is nearest."""
     with torch.enable_grad():
@@ -120,8 +125,8 @@ def _nearest_boundary(
     shortest = torch.full_like(gaps, torch.inf)
     for values in boundaries:
         slopes = gradient_in(images, values, keep_graph=len(boundaries) > 1)
-        # The l_inf distance to a hyperplane is |gap| over the l1 norm of its normal.
-        size = slopes.flatten(1).abs().sum(1).clamp_min(torch.finfo(slopes.dtype).tiny)
+        # The distance to a hyperplane is |gap| over the dual norm of its normal.
+        size = lengths(DUAL[norm], slopes).clamp_min(torch.finfo(slopes.dtype).tiny)
         distance = values.detach().abs() / size
 
         nearer = distance < shortest
@@ -131,12 +136,33 @@ def _nearest_boundary(
     return gaps, normals
 
 
-def _to_hyperplane(images: Tensor, normals: Tensor, changes: Tensor) -> Tensor:
-    """The shortest l_inf moves inside the box with normals . move = change, or as far as it goes.
-
-    Every pixel moves to the same level, or to the box where that is nearer.
-    """
+def _to_hyperplane(norm: Ball, images: Tensor, normals: Tensor, changes: Tensor) -> Tensor:
+    """The shortest moves inside the box with normals . move = change, or as far as it goes."""
     directions = normals * per_image(changes.sign(), normals)
-    caps = room(directions, images)
-    level = water_level(directions.flatten(1).abs(), caps.flatten(1), changes.abs())
-    return directions.sign() * torch.minimum(caps, per_image(level, caps))
+    caps, slopes = room(directions, images).flatten(1), directions.flatten(1).abs()
+
+    if norm == "linf":
+        # Every pixel moves to the same level, or to the box where that is nearer.
+        sizes = torch.minimum(caps, water_level(slopes, caps, changes.abs())[:, None])
+    elif norm == "l2":
+        # Every pixel moves in proportion to its slope, or to the box.
+        tiny = torch.finfo(slopes.dtype).tiny
+        # First to size 1: squares of an over-confident model's gradients would underflow.
+        steepest = slopes.amax(1).clamp_min(tiny)
+        shares = slopes / steepest[:, None]
+        reach = caps / shares.clamp_min(tiny)
+        level = water_level(shares.square(), reach, changes.abs() / steepest)
+        sizes = shares * torch.minimum(reach, level[:, None])
+    else:
+        sizes = _fill_steepest(slopes, caps, changes.abs())
+    return directions.sign() * sizes.view_as(directions)
+
+
+def _fill_steepest(slopes: Tensor, caps: Tensor, totals: Tensor) -> Tensor:
+    """Moves [B, d] with slopes . move = total: the steepest pixels to the box, the last in part."""
+    order = slopes.argsort(stable=True, dim=1, descending=True)
+    gains = (slopes * caps).gather(1, order)
+    before = gains.cumsum(1) - gains
+    tiny = torch.finfo(gains.dtype).tiny
+    shares = ((totals[:, None] - before) / gains.clamp_min(tiny)).clamp(0, 1)
+    return caps * torch.zeros_like(caps).scatter(1, order, shares)

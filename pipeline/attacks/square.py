@@ -1,16 +1,17 @@
-"""Square: random search with squares, l_inf (Andriushchenko et al. 2020, Algorithms 1 and 2)."""
+"""Square: random search with squares (Andriushchenko et al. 2020, Algorithms 1 to 3)."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import partial
 from itertools import groupby
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, pad
 
+from pipeline.attacks._windows import search_windows
 from pipeline.contracts.fields import Radius
 from pipeline.core.ascent import keep_worst, refuse_random
 from pipeline.core.draws import Draws
@@ -25,6 +26,9 @@ BLOCK = 64  # squares of an image looked through at a time for the next whose an
 class Square:
     """Gives random squares a perturbation of +-eps per channel and keeps what raises the margin.
 
+    In l2 and l1 it moves the budget of one window into another instead, shaped as two hills of
+    opposite sign; every query is asked.
+
     The schedule of the squares' size is not rescaled to the number of queries (as in AutoAttack).
     Squares may touch the last row and column, which the authors' code leaves out by one. A query
     whose answer is known counts and is not asked: of a square that changes nothing, or that was
@@ -35,6 +39,7 @@ class Square:
     queries: int
     restarts: int
     p_init: float
+    norm: Literal["linf", "l2", "l1"] = "linf"
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """Perturbed images [B, C, H, W] in ball and box, detached; at most `queries` forwards."""
@@ -43,6 +48,12 @@ class Square:
 
         def run(number: int, rows: Tensor) -> Tensor:
             own = draws.fork(number).select(rows)
+            if self.norm != "linf":
+                phases = list(self._phases(*images.shape[2:]))
+                own_images = images[rows]
+                return search_windows(
+                    fast, self.norm, self.eps, phases, own_images, labels[rows], own
+                )
             return self._search(fast, images[rows], labels[rows], own)
 
         runs = [partial(run, number) for number in range(self.restarts)]

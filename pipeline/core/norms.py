@@ -1,4 +1,4 @@
-"""Geometry of the threat models: steps, starts and projections for the l_inf and the l2 ball.
+"""Geometry of the threat models: steps, starts, projections for the l_inf, l2 and l1 ball.
 
 A perturbed image lies within eps of its clean image x (pixels in [0, 1]) and within the box
 [0, 1]; both hold after every function here that returns images.
@@ -9,18 +9,22 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from pipeline.core.draws import Draws
 
 Norm: TypeAlias = Literal["linf", "l2"]
+Ball: TypeAlias = Literal["linf", "l2", "l1"]
 
 GAUSSIAN_START = 0.001  # standard deviation, in the code of TRADES (Zhang et al. 2019)
 WATER_ROUNDS = 30  # far more than was ever needed; stopping early would only undershoot
 
 
-def lengths(norm: Norm, deltas: Tensor) -> Tensor:
+def lengths(norm: Ball, deltas: Tensor) -> Tensor:
     """Norm of every perturbation, [B]."""
     flat = deltas.flatten(1)
+    if norm == "l1":
+        return flat.abs().sum(1)
     return flat.abs().amax(1) if norm == "linf" else flat.norm(dim=1)
 
 
@@ -58,23 +62,27 @@ def gaussian_start(norm: Norm, images: Tensor, eps: float, draws: Draws) -> Tens
     return project(norm, images + noise, images, eps)
 
 
-def surface_start(norm: Norm, images: Tensor, eps: float, draws: Draws) -> Tensor:
-    """Images plus noise of length eps, clipped to the box: the start of APGD and FAB."""
+def surface_start(norm: Ball, images: Tensor, eps: float, draws: Draws) -> Tensor:
+    """Images plus noise of length eps, clipped to the box: where APGD (not in l1) and FAB start."""
     shape = images.shape[1:]
     noise = 2 * draws.uniform(*shape) - 1 if norm == "linf" else draws.normal(*shape)
     moved = images + eps * noise / per_image(lengths(norm, noise), noise)
     return project(norm, moved, images, eps)
 
 
-def project(norm: Norm, moved: Tensor, images: Tensor, eps: float) -> Tensor:
+def project(norm: Ball, moved: Tensor, images: Tensor, eps: float) -> Tensor:
     """The nearest images to `moved` that lie in the ball around `images` and in the box.
 
-    For l2 the optimality conditions give clip(x + t (moved - x)) with one t <= 1 per image.
+    For l2 the optimality conditions give clip(x + t (moved - x)) with one t <= 1 per image, for l1
+    clip(x + sign(d) max(|d| - t, 0)) of d = moved - x with one t >= 0 (Croce and Hein 2021).
     """
     deltas = moved - images
     if norm == "linf":
         # Ball and box are products of intervals: one clamp after the other is the projection.
         return (images + deltas.clamp(-eps, eps)).clamp(0, 1)
+
+    if norm == "l1":
+        return (images + _l1_soften(deltas, images, eps)).clamp(0, 1)
 
     shrink = per_image(_l2_shrink(deltas.flatten(1), images.flatten(1), eps), images)
     return (images + shrink * deltas).clamp(0, 1)
@@ -89,6 +97,33 @@ def _l2_shrink(deltas: Tensor, images: Tensor, eps: float) -> Tensor:
     reach = room(deltas, images) / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)
     # The water level of t^2, with weights d^2 and caps (c / d)^2
     return water_level(sizes.square(), reach.square(), eps**2).sqrt().clamp_max(1)
+
+
+def _l1_soften(deltas: Tensor, images: Tensor, eps: float) -> Tensor:
+    """The moves sign(d) min(max(|d| - t, 0), c), c the room to the box, of l1 norm eps at most.
+
+    The norm falls in t, each entry's part from t = |d| - c on and until t = |d|: sorted, these ends
+    say between which two of them the t lies that gives eps.
+    """
+    sizes = deltas.flatten(1).abs().double()
+    caps = torch.minimum(room(deltas, images).flatten(1).double(), sizes)
+
+    ends, order = torch.cat([sizes - caps, sizes], 1).sort(1)
+    # How many parts fall behind each end: one more where one begins, one less where it is gone.
+    falling = torch.where(order < sizes.shape[1], 1, -1).cumsum(1)[:, :-1]
+    fallen = (falling * ends.diff(dim=1)).cumsum(1)
+    norms = caps.sum(1, keepdim=True) - pad(fallen, (1, 0))
+
+    # The last end at which the norm is still too large; t lies behind it, or at 0.
+    last = (norms > eps).sum(1, keepdim=True) - 1
+    at = last.clamp(0, falling.shape[1] - 1)
+    level = ends.gather(1, at) + (norms.gather(1, at) - eps) / falling.gather(1, at).clamp_min(1)
+    level = torch.where(last < 0, 0, level)
+
+    found = torch.minimum((sizes - level).clamp_min(0), caps).to(deltas.dtype)
+    # Rounding: shrinking towards the image leaves neither ball nor box.
+    length = found.sum(1, keepdim=True).clamp_min(torch.finfo(found.dtype).tiny)
+    return deltas.sign() * (found * (eps / length).clamp_max(1)).view_as(deltas)
 
 
 def room(directions: Tensor, images: Tensor) -> Tensor:

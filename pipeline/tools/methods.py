@@ -36,10 +36,10 @@ def _tell(method: str, entries: list[str]) -> list[str]:
     texts = [ast.get_docstring(node) or "" for node in (tree, found)]
     lines = ["", f"## {method}", "", "```text", *"\n\n".join(texts).splitlines(), "```"]
 
-    types = component("methods", method).types
-    own = {key: kind for key, kind in types.items() if key not in SHARED}
+    read = component("methods", method)
+    own = {key: kind for key, kind in read.types.items() if key not in SHARED}
     if own:
-        lines += ["", *list_fields(own, path)]
+        lines += ["", *list_fields(own, path, read.usual)]
     return [*lines, "", f"Entries: {', '.join(f'`{name}`' for name in entries)}."]
 
 

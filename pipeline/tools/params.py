@@ -4,7 +4,9 @@ import argparse
 import ast
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pipeline.plan.graph import (
     audit,
@@ -48,7 +50,7 @@ def page() -> str:
             lines += ["", *HEAD, *(_format_row(key, *said) for key, said in keys.items())]
         if section == "recipes":
             path = ROOT / "pipeline" / "contracts" / "recipe.py"
-            lines += ["", *list_fields(schema.class_fields(path, "Recipe"), path)]
+            lines += ["", *list_fields(schema.class_fields(path, "Recipe"), path, checks.USUAL)]
         if section in COMPONENTS:
             lines += _list_components(section)
     return "\n".join(lines) + "\n"
@@ -65,26 +67,28 @@ def _list_components(kind: str) -> list[str]:
         first = " ".join(docstring.split("\n\n")[0].split())
         lines += ["", f"### {kind}: {name}", "", first]
 
-        types = schema.component(kind, name).types
-        if types:
-            lines += ["", *list_fields(types, path)]
+        component = schema.component(kind, name)
+        if component.types:
+            lines += ["", *list_fields(component.types, path, component.usual)]
     return lines
 
 
-def list_fields(types: dict[str, str], path: Path) -> list[str]:
-    """A table of a class's fields, without defaults; meanings are the comments beside them."""
+def list_fields(types: dict[str, str], path: Path, usual: Mapping[str, Any]) -> list[str]:
+    """A table of a class's fields, those with a usual value optional; meanings are comments."""
     comments = _read_comments(path)
     return [
         *HEAD,
         *(
-            _format_row(k, _spell_type(t), _spell_default(k), comments.get(k, FIELDS.get(k, "")))
+            _format_row(
+                k, _spell_type(t), _spell_default(k, usual), comments.get(k, FIELDS.get(k, ""))
+            )
             for k, t in types.items()
         ),
     ]
 
 
-def _spell_default(key: str) -> str:
-    return f"`{json.dumps(checks.USUAL[key])}`" if key in checks.USUAL else "must be given"
+def _spell_default(key: str, usual: Mapping[str, Any]) -> str:
+    return f"`{json.dumps(usual[key])}`" if key in usual else "must be given"
 
 
 def _format_row(key: str, kind: str, default: str, meaning: str) -> str:

@@ -11,7 +11,7 @@ from pipeline.attacks.fgsm import FGSM
 from pipeline.attacks.mim import MIM
 from pipeline.core.ascent import Ascent, on_labels
 from pipeline.core.losses import cross_entropy, dlr
-from pipeline.core.norms import lengths
+from pipeline.core.norms import Ball, lengths
 
 both_nets = pytest.mark.parametrize("training_eps", [0.0, EPS])
 
@@ -158,6 +158,38 @@ def test_fab_leaves_the_same_robust_set(training_eps: float, targets: int) -> No
     held = right(model, other, labels) | (lengths("linf", other - images) > EPS + 1e-6)
     ours = fab(steps=20, targets=targets)(model, images, labels, draws)
     assert float((right(model, ours, labels) == held).float().mean()) >= 0.99
+
+
+@pytest.mark.parametrize("part", ["apgd_ce", "apgd_t", "fab_t"])
+def test_parts_in_l2_leave_the_same_robust_set(part: str) -> None:
+    model, eps = trained(EPS), 0.85
+    images, labels, draws = held_out(100)
+    theirs = {
+        "apgd_ce": torchattacks.APGD(model, norm="L2", eps=eps, steps=30),
+        "apgd_t": torchattacks.APGDT(model, norm="L2", eps=eps, steps=30),
+        "fab_t": torchattacks.FAB(model, norm="L2", eps=eps, steps=30, multi_targeted=True),
+    }[part]
+    other = theirs(images, labels)
+    held = right(model, other, labels) | (lengths("l2", other - images) > eps + 1e-6)
+    attack = autoattack(norm="l2", eps=eps, steps=30, targets=9).parts()[part]
+    ours = right(model, attack(model, images, labels, draws), labels)
+    assert int((ours != held).sum()) <= 2
+    assert 10 < int(ours.sum()) < 90
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("l2", 0.85), ("l1", 2.0)])
+def test_square_finds_in_other_balls_what_gradients_find(norm: Ball, eps: float) -> None:
+    """No gradient is asked; who it fools is fooled by the whole, and most of whom that fools."""
+    model = trained(EPS)
+    images, labels, draws = held_out(60)
+    parts = autoattack(norm=norm, eps=eps, steps=20, targets=3, queries=300).parts()
+    found = {
+        name: ~right(model, parts[name](model, images, labels, draws), labels)
+        for name in ("apgd_t", "square")
+    }
+    clean = ~right(model, images, labels)
+    assert int((found["square"] & ~found["apgd_t"]).sum()) <= 1
+    assert int((found["square"] & ~clean).sum()) > 0.2 * int((found["apgd_t"] & ~clean).sum())
 
 
 @both_nets

@@ -31,8 +31,13 @@ def pgd(**changed: Any) -> PGD:
 
 
 def apgd(**changed: Any) -> APGD:
-    usual = dict(norm="linf", eps=EPS, steps=20, restarts=1, loss="ce", targets=0)
-    return APGD(**{**usual, "rho": 0.75, "eot": 1, **changed})
+    usual = dict(norm="linf", eps=EPS, steps=20, restarts=1, loss="ce", targets=0, eot=1)
+    return APGD(**{**usual, "rho": name_rho(changed), **changed})
+
+
+def name_rho(changed: dict[str, Any]) -> float:
+    """APGD's in its norm."""
+    return 0.95 if changed.get("norm") == "l1" else 0.75
 
 
 def fab(**changed: Any) -> FAB:
@@ -45,8 +50,8 @@ def square(**changed: Any) -> Square:
 
 
 def autoattack(**changed: Any) -> AutoAttack:
-    usual = dict(version="standard", eps=EPS, steps=10, targets=3, restarts=1, rho=0.75, eot=1)
-    usual |= dict(alpha_max=0.1, eta=1.05, beta=0.9, queries=40, p_init=0.8)
+    usual = dict(version="standard", eps=EPS, steps=10, targets=3, restarts=1, eot=1)
+    usual |= dict(rho=name_rho(changed), alpha_max=0.1, eta=1.05, beta=0.9, queries=40, p_init=0.8)
     return AutoAttack(**{**usual, **changed})
 
 
@@ -66,8 +71,15 @@ EVERY: dict[str, Callable[..., Any]] = {
     "square": lambda eps=EPS: square(eps=eps),
     "autoattack": lambda eps=EPS: autoattack(eps=eps),
     "autoattack_plus": lambda eps=EPS: autoattack(eps=eps, version="plus", restarts=2),
+    "apgd_l1": lambda eps=EPS: apgd(eps=eps, norm="l1", restarts=2),
+    "fab_t_l2": lambda eps=EPS: fab(eps=eps, norm="l2", restarts=2),
+    "fab_l1": lambda eps=EPS: fab(eps=eps, norm="l1", targets=0, restarts=2),
+    "square_l2": lambda eps=EPS: square(eps=eps, norm="l2", restarts=2),
+    "square_l1": lambda eps=EPS: square(eps=eps, norm="l1"),
+    "autoattack_l2": lambda eps=EPS: autoattack(eps=eps, norm="l2"),
+    "autoattack_l1": lambda eps=EPS: autoattack(eps=eps, norm="l1"),
 }
-L2 = {"pgd_l2", "apgd_l2"}
+NORMS = {name: name[-2:] for name in EVERY if name.endswith(("_l2", "_l1"))}  # others: l_inf
 
 
 class Exact(nn.Module):

@@ -44,6 +44,12 @@ def test_what_an_entry_says_itself_an_inherited_cut_leaves():
     assert fields(found, "pgd_l2")["eps"] == 20 / 255
 
 
+def test_an_option_at_its_usual_value_is_in_no_name():
+    found = entries({}, near={"base": "fab", "norm": "linf"}, far={"base": "fab", "norm": "l2"})
+    assert fields(found, "near") == fields(found, "fab") and "norm" not in fields(found, "fab")
+    assert fields(found, "far") == {**fields(found, "fab"), "norm": "l2"}
+
+
 def test_an_uncut_entry_has_full_strength_at_every_scale():
     cuts = {"attacks": {"autoattack": {"queries": 9}, "apgd_t": {"targets": 1}}}
     found = entries(cuts, based={"base": "full_apgd_t"})

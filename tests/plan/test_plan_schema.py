@@ -34,6 +34,13 @@ def test_fields_are_annotations_in_order_after_those_of_the_bases(project):
     assert class_fields(project / "pipeline/base.py", "Base") == {"joint": "bool"}
 
 
+def test_a_field_with_a_value_in_its_class_is_one_that_entries_need_not_state(project):
+    text = "class Thing:\n    C: ClassVar[int] = 3\n    eps: Radius\n    norm: str = 'linf'\n"
+    assert component("methods", "thing", written(project, text)).usual == {"norm": "linf"}
+    with pytest.raises(UserError, match="Thing.k has a value that is no constant"):
+        component("methods", "thing", written(project, "class Thing:\n    k: int = f()\n"))
+
+
 @pytest.mark.parametrize(
     "text, problem",
     [

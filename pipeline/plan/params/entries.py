@@ -144,7 +144,11 @@ class Entries(Scale):
         root, _ = self.entry(kind, name)
         component, where = self.component(kind, root), f"{kind}.{name}"
         keys = self.component_keys(kind, name) if entry is None else entry
+        keys = {**component.usual, **keys}
         fields = values.coerce(keys, component.types, where, eps_factor=factor)
+        # At its usual value a field is in no name: an option that is new renames nothing.
+        usual = component.usual.items()
+        fields = {k: v for k, v in fields.items() if (k, v) not in usual}
         return Resolved(name, root, fields, component.code)
 
     def arch(self, name: str) -> Resolved:

@@ -2,14 +2,16 @@
 
 Nothing is imported, so the graph is built without torch. A component is the one public class of
 `pipeline/<kind>/<name>.py`; its annotated fields (and those of its bases) are the keys its entry
-in params.yaml must have.
+in params.yaml must have. A key whose field has a value in the class may be left out, and is in no
+name while it has that value: an option that a component gains renames nothing.
 """
 
 import ast
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.plan.params.code import code_hash, parse, room_state
@@ -23,12 +25,16 @@ KINDS = ("archs", "datasets", "attacks", "methods", "averages")
 
 @dataclass(frozen=True)
 class Component:
-    """What the plan knows of a component: `types` maps field to annotation source."""
+    """What the plan knows of a component: `types` maps field to annotation source.
+
+    `usual` has the values of the fields that an entry need not state.
+    """
 
     kind: str
     name: str
     types: dict[str, str]
     code: str
+    usual: dict[str, Any] = field(default_factory=dict)
 
 
 def available(kind: str, root: Path = ROOT) -> list[str]:
@@ -80,7 +86,8 @@ def _component(kind: str, name: str, path: Path, _room: tuple[object, ...]) -> C
     if len(classes) != 1:
         names = ", ".join(c.name for c in classes) or "none"
         raise UserError(f"{path}: a component file has one public class (found: {names})")
-    return Component(kind, name, _fields(classes[0], tree), code_hash(path, classes[0].name))
+    code = code_hash(path, classes[0].name)
+    return Component(kind, name, _fields(classes[0], tree), code, _usual(classes[0], tree))
 
 
 def class_fields(path: Path, name: str) -> dict[str, str]:
@@ -134,4 +141,22 @@ def _bases(node: ast.ClassDef, tree: ast.Module) -> list[tuple[ast.ClassDef, ast
             path = ROOT.joinpath(*str(item.module).split(".")).with_suffix(".py")
             shown = [alias.name for alias in item.names if (alias.asname or alias.name) in names]
             found += [_class(path, name) for name in shown]
+    return found
+
+
+def _usual(node: ast.ClassDef, tree: ast.Module) -> dict[str, Any]:
+    """The values that a class, or a base of it, gives to its fields, written as they are."""
+    found: dict[str, Any] = {}
+    for base in _bases(node, tree):
+        found |= _usual(*base)
+
+    for item in node.body:
+        if not (isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)):
+            continue
+        if item.value and not ast.unparse(item.annotation).startswith("ClassVar"):
+            try:
+                found[item.target.id] = ast.literal_eval(item.value)
+            except ValueError:
+                problem = f"{node.name}.{item.target.id} has a value that is no constant"
+                raise UserError(f"pipeline: {problem}: write one, or none") from None
     return found
