@@ -69,7 +69,9 @@ def find_twin(graph: Graph, row: str) -> str | None:
     _, entry = graph.entries.entry(kind, row)
     inner = entry.get({"victims": "of", "averages": "method"}.get(kind, ""))
     if TWIN not in entry:
-        return find_twin(graph, inner) if inner and inner not in SPECIAL else None
+        # one of its own kind, such as itself, is refused where it is filled in
+        is_deeper = inner and inner not in SPECIAL and graph.kind(inner) != kind
+        return find_twin(graph, str(inner)) if is_deeper else None
     if entry[TWIN] == "none":
         return None
     graph.kind(entry[TWIN], f"{kind}.{row}.{TWIN}")
