@@ -53,6 +53,7 @@ def build_params(images: int, rows: list[str], *, is_cut: bool) -> dict[str, Any
     shown |= {"images": images, "suites": SUITES, "columns": COLUMNS, "means": {}}
     if rows:
         shown["rows"] = rows
+        shown.pop("variants", None)  # either chooses rows
     if not is_cut:
         asked = list_attacks(params)
         scale["attacks"] = {k: v for k, v in scale["attacks"].items() if k not in asked}

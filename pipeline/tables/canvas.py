@@ -18,7 +18,7 @@ DPI = 120
 SMALL = 8  # points
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHES = ("-", "--", ":", "-.", (0, (5, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "p")
+MARKERS = ("o", "s", "^", "D", "v", "<", ">", "p", "P", "X", "*")
 HOLLOW = "white"  # inside of the marker of what is not ranked
 STYLE: Any = {
     "font.size": 9,

@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 from projects import ROOT, published
 
+from pipeline.errors import UserError
 from pipeline.plan import Plan, workflow
 from pipeline.plan.params.entries import Entries
 from pipeline.plan.params.pages import pages
@@ -95,6 +96,11 @@ def test_rows_in_inner_brackets_are_left_out_without_variants():
     whole = with_rows(rows, {})
     assert rows_of(whole, "table1") == flat and "table1_all" not in whole.tables
     assert whole.tables["table1"].digest == with_rows(flat, {}).tables["table1"].digest
+
+
+def test_a_scale_chooses_rows_in_one_way():
+    with pytest.raises(UserError, match=r"tables.table1: `rows` and `variants` both choose rows"):
+        with_rows(["standard", ["pgd_at"]], {"variants": False, "rows": ["pgd_at"]})
 
 
 @pytest.mark.parametrize("path", [ROOT / "params.yaml", *pages(ROOT / "params.yaml")], ids=str)

@@ -47,6 +47,11 @@ def read_entry(graph: Graph, name: str, all_rows: bool) -> Entry:
     rows, main = (_list_rows(whole["rows"], variants) for variants in (True, False))
     entry = entries.cut("tables", name, {**_shrink(entries, whole, where), "rows": rows})
     variants = entry.pop("variants", True)
+    if "rows" in entries.part("tables").get(name, {}) and variants is not True:
+        raise UserError(
+            f"params.yaml: scales.{entries.scale_name}.{where}: `rows` and `variants` both choose "
+            "rows; keep one"
+        )
     if not values.as_bool(variants, f"params.yaml: scale's {where}.variants"):
         entry["rows"] = main
     if all_rows:
