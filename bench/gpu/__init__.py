@@ -1,0 +1,1 @@
+"""What a GPU does in ten minutes: see bench/gpu.sh."""
