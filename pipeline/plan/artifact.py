@@ -51,12 +51,12 @@ class Dataset(Files):
         """Folder of the fetched files, or of the link to the user's own."""
         return Path("data/raw") / (self.component if self.place is None else self.name)
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Folder of the prepared arrays."""
         return Path("data") / self.name / self.digest
 
-    @property
+    @cached_property
     def path(self) -> Path:
         """The folder, under which it is recorded."""
         return self.folder

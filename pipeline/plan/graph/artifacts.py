@@ -42,12 +42,12 @@ class Run(Files):
     edges: dict[str, "Victim"] = field(default_factory=dict)  # parents by method field
     files: tuple[str, ...] = ()  # where its weights, or those it starts from, come from
 
-    @property
+    @cached_property
     def folder(self) -> Path:
         """Where its weights and history lie."""
         return Path("results/runs") / self.id
 
-    @property
+    @cached_property
     def path(self) -> Path:
         """The folder, under which it is recorded."""
         return self.folder
@@ -107,12 +107,12 @@ class Snapshots(Files):
         """The training's, and the first epoch."""
         return f"{self.run.id}-from{self.first}"
 
-    @property
+    @cached_property
     def path(self) -> Path:
         """The index of the epochs."""
         return self.run.snapshots / f"from{self.first}.json"
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[Path, ...]:
         """The index."""
         return (self.path,)
@@ -168,12 +168,12 @@ class Record(Files):
         """The images it judges: of the test or the validation split."""
         return str(self.spec.get("split", "test"))
 
-    @property
+    @cached_property
     def path(self) -> Path:
         """Where the verdicts lie."""
         return Path("results/records") / f"{self.id}.npz"
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[Path, ...]:
         """The verdicts."""
         return (self.path,)
@@ -196,12 +196,12 @@ class TransferSet(Files):
     spec: Entry
     stage: ClassVar[str] = "transfer"
 
-    @property
+    @cached_property
     def path(self) -> Path:
         """Where the images lie."""
         return Path("results/transfer") / f"{self.id}.safetensors"
 
-    @property
+    @cached_property
     def outputs(self) -> tuple[Path, ...]:
         """The images."""
         return (self.path,)

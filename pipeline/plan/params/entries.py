@@ -130,6 +130,9 @@ class Entries(Scale):
 
     def dataset(self, name: str) -> Dataset:
         """The data set of one entry of `datasets:`; its arrays lie in data/<name>."""
+        return self.once(("dataset", name), lambda: self._dataset(name))
+
+    def _dataset(self, name: str) -> Dataset:
         checks.dataset_name(name)
         resolved = self._once("datasets", name, Fraction(1))
         types = self.component("datasets", resolved.component).types
