@@ -86,6 +86,11 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return _rival(logits, labels) - _column(logits, labels)
 
 
+def probability_margin(logits: Tensor, labels: Tensor) -> Tensor:
+    """max_{k != y} p_k - p_y, in [-1, 1] (PMA, Xie et al. 2024)."""
+    return margin(widen(logits).softmax(1), labels)
+
+
 def dlr(logits: Tensor, labels: Tensor) -> Tensor:
     """Difference of logits ratio, (max_{k != y} z_k - z_y) / (z_(1) - z_(3)), 3 classes or more.
 

@@ -1,5 +1,6 @@
 """Attacks where the answer is known: linear models, limits, budgets."""
 
+from dataclasses import asdict
 from functools import partial
 
 import pytest
@@ -24,13 +25,17 @@ from victims import (
 )
 
 from pipeline.attacks._apgd import Front
+from pipeline.attacks.apgd import APGD
 from pipeline.attacks.bim import BIM
 from pipeline.attacks.fab import DUAL
+from pipeline.attacks.malt import MALT
 from pipeline.attacks.mim import MIM
+from pipeline.attacks.pma import PMA
 from pipeline.core.ascent import Ascent, on_labels
 from pipeline.core.draws import Draws
 from pipeline.core.losses import cross_entropy, margin
 from pipeline.core.norms import Ball, lengths
+from pipeline.errors import UserError
 
 
 def two_classes(norm: Ball = "linf") -> tuple[nn.Module, Tensor, Tensor, Tensor, Tensor]:
@@ -258,3 +263,27 @@ def test_more_targets_than_wrong_classes_are_all_there_are() -> None:
     ]
     found = [attack(model, images, labels, Draws(0, torch.arange(4))) for attack in attacks]
     assert torch.equal(found[0], found[1]) and torch.equal(found[2], found[3])
+
+
+def test_malt_aims_at_the_nearest_boundary_and_apgd_t_at_the_likeliest_class() -> None:
+    """Class 1 is likelier but 1.5 away, class 2 by 0.05; classes without a slope come last."""
+    weights = torch.zeros(5, 64)
+    weights[1, 0], weights[2, 1] = 0.01, 1.0
+    biases = torch.tensor([1.0, 0.98, 0.45, 0.99, -5])
+    model = Changed(Linear(weights), lambda logits: logits + biases)
+    images, labels = torch.full((3, 1, 8, 8), 0.5), torch.zeros(3, dtype=torch.int64)
+    usual = dict(eps=0.1, loss="dlr_targeted", targets=1, steps=10)
+    for kind, fooled in ((APGD, 0), (MALT, 3)):
+        attack = kind(**asdict(apgd(**usual)))
+        moved = attack(model, images, labels, Draws(0, torch.arange(3)))
+        assert int((~right(model, moved, labels)).sum()) == fooled
+    measured = MALT(**asdict(apgd(**usual)))._measure_distances(model, images, labels)
+    assert torch.allclose(measured[0, 1:3], torch.tensor([1.5, 0.05]), atol=1e-5)
+    assert measured[0, [0, 3, 4]].isinf().all()
+
+
+def test_malt_and_pma_refuse_settings_that_are_not_theirs() -> None:
+    with pytest.raises(UserError, match="malt needs targets: 1 or more"):
+        MALT(**asdict(apgd()))
+    with pytest.raises(UserError, match="pma with loss ce: its loss is margin"):
+        PMA(**asdict(pgd()))

@@ -20,6 +20,7 @@ ON_LABELS = {
     "label_smoothed": lambda z, y: losses.label_smoothed_cross_entropy(z, y, 0.2),
     "boosted": losses.boosted_cross_entropy,
     "margin": losses.margin,
+    "probability_margin": losses.probability_margin,
     "dlr": losses.dlr,
     "gap": lambda z, y: losses.gap(z, y, (y + 1) % z.shape[1]),
     "dlr_targeted": lambda z, y: losses.dlr_targeted(z, y, (y + 1) % z.shape[1]),
@@ -78,6 +79,14 @@ def test_margin_gap_and_ratios_are_those_worked_out_by_hand() -> None:
     logits = torch.tensor([[4.0, 3.0, 1.0, 0.0, -5.0]], dtype=torch.float64)
     targeted = losses.dlr_targeted(logits, torch.tensor([0]), torch.tensor([2]))
     assert near(targeted, [(1 - 4) / (4 - (1 + 0) / 2)])
+
+
+def test_the_margin_of_probabilities_is_that_worked_out_by_hand() -> None:
+    found = losses.probability_margin(CLEAN, LABELS)
+    first = (1 - math.exp(2)) / (math.exp(2) + 1 + math.exp(-1))
+    second = (math.exp(0.5) - math.exp(1.5)) / (math.exp(0.5) + math.exp(1.5) + 1)
+    assert near(found, [first, second])
+    assert near(losses.probability_margin(1000 * CLEAN, LABELS), [-1, -1])  # it saturates
 
 
 def test_margin_is_positive_exactly_where_the_example_is_misclassified() -> None:

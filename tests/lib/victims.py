@@ -3,6 +3,7 @@
 import pickle
 import random
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -17,8 +18,10 @@ from pipeline.attacks.autoattack import AutoAttack
 from pipeline.attacks.bim import BIM
 from pipeline.attacks.fab import FAB
 from pipeline.attacks.fgsm import FGSM
+from pipeline.attacks.malt import MALT
 from pipeline.attacks.mim import MIM
 from pipeline.attacks.pgd import PGD
+from pipeline.attacks.pma import PMA
 from pipeline.attacks.square import Square
 from pipeline.core.draws import Draws
 
@@ -71,6 +74,8 @@ EVERY: dict[str, Callable[..., Any]] = {
     "square": lambda eps=EPS: square(eps=eps),
     "autoattack": lambda eps=EPS: autoattack(eps=eps),
     "autoattack_plus": lambda eps=EPS: autoattack(eps=eps, version="plus", restarts=2),
+    "pma": lambda eps=EPS: PMA(**asdict(pgd(eps=eps, step_size=eps / 4, loss="margin"))),
+    "malt": lambda eps=EPS: MALT(**asdict(apgd(eps=eps, loss="dlr_targeted", targets=3, steps=10))),
     "apgd_l1": lambda eps=EPS: apgd(eps=eps, norm="l1", restarts=2),
     "fab_t_l2": lambda eps=EPS: fab(eps=eps, norm="l2", restarts=2),
     "fab_l1": lambda eps=EPS: fab(eps=eps, norm="l1", targets=0, restarts=2),

@@ -72,7 +72,7 @@ def test_known_parts_have_their_known_users():
     found = users()
     assert found["methods/_red"] == {"red", "ps_red"}
     assert found["methods/_amalgamation"] == {"at_aka", "cat_aka"}
-    assert found["attacks/_apgd"] == {"apgd", "autoattack"}
+    assert found["attacks/_apgd"] == {"apgd", "autoattack", "malt"}
     assert {"regions", "weight_landscape"} < found["figures/_surface"]
     assert set(found) > OUTSIDE
 
