@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 from contextlib import chdir
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +42,7 @@ def main(argv: list[str] | None) -> None:
     params = reader.read(frozen.params_path())
     task = judging.find_task(params, args.dataset, args.scale, args.eps, args.images)
     entries = Entries({**params, "scale": task.scale})
+    check_words(args, entries)
     split = load_test(entries.dataset(task.dataset))
 
     entry = judging.find_entry(args, entries, split)
@@ -93,6 +95,16 @@ def read_accuracy(text: str) -> float:
     if not 0 <= value <= 1:
         raise UserError(f"--expect-clean: {text} is not between 0 and 1; write 0.945 for 94.5 %")
     return value
+
+
+def check_words(args: argparse.Namespace, entries: Entries) -> None:
+    """Raise UserError for what is known to be wrong before a data set is fetched for it."""
+    own = [args.model.partition(":")[0]] if args.model else []
+    for file in (*args.file, *own):
+        if not Path(file).is_file():
+            raise UserError(f"{file} is missing; name a file that is there")
+    if args.arch:
+        values.find(entries.section("archs"), "--arch", args.arch)
 
 
 def load_test(dataset: Dataset) -> Split:

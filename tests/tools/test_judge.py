@@ -9,13 +9,14 @@ import others
 import pytest
 import tiny
 import torch
-from projects import ROOT
+from projects import ROOT, published
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.loading import models
 from pipeline.loading.images import load_split, subset
 from pipeline.plan import Plan
+from pipeline.share import writer
 from pipeline.store.files import load_safetensors
 from pipeline.store.records import meta, read_arrays
 from pipeline.tools import judge
@@ -226,3 +227,22 @@ def test_the_pages_own_module_is_judged_as_the_page_types_it(tmp_path, monkeypat
     known = judge.parse(["a.pth", "--arch", "resnet18"])
     for option in set(re.findall(r"`[^`]*?--(\w[\w-]*)", page)):
         assert hasattr(known, option.replace("-", "_")), option
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["nope.pt", "--arch", "resnet18"], "nope.pt is missing"),
+        (["here.pt", "--model", "nope.py:build"], "nope.py is missing"),
+        (["here.pt", "--arch", "resnet81"], "--arch: no entry 'resnet81'"),
+    ],
+)
+def test_no_data_set_is_fetched_for_a_file_or_an_arch_that_is_not_there(
+    tmp_path, monkeypatch, words, text
+):
+    writer.write(tmp_path, published())
+    monkeypatch.chdir(tmp_path)
+    Path("here.pt").write_bytes(b"weights")
+    with pytest.raises(UserError, match=text):
+        judge.main(words)
+    assert not Path("data").exists()
