@@ -27,6 +27,7 @@ KINDS = {
                "symbol": "eps", "spacing": "log", "show": "each"},
     "histogram": {**SHARED, "rows": ["pgd_at", "soe"], "suites": ["unified"],
                   "columns": ["clean", "pgd10"], "bins": 8},
+    "trade_off": {**SHARED, "rows": ["pgd_at", "soe"], "suites": ["unified"]},
     "peers": {**SHARED, "rows": ["pgd_at", "soe"], "suites": [], "attack": "pgd10", "images": 30},
     "image_landscape": {**FROM_WEIGHTS, **GRID, "radius": "8/255"},
     "weight_landscape": {**FROM_WEIGHTS, **GRID, "attack": "fgsm", "span": 0.5},
