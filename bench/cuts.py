@@ -83,15 +83,7 @@ def judge(params: dict[str, Any], cores: int) -> dict[str, dict[str, float]]:
             sys.exit("error: the table was not made; its logs went with the copy")
         with (folder / "results" / f"{TABLE}.csv").open(newline="") as lines:
             table = list(csv.DictReader(lines))
-    return {
-        line["row"]: {c: float(line[name]) for c in COLUMNS for name in line if named(name, c)}
-        for line in table
-    }
-
-
-def named(shown: str, column: str) -> bool:
-    """Whether a column of the csv is this one, cut or not."""
-    return shown in (column, f"{column} (cut)")
+    return {line["method"]: {c: 100 * float(line[c]) for c in COLUMNS} for line in table}
 
 
 def describe(plan: Plan) -> dict[str, str]:
