@@ -42,7 +42,7 @@ JOBS = {
 def params():
     """A plan with an artifact of every kind."""
     found = tiny_params()
-    found["victims"] = {"mine": FILE, "other": {"of": "trades", "seed": 7}}
+    found["victims"] |= {"mine": FILE, "other": {"of": "trades", "seed": 7}}
     found["suites"]["moved"] = {"attacks": ["fgsm"], "surrogates": ["other"]}
     table = found["tables"]["table1"]
     table["rows"] = [*table["rows"], "mine"]
