@@ -192,7 +192,8 @@ def find_verdict(row: dict[str, Any], doubts: list[Flag]) -> str:
             "that rank with nothing"
         )
 
-    text = f"no flag doubts it; of {last['n']} images at most {_spell_percent(last)} %"
+    known = "the flags above do not unrank it" if row["flags"] else "no flag doubts it"
+    text = f"{known}; of {last['n']} images at most {_spell_percent(last)} %"
     text += " are answered rightly under all these attacks"
     if len(worst) > 1:
         gained = 100 * (row[worst[0]]["mean"] - last["mean"])

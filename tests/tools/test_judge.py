@@ -195,6 +195,16 @@ def test_a_flag_that_doubts_the_numbers_is_the_verdict(nets, capsys, images, che
 
 
 @pytest.mark.parametrize(
+    "flags, words",
+    [({}, "no flag doubts it"), ({"C19": "few"}, "the flags above do not unrank it")],
+)
+def test_a_verdict_does_not_deny_the_flags_above_it(flags, words):
+    accuracy = {"mean": 0.5, "low": 0.4, "high": 0.6, "n": 20, "seeds": 1}
+    row = {"core_worst": accuracy, "flags": flags}
+    assert judge.find_verdict(row, []).startswith(f"{words}; of 20 images at most 50.0")
+
+
+@pytest.mark.parametrize(
     "words, text",
     [
         (("--eps", "8"), "--eps: 8 is no radius of pixels in .0, 1.; did you mean 8/255"),
