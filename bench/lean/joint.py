@@ -41,8 +41,13 @@ def aute(job: Job) -> None:
 
 
 def adp(job: Job) -> None:
-    y, v = job.labels, job.values
     logits = torch.stack([net(job.images) for net in job.members])
+    update(job.optimisers, _adp(job, logits))
+
+
+def _adp(job: Job, logits: Tensor) -> Tensor:
+    """ADP's objective, of logits [members, B, classes]."""
+    y, v = job.labels, job.values
     learnt = sum(F.cross_entropy(z, y) for z in logits)
     probs = logits.softmax(-1)
     mean = probs.mean(0)
@@ -52,7 +57,32 @@ def adp(job: Job) -> None:
     rest = torch.stack([p[wrong].view(len(y), -1) for p in probs], 1).double()
     unit = F.normalize(rest, dim=2)
     gram = unit @ unit.transpose(1, 2) + 1e-6 * torch.eye(len(probs))
-    update(job.optimisers, learnt - (v.alpha * entropy + v.beta * torch.logdet(gram)).mean())
+    return learnt - (v.alpha * entropy + v.beta * torch.logdet(gram)).mean()
+
+
+def igat(job: Job) -> None:
+    moved = job.craft(mean_prob(job.members), job.members)
+    update(job.optimisers, _shared_out(job, job.images) + _shared_out(job, moved))
+
+
+def _shared_out(job: Job, x: Tensor) -> Tensor:
+    """ADP's objective, and iGAT's terms on images that the ensemble gets wrong."""
+    y, v, images = job.labels, job.values, torch.arange(len(job.labels))
+    logits = torch.stack([net(x) for net in job.members])
+    probs = logits.softmax(-1)
+    wrong = probs.mean(0).argmax(1) != y
+
+    right = torch.stack([true(z, y) for z in logits]).detach()
+    chances = 2.0 ** torch.arange(len(logits))
+    bounds = (chances.cumsum(0) / chances.sum())[:-1]
+    rank = (uniform(right[0])[:, None] >= bounds).sum(1)
+    chosen = right.argsort(0)[rank, images]
+    own = F.cross_entropy(logits[chosen, images], y, reduction="none")
+
+    largest = torch.stack([rival(p, y) for p in probs]).amax(0)
+    weak = -(1 - largest.clamp(max=0.99)).log()
+    extra = v.weight_global * own + v.weight_weakness * weak
+    return _adp(job, logits) + (wrong * extra).mean()
 
 
 def _sloped(net: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.lean.job import Job, begin, climb, clip, crafting, gaussian, kl, rival, true, update
+from bench.lean.job import (
+    Forward,
+    Job,
+    begin,
+    climb,
+    clip,
+    crafting,
+    gaussian,
+    kl,
+    mean_prob,
+    rival,
+    true,
+    update,
+)
 
 
 def standard(job: Job) -> None:
@@ -181,6 +194,16 @@ def rslad(job: Job) -> None:
 
 
 def mce(job: Job) -> None:
+    nets = [*job.parents["earlier"], *job.members]
+    _learn_after(job, lambda x: torch.stack([net(x) for net in nets]).mean(0))
+
+
+def barre(job: Job) -> None:
+    _learn_after(job, mean_prob([*job.parents["earlier"], *job.members]))
+
+
+def _learn_after(job: Job, together: Forward) -> None:
+    """The last learner's step on examples against all so far."""
     (net,), x, y, v = job.members, job.images, job.labels, job.values
 
     def margin(z: Tensor) -> Tensor:
@@ -188,10 +211,9 @@ def mce(job: Job) -> None:
         wrong = against.sum(1) - against[torch.arange(len(y)), y]
         return F.cross_entropy(z, y, reduction="none") + v.weight * wrong / (z.shape[1] - 1)
 
-    def together(moved: Tensor) -> Tensor:
-        return margin(torch.stack([n(moved) for n in [*job.parents["earlier"], net]]).mean(0)).sum()
-
     with crafting([net], job.mode):
         start = begin(x, v.eps / 2, "uniform")
-        moved = climb(together, start, x, v.eps, v.step_size, v.steps)
+        moved = climb(
+            lambda moved: margin(together(moved)).sum(), start, x, v.eps, v.step_size, v.steps
+        )
     update(job.optimisers, margin(net(moved)).mean())
