@@ -36,7 +36,9 @@ def cut():
     for section in (tree, *tree["scales"].values()):
         known = section.get("tables", {})
         section["tables"] = {name: known[name] for name in KEPT if name in known}
-    kept = {name for name, entry in tree["figures"].items() if entry.get("table") in KEPT}
+    figures = tree["figures"]
+    kept = {name for name, entry in figures.items() if entry.get("table") in KEPT}
+    kept = {name for name in kept if figures[name].get("base", name) in kept}
     for section in (tree, *tree["scales"].values()):
         known = section.get("figures", {})
         section["figures"] = {name: known[name] for name in known if name in kept}
