@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.attacks.apgd import APGD
-from pipeline.attacks.fab import DUAL
 from pipeline.core.ascent import Objective, gradient_in
 from pipeline.core.losses import dlr_targeted
-from pipeline.core.norms import lengths
+from pipeline.core.norms import Ball, lengths
 from pipeline.errors import UserError
+
+DUAL: dict[Ball, Ball] = {"linf": "l1", "l2": "l2", "l1": "linf"}  # in whose length a step is measured
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,7 @@ def test_a_thousand_runs_are_looked_at_in_a_moment(plan):
         folder = Path(f"results/runs/{run.id}{number}")
         folder.mkdir()
         (folder / "run.time.json").write_bytes(listed.read_bytes())
-        many.append(type(run)(**{**vars(run), "id": folder.name}))
+        many.append(replace(run, id=folder.name))
     assert not shared.Stale(plan, many).found
     begun = time.process_time()
     found = shared.Stale(plan, many)
