@@ -11,7 +11,7 @@ from pipeline.core.losses import dlr_targeted
 from pipeline.core.norms import Ball, lengths
 from pipeline.errors import UserError
 
-DUAL: dict[Ball, Ball] = {"linf": "l1", "l2": "l2", "l1": "linf"}  # in whose length a step is measured
+DUAL: dict[Ball, Ball] = {"linf": "l1", "l2": "l2", "l1": "linf"}  # of slopes
 
 
 @dataclass(frozen=True, kw_only=True)
