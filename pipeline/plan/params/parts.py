@@ -8,9 +8,11 @@ method cannot say so itself, since its code is part of its runs' names.
 IMAGE_BY_IMAGE = (
     "adp",
     "at_aka",
+    "barre",
     "cat_aka",
     "fat",
     "gal",
+    "igat",
     "mce",
     "more",
     "rslad",
