@@ -13,7 +13,7 @@ export USER := $(shell id -un 2>/dev/null)
 endif
 ifndef XDG_CACHE_HOME
 ifneq ($(shell mkdir -p "$$HOME/.cache" 2>/dev/null && test -w "$$HOME/.cache" && echo ours),ours)
-export XDG_CACHE_HOME := $(CURDIR)/work/cache
+export XDG_CACHE_HOME := $(abspath work/cache)
 endif
 endif
 

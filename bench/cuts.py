@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from bench.plan import copy_code
 from pipeline.flags.flags import UNFAIR
 from pipeline.plan import Plan, load_plan
 from pipeline.plan.graph.hidden import FILE, KEYS, SUITE
@@ -62,12 +63,11 @@ def build_params(images: int, rows: list[str], *, is_cut: bool) -> dict[str, Any
 
 def lay(folder: Path, params: dict[str, Any]) -> None:
     """A copy of the project with its data and trained runs, under other params."""
-    for name in ("pipeline", "profiles", "envs", "data/reported", "data/claims", "results/runs"):
-        shutil.copytree(ROOT / name, folder / name)
+    copy_code(folder)
+    shutil.copytree(ROOT / "results/runs", folder / "results/runs")
     for prepared in (ROOT / "data").iterdir():
         if prepared.is_dir() and not (folder / "data" / prepared.name).exists():
             shutil.copytree(prepared, folder / "data" / prepared.name)
-    shutil.copy(ROOT / "Snakefile", folder)
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 
@@ -102,7 +102,10 @@ def main() -> None:
     args = parser.parse_args()
 
     plan = load_plan()
-    reference = plan.tables[TABLE].spec["entry"]["reference"]
+    table = plan.tables[TABLE]
+    if absent := [run.folder for run in plan.needs(table)[1] if not run.is_here()]:
+        sys.exit(f"error: {absent[0]} is missing: make {table.path} first")
+    reference = table.spec["entry"]["reference"]
     rows = list(dict.fromkeys([reference, *args.rows])) if args.rows else []
     cut, full = (
         judge(build_params(args.images, rows, is_cut=c), args.cores) for c in (True, False)

@@ -29,11 +29,16 @@ LAY = (
 )
 
 
-def project(folder: Path, seeds: int) -> None:
-    """A copy of the project, nothing built, with `seeds` seeds of its tables."""
+def copy_code(folder: Path) -> None:
+    """All of the project that a workflow reads but params.yaml, nothing built."""
     for name in ("pipeline", "profiles", "envs", "data/reported", "data/claims"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "Snakefile", folder)
+
+
+def project(folder: Path, seeds: int) -> None:
+    """A copy of the project, nothing built, with `seeds` seeds of its tables."""
+    copy_code(folder)
     from pipeline.plan.params.reader import read
 
     params = read(ROOT / "params.yaml")

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,10 @@ class Bench:
             shape = Shape("resnet8", 8, self.batch, min(members, 2))
         return build(self.plan, row, shape, self.where)
 
+    def measure(self, row: str, arch: str, members: int, precision: str) -> dict[str, Any]:
+        """The time of a row's step."""
+        return self.time(self.step(row, arch, members), precision)
+
     def time(self, step: Step, precision: str) -> dict[str, Any]:
         """Milliseconds a step, the epoch that follows, most memory, and GFLOP/s."""
         half = precision == "bf16"
@@ -95,14 +100,10 @@ def measure_steps(bench: Bench, report: Report) -> None:
         # bf16 once, where a CPU without it takes seconds a step
         for precision in ("fp32", "bf16") if not bench.tiny or row == "red" else ("fp32",):
             what = f"{row} {arch} x{members} {precision}"
-            report.attempt(
-                what,
-                lambda: bench.time(bench.step(row, arch, members), precision),  # noqa: B023
-            )
+            report.attempt(what, partial(bench.measure, row, arch, members, precision))
     bench.window = 0.01
     for arch in ARCHS[:1] if bench.tiny else ARCHS:
-        step = bench.step("pgd_at", arch, 1)
-        report.attempt(f"memory {arch}", lambda: bench.time(step, "fp32"))  # noqa: B023
+        report.attempt(f"memory {arch}", partial(bench.measure, "pgd_at", arch, 1, "fp32"))
 
 
 def measure_sharing(bench: Bench, report: Report) -> None:

@@ -39,11 +39,15 @@ class Job:
             if a.loss == "kl":
                 with torch.no_grad():
                     clean = forward(x).softmax(1)
-                rises = lambda z: F.kl_div(z.log_softmax(1), clean, reduction="sum")  # noqa: E731
-            else:
-                rises = lambda z: F.cross_entropy(z, y, reduction="sum")  # noqa: E731
+
+            def rises(moved: Tensor) -> Tensor:
+                z = forward(moved)
+                if a.loss == "kl":
+                    return F.kl_div(z.log_softmax(1), clean, reduction="sum")
+                return F.cross_entropy(z, y, reduction="sum")
+
             start = begin(x, a.eps, a.start)
-            return climb(lambda moved: rises(forward(moved)), start, x, a.eps, a.step_size, a.steps)
+            return climb(rises, start, x, a.eps, a.step_size, a.steps)
 
 
 def uniform(images: Tensor) -> Tensor:

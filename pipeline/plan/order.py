@@ -5,7 +5,7 @@ A job's rank is its own estimate and that of the longest chain of jobs behind it
 
 from collections import defaultdict
 from collections.abc import Callable
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ class Order:
     def __init__(self, plan: Plan, *, is_main: bool = True) -> None:
         self.plan, self.is_main = plan, is_main
         self._ranks: dict[Path, float] = {}
-        self._wait = cache(self._list_waiting)
 
     def of(self, stage: str) -> Callable[[Any], int] | int:
         """The `priority` of a rule, as a function of its wildcards; none in a job's own process."""
@@ -31,11 +30,12 @@ class Order:
     def rank(self, artifact: Artifact) -> float:
         """Seconds from the start of its job to the end of the last one that waits for it."""
         if artifact.path not in self._ranks:
-            behind = max(map(self.rank, self._wait()[artifact.path]), default=0.0)
+            behind = max(map(self.rank, self._waiting[artifact.path]), default=0.0)
             self._ranks[artifact.path] = (seconds(self.plan, [artifact]) or 0.0) + behind
         return self._ranks[artifact.path]
 
-    def _list_waiting(self) -> dict[Path, list[Artifact]]:
+    @cached_property
+    def _waiting(self) -> dict[Path, list[Artifact]]:
         """What is made of an artifact, by its path."""
         graph = self.plan.graph
         waiting: defaultdict[Path, list[Artifact]] = defaultdict(list)

@@ -149,4 +149,6 @@ def test_a_user_without_name_and_home_gets_both(tmp_path):
         done = subprocess.run(
             [*NAMELESS, *words], cwd=tmp_path, env=env, capture_output=True, text=True
         )
-        assert re.fullmatch(rf"(uid)?12345 {tmp_path}/work/cache", done.stdout.strip()), done.stderr
+        assert re.fullmatch(rf"(uid)?12345 {tmp_path / 'work' / 'cache'}", done.stdout.strip()), (
+            done.stderr
+        )
