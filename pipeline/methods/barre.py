@@ -20,11 +20,11 @@ import torch
 
 from pipeline.contracts.training import Training
 from pipeline.core.ensemble import Combination
-from pipeline.methods.mce import Mce
+from pipeline.methods._boosted import Boosted
 
 
 @dataclass(frozen=True, kw_only=True)
-class Barre(Mce):
+class Barre(Boosted):
     """A learner that defends where a random draw of those before it fails.
 
     persistent: whether a learner starts as the one before it.
