@@ -1,6 +1,7 @@
 """Reference pipeline for adversarially robust model ensembles."""
 
 import gc
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ def spare_collection() -> None:
 
 if sys.argv[:1] == ["-m"]:  # `python -m pipeline.train`, not a user's `import pipeline`
     spare_collection()
+    if "ROBUST_WARM" in os.environ:  # a job of a workflow on this machine
+        from pipeline.job.handover import hand_over
+
+        hand_over()
 
 
 def load(

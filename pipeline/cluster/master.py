@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.job import warm
 from pipeline.job.report import ended_well
 from pipeline.plan import Plan, frozen
 from pipeline.store.files import write_atomic
@@ -79,6 +80,11 @@ def look_once_a_job(scheduler: Any, asked: Any) -> None:
     """
     if asked and (asked.max_jobs, asked.timespan) == SNAKEMAKES_LIMIT:
         scheduler.job_rate_limiter = None
+
+
+def load_once(jobs: int) -> None:
+    """Let the jobs of a workflow that runs them on this machine start without their imports."""
+    _HELD.enter_context(warm.server(jobs))
 
 
 def end() -> None:

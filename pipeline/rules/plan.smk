@@ -65,6 +65,11 @@ onstart:
     from pipeline.cluster import headway  # which no single job needs
 
     headway.attach(PLAN, workflow.dag.needrun_jobs(), logger)
+    is_bare = (
+        not workflow.deployment_settings.deployment_method
+    )  # no other Python a job
+    if workflow.local_exec and is_bare and not workflow.touch:
+        master.load_once(len(list(workflow.dag.needrun_jobs())))
 
 
 onerror:
