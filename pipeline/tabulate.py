@@ -1,7 +1,7 @@
 """Build a table from records: `python -m pipeline.tabulate results/table1.csv [--partial]`.
 
-Writes .csv (fractions), .md and .tex (percent), .json (intervals, receipt), .png, .pdf, and numbers
-alone under metrics/ for `dvc metrics diff`. Nothing is computed twice: records hold every verdict.
+Writes .csv (fractions), .md and .tex (percent), .json (intervals, receipt), .png, .pdf, and each
+row's numbers alone under metrics/ for DVC. Nothing is computed twice: records hold every verdict.
 """
 
 import argparse
@@ -22,12 +22,9 @@ from pipeline.tables.rows import Tabulation
 PARTIAL = Path("work/partial")
 
 
-def numbers(details: dict[str, Any]) -> dict[str, Any]:
-    """For `dvc metrics diff`: row, column, percent; nothing that changes without a result."""
-    return {
-        label: {c: round(100 * v["mean"], 3) for c, v in row.items() if _is_accuracy(v)}
-        for label, row in details.items()
-    }
+def numbers(row: dict[str, Any]) -> dict[str, float]:
+    """For `dvc metrics`: percent by column; nothing that changes without a result."""
+    return {c: round(100 * v["mean"], 3) for c, v in row.items() if _is_accuracy(v)}
 
 
 def _is_accuracy(value: Any) -> bool:
@@ -47,7 +44,7 @@ def tabulate(plan: Plan, table: Table, partial: bool) -> str:
     pictures = dots.draw(details, f"{entry['title']}\n{data}; scale {plan.scale}")
 
     files = {
-        table.metrics: _dump_json(numbers(details)),
+        **{file: _dump_json(numbers(details[row])) for row, file in table.metrics.items()},
         **{table.path.with_suffix(suffix): pictures[suffix] for suffix in (".png", ".pdf")},
         table.path.with_suffix(".tex"): latex(tabulation, details).encode(),
         table.path.with_suffix(".md"): text.encode(),
@@ -59,7 +56,10 @@ def tabulate(plan: Plan, table: Table, partial: bool) -> str:
     receipt = {"plan": table.digest, "scale": plan.scale, "rests_on": rests_on}
     receipt_path = table.path.with_suffix(".json")
 
-    if partial:
+    if not partial:
+        for file in table.strays():
+            file.unlink()
+    else:
         files = {partial_path(file): content for file, content in files.items()}
         receipt_path = partial_path(receipt_path)
     write_target(receipt_path, {"receipt": receipt, "rows": details}, files)

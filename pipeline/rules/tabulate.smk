@@ -20,7 +20,6 @@ rule tabulate:
             labels={"table": "{folder}{table}", "as": "picture"},
         ),
         pdf="results/{folder}{table}.pdf",
-        metrics="results/{folder}metrics/{table}.json",
     log:
         "logs/tabulate/{folder}{table}.log",
     wildcard_constraints:

@@ -152,7 +152,7 @@ def stage_targets(plan: Plan, doubts: Mapping[str, str]) -> tuple[list[Path], li
                 f"{path}: rests on {why}, which was refused, so not staged; put that right first"
             )
         else:
-            files += target.outputs
+            files += [*target.outputs, *target.folders]  # a row that is gone leaves git too
     return files, left
 
 

@@ -210,7 +210,7 @@ KINDS = {
     "table's text": (lambda p: p.table.path.with_suffix(".md"), NUMBER, "look"),
     "table's picture": (lambda p: p.table.path.with_suffix(".png"), {}, "look"),
     "table's LaTeX": (lambda p: p.table.path.with_suffix(".tex"), NUMBER, "look"),
-    "table's metrics": (lambda p: p.table.metrics, NUMBER, "look"),
+    "table's metrics": (lambda p: next(iter(p.table.metrics.values())), NUMBER, "look"),
     "table's receipt": (lambda p: p.table.path.with_suffix(".json"), RECEIPT, "look"),
     "figure": (lambda p: p.figure.path, {}, "look"),
     "figure's csv": (lambda p: p.figure.path.with_suffix(".csv"), NUMBER, "look"),

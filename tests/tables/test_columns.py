@@ -117,7 +117,7 @@ def test_only_perturbations_within_a_distance_count_against_it(plan):
     assert row["avg"] == pytest.approx((2 / 3 + 0.5) / 2, abs=1e-6)
     interval = [details["rows"]["standard"]["pgd10_l2_0p5"][key] for key in ("low", "high")]
     assert interval == pytest.approx(intervals.wilson(0.5, 30))
-    assert set(json.loads(Path("results/metrics/table1.json").read_text())["standard"]) == {
+    assert set(json.loads(Path("results/metrics/table1/standard.json").read_text())) == {
         *{"clean", "pgd10", "pgd10_l2_0p5", "pgd10_l2_2", "avg", "least"}
     }
 
@@ -202,7 +202,7 @@ def test_files_and_pictures_say_lite_where_plan_and_claims_say_autoattack(tmp_pa
         dots, "draw", lambda details, title: drawn.append(details) or {".png": b"", ".pdf": b""}
     )
     frame, details, text = tiny.tabulated(plan)
-    named = json.loads(Path("results/metrics/table1.json").read_text())["standard"]
+    named = json.loads(Path("results/metrics/table1/standard.json").read_text())
     for place in (frame.columns, details["rows"]["standard"], drawn[0]["standard"], named):
         assert "autoattack_lite" in place and "autoattack" not in place
     assert "| autoattack_lite |" in text and "| autoattack |" not in text

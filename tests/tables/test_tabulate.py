@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from projects import published
 from pytest import MonkeyPatch
 
 from pipeline import tabulate
@@ -131,9 +132,28 @@ def test_a_table_repeats_byte_for_byte_and_carries_its_receipt(full):
     assert table.is_here()
     tiny.tabulated(full)
     assert [sha256_of(p) for p in paths] == before
-    numbers = json.loads(table.metrics.read_text())
+    numbers = {row: json.loads(file.read_text()) for row, file in table.metrics.items()}
     assert set(numbers["wa"]) == {"clean", "pgd10", "core_worst", "adaptive_worst"}
     assert all(0 <= v <= 100 for row in numbers.values() for v in row.values())
+
+
+def test_the_numbers_of_a_row_that_is_gone_go_too(full):
+    table = full.table("table1")
+    tiny.tabulated(full)
+    stray = table.folder / "gone.json"
+    stray.write_text("{}")
+    assert not table.is_here() and table.strays() == [stray]
+    tiny.tabulated(full)
+    assert not stray.exists() and table.is_here()
+
+
+def test_every_row_of_every_table_has_a_file_of_its_own():
+    for name in published()["scales"]:
+        plan = Plan({**published(), "scale": name})
+        for table in plan.tables.values():
+            settings = [(c.row, c.members, c.setting) for c in table.cells]
+            rows = {(r, m, s.dataset, s.arch, s.overrides) for r, m, s in settings}
+            assert len({file.name.lower() for file in table.metrics.values()}) == len(rows), name
 
 
 def test_seeds_become_mean_deviation_and_one_row(built, tmp_path, monkeypatch):

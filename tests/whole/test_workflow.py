@@ -40,7 +40,7 @@ def test_one_command_goes_from_nothing_to_the_table(first):
         "table1.png",
         "table1.pdf",
         "table1.tex",
-        "metrics/table1.json",
+        "metrics/table1/trades.json",
     ):
         assert (folder / "results" / name).stat().st_size > 0
     assert not list(folder.rglob("*.tmp"))

@@ -1,7 +1,9 @@
 """Tables and figures: what people ask for, and everything that it rests on."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,6 +12,8 @@ from pipeline.plan.graph.artifacts import Book, Part, Record, Victim
 from pipeline.plan.params.entries import Setting
 from pipeline.plan.params.values import Entry
 from pipeline.store import receipts
+
+NO_NAME = re.compile(r"[^A-Za-z0-9_.=-]+")  # what no file's name should hold
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class Target(Files):
         """The records."""
         return self.records
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Those that hold nothing else."""
+        return ()
+
     def is_here(self) -> bool:
         """Whether its files were made from exactly this plan, and are as they were made."""
         return receipts.is_of(self.path.with_suffix(".json"), self.digest, self.outputs)
@@ -65,15 +74,34 @@ class Table(Target):
 
     @property
     def outputs(self) -> tuple[Path, ...]:
-        """The .csv, its texts and pictures, what all of them rest on, and the metrics."""
+        """The .csv, its texts and pictures, what all of them rest on, and each row's metrics."""
         suffixes = (".md", ".tex", ".json", ".png", ".pdf")
         beside = (self.path.with_suffix(suffix) for suffix in suffixes)
-        return (self.path, *beside, self.metrics)
+        return (self.path, *beside, *self.metrics.values())
 
     @property
-    def metrics(self) -> Path:
-        """Its numbers alone, for DVC."""
-        return self.path.parent / "metrics" / f"{self.path.stem}.json"
+    def folders(self) -> tuple[Path, ...]:
+        """That of the metrics."""
+        return (self.folder,)
+
+    @property
+    def folder(self) -> Path:
+        """Its numbers alone, which `dvc metrics` shows a file a line."""
+        return self.path.parent / "metrics" / self.path.stem
+
+    @cached_property
+    def metrics(self) -> dict[str, Path]:
+        """The file of each row's numbers, by label."""
+        labels = [label(cell, self.cells) for cell in self.cells]
+        return {name: self.folder / f"{NO_NAME.sub('-', name)}.json" for name in labels}
+
+    def is_here(self) -> bool:
+        """Whether its files are as they were made from this plan, and no row more is beside."""
+        return super().is_here() and not self.strays()
+
+    def strays(self) -> list[Path]:
+        """Files of rows that it had once."""
+        return sorted(set(self.folder.glob("*")) - set(self.metrics.values()))
 
 
 @dataclass(frozen=True, kw_only=True)
