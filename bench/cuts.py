@@ -3,7 +3,7 @@
 Needs the trained rows of table1. Each row is judged twice on the same first test images, with the
 attacks as the scale cuts them and with none of them cut, in copies of the project. A cut is fair
 where it hides at most 1.5 points more of a row than of the reference; `--write` keeps the figures
-in data/cuts.csv, by which a table marks a row (C23).
+in data/cuts.csv, beside those of other rows, and a table marks a row by them (C23).
 """
 
 import argparse
@@ -92,6 +92,14 @@ def describe(plan: Plan) -> dict[str, str]:
     return {cell.row: cell.records[SUITE].id for cell in cells if cell.records}
 
 
+def read_kept() -> list[list[str]]:
+    """The lines that are kept already."""
+    if not FILE.is_file():
+        return []
+    with FILE.open(newline="") as file:
+        return list(csv.reader(file))[1:]
+
+
 def main() -> None:
     """A line for each row, the reference first; exits where a trained row is not here."""
     parser = argparse.ArgumentParser(prog="python -m bench.cuts", description=__doc__)
@@ -125,15 +133,17 @@ def main() -> None:
                 row,
                 records[row],
                 args.images,
-                cut[row]["adaptive_worst"],
-                full[row]["adaptive_worst"],
+                round(cut[row]["adaptive_worst"], 3),
+                round(full[row]["adaptive_worst"], 3),
             ]
         )
     print(f"fair: at most {UNFAIR} points more hidden than of {reference}; n = {args.images}")
 
     if args.write:
+        measured = {line[0] for line in lines}
+        kept = [line for line in read_kept() if line[0] not in measured]
         with FILE.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([KEYS, *lines])
+            csv.writer(file, lineterminator="\n").writerows([KEYS, *kept, *lines])
 
 
 if __name__ == "__main__":

@@ -40,14 +40,19 @@ def server(jobs: int) -> Iterator[None]:
         return
 
     os.environ[handover.VARIABLE] = secrets.token_hex(8)
-    process = subprocess.Popen(
-        ["python", "-m", "pipeline.job.warm"],  # the Python that jobs find
-        env=os.environ | dict.fromkeys(handover.THREADS, "1"),
-        stdin=subprocess.PIPE,  # its end is the master's
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is for the commands, which pass it on
-    )
+    try:
+        process = subprocess.Popen(
+            ["python", "-m", "pipeline.job.warm"],  # the Python that jobs find
+            env=os.environ | dict.fromkeys(handover.THREADS, "1"),
+            stdin=subprocess.PIPE,  # its end is the master's
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the commands, which pass it on
+        )
+    except OSError:  # no Python, no memory: the first job says it better
+        yield
+        return
+
     assert process.stdout is not None
     process.stdout.read()  # until it listens, or cannot
     try:

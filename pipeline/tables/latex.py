@@ -1,5 +1,6 @@
 """A table for a paper: booktabs, percent with 95 % intervals, flags beside the rows."""
 
+import re
 from typing import Any
 
 import pandas as pd
@@ -7,6 +8,9 @@ import pandas as pd
 from pipeline.tables.labels import name_data, read
 from pipeline.tables.markdown import name_columns, spell_row
 from pipeline.tables.rows import Tabulation
+
+MINUS = re.compile(r"(?<=[\s\[(])-(?=\d)")  # in text mode it would be a hyphen
+POWER = re.compile(r"\b(\d(?:\.\d+)?)e\+?(-?)0*(\d+)\b")
 
 
 def latex(tabulation: Tabulation, details: dict[str, Any]) -> str:
@@ -18,6 +22,7 @@ def latex(tabulation: Tabulation, details: dict[str, Any]) -> str:
     ]
     frame = pd.DataFrame(lines, columns=names)
     body = frame.to_latex(index=False, escape=True, column_format="l" * frame.shape[1])
+    body = typeset(body)
     spec, plan = tabulation.table.spec["entry"], tabulation.plan
     data = name_data(plan.entries, spec["datasets"])
     about = f"{spec['title']}. {data}; scale {plan.scale}; percent with 95 % intervals."
@@ -26,6 +31,11 @@ def latex(tabulation: Tabulation, details: dict[str, Any]) -> str:
         f"\\caption{{{_escaped(about)}}}\n\\label{{tab:{tabulation.table.name}}}\n"
         f"\\resizebox{{\\linewidth}}{{!}}{{%\n{body.rstrip()}}}\n\\end{{table}}\n"
     )
+
+
+def typeset(body: str) -> str:
+    """Numbers as a paper prints them: a minus that is none of a word, powers of ten."""
+    return POWER.sub(r"$\1\\cdot10^{\2\3}$", MINUS.sub("$-$", body))
 
 
 def _escaped(text: str) -> str:

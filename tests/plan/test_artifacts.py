@@ -148,7 +148,10 @@ def test_a_rule_writes_exactly_the_outputs_of_its_artifact(stage, plan):
         assert f'"{stage}"' in outputs
         patterns = list(workflow.run_outputs(stage).values())
     values = wildcards_of(artifact) | {"digest": artifact.path.name}
-    assert {p.format(**values) for p in patterns} == set(map(str, artifact.outputs))
+    # A file of metrics for each row, which no pattern names
+    rows = artifact.metrics.values() if stage == "tabulate" else ()
+    outputs = set(artifact.outputs) - set(rows)
+    assert {p.format(**values) for p in patterns} == set(map(str, outputs))
 
 
 def test_a_training_with_a_hole_keeps_its_resume_state_and_counts_as_not_built(

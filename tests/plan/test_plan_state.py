@@ -200,10 +200,10 @@ def test_a_stale_table_has_a_newer_input_of_a_name_never_seen(plan):
 def test_a_target_is_todays_only_while_its_files_are_what_its_receipt_says(plan):
     table = plan.table(TARGET)
     make_table(plan, table.digest)
-    assert table.is_here() and len(table.outputs) == 7
+    assert table.is_here() and len(table.outputs) == 6 + len(table.metrics) > 6
     for file in table.outputs:
         content = file.read_bytes()
-        for damaged in (b"", content[:-1], content + b" ", content.replace(b"t", b"T"), None):
+        for damaged in (b"", content[:-1], content + b" ", content.replace(b"a", b"A"), None):
             file.unlink() if damaged is None else file.write_bytes(damaged)
             assert not table.is_here(), (file, damaged)
             file.write_bytes(content)

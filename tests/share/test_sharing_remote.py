@@ -106,6 +106,11 @@ def test_metrics_params_and_plots_of_two_commits_are_told_apart():
     metrics = lab.run(clone, "dvc", "metrics", "diff", "--all", "HEAD~1", "HEAD").ok()
     assert "results/metrics/table1/pgd_at.json" in metrics and "pgd10" in metrics
     assert "seconds" not in metrics
+    shown = lab.run(clone, "dvc", "metrics", "show", "results/metrics/table1").ok().splitlines()
+    head, *lines = [line.split() for line in shown if line.strip()]
+    rows = sorted((clone / "results/metrics/table1").iterdir())
+    assert head[0] == "Path" and [Path(line[0]).name for line in lines] == [p.name for p in rows]
+    assert all(len(line) == len(head) for line in lines)
     folder = home.world() / "plots"
     lab.run(clone, "dvc", "plots", "diff", "HEAD~1", "HEAD", "-o", str(folder)).ok()
     page = (folder / "index.html").read_text()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from pipeline.tables import canvas, dots
+from pipeline.tables import canvas, dots, latex
 from pipeline.tables.labels import read
 
 READ = {
@@ -57,6 +57,14 @@ def test_what_is_not_ranked_is_hollow_and_flags_stand_behind_names(monkeypatch):
     assert insides["o", 0, 1] != "white"
     assert [t.get_text() for t in axes.get_yticklabels()] == ["AUTE", "overconfident\n[C10 C22]"]
     assert [t.get_text() for t in axes.get_legend().texts] == ["clean", "core, worst case"]
+
+
+def test_numbers_are_set_as_a_paper_prints_them():
+    line = r"PGD-10 & -6.7 [-8.9, 4.4] & [-1.0 [-2.0, 0.5]] & 2.33e+05 & 1e-05 & C10 \\"
+    assert latex.typeset(line) == (
+        r"PGD-10 & $-$6.7 [$-$8.9, 4.4] & [$-$1.0 [$-$2.0, 0.5]] & "
+        r"$2.33\cdot10^{5}$ & $1\cdot10^{-5}$ & C10 \\"
+    )
 
 
 def test_a_table_is_there_as_latex_for_a_paper(tmp_path, monkeypatch):
