@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.job.logs import find_error, find_steps
+from pipeline.job.logs import find_error, find_stop, find_steps
 from pipeline.plan import Artifact, Plan, Table
 from pipeline.plan.estimate import PROCESS, describe
 from pipeline.plan.graph.targets import Target
@@ -94,7 +94,10 @@ class Headway:
         return ", ".join(filter(None, [*self._describe_work(), self._describe_rows()])) + finished
 
     def fail(self, job: Job) -> str:
-        """One line about a job that failed, while others go on."""
+        """One line about a job that failed, or saved and stopped, while others go on."""
+        stop = next((said for log in job.log if (said := find_stop(Path(log)))), "")
+        if stop:
+            return stop
         said = next((said for log in job.log if (said := find_error(Path(log)))), "")
         return f"failed: {_name(job, self.made.get(job.jobid))}: {said or 'its log says nothing'}"
 

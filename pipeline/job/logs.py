@@ -18,6 +18,12 @@ def find_steps(log: Path) -> list[re.Match[str]]:
     return [match for line in read_lines(log) if (match := STEP.search(line))]
 
 
+def find_stop(log: Path) -> str:
+    """What a job says that saved and stopped, as a signal asked; nothing of others."""
+    lines = [line for line in read_lines(log) if line.strip()]
+    return lines[-1] if lines and lines[-1].startswith(STOPPED) else ""
+
+
 def find_error(log: Path) -> str:
     """The last line of a job that began and did not end well; nothing of others."""
     lines = [line for line in read_lines(log) if line.strip()]

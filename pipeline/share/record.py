@@ -163,8 +163,9 @@ def lock_stages(plan: Plan, doubts: Collection[str]) -> None:
         return target.name not in doubts and target.is_here()
 
     done = [name for name, made in stages(plan).items() if all(map(is_done, made))]
-    # DVC names the stages of a `foreach` so.
-    names = [name.replace("_", "@", 1) for name in done]
+    # DVC names the stages of a `foreach` so; a user's own table may have none.
+    known = pools.name_stages()
+    names = [name for name in (n.replace("_", "@", 1) for n in done) if name in known]
     if names:
         pools.dvc(["commit", "--force", *names])
 

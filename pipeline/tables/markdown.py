@@ -169,9 +169,10 @@ def _list_spent(columns: list[str], details: dict[str, Any]) -> list[str]:
 
 def _list_starts(tabulation: Tabulation) -> list[str]:
     """Rows that start from the same weights, and rows of fewer nets than the table has seeds."""
-    shared = starts.groups(tabulation.plan, tabulation.rows)
+    done = [row for row in tabulation.rows if row.status == "done"]
+    shared = starts.groups(tabulation.plan, done)
     seeds = len(tabulation.table.spec["entry"]["seeds"])
-    few = [row.label for row in tabulation.rows if row.status == "done" and len(row.cells) < seeds]
+    few = [row.label for row in done if len(row.cells) < seeds]
     lines = []
     if shared:
         groups = "; ".join(", ".join(labels) for labels in shared)

@@ -120,3 +120,14 @@ def test_many_jobs_that_end_together_are_counted(started):
     for number in range(4):
         begun.finish(number)
     assert begun.line().endswith(", and 2 more") and begun.told == []
+
+
+def test_a_job_that_saved_and_stopped_is_said_to_have_stopped_and_not_to_have_failed(started):
+    begun, made, _ = started
+    number, run = next((n, a) for n, a in made.items() if a.stage == "train")
+    job = job_of(number, run)
+    job.log[0].parent.mkdir(parents=True)
+    said = f"stopped: {run.id}: saved in epoch 5; run again to resume"
+    for last, expected in ((said, said), ("error: no", f"failed: train {run.id[:-11]}: error: no")):
+        job.log[0].write_text(f"# a command\n{last}\n")
+        assert begun.fail(job) == expected

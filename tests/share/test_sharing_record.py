@@ -235,6 +235,17 @@ def test_no_stage_writes_through_a_hardlink_into_the_cache():
     check_cache(clone)
 
 
+def test_a_table_of_ones_own_that_is_no_stage_of_dvc_is_recorded_like_any():
+    clone = home.fresh("own-table")
+    lab.run(clone, "dvc", "pull").ok()
+    lab.edit(clone, lambda p: p["tables"].update(mine={"base": "table1", "rows": ["pgd_at"]}))
+    home.build(clone)
+    lab.run(clone, "record").ok()
+    staged = lab.git(clone, "diff", "--cached", "--name-only").text
+    assert "results/mine.csv" in staged and "results/metrics/mine/pgd_at.json" in staged
+    assert "up to date" in lab.run(clone, "dvc", "status", "unified").ok()
+
+
 def test_nothing_in_the_pipeline_writes_in_place():
     """Every file goes through files.py's rename; what else opens for writing is listed here."""
     allowed = {

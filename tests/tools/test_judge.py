@@ -81,7 +81,7 @@ def test_verdicts_are_to_the_byte_those_of_the_pipelines_own_row(
 
     worst = 100 * own.core_worst["standard"]
     assert f"core_worst {worst:.1f} [" in text and "verdict: " in text
-    assert "mean: " in text and "victims: judged: {of: file, file: net.pth, sha256:" in text
+    assert "mean: " in text and "victims:\n  judged: {of: file, file: net.pth, sha256:" in text
 
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.npz")}
     judged("--arch", arch, "--expect-clean", str(own.clean["standard"]))

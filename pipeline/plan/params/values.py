@@ -55,7 +55,8 @@ def only(entry: Mapping[str, Any], keys: Any, where: str, must: tuple[str, ...] 
     """Raise UserError unless an entry has no keys but `keys`, and all of `must`."""
     for key in entry:
         if key not in keys:
-            raise UserError(f"params.yaml: {where}.{key}: no such key{nearest(key, keys)}")
+            hint = nearest(key, keys) or f" (it takes {', '.join(sorted(map(str, keys)))})"
+            raise UserError(f"params.yaml: {where}.{key}: no such key{hint}")
     for key in must:
         if key not in entry:
             raise UserError(f"params.yaml: {where}: key {key} is missing; add it")
