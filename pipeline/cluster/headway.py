@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.job.logs import find_error, find_stop, find_steps
+from pipeline.job.logs import find_error, find_steps, find_stop
 from pipeline.plan import Artifact, Plan, Table
 from pipeline.plan.estimate import PROCESS, describe
 from pipeline.plan.graph.targets import Target
