@@ -56,12 +56,12 @@ def tabulate(plan: Plan, table: Table, partial: bool) -> str:
     receipt = {"plan": table.digest, "scale": plan.scale, "rests_on": rests_on}
     receipt_path = table.path.with_suffix(".json")
 
-    if not partial:
-        for file in table.strays():
-            file.unlink()
-    else:
+    if partial:
         files = {partial_path(file): content for file, content in files.items()}
         receipt_path = partial_path(receipt_path)
+    else:
+        for file in table.strays():
+            file.unlink()
     write_target(receipt_path, {"receipt": receipt, "rows": details}, files)
     return text
 

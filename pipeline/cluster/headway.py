@@ -95,11 +95,11 @@ class Headway:
 
     def fail(self, job: Job) -> str:
         """One line about a job that failed, or saved and stopped, while others go on."""
-        stop = next((said for log in job.log if (said := find_stop(Path(log)))), "")
-        if stop:
+        logs = [Path(log) for log in job.log]
+        if stop := next(filter(None, map(find_stop, logs)), ""):
             return stop
-        said = next((said for log in job.log if (said := find_error(Path(log)))), "")
-        return f"failed: {_name(job, self.made.get(job.jobid))}: {said or 'its log says nothing'}"
+        said = next(filter(None, map(find_error, logs)), "its log says nothing")
+        return f"failed: {_name(job, self.made.get(job.jobid))}: {said}"
 
     def _describe_work(self) -> list[str]:
         if any(s.seconds is None for s in (*self.left.values(), *self.ended)):

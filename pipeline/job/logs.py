@@ -18,15 +18,19 @@ def find_steps(log: Path) -> list[re.Match[str]]:
     return [match for line in read_lines(log) if (match := STEP.search(line))]
 
 
+def _read_last(log: Path) -> str:
+    return next((line for line in reversed(read_lines(log)) if line.strip()), "")
+
+
 def find_stop(log: Path) -> str:
     """What a job says that saved and stopped, as a signal asked; nothing of others."""
-    lines = [line for line in read_lines(log) if line.strip()]
-    return lines[-1] if lines and lines[-1].startswith(STOPPED) else ""
+    last = _read_last(log)
+    return last if last.startswith(STOPPED) else ""
 
 
 def find_error(log: Path) -> str:
     """The last line of a job that began and did not end well; nothing of others."""
-    lines = [line for line in read_lines(log) if line.strip()]
-    if not lines or lines[-1] == DONE or lines[-1].startswith(STOPPED):
+    last = _read_last(log)
+    if not last or last == DONE or last.startswith(STOPPED):
         return ""
-    return lines[-1] if "error" in lines[-1].lower() else f"ended without a word: {lines[-1]}"
+    return last if "error" in last.lower() else f"ended without a word: {last}"

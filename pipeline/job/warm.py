@@ -45,7 +45,7 @@ def server(jobs: int) -> Iterator[None]:
             ["python", "-m", "pipeline.job.warm"],  # the Python that jobs find
             env=os.environ | dict.fromkeys(handover.THREADS, "1"),
             stdin=subprocess.PIPE,  # its end is the master's
-            stdout=subprocess.PIPE,
+            stdout=subprocess.PIPE,  # a pipe, so that Python seeks in none of what it becomes
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for the commands, which pass it on
         )
@@ -87,10 +87,6 @@ def take(files: list[int]) -> None:
     for number, file in enumerate(files):
         os.dup2(file, number)
         os.close(file)
-    # Anew, since a file that was seekable may be a pipe now; buffered as Python's own are.
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - open to the end of the process
-    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
 class Server:
@@ -123,13 +119,16 @@ class Server:
     def begin(self) -> Order | None:
         """Fork for a command; returns in the fork what it asks for."""
         connection, _ = self.listener.accept()
+        files: list[int] = []
         try:
             if not handover.is_ours(connection):
                 raise PermissionError
-            order, files = self.receive(connection)
+            order = self.receive(connection, files)
             parent, pid = os.getpid(), os.fork()
         except (OSError, ValueError):  # the command goes on by itself
             connection.close()
+            for file in files:
+                os.close(file)
             return None
 
         if pid == 0:
@@ -149,15 +148,17 @@ class Server:
             connection.send(handover.TAKEN)
         return None
 
-    def receive(self, connection: socket.socket) -> tuple[Order, list[int]]:
-        """What a command wants, and its three open files."""
+    def receive(self, connection: socket.socket, files: list[int]) -> Order:
+        """What a command wants; `files` gets its three that are open."""
         connection.settimeout(PATIENCE)
-        head, files, _, _ = socket.recv_fds(connection, handover.LENGTH.size, 3)
+        head, received, _, _ = socket.recv_fds(connection, handover.LENGTH.size, 3)
+        files += received
         if len(head) < handover.LENGTH.size or len(files) < 3:
             raise ConnectionError
         (length,) = handover.LENGTH.unpack(head)
         with connection.makefile("rb") as rest:
-            return json.loads(rest.read(length)), files
+            order: Order = json.loads(rest.read(length))
+        return order
 
     def let_go(self) -> None:
         """In a fork: close what is the server's, so that a command hears of the server's end."""

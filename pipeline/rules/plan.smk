@@ -65,10 +65,9 @@ onstart:
     from pipeline.cluster import headway  # which no single job needs
 
     headway.attach(PLAN, workflow.dag.needrun_jobs(), logger)
-    is_bare = (
-        not workflow.deployment_settings.deployment_method
-    )  # no other Python a job
-    if workflow.local_exec and is_bare and not workflow.touch:
+    # With conda or a container a job has a Python of its own.
+    is_elsewhere = workflow.deployment_settings.deployment_method
+    if workflow.local_exec and not is_elsewhere and not workflow.touch:
         master.load_once(len(list(workflow.dag.needrun_jobs())))
 
 

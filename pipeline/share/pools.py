@@ -39,14 +39,6 @@ def pool_file(pool: Path) -> Path:
     return pool.with_name(f"{pool.name}.dvc")
 
 
-def name_stages() -> set[str]:
-    """The stages of dvc.yaml, as DVC calls them."""
-    entries = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
-    each = {name: entry.get("foreach") for name, entry in entries.items()}
-    plain = {name for name, items in each.items() if items is None}
-    return plain | {f"{name}@{item}" for name, items in each.items() for item in items or ()}
-
-
 def dvc(arguments: Sequence[str]) -> str:
     """Run DVC, waiting for its lock; raises UserError with its last words."""
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]

@@ -162,11 +162,10 @@ def lock_stages(plan: Plan, doubts: Collection[str]) -> None:
     def is_done(target: Target) -> bool:
         return target.name not in doubts and target.is_here()
 
-    done = [name for name, made in stages(plan).items() if all(map(is_done, made))]
-    # DVC names the stages of a `foreach` so; a user's own table may have none.
-    known = pools.name_stages()
-    names = [name for name in (n.replace("_", "@", 1) for n in done) if name in known]
-    if names:
+    done = {name for name, made in stages(plan).items() if all(map(is_done, made))}
+    # DVC names the stages of a `foreach` with an @; a user's own table may have none.
+    known = pools.dvc(["stage", "list", "--name-only"]).split() if done else []
+    if names := [name for name in known if name.replace("@", "_", 1) in done]:
         pools.dvc(["commit", "--force", *names])
 
 

@@ -21,8 +21,7 @@ def latex(tabulation: Tabulation, details: dict[str, Any]) -> str:
         [read(row.label), *spell_row(row, details[row.label], columns)] for row in tabulation.rows
     ]
     frame = pd.DataFrame(lines, columns=names)
-    body = frame.to_latex(index=False, escape=True, column_format="l" * frame.shape[1])
-    body = typeset(body)
+    body = typeset(frame.to_latex(index=False, escape=True, column_format="l" * frame.shape[1]))
     spec, plan = tabulation.table.spec["entry"], tabulation.plan
     data = name_data(plan.entries, spec["datasets"])
     about = f"{spec['title']}. {data}; scale {plan.scale}; percent with 95 % intervals."

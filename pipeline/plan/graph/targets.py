@@ -1,7 +1,7 @@
 """Tables and figures: what people ask for, and everything that it rests on."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -92,7 +92,8 @@ class Table(Target):
     @cached_property
     def metrics(self) -> dict[str, Path]:
         """The file of each row's numbers, by label."""
-        labels = [label(cell, self.cells) for cell in self.cells]
+        told = _find_axes(self.cells)
+        labels = [_spell(cell, told) for cell in self.cells]
         return {name: self.folder / f"{NO_NAME.sub('-', name)}.json" for name in labels}
 
     def is_here(self) -> bool:
@@ -171,16 +172,24 @@ def walk(
 
 def label(cell: Cell, cells: Sequence[Cell], without: str = "") -> str:
     """The row's name, and whatever else tells it from the others; `without` one axis."""
+    return _spell(cell, _find_axes(cells), without)
+
+
+def _find_axes(cells: Sequence[Cell]) -> set[str]:
+    """What rows differ in: their data sets; within one, their members or arch."""
+    datasets = {c.setting.dataset for c in cells}
+    axes = {"dataset"} if len(datasets) > 1 else set()
+    for key in ("members", "arch"):
+        pairs = {(c.setting.dataset, getattr(c.setting, key)) for c in cells}
+        axes |= {key} if len(pairs) > len(datasets) else set()
+    return axes
+
+
+def _spell(cell: Cell, axes: Collection[str], without: str = "") -> str:
     setting = cell.setting
     parts = [cell.row]
-    parts += [f"x{cell.members}"] if _varies(cells, "members") else []
-    parts += [setting.dataset] if len({c.setting.dataset for c in cells}) > 1 else []
-    parts += [setting.arch] if _varies(cells, "arch") else []
+    parts += [f"x{cell.members}"] if "members" in axes else []
+    parts += [setting.dataset] if "dataset" in axes else []
+    parts += [setting.arch] if "arch" in axes else []
     parts += [f"{k}={v}" for k, v in setting.overrides if k != without]
     return " ".join(parts)
-
-
-def _varies(cells: Sequence[Cell], key: str) -> bool:
-    """Whether rows of one data set differ in this part of their settings."""
-    pairs = {(c.setting.dataset, getattr(c.setting, key)) for c in cells}
-    return len(pairs) > len({c.setting.dataset for c in cells})
