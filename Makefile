@@ -42,7 +42,12 @@ docs: .venv-docs/.installed  ## site/: the pages of docs/ and README to read in 
 
 test: setup  ## what CI runs
 	$(MAKE) lint typecheck
-	python -m pytest tests --numprocesses $(CORES) --dist loadfile
+	# One process more than cores: some tests wait for SLURM, for a kill, for another process. In the
+	# order of their rooms: files of few long tests (tests/cluster) must not be the last.
+	python -m pytest tests --numprocesses $$(( $(CORES) + 1 )) --dist loadfile --no-loadscope-reorder
+
+thorough: setup  ## the cases that `make test` leaves out: more of what it shows once
+	THOROUGH=1 python -m pytest tests -m thorough --numprocesses $(CORES) --dist loadfile
 
 cluster: setup  ## on a private SLURM alone (needs root; .ci/slurm installs it)
 	./.ci/slurm

@@ -13,6 +13,7 @@ from pipeline.core import intervals
 
 SHARED = 0.8  # of the latent variance, what all nets have in common
 IMAGES = (600, 10_000)
+REPETITIONS = 4000  # of a cell: 5 % is known to 0.7 points
 DEVIATIONS = (0.0, 0.4, 0.8, 1.35)  # of an accuracy over seeds, in points: measured 0.1 to 3.6
 
 
@@ -56,7 +57,7 @@ def main() -> None:
     for seeds in (1, 2, 3, 5):
         for images in IMAGES:
             for deviation in DEVIATIONS:
-                found = errors(seeds, images, deviation, 1000 if images < 1000 else 400)
+                found = errors(seeds, images, deviation, REPETITIONS)
                 of = "nets" if seeds == 1 else "methods"
                 texts = [
                     "none" if found[0] is None else f"{100 * found[0]:.1f} %",

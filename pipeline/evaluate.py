@@ -22,7 +22,7 @@ from pipeline.errors import Interrupted, UserError
 from pipeline.evaluation import latency
 from pipeline.evaluation.differences import find_radius
 from pipeline.evaluation.parts import Parts
-from pipeline.evaluation.verdicts import SEED, Evaluation
+from pipeline.evaluation.verdicts import SEED, Evaluation, images_at_once
 from pipeline.flags import evidence
 from pipeline.job import device
 from pipeline.job.progress import Progress
@@ -43,7 +43,8 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     victim = models.load_victim(plan, record.victim, split, where)
     rows = subset(record.images, len(split))
 
-    evaluation = Evaluation(victim, split, rows, bool(record.spec.get("peers")))
+    batch = images_at_once(plan)
+    evaluation = Evaluation(victim, split, rows, bool(record.spec.get("peers")), batch)
 
     about: dict[str, Any] = {
         "spec": record.spec,
@@ -54,7 +55,7 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
         **({"before": sets.sum_before(plan, record)} if record.before else {}),
     }
     if record.before:
-        _leave_fooled(plan.record(record.before), evaluation, about["weights"])
+        leave_fooled(plan.record(record.before), evaluation, about["weights"])
 
     machine, code = device.describe(where), shared.code_of(plan, record)
     parts = Parts(plan, record, about, machine)
@@ -82,7 +83,7 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     frozen.discard(parts.work.parent)
 
 
-def _leave_fooled(earlier: Record, evaluation: Evaluation, weights: dict[str, str]) -> None:
+def leave_fooled(earlier: Record, evaluation: Evaluation, weights: dict[str, str]) -> None:
     """Ask only about images that an earlier suite left right, of a random victim those that any
     member is still right on."""
     arrays = evidence.read(earlier)
@@ -130,10 +131,12 @@ class Attacks:
         return arrays
 
     def _make(self, name: str, spec: dict[str, Any]) -> Arrays:
-        """Verdicts of an attack that runs, kept if it left the victim alone: else C18 must say
-        so of a run that resumes, too."""
+        """Verdicts of an attack that runs and keeps to its ball, kept if it left the victim alone:
+        else C18 must say so of a run that resumes, too."""
         begun, before = time.monotonic(), fingerprint(self.evaluation.victim)
         verdicts = self._verdicts(name, spec)
+        path = f"{self.plan.set(spec['set']).path}: " if "set" in spec else ""
+        evidence.check_ball(verdicts, spec, f"{path}an image")
         if fingerprint(self.evaluation.victim) == before:
             self.parts.write(name, verdicts, time.monotonic() - begun)
         return verdicts
@@ -185,12 +188,13 @@ def _cost(plan: Plan, record: Record, victim: Combination, split: Split) -> dict
     trained = models.inherited_flops([plan.run(e.run).folder for e in record.victim.elements])
     members = [m.member if isinstance(m, Scaled) else m for m in victim.members]
 
-    macs = [flops.count_macs(m, channels, size) for m in members]
+    # A random victim asks one member for each query; a gate is asked beside its experts.
+    asked = members if victim.random else [victim]
+    macs = [flops.count_macs(m, channels, size) for m in asked]
     return {
         "members": len(members),
         "parameters": sum(flops.count_parameters(m) for m in members),
-        # A random victim asks one member for each query.
-        "inference_macs": sum(macs) // (len(macs) if victim.random else 1),
+        "inference_macs": sum(macs) // len(macs),
         "train_flops": sum(trained.values()),
     }
 

@@ -13,7 +13,7 @@ import torch
 from pipeline.errors import UserError
 from pipeline.evaluation.verdicts import Evaluation
 from pipeline.figures._exhibit import Loaded, Recorded
-from pipeline.flags.evidence import Attack, Evidence, read
+from pipeline.flags.evidence import Attack, Evidence, by_images, read
 from pipeline.flags.flags import flags, untrusted
 from pipeline.job import device
 from pipeline.job.report import report
@@ -57,21 +57,22 @@ def recorded(plan: Plan, figure: Figure) -> list[Recorded]:
 
 def _read_recorded(plan: Plan, figure: Figure, cell: Cell) -> Recorded:
     along = str(figure.kind["fields"].get("along", ""))
-    evidence = Evidence([(read(r), list(r.attacks)) for r in cell.records.values()])
-    clean = {
-        k.removeprefix("clean/"): v for k, v in evidence.clean.items() if k.startswith("clean/")
-    }
+    groups = by_images(cell.records.values())
+    evidence = [Evidence([(read(r), list(r.attacks)) for r in group]) for group in groups]
+    arrays = evidence[0].clean
+    clean = {k.removeprefix("clean/"): v for k, v in arrays.items() if k.startswith("clean/")}
 
     attacks = {"clean": Attack("clean", {"component": "clean", "fields": {}}, clean)}
-    for attack in evidence.everything():
+    for attack in (attack for some in evidence for attack in some.everything()):
         attacks[attack.name] = _unwrap_set(plan, attack)
 
     settings = {k: _resolve_axis(plan, cell, k, v) for k, v in cell.setting.overrides}
     settings["members"] = float(cell.members)
-    fired = flags(evidence)
-    doubts = untrusted(evidence, fired)
+    fired = [flags(some) for some in evidence]
+    checks = dict.fromkeys(flag.check for some in fired for flag in some)
+    doubts = {c for pair in zip(evidence, fired, strict=True) for c in untrusted(*pair)}
     name = label(cell, figure.cells, without=along)
-    return Recorded(name, settings, attacks, tuple(f.check for f in fired), tuple(sorted(doubts)))
+    return Recorded(name, settings, attacks, tuple(checks), tuple(sorted(doubts)))
 
 
 def _unwrap_set(plan: Plan, attack: Attack) -> Attack:

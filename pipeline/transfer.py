@@ -12,7 +12,8 @@ import torch
 
 from pipeline.core.draws import Draws, derive
 from pipeline.core.ensemble import check_finite
-from pipeline.evaluation.verdicts import BATCH
+from pipeline.core.folding import folded
+from pipeline.evaluation.verdicts import BATCH, images_at_once
 from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models
@@ -30,14 +31,15 @@ def craft(plan: Plan, transfer_set: TransferSet, where: torch.device) -> None:
     started = time.monotonic()
     split = load_split(transfer_set.surrogate.dataset, "test", where)
     surrogate = models.load_victim(plan, transfer_set.surrogate, split, where)
-    attack = build("attacks", transfer_set.attack)
+    attack, climbed = build("attacks", transfer_set.attack), folded(surrogate)
     rows = torch.tensor(subset(transfer_set.images, len(split)), device=where)
 
     parts, fooled = [], 0
-    for part in torch.split(rows, BATCH):
+    batch = images_at_once(plan)
+    for part in torch.split(rows, BATCH if surrogate.random else batch):
         # as an evaluation of the surrogate itself
         draws = Draws(derive(0, transfer_set.name), part)
-        moved = attack(surrogate, split.floats(part), split.labels[part], draws)
+        moved = attack(climbed, split.floats(part), split.labels[part], draws)
         with torch.no_grad():
             scores = surrogate(moved)
         check_finite(scores, moved, surrogate.name)

@@ -60,7 +60,7 @@ class MembersPGD:
     weight: float
     heard: Literal["all", "confident"]
     decay: float
-    schedule: Literal["constant", "cosine"]
+    schedule: Literal["constant", "cosine"]  # of the step's length; cosine: it falls to 0
     targets: int
 
     def __post_init__(self) -> None:

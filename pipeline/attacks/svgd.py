@@ -26,7 +26,7 @@ class SVGD:
     steps: int
     particles: int
     kernel: Literal["median", "fixed", "none"]
-    width: float
+    width: float  # h of the kernel `fixed`
     repulsion: float
     is_balanced: bool
     is_signed: bool

@@ -17,7 +17,7 @@ from pipeline.contracts.fields import Epoch
 class Meat(Average):
     """Median of the end-of-epoch weights from epoch `start` to `stop` (0: the last)."""
 
-    start: Epoch
+    start: Epoch  # first epoch of the average
     stop: Epoch
 
     def combine(self, values: Tensor) -> Tensor:

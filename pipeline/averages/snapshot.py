@@ -12,7 +12,7 @@ from pipeline.contracts.fields import Epoch
 class Snapshot(Average):
     """The end-of-epoch weights of epoch `stop` (0: the last); `start` is the trajectory's."""
 
-    start: Epoch
+    start: Epoch  # first epoch of the average
     stop: Epoch
 
     def combine(self, values: Tensor) -> Tensor:

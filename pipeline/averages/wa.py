@@ -13,7 +13,7 @@ from pipeline.contracts.fields import Epoch
 class Wa(Average):
     """Equal mean of the end-of-epoch weights from epoch `start` to `stop` (0: the last)."""
 
-    start: Epoch
+    start: Epoch  # first epoch of the average
     stop: Epoch
 
     def combine(self, values: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from pipeline.cluster import site
 from pipeline.cluster.resources import Resources
 from pipeline.plan import Artifact, Plan, Run
 from pipeline.plan.estimate import describe, seconds
+from pipeline.plan.memory import HELD
 from pipeline.plan.state import NEED, State
 
 Rows = list[list[str]]
@@ -19,7 +20,8 @@ ASKING = {
     "evaluate": "evaluate",
     "figure": "figure",
 }
-HEAD = ["stage", "jobs", "GPUs a job", "memory a job", "time a job", "slices", "estimate in all"]
+HEAD = ["stage", "jobs", "GPUs a job", "GPU memory a job", "memory a job", "time a job", "slices"]
+HEAD += ["estimate in all"]
 
 
 def report(plan: Plan, listed: Iterable[State]) -> Rows:
@@ -60,4 +62,15 @@ def _build_row(
     longest = f"{minutes // 60} h {minutes % 60:02d} min"
     pieces = f"up to {slices}" if slices > 1 else "1"
     jobs = str(sum(packs.values())) + (f" ({len(artifacts)} runs)" if max(packs) > 1 else "")
-    return [jobs, str(gpus), f"{memory} MB", longest, pieces, f"{total} {unit}"]
+    held = _describe_held(plan, artifacts, max(packs)) if gpus else "none"
+    return [jobs, str(gpus), held, f"{memory} MB", longest, pieces, f"{total} {unit}"]
+
+
+def _describe_held(plan: Plan, artifacts: list[Artifact], side_by_side: int) -> str:
+    """The most that one job's runs hold on a GPU, as estimated."""
+    held = [HELD[a.stage](plan, a) for a in artifacts if a.stage in HELD]
+    known = [size for size in held if size is not None]
+    if not known:
+        return "unknown"
+    more = " or more" if None in held else ""  # an arch says too little
+    return f"about {max(known) * side_by_side / 1e9:.1f} GB{more}"

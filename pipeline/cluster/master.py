@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.job import warm
 from pipeline.job.report import ended_well
 from pipeline.plan import Plan, frozen
-from pipeline.store.files import write_atomic
+from pipeline.store.files import storing, write_atomic
 from pipeline.store.lease import hold
 
 WRITTEN = ("results", "data", "logs", "work")
@@ -24,6 +25,7 @@ TAIL = 12  # lines of a failed job's log
 PATIENCE = 300  # seconds for cancelled jobs to save and end
 SHOWN = 5  # failed jobs
 SNAKEMAKES_LIMIT = (100, 1)  # starts, seconds
+ASKED = Path("work/asked.txt")  # what the living master, or the last one, was asked for
 _HELD = ExitStack()
 _STARTED: list[int] = []  # as the file system tells time
 
@@ -34,9 +36,8 @@ def begin(plan: Plan, fingerprint: str) -> None:
     The lease ends with the process. Raises UserError when another master lives, or when a folder
     cannot be written.
     """
-    for folder in WRITTEN:  # Snakemake itself ends in a trace
-        write_atomic(Path(folder) / ".writable", b"")
-        (Path(folder) / ".writable").unlink(missing_ok=True)  # another master begins too
+    for folder in WRITTEN:
+        _check_writable(Path(folder))
 
     _HELD.enter_context(hold("master", patient=False))
     cancel_orphans()
@@ -44,6 +45,14 @@ def begin(plan: Plan, fingerprint: str) -> None:
     copy = frozen.freeze(fingerprint)
     plan.lay(copy)
     _STARTED.append(copy.stat().st_mtime_ns)
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise UserError where nothing can be written: Snakemake itself ends in a trace."""
+    with storing(folder):
+        folder.mkdir(exist_ok=True)
+        with TemporaryFile(dir=folder):  # it has no name: a master killed here leaves nothing
+            pass
 
 
 def check_folder() -> None:
@@ -134,19 +143,22 @@ def _ask_slurm(*command: str) -> str:
     return done.stdout
 
 
-def check_made(asked: Iterable[Any]) -> None:
-    """Raise UserError when a workflow that calls itself done has not made what was asked for.
+def note_asked(asked: Iterable[Any]) -> None:
+    """Write down what this workflow was asked for: `pipeline status` shows that and no more."""
+    write_atomic(ASKED, "".join(f"{file}\n" for file in _list_asked(asked)).encode())
 
-    `asked` are Snakemake's target jobs, what `--until`, `--omit-from` and `--batch` left of them;
-    one without outputs, such as `all`, asks for its inputs.
-    """
-    missing = sorted(str(f) for job in asked for f in job.output or job.input if not _is_there(f))
+
+def check_made(asked: Iterable[Any]) -> None:
+    """Raise UserError when a workflow that calls itself done has not made what was asked for."""
+    missing = [file for file in _list_asked(asked) if not Path(file).exists()]
     if missing:
         raise UserError(f"{missing[0]}: was not made, though no job failed; run the same again")
 
 
-def _is_there(file: Any) -> bool:
-    return Path(str(file)).exists()
+def _list_asked(jobs: Iterable[Any]) -> list[str]:
+    """Files of Snakemake's target jobs, what `--until`, `--omit-from` and `--batch` left of them;
+    one without outputs, such as `all`, asks for its inputs."""
+    return sorted(str(file) for job in jobs for file in job.output or job.input)
 
 
 def explain() -> None:

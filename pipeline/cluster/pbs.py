@@ -8,35 +8,59 @@ import argparse
 import json
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import mkstemp
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.job.report import report
+from pipeline.store.files import write_atomic
 
 PROPERTIES = re.compile(r"^# properties = (?P<json>\{.*\})$", re.MULTILINE)
 LOGS = Path(".snakemake/pbs_logs")
 FINISHED = ("F", "X")  # states of a job that PBS keeps in its history
 UNKNOWN = re.compile("unknown job", re.IGNORECASE)
 PATIENCE = 60  # seconds for an answer
+# A job's script leaves its exit code, for a server that forgets a job when it ends.
+TRAP = """ended={file}; trap 'echo $? > "$ended"' EXIT"""
 
 
 def submit(script: Path) -> str:
     """Hand a job's script to qsub; returns the id that PBS gives it."""
-    match = PROPERTIES.search(script.read_text())
+    text = script.read_text()
+    match = PROPERTIES.search(text)
     if match is None:
         raise UserError(f"{script}: has no line of properties; Snakemake's scripts have changed")
     LOGS.mkdir(parents=True, exist_ok=True)
     command = qsub(json.loads(match["json"]), os.environ)
-    done = subprocess.run(
-        [*command, str(script)], capture_output=True, text=True, timeout=PATIENCE, check=False
-    )
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
+
+    # Made here, empty: of a file that is there, NFS shows what another machine wrote and closed.
+    handle, end = mkstemp(suffix=".end", dir=LOGS.absolute())
+    os.close(handle)
+    trap = TRAP.format(file=shlex.quote(end))
+    write_atomic(script, f"{text[: match.end()]}\n{trap}{text[match.end() :]}".encode())
+    try:
+        done = subprocess.run(
+            [*command, str(script)], capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        said = (done.stderr.strip().splitlines() or ["no word"])[-1] if done.returncode else ""
+    except (OSError, subprocess.TimeoutExpired) as error:  # no qsub here, or no answer
+        said = str(error)
+    if said:
+        Path(end).unlink()
         raise UserError(f"qsub: {said}; pbs/config.yaml says what is asked for")
-    return done.stdout.strip()
+
+    job = done.stdout.strip()
+    write_atomic(_link(job), end.encode())
+    return job
+
+
+def _link(job: str) -> Path:
+    """The file that says where a job's script writes how it ended."""
+    return LOGS / f"{job}.job"
 
 
 def qsub(properties: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
@@ -49,6 +73,7 @@ def qsub(properties: Mapping[str, Any], environment: Mapping[str, str]) -> list[
 
     name = re.sub(r"\W", "_", str(properties.get("rule", properties.get("groupid", "group"))))
     command = ["qsub", "-V", "-N", f"robust-{name}"[:15]]  # PBS: at most 15 characters
+    command += ["-S", "/bin/sh"]  # else it may be a user's csh
     command += ["-l", ":".join(chunk), "-l", f"walltime={hours:02d}:{minutes:02d}:00"]
     command += ["-j", "oe", "-o", f"{LOGS}/"]
     for option, variable in (("-q", "QSUB_QUEUE"), ("-A", "QSUB_ACCOUNT")):
@@ -58,21 +83,37 @@ def qsub(properties: Mapping[str, Any], environment: Mapping[str, str]) -> list[
 
 def status(job: str) -> str:
     """running, success or failed: a server that does not answer has not lost the job."""
-    try:
-        done = subprocess.run(
-            ["qstat", "-x", "-f", "-F", "json", job],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return "running"
+    for history in (["-x"], []):  # a server that keeps no history refuses -x, whatever the job
+        try:
+            done = subprocess.run(
+                ["qstat", *history, "-f", "-F", "json", job],
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return "running"
+        if done.returncode == 0:
+            return _read_state(done.stdout)
+        if UNKNOWN.search(done.stderr):
+            return _read_end(job)
+    return "running"
 
-    if done.returncode:
-        return "failed" if UNKNOWN.search(done.stderr) else "running"
+
+def _read_end(job: str) -> str:
+    """How a job ended that PBS knows no more: by what its script wrote, if it was not killed."""
     try:
-        (about,) = json.loads(done.stdout)["Jobs"].values()
+        end = Path(_link(job).read_text()).read_text()
+    except FileNotFoundError:
+        return "failed"
+    return "success" if end.strip() == "0" else "failed"
+
+
+def _read_state(answer: str) -> str:
+    """What PBS says of a job."""
+    try:
+        (about,) = json.loads(answer)["Jobs"].values()
         if about["job_state"] not in FINISHED:
             return "running"
         return "success" if int(about.get("Exit_status", 1)) == 0 else "failed"

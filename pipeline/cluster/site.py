@@ -38,7 +38,7 @@ class Site:
 
 def of_profile(defaults: Any, ask: bool) -> Site:
     """The site of a profile's default resources; `ask` SLURM for its limit."""
-    resources = {name: str(getattr(v, "raw", v)) for name, v in dict(defaults or {}).items()}
+    resources = {name: str(getattr(v, "raw", v)) for name, v in _pair(defaults).items()}
     if "gpu_syntax" not in resources:
         return Site()
 
@@ -46,9 +46,31 @@ def of_profile(defaults: Any, ask: bool) -> Site:
     return Site(resources["gpu_syntax"], partition_minutes(partition) if ask else None)
 
 
+def _pair(defaults: Any) -> dict[str, Any]:
+    """Values by name; Snakemake takes a mapping and a list of `name=value`."""
+    if not defaults or hasattr(defaults, "keys"):
+        return dict(defaults or {})
+    found = {}
+    for item in defaults if isinstance(defaults, list) else [defaults]:
+        name, is_pair, value = str(item).partition("=")
+        if not is_pair:
+            raise UserError(
+                f"{PROFILE}: default-resources: {item!r} is neither name: value nor - name=value"
+            )
+        found[name.strip()] = value.strip()
+    return found
+
+
 def here() -> Site:
     """The site that slurm/config.yaml describes."""
-    profile = yaml.safe_load(PROFILE.read_text()) if PROFILE.exists() else None
+    try:
+        profile = yaml.safe_load(PROFILE.read_text()) if PROFILE.exists() else None
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or type(error).__name__
+        raise UserError(f"{PROFILE}{line}: not valid YAML: {reason}") from None
+
     defaults = profile.get("default-resources") if isinstance(profile, Mapping) else None
     return of_profile(defaults, ask=True)
 

@@ -7,6 +7,7 @@ Epoch: TypeAlias = int  # 1-based; rescaled when a scale changes the number of e
 Attack: TypeAlias = str  # name of an entry of `attacks:`, or `none`
 Arguments: TypeAlias = dict[str, Any]  # the entry's other keys; eps and alpha are radii
 Parent: TypeAlias = str  # name of an entry of `parents:`: an edge of the graph
+Start: TypeAlias = str  # one with as many members of the same arch, whose weights these start from
 # how the members that this entry trained before are combined, each a parent; or `none`
 Earlier: TypeAlias = str
 Place: TypeAlias = str  # a file or folder of the user's; in no name

@@ -67,7 +67,7 @@ class Training:
     recipe: Recipe
     attack: Attack | None
     classes: int
-    parents: Mapping[str, nn.Module] = field(default_factory=dict)
+    parents: Mapping[str, Combination] = field(default_factory=dict)
     assistants: list[nn.Module] = field(default_factory=list)
     optimisers: list[torch.optim.Optimizer] = field(default_factory=list)
     attacks: Mapping[str, Attack] = field(default_factory=dict)
@@ -96,10 +96,31 @@ class Training:
             nesterov=r.nesterov,
         )
 
+    def start_from(self, field: str) -> None:
+        """Give the members the weights of those of the parent that a field names, in turn.
+
+        Raises UserError where these are not as many, or of another shape.
+        """
+        trained = self.parents[field].members
+        if len(trained) != len(self.members):
+            raise UserError(
+                f"params.yaml: parents: {len(trained)} trained members cannot start "
+                f"{len(self.members)} (the method's {field}); give the parent as many"
+            )
+        try:
+            for member, other in zip(self.members, trained, strict=True):
+                member.load_state_dict(other.state_dict())
+        except RuntimeError:
+            raise UserError(
+                f"params.yaml: parents: networks of another shape cannot start these members (the "
+                f"method's {field}); give the parent the row's arch and a method with its heads"
+            ) from None
+
     def memory(self, name: str, *shape: int) -> Tensor:
         """What the method keeps of every training image, float32 [images, *shape].
 
-        Zeros at first; written in place at `batch.ids`; saved and resumed with the members.
+        Zeros at first; written in place at `batch.ids`; saved and resumed with the members. An
+        image may be met after the first epoch: a last batch of one image is left out.
         """
         if name not in self.memories:
             where = next(self.members[0].parameters()).device

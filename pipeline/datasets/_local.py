@@ -58,6 +58,8 @@ class Pictures(LocalSet):
     def _decode(self, where: Path, picture: Any) -> Images:
         try:
             with Image.open(picture) as opened:
+                if opened.mode.startswith(("I", "F")):  # which convert would cut off at 255
+                    raise ValueError("more than 8 bits a channel; save it with 8")
                 image = opened.convert(MODES[self.channels])
         except (OSError, SyntaxError, ValueError) as error:
             raise self.refuse(where, f"is no image that can be read ({error})") from error

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pipeline.core.ascent import gradient_in
 from pipeline.core.losses import cross_entropy, margin
+from pipeline.plan.params.values import settings_of
 
 SHARE = 10  # the step is this part of the radius
 FLOOR = 1e-6  # of the margin's slope: below it cross-entropy is saturated, which is C13's business
@@ -15,7 +16,7 @@ FLOOR = 1e-6  # of the margin's slope: below it cross-entropy is saturated, whic
 def find_radius(attacks: tuple[tuple[str, dict[str, Any]], ...]) -> float:
     """The smallest l_inf radius above 0 of a record's attacks, 0 where none has one."""
     fields = [spec["fields"] for _, spec in attacks]
-    radii = [f.get("eps") for f in fields if f.get("norm", "linf") == "linf"]
+    radii = [settings_of(f).get("eps") for f in fields if f.get("norm", "linf") == "linf"]
     return min((float(eps) for eps in radii if eps), default=0.0)
 
 

@@ -10,19 +10,29 @@ from torch import Tensor, nn
 from pipeline.core.ascent import gradient_in
 from pipeline.core.draws import Draws, derive
 from pipeline.core.ensemble import Combination, check_finite
+from pipeline.core.folding import folded
 from pipeline.core.losses import cross_entropy, margin
 from pipeline.evaluation.differences import compare_slopes
 from pipeline.evaluation.surrogates import surrogates
 from pipeline.loading import registry
 from pipeline.loading.images import Split
+from pipeline.plan import Plan
 from pipeline.store.records import Arrays
 
-BATCH = 500  # images; only a random victim, which draws once a batch, sees it in its verdicts
+# Images at once, where nobody asks for another number (`resources.evaluate.batch`): layers of so
+# many fit a core's cache at demo. A random victim draws once a batch, so it always meets these.
+BATCH = 300
 OTHER_BATCH = 64  # in which the clean images are judged once more, to see whether it matters
 SEED = 0  # of the draws: every victim meets the same ones
 STORED = "set"  # component of an attack that was crafted before, as a transfer set
 
 Verdicts = dict[str, Tensor]
+
+
+def images_at_once(plan: Plan) -> int:
+    """What `resources.evaluate.batch` says, if anything."""
+    stage = plan.entries.section("resources").get("evaluate", {})
+    return int(stage.get("batch", BATCH))
 
 
 class Counted(nn.Module):
@@ -54,12 +64,18 @@ class Evaluation:
     """
 
     def __init__(
-        self, victim: Combination, split: Split, rows: list[int], peers: bool = False
+        self,
+        victim: Combination,
+        split: Split,
+        rows: list[int],
+        peers: bool = False,
+        batch: int = BATCH,
     ) -> None:
         self.victim, self.peers = victim, peers
+        self.batch = BATCH if victim.random else batch
         index = torch.tensor(rows, device=split.labels.device)
         self.ids, self.labels, self.images = index, split.labels[index], split.floats(index)
-        self.clean = self._run_over(self._judge, self.images, BATCH)
+        self.clean = self._run_over(self._judge, self.images, self.batch)
         self.standing = torch.ones_like(self.labels, dtype=torch.bool)
 
     def _judge(self, images: Tensor, rows: Tensor) -> Verdicts:
@@ -115,7 +131,7 @@ class Evaluation:
                 compared["slope_ratio"] = compare_slopes(expected, images.detach(), labels, radius)
             return compared
 
-        return self._run_over(compare, self.images, BATCH)
+        return self._run_over(compare, self.images, self.batch)
 
     def flips(self) -> int:
         """Clean images whose verdict is another one in batches of another size."""
@@ -126,7 +142,7 @@ class Evaluation:
         """What the victim's scores are: probs, log_probs or logits."""
         self.victim.reseed(SEED)
         with torch.no_grad():
-            scores = self.victim(self.images[:BATCH])
+            scores = self.victim(self.images[: self.batch])
         if float(scores.min()) >= 0 and bool(((scores.sum(1) - 1).abs() < 1e-5).all()):
             return "probs"
         is_log = float(scores.max()) <= 0 and bool((scores.logsumexp(1).abs() < 1e-4).all())
@@ -151,7 +167,8 @@ class Evaluation:
         """Adversarial images, their verdicts, which were attacked, and forwards and backwards."""
         attack = registry.build("attacks", spec)
         self.victim.reseed(derive(seed, name))  # a resumed record goes on as an unbroken one
-        models = [Counted(m) for m in surrogates(self.victim, spec["surrogate"])]
+        # What climbs needs the function alone, up to rounding; verdicts are the victim's own.
+        models = [Counted(folded(m)) for m in surrogates(self.victim, spec["surrogate"])]
 
         # Clean images and their verdicts stand until something worse for the victim is found.
         adversarial = self.images.clone()
@@ -159,7 +176,7 @@ class Evaluation:
         asked = torch.zeros_like(self.standing)
 
         for number, model in enumerate(models):
-            for rows in torch.split(self._find_left(kept["right"]), BATCH):
+            for rows in torch.split(self._find_left(kept["right"]), self.batch):
                 if not len(rows):  # an empty index is split into one empty batch
                     continue
                 draws = Draws(derive(seed, name, number), self.ids[rows])
@@ -175,7 +192,7 @@ class Evaluation:
         kept = {key: value.clone() for key, value in self.clean.items()}
         result = self.images.clone()
         everyone = torch.arange(len(self.images), device=self.images.device)
-        for rows in torch.split(everyone, BATCH):
+        for rows in torch.split(everyone, self.batch):
             self.take(adversarial[rows], rows, result, kept)
         verdicts = {**kept, **self._measure_sizes(result), "asked": torch.ones_like(self.standing)}
         return {"work": np.zeros(2, int), **{k: v.cpu().numpy() for k, v in verdicts.items()}}

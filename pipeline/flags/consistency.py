@@ -25,7 +25,10 @@ LIBRARY = {name: {"steps": 10} for name in ("APGD", "APGDT", "FAB", "PGD")}
 LIBRARY["Square"] = {"n_queries": 5000}
 LIBRARY["AutoAttack"] = {"steps": 10, "n_queries": 5000, "targets": 9}
 
-APART = {"eps": {"eps", "step_size"}, "restarts": {"restarts", "any_iterate"}}  # may go along
+APART = {
+    "eps": {"eps", "step_size", "alpha"},
+    "restarts": {"restarts", "any_iterate"},
+}  # may go along
 BLIND = {"square", "Square", "set", "noise"}  # attacks without the victim's gradients
 
 
@@ -35,13 +38,12 @@ def noise(e: Evidence) -> Iterator[str]:
     In a ball of few pixels random points are not harmless: there attacks cost the more.
     """
     for noise in e.of("noise"):
-        at_radius = [a.right for a in e.attacks if a.field("eps") == noise.field("eps")]
-        cost = float((e.right - worst(at_radius)).mean())
+        cost = float((e.right - worst([a.right for a in e.attacks if a.ball == noise.ball])).mean())
         if exceeds(e.right, noise.right, max(NOISE, OF_ATTACKS * cost)):
             yield f"random noise costs {points(e.right, noise.right)}"
 
         for attack in e.attacks:
-            same = attack.field("eps") == noise.field("eps") and attack.kind != "noise"
+            same = attack.ball == noise.ball and attack.kind != "noise"
             if same and exceeds(attack.right, noise.right, SLACK):
                 yield f"{attack.name} is {points(attack.right, noise.right)} weaker than noise"
 
@@ -49,7 +51,7 @@ def noise(e: Evidence) -> Iterator[str]:
 def one_step(e: Evidence) -> Iterator[str]:
     """One step does not beat many."""
     for fgsm in e.of("fgsm", "FGSM"):
-        for pgd in e.of("pgd", "bim", "PGD", "BIM", eps=fgsm.field("eps")):
+        for pgd in (a for a in e.of("pgd", "bim", "PGD", "BIM") if a.ball == fgsm.ball):
             # a library's own default, which no entry states, is many
             if pgd.field("steps", 2) > 1 and exceeds(pgd.right, fgsm.right, SLACK):
                 yield f"one step beats {pgd.name} by {points(pgd.right, fgsm.right)}"
@@ -59,7 +61,7 @@ def _pair_alike(e: Evidence, key: str) -> Iterator[tuple[Attack, Attack]]:
     """Pairs of attacks that differ in one setting only, the smaller value first."""
     apart = APART.get(key, {key})
     for a, b in combinations([x for x in e.attacks if x.is_exact and x.field(key) is not None], 2):
-        others = [{k: v for k, v in x.spec["fields"].items() if k not in apart} for x in (a, b)]
+        others = [{k: v for k, v in x.settings.items() if k not in apart} for x in (a, b)]
         alike = a.kind == b.kind and others[0] == others[1] and a.field(key) != b.field(key)
         # a random victim itself is not what its members' mean is
         if alike and not (e.random and a.spec["surrogate"] != b.spec["surrogate"]):
@@ -91,25 +93,25 @@ def radii(e: Evidence) -> Iterator[str]:
             yield f"{large.name} leaves {points(large.right, small.right)} more than {small.name}"
 
     for attack in dict.fromkeys(attack for pair in pairs for attack in pair):
-        eps, left = attack.field("eps"), float(attack.right.mean())
+        (norm, eps), left = attack.ball, float(attack.right.mean())
         # The lower end of the interval: a small subset must not fire by chance.
         least = wilson(left, len(attack.right))[0]
         if eps == 0 and not np.array_equal(attack.right, e.right):
             yield f"{attack.name} with radius 0 changes verdicts"
-        if abs(eps - LARGE) < TOLERANCE and least > LEFT:
+        if norm == "linf" and abs(eps - LARGE) < TOLERANCE and least > LEFT:
             yield f"{attack.name}, a radius that nothing survives, leaves {100 * left:.0f} %"
-        if eps >= 1 and least > 1 / e.classes:
+        if norm == "linf" and eps >= 1 and least > 1 / e.classes:
             yield f"{attack.name}, the whole box, leaves {100 * left:.0f} %"
 
 
 def black_box(e: Evidence) -> Iterator[str]:
     """Attacks that see no gradient find next to nothing that the others do not."""
     for blind in e.everything():
-        eps = blind.field("eps")
-        if blind.kind not in BLIND or not eps:
+        if blind.kind not in BLIND or not blind.field("eps"):
             continue
 
-        seeing = [a.right for a in e.everything() if a.kind not in BLIND and a.field("eps") == eps]
+        met = (a for a in e.everything() if a.kind not in BLIND and a.ball == blind.ball)
+        seeing = [a.right for a in met]
         if not seeing:
             continue
 
@@ -127,7 +129,7 @@ def parts(e: Evidence) -> Iterator[str]:
     """
     why = ": it stops at one lucky draw, or at the members' mean" if e.random else ""
     for whole in e.of("autoattack", "AutoAttack"):
-        for part in e.of(*PARTS, eps=whole.field("eps")):
+        for part in (a for a in e.of(*PARTS) if a.ball == whole.ball):
             cheaper = all(
                 p <= w for p, w in zip(_count_budget(part), _count_budget(whole), strict=True)
             )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ from pipeline.core.intervals import Z95
 from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
 from pipeline.plan import Record
-from pipeline.plan.params.values import Entry
+from pipeline.plan.params.values import Entry, settings_of
 from pipeline.store import manifest
-from pipeline.store.records import Arrays, meta, read_record, rests_on
+from pipeline.store.records import SIZES, Arrays, meta, read_record, rests_on
 
 CORE = "core"  # the suite that every row meets alike
 TOLERANCE = 1e-6  # C1: rounding of x + delta in float32
@@ -66,8 +67,18 @@ class Attack:
 
     def field(self, name: str, default: Any = None) -> Any:
         """A setting of the attack, also of one behind the adapter."""
-        fields = self.spec["fields"]
-        return {**fields, **fields.get("arguments", {})}.get(name, default)
+        return self.settings.get(name, default)
+
+    @cached_property
+    def settings(self) -> Entry:
+        """Its fields, those of an attack behind the adapter included."""
+        return settings_of(self.spec["fields"])
+
+    @property
+    def ball(self) -> tuple[str, float]:
+        """Norm and radius; radius 0 where nothing bounds it. Only attacks of one ball compare."""
+        norm = str(self.spec["fields"].get("norm", "linf"))
+        return norm, float(self.field("eps") or 0)
 
     @property
     def is_exact(self) -> bool:
@@ -130,6 +141,14 @@ class Evidence:
         ]
 
 
+def by_images(records: Iterable[Record]) -> list[list[Record]]:
+    """Records of one victim, apart by the images they saw: flags compare image by image."""
+    groups: dict[tuple[str, int], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.split, record.images), []).append(record)
+    return list(groups.values())
+
+
 def bound(differences: NDArray[Any]) -> float:
     """Lower 95 % bound of a mean paired difference (Agresti and Min 2005: two images more).
 
@@ -153,20 +172,26 @@ def points(above: Verdicts, below: Verdicts) -> str:
 
 
 def check_budget(arrays: Arrays, attacks: tuple[tuple[str, Any], ...], where: str) -> None:
-    """C1: no image may leave its ball or the box; raises UserError: its numbers are worthless."""
+    """C1 of a record: see `check_ball`."""
     for name, spec in attacks:
-        outside = float(arrays[f"{name}/outside"].max(initial=0.0))
-        if not outside <= TOLERANCE:
-            raise UserError(f"{where}: {name} left the range of pixels, [0, 1], by {outside}")
+        parts = {key: arrays[f"{name}/{key}"] for key in SIZES if f"{name}/{key}" in arrays}
+        check_ball(parts, spec, f"{where}: {name}")
 
-        fields = spec["fields"]
-        key, eps = fields.get("norm", "linf"), {**fields, **fields.get("arguments", {})}.get("eps")
-        if eps is None or key == "none":  # nothing bounds it
-            continue
 
-        sizes = arrays[f"{name}/{key}"]
-        slack: Any = TOLERANCE
-        if key == "l1":  # a sum over pixels: their roundings add up
-            slack += ROUNDING * (arrays[f"{name}/pixels"] + SUM * eps)
-        if not np.all(sizes <= eps + slack):
-            raise UserError(f"{where}: {name} left its ball ({sizes.max()} > {eps})")
+def check_ball(found: Arrays, spec: Any, where: str) -> None:
+    """C1: no image may leave its ball or the box; raises UserError: its numbers are worthless."""
+    outside = float(found["outside"].max(initial=0.0))
+    if not outside <= TOLERANCE:
+        raise UserError(f"{where} left the range of pixels, [0, 1], by {outside}")
+
+    fields = spec["fields"]
+    key, eps = fields.get("norm", "linf"), settings_of(fields).get("eps")
+    if eps is None or key == "none":  # nothing bounds it
+        return
+
+    sizes = found[key]
+    slack: Any = TOLERANCE
+    if key == "l1":  # a sum over pixels: their roundings add up
+        slack += ROUNDING * (found["pixels"] + SUM * eps)
+    if not np.all(sizes <= eps + slack):
+        raise UserError(f"{where} left its ball ({sizes.max()} > {eps})")

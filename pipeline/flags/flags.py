@@ -95,7 +95,9 @@ def untrusted(evidence: Evidence, fired: list[Flag]) -> list[str]:
     if not evidence.core:
         return []
     before = worst([a.right for a in evidence.core])
-    after = worst([before, *(a.right for a in evidence.everything() if _needs_no_slope(a))])
+    balls = {a.ball for a in evidence.core}  # a larger one is no evidence about these
+    others = (a for a in evidence.everything() if a.ball in balls and _needs_no_slope(a))
+    after = worst([before, *(a.right for a in others)])
     return doubts if exceeds(before, after, GAINED) else []
 
 

@@ -33,9 +33,9 @@ LINF = {"fgsm", "bim", "mim", "pgd", "eot_pgd", "di2"}  # gradient attacks on cr
 def gap(e: Evidence) -> Iterator[str]:
     """Cross-entropy PGD against the worst case at the radius of the core, or at its own."""
     # The radius of the core where there is one, else the smallest that PGD was run at
-    radii = [a.field("eps") for a in (e.left or e.of("pgd", "PGD")) if a.field("eps")]
-    same = [a for a in e.everything() if radii and a.field("eps") == min(radii)]
-    ce = [a for a in same if a in e.of("pgd", loss="ce", norm="linf") + e.of("PGD")]
+    balls = [a.ball for a in (e.left or e.of("pgd", "PGD")) if a.ball[0] == "linf" and a.ball[1]]
+    same = [a for a in e.everything() if balls and a.ball == min(balls)]
+    ce = [a for a in same if a in e.of("pgd", loss="ce") + e.of("PGD")]
     if not ce:
         return
 
@@ -86,7 +86,8 @@ def zero_gradients(e: Evidence) -> Iterator[str]:
 
 def unmoved(e: Evidence) -> Iterator[str]:
     """Attacks that return their last iterate must have moved every image they were asked about."""
-    for attack in e.of("pgd", "mim", "bim", "PGD", any_iterate=False) + e.of("mim", "bim"):
+    last = (a for a in e.of("pgd", "mim", "bim", "PGD", "BIM") if not a.field("any_iterate"))
+    for attack in last:
         asked = attack.arrays["asked"] & (attack.right > 0)
         still = float(attack.arrays["unchanged"][asked].mean()) if asked.any() else 0.0
         if attack.field("eps") and wilson(still, int(asked.sum()))[0] > ZERO_GRADIENTS:
@@ -101,7 +102,7 @@ def surrogate_loss(e: Evidence) -> Iterator[str]:
 
 
 def outputs(e: Evidence) -> Iterator[str]:
-    """The victim gives finite logits, or log-probabilities to attacks that can climb them."""
+    """The victim gives finite scores, and no probabilities."""
     scores = {"no attack": [e.clean[f"clean/{part}"] for part in SCORES]}
     scores |= {a.name: [a.arrays[part] for part in SCORES] for a in e.everything()}
     for name, values in scores.items():
@@ -109,10 +110,6 @@ def outputs(e: Evidence) -> Iterator[str]:
             yield f"the victim's scores under {name} are no finite numbers"
     if e.metas[0].get("outputs") == "probs":
         yield "the victim gives probabilities, whose logarithm saturates: give logits instead"
-
-    for attack in (a for a in e.attacks if a.kind == "CW" and a.field("as_published") is False):
-        if e.metas[0].get("outputs") == "log_probs":
-            yield f"{attack.name}: torchattacks' CW is inert on log-probabilities"
 
 
 def loss(e: Evidence) -> Iterator[str]:
@@ -190,11 +187,11 @@ def _compare_scaled(e: Evidence, cooled: bool) -> Iterator[str]:
     """
     factors = {a: SCALINGS.get(a.spec["surrogate"], 1) for a in e.everything()}
     scaled = [a for a, factor in factors.items() if factor != 1 and (factor < 1) == cooled]
-    radii = {a.field("eps") for a in scaled}
+    balls = {a.ball for a in scaled}
     met = (
         [a for a in e.everything() if a.spec["surrogate"] == "averaged"] if e.random else e.attacks
     )
-    own = [a.right for a in met if _ascends(a) and a.field("eps") in radii]
+    own = [a.right for a in met if _ascends(a) and a.ball in balls]
     if not own:
         return
 

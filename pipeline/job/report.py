@@ -16,7 +16,8 @@ from pipeline.plan import frozen
 
 DONE = "# done"  # last line of a job that ended well
 STOPPED = "stopped: "  # begins the last line of one that saved and stopped
-EXIT_CLOSED_PIPE = 141  # what a shell says of a command that the signal ends
+EXIT_CTRL_C = 130  # what a shell says of a command that the signal ends
+EXIT_CLOSED_PIPE = 141
 PACKAGES = ("torch", "numpy", "snakemake")
 
 
@@ -87,6 +88,8 @@ def report(main: Callable[[list[str] | None], None], *, is_job: bool = True) -> 
     except Interrupted as stop:
         print(f"{STOPPED}{stop}", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_CTRL_C)
     except BrokenPipeError:  # `| head` has read enough; what is left must not be flushed at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_CLOSED_PIPE)

@@ -102,7 +102,7 @@ def _drop(networks: list[Weights], prefixes: list[str], where: str) -> list[Weig
     """Without tensors of these prefixes, each of which must be some tensor's."""
     for prefix in prefixes:
         if not any(name.startswith(prefix) for network in networks for name in network):
-            raise UserError(f"{where}: no tensor begins with {prefix}; mend drop in params.yaml")
+            raise UserError(f"{where}: no tensor begins with {prefix}; mend what is to drop")
     left_out = tuple(prefixes)
     return [{k: v for k, v in n.items() if not k.startswith(left_out)} for n in networks]
 

@@ -33,7 +33,10 @@ NESTED = (
     "params",
 )
 NUMBERED = re.compile(r"(?:[a-z]+_?)?(\d+)")  # a mapping for each member: model_0, member1, 2
-COUNTS = ("total_ops", "total_params")  # thop's, which are no weights
+COUNTS = ("total_ops", "total_params", "n_averaged")  # thop's and AveragedModel's: no weights
+# of weights; others, such as float8 and complex, lack what a network needs
+PLAIN = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8}
+PLAIN |= {torch.int8, torch.int16, torch.int32, torch.int64}
 GLOBAL = re.compile(r"(?:GLOBAL |global )(\S+)")  # in torch's refusal
 
 
@@ -88,15 +91,19 @@ def _load(path: Path) -> Any:
 
 def _networks(loaded: Any, path: Path, part: str) -> list[Weights]:
     """The mappings from names to tensors in a file, one a network."""
+    inside = loaded if isinstance(loaded, dict) and not _is_flat(loaded) else {}
+    if part:
+        if part not in inside:
+            keys = ", ".join(map(str, inside)) or "one network's tensors"
+            raise UserError(f"{path}: holds no part {part!r} (but {keys[:200]}); mend `part`")
+        return _networks(inside[part], path, "")
+
     if _is_flat(loaded):
         return [loaded]
     members = _by_member(loaded)
     if members:
         return members
 
-    inside = loaded if isinstance(loaded, dict) else {}
-    if part and part in inside:
-        return _networks(inside[part], path, "")
     found = [k for k, v in inside.items() if _is_flat(v) or _by_member(v)]
     found += [k for k in NESTED if k not in found and isinstance(inside.get(k), dict | list)]
     if len(found) > 1:
@@ -134,6 +141,9 @@ def _clean(network: Weights, path: Path) -> Weights:
     for name, value in network.items():
         if value.is_meta or value.is_quantized or value.layout != torch.strided:
             raise UserError(f"{path}: tensor {name} is sparse, quantised or empty; save it dense")
+        if value.dtype not in PLAIN:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise UserError(f"{path}: tensor {name} is {kind}; save a network of float32")
     return unwrap({n: v for n, v in network.items() if n.rpartition(".")[2] not in COUNTS})
 
 

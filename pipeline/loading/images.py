@@ -48,8 +48,10 @@ def load_split(dataset: Dataset, split: str, device: torch.device, root: Path = 
     """The `train`, `validation` or `test` split of a prepared data set."""
     path = root / dataset.folder / f"{split}.safetensors"
     manifest.verify(path)
-    remedy = f"delete it and run python -m pipeline.prepare {dataset.name}"
-    tensors, metadata = load_safetensors(path, remedy)
+    prepare = f"python -m pipeline.prepare {dataset.name}"
+    remedy = f"delete it and run {prepare}"
+    missing = f"run python -m pipeline.download {dataset.name}, then {prepare}"
+    tensors, metadata = load_safetensors(path, remedy, missing)
 
     try:
         names, mean, std = (json.loads(metadata[key]) for key in ("classes", "mean", "std"))

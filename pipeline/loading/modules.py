@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from pipeline.core.layers import Normalise
 from pipeline.errors import UserError
+from pipeline.plan.graph.outside import sum_module
 from pipeline.plan.params.values import Entry
-from pipeline.store.files import sha256_of
 
 
 class Foreign(nn.Module):
@@ -32,10 +32,10 @@ class Foreign(nn.Module):
 def build(spec: Entry, channels: int, mean: list[float], std: list[float]) -> Foreign:
     """A network of the user's function, behind `mean` and `std`: 0 and 1 if it normalises itself.
 
-    spec: `model`, as in my_file.py:build, and `code`, the sha256 of the file.
+    spec: `model`, as in my_file.py:build, and `code`, the sum of the file and what it imports.
     """
     path, _, function = spec["model"].rpartition(":")
-    if sha256_of(Path(path)) != spec["code"]:
+    if sum_module(Path(path)) != spec["code"]:
         raise UserError(f"{path}: was edited since the plan was made; run the same again")
     network = _call(Path(path), function)
     if not isinstance(network, nn.Module):
@@ -50,10 +50,12 @@ def _call(path: Path, function: str) -> object:
     module = importlib.util.module_from_spec(found)
     folder = str(path.resolve().parent)  # of what it imports beside it
     sys.path.insert(0, folder)
+    sys.modules[module.__name__] = module  # where a dataclass looks its annotations up
     try:
         found.loader.exec_module(module)
         return getattr(module, function)()
     except Exception as error:  # whatever their code raises
+        sys.modules.pop(module.__name__, None)
         lines = [
             f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
         ]

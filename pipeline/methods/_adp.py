@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from pipeline.errors import UserError
+
 
 def mean_entropy(probs_KBC: Tensor) -> Tensor:
     """Entropy of the members' mean prediction, [B], in nats (ADP's first regulariser)."""
@@ -10,12 +12,21 @@ def mean_entropy(probs_KBC: Tensor) -> Tensor:
     return -(mean * (mean + 1e-20).log()).sum(-1)
 
 
+def check_volume(members: int, classes: int) -> None:
+    """Raise UserError for more members than can span a volume."""
+    if members > classes - 1:
+        raise UserError(
+            f"params.yaml: methods: {members} members in {classes} classes span no volume; take "
+            f"at most {classes - 1} members, or weight 0 for ADP's volume"
+        )
+
+
 def log_volume(probs_KBC: Tensor, labels: Tensor) -> Tensor:
     """ADP's second regulariser, [B]: log det(M'M + 1e-6 I).
 
     The columns of M are the members' predictions without the true class, of unit length. At
-    most 0 up to the 1e-6; needs at most classes - 1 members (Pang et al., ICML 2019). In float64,
-    since the determinant of members that agree is of the size of float32's rounding.
+    most 0 up to the 1e-6 (Pang et al., ICML 2019). In float64, since the determinant of members
+    that agree is of the size of float32's rounding. More than classes - 1 members span none.
     """
     members, images, classes = probs_KBC.shape
     other = torch.ones(images, classes, dtype=torch.bool, device=labels.device)

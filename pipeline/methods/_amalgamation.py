@@ -30,7 +30,7 @@ class Amalgamating(Method):
     step_size: Radius
     steps: int
     kernel: Literal["median", "fixed", "none"]
-    width: float
+    width: float  # h of the kernel `fixed`
     repulsion: float
     gradients: Literal["own", "every"]
     is_balanced: bool

@@ -5,7 +5,6 @@ a learner that descends it on examples of all learners so far, while those befor
 """
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from pipeline.contracts.method import Method
 from pipeline.contracts.training import Batch, Training
 from pipeline.core.ascent import Ascent
 from pipeline.core.batchnorm import attack_mode
-from pipeline.core.ensemble import Combination, combine
+from pipeline.core.ensemble import combine
 from pipeline.core.folding import folded
 from pipeline.core.losses import cross_entropy
 from pipeline.core.norms import uniform_start
@@ -64,7 +63,7 @@ class Boosted(Method):
     def craft(self, training: Training, batch: Batch) -> Tensor:
         """Images within eps at which the learners' common answer has a high loss."""
         before = training.parents.get("earlier")
-        learners = list(cast(Combination, before).members) if before is not None else []
+        learners = list(before.members) if before is not None else []
 
         ascent = Ascent(
             norm="linf",

@@ -1,7 +1,7 @@
 """What robust distillation shares: frozen teachers, and several teachers' answers made one."""
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from torch import Tensor
 from pipeline.contracts.fields import Parent
 from pipeline.contracts.method import Method
 from pipeline.contracts.training import Training
-from pipeline.core.ensemble import Combination, mean_log_prob
+from pipeline.core.ensemble import mean_log_prob
 from pipeline.core.losses import cross_entropy
 from pipeline.methods._fusion import find_closest, fuse, fuse_probs, weigh
 
@@ -30,7 +30,7 @@ class Distilling(Method):
     @torch.no_grad()
     def ask(self, training: Training, images: Tensor) -> Tensor:
         """Every teacher's logits, [teachers, B, classes]."""
-        return cast(Combination, training.parents["teacher"]).logits(images)
+        return training.parents["teacher"].logits(images)
 
     @torch.no_grad()
     def mixed(self, logits_KBC: Tensor, labels: Tensor, student: Tensor) -> Tensor:

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from pipeline.contracts.training import Batch, Training
 from pipeline.core.losses import cross_entropy
-from pipeline.errors import UserError
-from pipeline.methods._adp import log_volume, mean_entropy
+from pipeline.methods._adp import check_volume, log_volume, mean_entropy
 from pipeline.methods._diverse import Diverse
 
 
@@ -31,13 +30,8 @@ class Adp(Diverse):
 
     def terms(self, training: Training, batch: Batch) -> tuple[Tensor, Tensor]:
         """CE [members, B] and -alpha H - beta log det [B]."""
-        members, classes = len(training.members), training.classes
-        if self.beta and members > classes - 1:
-            raise UserError(
-                f"params.yaml: methods: adp: {members} members in {classes} classes span no "
-                f"volume; take at most {classes - 1} members, or beta 0"
-            )
-
+        if self.beta:
+            check_volume(len(training.members), training.classes)
         logits_KBC = torch.stack([member(batch.images) for member in training.members])
         losses_KB = torch.stack([cross_entropy(z, batch.labels) for z in logits_KBC])
         probs_KBC, regulariser = logits_KBC.softmax(-1), losses_KB.new_zeros(len(batch.labels))

@@ -39,7 +39,8 @@ from pipeline.core.losses import (
     label_smoothed_cross_entropy,
     margin,
 )
-from pipeline.methods._adp import log_volume, mean_entropy
+from pipeline.errors import UserError
+from pipeline.methods._adp import check_volume, log_volume, mean_entropy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ class Aute(Method):
     align: Literal["weighted", "unweighted", "adp"]
     margin: float
     gamma: float
-    smoothing: float
+    smoothing: float  # share of a label that goes to the wrong classes
     base_loss: Literal["ce", "boosted"]
     wrong_margin: Literal["negative", "zero"]
     at_margin: Literal["forget", "learn"]
@@ -68,6 +69,19 @@ class Aute(Method):
     peers: int
     adp_entropy: float
     adp_volume: float
+
+    def setup(self, training: Training) -> list[torch.optim.Optimizer]:
+        """The recipe's optimisers; raises UserError for more peers than there are, or than span
+        ADP's volume."""
+        if self.align == "adp" and self.adp_volume:
+            check_volume((self.peers or len(training.members) - 1) + 1, training.classes)
+        others = len(training.members) - 1
+        if self.peers > others:
+            raise UserError(
+                f"params.yaml: methods: aute: peers {self.peers}, but a member has {others}; "
+                "0 is all of them"
+            )
+        return super().setup(training)
 
     def loss(self, training: Training, index: int, batch: Batch, adversarial: Tensor) -> Tensor:
         """L_UCE + beta L_PA of member `index`, [B]."""
@@ -119,8 +133,10 @@ class Aute(Method):
         """L_PA of Eq. 2, or ADP's regularisers in its place, [B]."""
         if self.align == "adp":
             probs_KBC = torch.cat([logits[None], peers_KBC]).softmax(-1)
-            entropy, volume = mean_entropy(probs_KBC), log_volume(probs_KBC, labels)
-            return -self.adp_entropy * entropy - self.adp_volume * volume
+            losses = -self.adp_entropy * mean_entropy(probs_KBC)
+            if self.adp_volume:
+                losses = losses - self.adp_volume * log_volume(probs_KBC, labels)
+            return losses
 
         peers = mean_log_prob(peers_KBC)
         is_printed = self.kl_order == "member_peers"

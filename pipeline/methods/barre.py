@@ -14,12 +14,10 @@ one forward serves both halves, and a learner goes on from the last weights.
 """
 
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 
 from pipeline.contracts.training import Training
-from pipeline.core.ensemble import Combination
 from pipeline.methods._boosted import Boosted
 
 
@@ -36,6 +34,6 @@ class Barre(Boosted):
         """The recipe's optimiser of the one learner."""
         before = training.parents.get("earlier")
         if self.persistent and before is not None:
-            last = cast(Combination, before).members[-1]
+            last = before.members[-1]
             training.members[0].load_state_dict(last.state_dict())
         return super().setup(training)

@@ -19,12 +19,11 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from pipeline.contracts.fields import Parent, Radius
+from pipeline.contracts.fields import Radius, Start
 from pipeline.contracts.method import Method
 from pipeline.contracts.training import Batch, Training
 from pipeline.core.ascent import Ascent
 from pipeline.core.batchnorm import attack_mode
-from pipeline.core.ensemble import Combination
 from pipeline.core.layers import Net
 from pipeline.core.losses import cross_entropy
 from pipeline.errors import UserError
@@ -38,7 +37,7 @@ class Dverge(Method):
     source, walked in `steps` of step_size. clip: largest norm of a member's gradient, 0 is none.
     """
 
-    start: Parent
+    start: Start  # whose members' weights these start from
     distance: Radius
     step_size: Radius
     steps: int
@@ -54,9 +53,7 @@ class Dverge(Method):
             )
 
         if self.start != "none":
-            trained = cast(Combination, training.parents["start"]).members
-            for member, other in zip(training.members, trained, strict=True):
-                member.load_state_dict(other.state_dict())
+            training.start_from("start")
         return super().setup(training)
 
     def step(self, training: Training, batch: Batch) -> Tensor:

@@ -46,6 +46,8 @@ class Fat(Method):
             raise UserError(
                 "params.yaml: methods: fat: tau needs one value more than rises; add it"
             )
+        if self.rises != sorted(self.rises):
+            raise UserError(f"params.yaml: methods: fat: rises {self.rises}: must not fall")
 
     def step(self, training: Training, batch: Batch) -> Tensor:
         """One update of every member on examples crafted on all of them."""

@@ -17,17 +17,16 @@ terms to those methods' own updates, which this file does not.
 """
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from pipeline.contracts.fields import Parent
+from pipeline.contracts.fields import Start
 from pipeline.contracts.training import Batch, Training
 from pipeline.core.draws import Draws
-from pipeline.core.ensemble import Combination
 from pipeline.core.losses import cross_entropy, true_probability
-from pipeline.methods._adp import log_volume, mean_entropy
+from pipeline.methods._adp import check_volume, log_volume, mean_entropy
 from pipeline.methods._diverse import Diverse
 
 MOST = 0.99  # a wrong probability above it has no gradient, as released
@@ -42,7 +41,7 @@ class Igat(Diverse):
     `one` member or summed over `all`.
     """
 
-    start: Parent
+    start: Start  # whose members' weights these start from
     alpha: float
     beta: float
     weight_global: float
@@ -51,10 +50,10 @@ class Igat(Diverse):
 
     def setup(self, training: Training) -> list[torch.optim.Optimizer]:
         """The optimisers of members that start as the parent's."""
+        if self.beta:
+            check_volume(len(training.members), training.classes)
         if self.start != "none":
-            trained = cast(Combination, training.parents["start"]).members
-            for member, other in zip(training.members, trained, strict=True):
-                member.load_state_dict(other.state_dict())
+            training.start_from("start")
         return super().setup(training)
 
     def terms(self, training: Training, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ import ast
 import csv
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -17,7 +18,7 @@ from pipeline.pages import charts
 from pipeline.plan import Plan, Run, Table
 from pipeline.plan.graph.targets import Cell, label
 from pipeline.plan.params.schema import ROOT
-from pipeline.store.sums import sum_of
+from pipeline.store.sums import read_mapping, sum_of
 
 FLAGS_PAGE = Path("docs/flags.md")
 EPS = re.compile(r"(?P<attack>.+)_eps_(?P<eps>\d+(_\d+)?)$")  # a sweep's column: pgd20_eps_8_255
@@ -73,8 +74,8 @@ def _build_card(
         ),
         flags=[(c, text, meanings().get(c, "")) for c, text in found["flags"].items()],
         receipts=[*_list_receipts(run, cell)],
-        again=f"python -m pipeline plan {target} --row {cell.row} --members {cell.members}"
-        f" --seed {cell.seed} --run",
+        again=f"python -m pipeline plan {target} --row {shlex.quote(name)} --seed {cell.seed}"
+        " --run",
         load=f'model, (images, labels) = load("{target}", "{name}")',
     )
 
@@ -153,18 +154,22 @@ def _list_receipts(run: Run, cell: Cell) -> Iterator[tuple[str, str]]:
     yield "victim", cell.victim.id
     for element in cell.victim.elements:
         path = run.folder.parent / element.run / run.checkpoint(element.checkpoint).name
-        here = sum_of(path) if path.is_file() else "not here: pull it"
-        yield path.as_posix(), f"sha256 {here}"
+        yield path.as_posix(), _show_sum(path)
     for record in cell.records.values():
-        yield record.path.as_posix(), f"sha256 {sum_of(record.path)}"
+        yield record.path.as_posix(), _show_sum(record.path)
     yield from _list_maker(run.folder / "run.time.json", "trained")
     for record in cell.records.values():
         yield from _list_maker(record.path.with_suffix(".time.json"), f"judged, {record.suite}")
 
 
+def _show_sum(path: Path) -> str:
+    """The sum of a file; a clone has its table without what that rests on."""
+    return f"sha256 {sum_of(path)}" if path.is_file() else "not here: pull it"
+
+
 def _list_maker(path: Path, what: str) -> Iterator[tuple[str, str]]:
     """Where and how long; a clone has no such file, for it is no part of the result."""
-    if path.is_file():
-        made = json.loads(path.read_text())
-        kind = f"{made['device']}, {made['cpu']}, torch {made['torch']}, Python {made['python']}"
-        yield what, f"{made['seconds']} s on {kind}"
+    if made := read_mapping(path):
+        keys = ("seconds", "device", "cpu", "torch", "python")
+        seconds, chip, cpu, torch, python = (made.get(key, "unknown") for key in keys)
+        yield what, f"{seconds} s on {chip}, {cpu}, torch {torch}, Python {python}"

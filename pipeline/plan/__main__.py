@@ -30,20 +30,24 @@ def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.plan", description=__doc__)
     parser.add_argument("target", nargs="?", help="file of a table or figure: results/table1.csv")
-    parser.add_argument("--pull", action="store_true", help="fetch just what the target needs")
-    parser.add_argument("--unused", action="store_true", help="list what no table needs")
-    parser.add_argument("--equal", metavar="COMPONENT", help="prove a refactoring: methods/trades")
-    parser.add_argument("--cluster", action="store_true", help="what its jobs ask of a cluster")
-    parser.add_argument(
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--pull", action="store_true", help="fetch just what the target needs")
+    one.add_argument("--unused", action="store_true", help="list what no table needs")
+    one.add_argument("--equal", metavar="COMPONENT", help="prove a refactoring: methods/trades")
+    one.add_argument("--cluster", action="store_true", help="what its jobs ask of a cluster")
+    one.add_argument(
         "--budget", metavar="24h", type=read_hours, help="rows that decide most printed numbers"
     )
-    parser.add_argument("--row", help="one row of the table alone, or a unique beginning of an id")
+    one.add_argument("--row", help="one row of the table alone, or a unique beginning of an id")
     parser.add_argument("--members", type=int, help="of that row, where it stands with several")
     parser.add_argument("--seed", type=int, help="of that row; all if none")
     parser.add_argument(
         "--run", nargs=argparse.REMAINDER, help="make it: what follows goes to snakemake"
     )
     args = parser.parse_args(argv)
+    for name in ("unused", "equal", "budget"):
+        if args.target is not None and getattr(args, name) not in (None, False):
+            parser.error(f"--{name}: is of no single target; leave out {args.target}")
     check_row(args)
 
     if args.unused:
@@ -109,8 +113,8 @@ def check_row(args: argparse.Namespace) -> None:
     given = [n for n in ("members", "seed", "run") if getattr(args, n) is not None]
     if args.row is None and given:
         raise UserError(f"--{given[0]}: is of a row; name one with --row")
-    if args.row is not None and (args.target is None or args.cluster or args.pull):
-        raise UserError("--row: is of one table; name it, without --cluster and --pull")
+    if args.row is not None and args.target is None:
+        raise UserError("--row: is of one table; name it")
 
 
 def show_row(plan: Plan, args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ fooled images, so an evaluation is an upper bound.
 """
 
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from typing import Any
 
 from pipeline.plan import Artifact, Dataset, Figure, Plan, Record, Run, Snapshots, TransferSet
@@ -86,14 +87,19 @@ def run_flops(plan: Plan, run: Run) -> int | None:
 
 
 def _assistants(plan: Plan, run: Run) -> list[int] | None:
-    """Multiply-adds of each network that trains along: an Arch field `teacher_arch` and the
-    number in `teachers` say which and how many."""
-    fields = run.spec["method"]["fields"]
-    macs_of_each: list[int | None] = []
-    for name in run.spec.get("archs", {}):
-        macs = _image_macs(plan, _arch_beside(plan, run, name), run.dataset)
-        macs_of_each += [macs] * int(fields.get(f"{name.removesuffix('_arch')}s", 1))
+    """Multiply-adds of each network that trains along."""
+    macs_of_each = [_image_macs(plan, name, run.dataset) for name in archs_beside(plan, run)]
     return None if None in macs_of_each else [m for m in macs_of_each if m is not None]
+
+
+def archs_beside(plan: Plan, run: Run) -> list[str]:
+    """The arch of each network that trains along: an Arch field `teacher_arch` and the number in
+    `teachers` say which and how many."""
+    fields, found = run.spec["method"]["fields"], list[str]()
+    for name in run.spec.get("archs", {}):
+        count = int(fields.get(f"{name.removesuffix('_arch')}s", 1))
+        found += [_arch_beside(plan, run, name)] * count
+    return found
 
 
 def _arch_beside(plan: Plan, run: Run, field: str) -> str:
@@ -184,8 +190,12 @@ def _image_macs(plan: Plan, name: str, dataset: Dataset) -> int | None:
     if name == MODULE:  # a user's own, of which the plan knows nothing
         return None
     macs = plan.entries.stated("archs", name, "macs")
-    size = int(dataset.fields["size"])
-    return None if macs is None else macs * size**2 // NATIVE**2
+    return None if macs is None else int(macs * area_of(dataset))
+
+
+def area_of(dataset: Dataset) -> Fraction:
+    """Pixels of an image, in images of the side at which an arch's numbers are stated."""
+    return Fraction(int(dataset.fields["size"]) ** 2, NATIVE**2)
 
 
 def _training_images(entries: Entries, dataset: Dataset) -> int | None:

@@ -22,7 +22,7 @@ from pipeline.plan.params import references
 from pipeline.plan.params.schema import ROOT
 from pipeline.plan.params.words import digest
 from pipeline.store.files import write_atomic
-from pipeline.store.scratch import read_scratch, write_scratch
+from pipeline.store.scratch import read_memo, write_scratch
 from pipeline.store.sums import read_mapping
 
 EQUAL = "pipeline/share/shared.json"  # what the golden run has proven equal
@@ -98,7 +98,7 @@ class Stale:
     """Artifacts that were made with other shared code than today's, and what changed since."""
 
     def __init__(self, plan: Plan, artifacts: Iterable[Artifact]) -> None:
-        self.plan, self.whole, self.seen = plan, 0, _read_seen()
+        self.plan, self.whole, self.seen = plan, 0, read_memo(SEEN)
         self.found: list[Run | Record] = []
         self.files = Counter[str]()
         remembered = dict(self.seen)
@@ -176,12 +176,6 @@ def is_current(plan: Plan, stage: str, before: object) -> bool:
     today, number = references.shared(), NUMBER.get(stage, stage)
     equal, _ = _read_equal(number, plan.entries.core[number])
     return not find_changed(before, {name: today.get(name, "") for name in before}, equal)
-
-
-def _read_seen() -> dict[str, Any]:
-    content = read_scratch(SEEN)
-    loaded = None if content is None else json.loads(content)
-    return loaded if isinstance(loaded, dict) else {}
 
 
 @cache

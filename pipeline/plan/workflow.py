@@ -19,6 +19,7 @@ from pipeline.plan import (
     load_part,
     load_plan,
     marks,
+    presented,
 )
 from pipeline.plan.graph import table_entries, tables
 from pipeline.plan.graph.artifacts import run_files
@@ -30,8 +31,6 @@ T = TypeVar("T")
 
 
 TARGET_JOB = re.compile(r"(?P<rule>\w+):(?P<wildcards>(\w+=[\w/-]+)(,\w+=[\w/-]+)*)")
-PAGE = Path("results/report.html")
-TEXTS = (Path("results/claims.md"), Path("results/audit.md"))
 CLUSTER = ("train", "trajectory", "average", "adopt", "transfer", "evaluate", "figure")
 
 
@@ -172,25 +171,10 @@ def figures(plan: Plan) -> list[str]:
     return [str(figure.path) for figure in plan.figures.values()]
 
 
-def presented(plan: Plan) -> list[Any]:
-    """What results/report.html shows: the unified table, whole where it is finished, then whatever
-    other table or figure is finished."""
-    whole = plan.tables.get("table1_all")
-    first = whole if whole and whole.is_here() else plan.tables["table1"]
-    rest = [t for t in plan.targets.values() if not t.name.startswith("table1") and t.is_here()]
-    return [first, *rest]
-
-
-def written() -> list[Path]:
-    """The texts about several tables that are there: claims, and what gains are made of."""
-    return [path for path in TEXTS if path.exists()]
-
-
 @one_line
 def page_inputs(plan: Plan) -> list[str]:
     """The files that the page is made of."""
-    suffixes = {target.path: target.path.with_suffix(".json") for target in presented(plan)}
-    return [*(str(path) for pair in suffixes.items() for path in pair), *map(str, written())]
+    return presented.list_inputs(plan)
 
 
 def figure_pattern(plan: Plan, reads_weights: bool | None = None) -> str:
@@ -216,7 +200,16 @@ def target_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
     code or a reported number changed, still has the checksum Snakemake remembers, as would a mark
     that it saw before, and neither would be a reason.
     """
-    target = plan.target(name)
+    return _mark_stale(plan.target(name), ancient)
+
+
+@one_line
+def page_input(plan: Plan, ancient: Callable[[str], Any]) -> Any:
+    """The same of the page: a table that it shows no more would be no reason to make it again."""
+    return _mark_stale(presented.page(plan), ancient)
+
+
+def _mark_stale(target: Target, ancient: Callable[[str], Any]) -> Any:
     return ancient("params.yaml") if target.is_here() else str(marks.name_mark(target))
 
 
@@ -225,7 +218,7 @@ def mark_targets(plan: Plan) -> None:
 
     A mark made later is missing to it: it lists a folder once.
     """
-    for target in plan.targets.values():
+    for target in (*plan.targets.values(), presented.page(plan)):
         if not target.is_here():
             marks.renew(target)
 

@@ -80,7 +80,10 @@ def verify(path: Path, checksums: Mapping[str, str]) -> None:
     wrong = _mismatch(path, checksums)
     if wrong:
         aside = _keep_aside(path)
-        remedy = "run the same command again to fetch the official file, or put it there"
+        remedy = (
+            "run the same command again to fetch the official file, or put it there; if this is "
+            "the file that you mean, write its sha256 at the data set in params.yaml"
+        )
         where = f"kept as {aside}; {remedy}" if aside else "put the official file there"
         raise UserError(f"{path}: {wrong}; {where}")
 
@@ -129,7 +132,8 @@ def _fetch_any(
     raise UserError(
         f"{target}: not fetched ({'; '.join(failures)}): run the same command again to go on where "
         "it stopped, set `mirror:` in params.yaml or ROBUST_MIRROR to a folder or URL that has "
-        f"{target.name}, or put the file there"
+        f"{target.name}, or put the file there; if what was found is what you mean, write its "
+        "sha256 at the data set in params.yaml"
     )
 
 

@@ -53,6 +53,7 @@ onstart:
     try:
         guard.check_jobs(PLAN, workflow.dag.needrun_jobs())
         master.begin(PLAN, FINGERPRINT)
+        master.note_asked(workflow.dag.targetjobs)
         patience.attach(workflow.scheduler._executor, ASKED.kills)
         master.look_once_a_job(
             workflow.scheduler, workflow.scheduling_settings.max_jobs_per_timespan

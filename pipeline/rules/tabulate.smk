@@ -34,6 +34,7 @@ rule tabulate:
 # One page with all that is finished, to look at and to mail.
 rule present:
     input:
+        plan=lambda wc: jobs.page_input(PLAN, ancient),
         made_of=lambda wc: jobs.page_inputs(PLAN),
     output:
         report(

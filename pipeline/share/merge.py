@@ -12,11 +12,11 @@ from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.job.report import report
-from pipeline.plan import load_plan
+from pipeline.plan import Target, load_plan
 from pipeline.share import pools
 from pipeline.share.pools import Entries, Trees, git
 from pipeline.store import manifest
-from pipeline.store.files import locked
+from pipeline.store.files import locked, write_atomic
 from pipeline.store.manifest import MANIFEST, Line
 
 RUNS, SNAPSHOTS = Path("results/runs"), Path("results/snapshots")
@@ -100,6 +100,10 @@ def merge(branch: str) -> str:
 
     Called again after these were resolved, or after it was killed, it goes on from there.
     """
+    if not branch.strip():
+        raise UserError("no branch is named: make merge BRANCH=<one that git branch -a lists>")
+    _find_commit(branch)
+
     going_on = _is_under_way(branch)
     if _is_merged(branch):
         if going_on:  # killed when the commit was made and git had not tidied up
@@ -116,16 +120,16 @@ def merge(branch: str) -> str:
     # Looked at before anything is changed: a refusal leaves both branches as they were.
     gone = lost(ours, kept)
     check_inside(gone)
+    targets = _find_targets(going_on)
     if not going_on:
-        _make_way(branch)
-        _merge_by_git(branch)
+        _merge_by_git(branch, targets)
 
     for pool, entries in listings.items():
         trees.store(pool, entries)
     pools.write_manifest(list(kept.values()))
-    git(["add", "--", str(MANIFEST), *(str(pools.pool_file(p)) for p in listings)])
+    git(["add", "--force", "--", str(MANIFEST), *(str(pools.pool_file(p)) for p in listings)])
 
-    left = _settle_derived()
+    left = _settle_derived(targets)
     if left:
         raise UserError(
             f"{', '.join(left)}: in conflict; resolve by hand, `git add`, then the same command "
@@ -151,7 +155,10 @@ def _is_merged(branch: str) -> bool:
 
 
 def _find_commit(name: str) -> str:
-    return git(["rev-parse", "--verify", f"{name}^{{commit}}"]).strip()
+    try:
+        return git(["rev-parse", "--verify", f"{name}^{{commit}}"]).strip()
+    except UserError:
+        raise UserError(f"no branch or commit {name} here: git fetch, then git branch -a") from None
 
 
 def _find_under_way() -> str | None:
@@ -170,28 +177,53 @@ def _is_under_way(branch: str) -> bool:
     return commit is not None
 
 
-def _merge_by_git(branch: str) -> None:
+def _find_targets(going_on: bool) -> list[Target]:
+    """Tables and figures of our plan; none while conflicts of a merge that goes on hide it."""
+    try:
+        return list(load_plan().targets.values())
+    except UserError:
+        if not going_on:
+            raise
+        return []
+
+
+def _merge_by_git(branch: str, targets: list[Target]) -> None:
     """Let git merge all else; conflicts are looked at afterwards."""
+    aside = _make_way(branch, targets)
     try:
         git(["merge", "--no-commit", "--no-ff", branch])
     except UserError:
-        if _find_under_way() is None:
+        if _find_under_way() is None:  # refused: all stays as it was
+            for path, content in aside.items():
+                write_atomic(path, content)
             raise
 
 
-def _make_way(branch: str) -> None:
-    """Delete untracked tables and figures that the branch brings: git would refuse to merge."""
+def _make_way(branch: str, targets: list[Target]) -> dict[Path, bytes]:
+    """Delete untracked tables and figures that the branch brings: git would refuse to merge.
+
+    Returns what they held.
+    """
     brought = set(git(["ls-tree", "-r", "--name-only", branch, "results/"]).splitlines())
     own = set(git(["ls-files", "--others", "--exclude-standard", "results/"]).splitlines())
-    derived = {str(file) for target in load_plan().targets.values() for file in target.outputs}
-    for name in sorted(brought & own & derived):
-        Path(name).unlink(missing_ok=True)
+    derived = _pick_derived(brought & own, targets)
+    aside = {Path(name): Path(name).read_bytes() for name in derived}
+    for path in aside:
+        path.unlink()
+    return aside
 
 
-def _settle_derived() -> list[str]:
+def _pick_derived(names: Iterable[str], targets: list[Target]) -> list[str]:
+    """Those of these files that are made again: of a table or figure, and DVC's lock file."""
+    files = {"dvc.lock", *(str(file) for target in targets for file in target.outputs)}
+    folders = {folder for target in targets for folder in target.folders}
+    return [n for n in names if n in files or folders & set(Path(n).parents)]
+
+
+def _settle_derived(targets: list[Target]) -> list[str]:
     """Take our tables and lock file, which are made again; returns what is still in conflict."""
     unmerged = git(["diff", "--name-only", "--diff-filter=U"]).splitlines()
-    derived = [n for n in unmerged if n.startswith("results/") or n == "dvc.lock"]
+    derived = _pick_derived(unmerged, targets)
     for name in derived:
         if " 2\t" in git(["ls-files", "--stage", "--", name]):  # 2 is git's word for ours
             git(["checkout", "--ours", "--", name])

@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -18,6 +18,9 @@ from pipeline.errors import UserError
 from pipeline.store.files import checksum, write_atomic
 from pipeline.store.manifest import MANIFEST, Line
 from pipeline.store.names import LISTING, is_file_name
+
+if TYPE_CHECKING:
+    from dvc_data.hashfile.hash_info import HashInfo
 
 Entries = dict[tuple[str, ...], str]  # md5 by path below a pool
 
@@ -75,6 +78,7 @@ def git(arguments: Sequence[str]) -> str:
 def _find_complaint(text: str) -> str:
     """The first line that says what is wrong; git's last one may be an advice, or "Aborting"."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line for line in lines if not line.startswith("hint:")]
     wrong = [line for line in lines if line.startswith(("fatal:", "error:", "CONFLICT"))]
 
     words = (wrong or lines[-1:] or ["failed"])[0]
@@ -156,7 +160,7 @@ class Trees:
         info, cache = HashInfo("md5", hash), self._repo.cache.local
         try:
             if not cache.exists(hash):
-                self._repo.cloud.pull([info])
+                self._pull(info)
             file = Path(cache.oid_to_path(hash))
             is_whole = f"{checksum(file, 'md5')}.dir" == hash  # DVC itself does not ask
             entries = {key: oid.value for key, _, oid in Tree.load(cache, info)} if is_whole else {}
@@ -171,6 +175,13 @@ class Trees:
         if not (is_whole and all(_is_entry(key, md5) for key, md5 in entries.items())):
             raise UserError(f"{file}: is damaged; delete it and run the same command again")
         return entries
+
+    def _pull(self, info: "HashInfo") -> None:
+        """Fetch one object from the remote; whatever goes wrong is an OSError."""
+        try:
+            self._repo.cloud.pull([info])
+        except Exception as error:  # of any library that reaches a remote: no key, no package
+            raise OSError(str(error) or type(error).__name__) from error
 
     def add(self, pool: Path, paths: Sequence[Path]) -> None:
         """Copy artifacts into the cache, then list them; what DVC ignores is left out.

@@ -1,5 +1,6 @@
 """Fetch just what a target needs: records for a table, weights only for a new attack."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,7 @@ from pipeline.plan.state import Needs, closure
 from pipeline.share.guard import pull_line
 from pipeline.store import manifest
 
+ABSENT = re.compile("Checkout failed|failed to transfer .* No such file")
 BATCH = 200  # paths a call: an argument list has its limits
 
 
@@ -35,7 +37,20 @@ def _dvc_pull(paths: Sequence[str], needs: Needs) -> None:
         if done.returncode == 0:
             break
     else:
-        words = [n for n in done.stderr.splitlines() if n.startswith("ERROR")]
-        raise UserError(
-            f"{words[-1] if words else done.stderr.strip()}; the line was: {pull_line(needs.pull)}"
+        raise UserError(f"{_explain(done.stderr)}; the line was: {pull_line(needs.pull)}")
+
+
+def _explain(said: str) -> str:
+    """What DVC's words mean, and the remedy."""
+    if "No remote provided" in said:
+        return (
+            "no remote to pull from: dvc remote add --default share <folder or address>, "
+            "then the same command"
         )
+
+    # The first error names the cause, the last one counts the files.
+    words = [n.removeprefix("ERROR: ") for n in said.splitlines() if n.startswith("ERROR")]
+    cause = words[0] if words else " ".join(said.split()) or "failed"
+    if ABSENT.search(cause):
+        return "neither in the cache nor in the remote: ask who recorded it to run `dvc push`"
+    return f"dvc pull: {cause}"

@@ -190,7 +190,8 @@ def record(plan: Plan) -> list[str]:
     files += [*RESULTS.glob("*.dvc"), *Path("data").glob("*.dvc")]
     files += [f for f in (MANIFEST, Path("dvc.lock")) if f.exists()]
     if files:
-        pools.git(["add", "--", *map(str, files)])
+        # forced: a person's own ignore file may name *.pdf
+        pools.git(["add", "--force", "--", *map(str, files)])
 
     print("".join(f"{line}\n" for line in left), end="")
     count, size = len(recorder.added), sum(line.bytes for _, line in recorder.added)

@@ -5,6 +5,7 @@ from pathlib import Path
 from pipeline.plan import Plan, Run, load_plan
 from pipeline.plan.graph.targets import walk
 from pipeline.plan.params.values import Entry
+from pipeline.share import pools
 from pipeline.store import manifest
 
 FOLDERS = ("results/runs/*", "results/snapshots/*", "data/*/*")
@@ -51,9 +52,21 @@ def unused() -> str:
         [
             *lines,
             f"{total / 1e6:10.2f} MB in {len(lines)} artifacts that no table needs at any scale.",
-            "To free the disk: rm -r <paths>, then dvc gc --workspace --all-commits (the cache "
-            "here alone; the remote and the manifest keep them).",
+            f"To remove: rm -r <paths>. {_advise(Path(pools.dvc(['cache', 'dir']).strip()))}",
         ]
+    )
+
+
+def _advise(cache: Path) -> str:
+    """What `dvc gc` may do to this cache."""
+    if cache.resolve().is_relative_to(Path.cwd().resolve()):
+        return (
+            "A recorded one stays in the cache and in the remote, for commits list it; "
+            "dvc gc --workspace --all-commits frees what no commit here lists."
+        )
+    return (
+        f"The cache {cache} is outside this clone: where others share it, dvc gc needs "
+        "--projects with every clone of theirs, or it deletes what they alone have."
     )
 
 

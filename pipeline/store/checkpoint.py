@@ -10,7 +10,13 @@ from torch import Tensor, nn
 
 from pipeline.errors import UserError
 from pipeline.store import manifest
-from pipeline.store.files import Content, load_safetensors, safetensors, write_atomic
+from pipeline.store.files import (
+    Content,
+    fetched_from,
+    load_safetensors,
+    safetensors,
+    write_atomic,
+)
 from pipeline.store.scratch import open_scratch, throw_away, write_scratch
 
 Weights = dict[str, Tensor]
@@ -88,7 +94,7 @@ def load(path: Path, members: Sequence[nn.Module]) -> None:
     """Read weights into members, after the manifest has vouched for them."""
     manifest.verify(path)
     remedy = f"pull it again (dvc pull {path}) or delete it and re-run"
-    weights = load_safetensors(path, remedy)[0]
+    weights = load_safetensors(path, remedy, fetched_from("runs"))[0]
     check_finite(weights, str(path), "such a network decides nothing: train it again")
     distribute(weights, members, path)
 

@@ -166,10 +166,18 @@ def safetensors(
     return write
 
 
-def load_safetensors(path: Path, remedy: str) -> tuple[dict[str, "Tensor"], dict[str, str]]:
+def fetched_from(pool: str) -> str:
+    """What to do about a result that is not there."""
+    return f"snakemake makes it with the table that needs it, dvc pull results/{pool} fetches it"
+
+
+def load_safetensors(
+    path: Path, remedy: str, missing: str = ""
+) -> tuple[dict[str, "Tensor"], dict[str, str]]:
     """Tensors and metadata of a file written by save_safetensors.
 
-    Raises UserError with the file and `remedy` when it is missing, truncated or altered.
+    Raises UserError with the file and `remedy` when it is truncated or altered, with `missing`,
+    or else `remedy`, when it is not there.
     """
     # torch takes seconds to load, and most users of this module write no tensors
     from safetensors import SafetensorError
@@ -179,7 +187,7 @@ def load_safetensors(path: Path, remedy: str) -> tuple[dict[str, "Tensor"], dict
         metadata = _checked_metadata(path)
         return load_file(path), metadata
     except FileNotFoundError as error:
-        raise UserError(f"{path}: is missing; {remedy}") from error
+        raise UserError(f"{path}: is missing; {missing or remedy}") from error
     except (ValueError, SafetensorError) as error:
         raise UserError(f"{path}: truncated or corrupt ({error}); {remedy}") from error
 

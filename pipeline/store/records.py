@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UserError
 from pipeline.store import manifest
+from pipeline.store.files import fetched_from
 from pipeline.store.names import is_sha256
 
 Arrays = dict[str, NDArray[Any]]
@@ -87,7 +88,7 @@ def read_arrays(path: Path) -> Arrays:
     try:
         return unpack(path.read_bytes())
     except FileNotFoundError:
-        raise UserError(f"{path}: is missing; pull it or run python -m pipeline.evaluate") from None
+        raise UserError(f"{path}: is missing; {fetched_from('records')}") from None
     except DAMAGE as e:
         raise UserError(f"{path}: truncated or corrupt ({e}); delete it and evaluate again") from e
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import os
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -37,6 +38,13 @@ def read_scratch(path: Path) -> bytes | None:
         return None
     with file:
         return file.read()
+
+
+def read_memo(path: Path) -> dict[str, Any]:
+    """What a process wrote in JSON to spare the next one work; nothing where that is no mapping."""
+    content = read_scratch(path)
+    loaded = None if content is None else json.loads(content)
+    return loaded if isinstance(loaded, dict) else {}
 
 
 def open_scratch(path: Path) -> io.BufferedReader | None:

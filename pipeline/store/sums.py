@@ -15,7 +15,7 @@ from pipeline.errors import UserError
 from pipeline.store.files import Content, sha256_of, write_atomic
 from pipeline.store.lease import check_held
 from pipeline.store.names import is_sha256
-from pipeline.store.scratch import read_scratch, write_scratch
+from pipeline.store.scratch import read_memo, write_scratch
 
 MEMO = Path("work/recorded.sums")
 WITHIN = {"runs": "run.time.json", "data": "prepare.time.json"}
@@ -35,9 +35,7 @@ def sum_of(path: Path) -> str:
 @cache
 def _memo() -> dict[str, Any]:
     """What `remember` wrote; nothing where it is missing or damaged."""
-    content = read_scratch(MEMO)
-    loaded = None if content is None else json.loads(content)
-    return loaded if isinstance(loaded, dict) else {}
+    return read_memo(MEMO)
 
 
 def remember() -> None:

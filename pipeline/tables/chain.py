@@ -95,7 +95,13 @@ def judge(claim: Claim, claims: int) -> str:
         unfit.append(f"{seeds} seed{'s' if seeds > 1 else ''}")
     if unfit:
         return f"no verdict: {'; '.join(unfit)}"
-    return rule(claim, claims)
+
+    # A gap would have what follows compared with another step; an open end is only said.
+    known, steps = len(claim.known), len(claim.steps)
+    for number, step in enumerate(claim.steps[:known], start=1):
+        if step.differences is None:
+            return f"not built: step {number}"
+    return rule(claim, claims) + (f" (to step {known} of {steps})" if known < steps else "")
 
 
 def rule(claim: Claim, claims: int) -> str:

@@ -58,11 +58,10 @@ class Tables:
         stand_ins = []
         for row in (self.row(table, part) for part in text.split(" - ")):
             for cell in row.cells[:1] if row else ():
-                pairs = [
-                    (entries.stand_in(cell.setting.dataset)[0], cell.setting.dataset),
-                    (entries.arch(cell.setting.arch).name, cell.setting.arch),
-                ]
-                stand_ins += [f"{used} for {name}" for used, name in pairs if used != name]
+                used, asked = entries.stand_in(cell.setting.dataset)[0], cell.setting.dataset
+                pairs = [(used, asked)] if used != asked else []
+                pairs += cell.victim.stood_in if cell.victim else ()
+                stand_ins += [f"{used} for {asked}" for used, asked in pairs]
         return list(dict.fromkeys(stand_ins))
 
     def cuts(self, table: str) -> list[str]:

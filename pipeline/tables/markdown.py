@@ -49,15 +49,12 @@ def spell_row(row: Row, numbers: dict[str, Any], columns: list[str]) -> list[str
 
 def name_columns(tabulation: Tabulation) -> list[str]:
     """The columns' names, with `(cut)` where the scale cuts an attack behind and none says so."""
-    suites, columns = tabulation.table.suites.values(), tabulation.columns
-    cut = {name for suite in suites for name, entry in suite.items() if entry in tabulation.cuts}
-    cells = [row.cells[0] for row in tabulation.rows if row.cells[0].records]
-
+    cells = [row.cells[0] for row in tabulation.rows]
     named = []
     for column, name in tabulation.shown.items():
-        asked = cells if column in tabulation.accuracies and "_lite" not in name else []
-        behind = {attack for cell in asked for _, attack in columns.behind(cell, column)}
-        named.append(f"{name} (cut)" if behind & cut else name)
+        asked = [] if "_lite" in name else cells
+        is_cut = any(tabulation.is_cut(cell, column) for cell in asked)
+        named.append(f"{name} (cut)" if is_cut else name)
     return named
 
 
@@ -66,6 +63,8 @@ def _describe_table(tabulation: Tabulation) -> str:
     named = {d: entries.stand_in(d)[0] for d in entry["datasets"]}
     archs = [a for d in entry["datasets"] for a in find_points(entry, "archs", d)]
     named |= {a: entries.arch(a).name for a in archs}
+    victims = [cell.victim for cell in tabulation.table.cells if cell.victim]
+    named |= {asked: used for victim in victims for used, asked in victim.stood_in}
 
     factors = {d: float(entries.stand_in(d)[1]) for d in entry["datasets"]}
     stand_ins = [
@@ -116,7 +115,7 @@ def _explain_names(tabulation: Tabulation) -> list[str]:
     beside = [
         column
         for column in tabulation.accuracies
-        if any(tabulation.reported.value(cell, column) is not None for cell in firsts)
+        if any(tabulation.published(cell, column) is not None for cell in firsts)
     ]
     if beside:
         sentences.append(
@@ -160,7 +159,7 @@ def _list_spent(columns: list[str], details: dict[str, Any]) -> list[str]:
         spent = {
             row: numbers[column]["backwards"]
             for row, numbers in details.items()
-            if column in numbers
+            if "backwards" in numbers.get(column, ())  # a mean spends what its parts do
         }
         rows = ", ".join(f"{row} {value:.0f}" for row, value in spent.items())
         lines += ["", f"Gradient evaluations an image behind {column}: {rows}."] if rows else []

@@ -9,7 +9,6 @@ from pipeline.errors import UserError
 from pipeline.plan import Plan, frozen
 from pipeline.plan.graph.targets import Cell
 from pipeline.plan.params import values
-from pipeline.plan.params.entries import Setting
 
 COLUMNS = (
     "table",
@@ -24,6 +23,8 @@ COLUMNS = (
     "attack",
     "checkpoint",
 )
+CELL = ["entry", "dataset", "arch", "members", "attack", "checkpoint"]  # what a cell must equal
+PRINTED = ["table", "eps", "value"]  # of a number, what is asked then
 
 
 def _find_path(paper: str) -> Path:
@@ -57,6 +58,7 @@ class Reported:
     ) -> None:
         self.plan, self.means = plan, means
         self.rows = pd.DataFrame(columns=list(COLUMNS))
+        self.by_cell: dict[Any, list[Any]] = {}
         if paper == "none":
             return
         self.path = _find_path(paper)
@@ -64,26 +66,24 @@ class Reported:
         if printed != "any":
             self.rows = self.rows[self.rows["table"] == str(printed)]
         self.recipes = _list_recipes(plan, paper)
+        groups = self.rows.groupby(CELL)[PRINTED]
+        self.by_cell = {key: rows.to_dict("records") for key, rows in groups}
 
     def value(self, cell: Cell, column: str) -> float | None:
-        """The published accuracy (a fraction) of exactly this cell, or None."""
-        setting, rows = cell.setting, self.rows
-        if rows.empty or cell.victim is None or self._is_changed(setting, column):
+        """The published accuracy (a fraction) of exactly this cell, or None; whether its attacks
+        are cut is the table's to say."""
+        setting, members = cell.setting, str(cell.members)
+        key = (cell.row, setting.dataset, setting.arch, members, column, setting.checkpoint)
+        printed = self.by_cell.get(key, [])
+        if not printed or cell.victim is None or self._is_changed(cell):
             return None
 
-        matching = rows[
-            (rows["entry"] == cell.row)
-            & (rows["dataset"] == setting.dataset)
-            & (rows["arch"] == setting.arch)
-            & (rows["members"] == str(cell.members))
-            & (rows["attack"] == column)
-            & (rows["checkpoint"] == setting.checkpoint)
-        ]
-        trained_so = matching["table"].map(lambda table: self._is_trained_so(table, setting.recipe))
-        matching = matching[trained_so.astype(bool)]
-
-        printed = zip(matching["eps"], matching["value"], strict=True)
-        same = {value for eps, value in printed if self.same_eps(cell, column, eps)}
+        same = {
+            number["value"]
+            for number in printed
+            if self._is_trained_so(number["table"], setting.recipe)
+            and self.same_eps(cell, column, number["eps"])
+        }
         if len(same) != 1:  # a paper may print a cell again in another table
             return None
         return float(values.fraction(same.pop(), str(self.path))) / 100
@@ -104,14 +104,12 @@ class Reported:
             sentences += [f"{column} as {' or '.join(called)}{mark}"] if called else []
         return sentences
 
-    def _is_changed(self, setting: Setting, column: str) -> bool:
+    def _is_changed(self, cell: Cell) -> bool:
         """Whether the scale or an axis makes something else of what the row's names say."""
-        entries = self.plan.entries
+        entries, setting = self.plan.entries, cell.setting
         stood_in = entries.stand_in(setting.dataset)[0] != setting.dataset
-        cut = setting.arch in entries.part("archs")
-        cut |= column in entries.section("attacks") and bool(entries.cut_of("attacks", column))
-        cut |= bool(entries.recipe_cut(setting.recipe))
-        return stood_in or cut or setting != setting.bare()
+        stood_in |= bool(cell.victim and cell.victim.stood_in)
+        return stood_in or bool(entries.recipe_cut(setting.recipe)) or setting != setting.bare()
 
     def same_eps(self, cell: Cell, column: str, eps: str) -> bool:
         """Whether the attack has this radius, or neither has one; for clean images, whether
@@ -140,5 +138,5 @@ def _list_recipes(plan: Plan, paper: str) -> dict[str, set[str]]:
 
 def _is_at(radius: float | None, fields: dict[str, Any]) -> bool:
     """Whether an attack has this radius; None is that of one that has none."""
-    own = fields.get("eps", fields.get("arguments", {}).get("eps"))
-    return own is radius if None in (own, radius) else abs(own - radius) < 1e-9
+    own = values.settings_of(fields).get("eps")
+    return own is radius if own is None or radius is None else bool(abs(own - radius) < 1e-9)

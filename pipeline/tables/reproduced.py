@@ -106,14 +106,12 @@ class Reproduced:
         """yes or no for each of `MATCHES`; the rest of the settings found the row."""
         entries, cell = self.plan.entries, place.row.cells[0]
 
-        parts = place.tabulation.columns.made.get(column, [column])
-        known = entries.section("attacks")
-        cut = any(part in known and entries.cut_of("attacks", part) for part in parts)
+        stood_in = cell.victim and cell.victim.stood_in
         matches = {
             "data": not self._stands_in(cell),
-            "arch": entries.arch(cell.setting.arch).name == cell.setting.arch,
+            "arch": not stood_in and entries.arch(cell.setting.arch).name == cell.setting.arch,
             "recipe": not entries.recipe_cut(cell.setting.recipe),
-            "attack": not cut,
+            "attack": not place.tabulation.is_cut(cell, column),
             "checkpoint": True,
             "seeds": len(place.row.cells) >= FEWEST,
         }

@@ -9,9 +9,9 @@ import pandas as pd
 from pipeline.core import intervals
 from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
-from pipeline.flags.evidence import Evidence
+from pipeline.flags.evidence import Evidence, by_images
 from pipeline.flags.flags import UNRANKING, Flag, flags, hidden, notes, untrusted
-from pipeline.plan import Plan, Table
+from pipeline.plan import Plan, Record, Table
 from pipeline.plan.graph.averages import count_snapshots
 from pipeline.plan.graph.column_names import CLEAN, COSTS, DISK, cuts, split
 from pipeline.plan.graph.hidden import SUITE
@@ -49,6 +49,7 @@ class Tabulation:
         self.columns = Columns(plan, table)
         self.reported = Reported(plan, entry["reported"], self.columns.made, entry["printed"])
         self.accuracies, self.shown = self.columns.accuracies, self.columns.shown
+        self.cuts = cuts(plan.entries, table.suites)  # of the attacks behind it, by their entries
 
         self._cells = {_cut_digest(c.victim.id): c for c in reversed(table.cells) if c.victim}
 
@@ -103,12 +104,15 @@ class Tabulation:
 
         verdicts = {c: [self.columns.verdict(cell, c) for cell in cells] for c in self.accuracies}
 
-        evidence = [self._collect_evidence(cell) for cell in cells]
-        fired = [self._check_flags(*pair) for pair in zip(cells, evidence, strict=True)]
+        groups = [group for cell in cells for group in by_images(cell.records.values())]
+        evidence = [
+            Evidence([(self.columns.read(r), list(r.attacks)) for r in group]) for group in groups
+        ]
+        fired = [self._check_flags(*pair) for pair in zip(groups, evidence, strict=True)]
         short = [flag for flag in map(self._judge_cut, cells) if flag]
 
-        by_check = {flag.check: flag for seed in (*fired, short) for flag in seed}
-        texts = dict.fromkeys(text for seed in evidence for text in notes(seed))
+        by_check = {flag.check: flag for some in (*fired, short) for flag in some}
+        texts = dict.fromkeys(text for some in evidence for text in notes(some))
         doubts = {c for pair in zip(evidence, fired, strict=True) for c in untrusted(*pair)}
 
         costs = meta(self.columns.read(next(iter(first.records.values()))))["cost"]
@@ -123,14 +127,11 @@ class Tabulation:
         )
         return Row(label, keys, cells, status, verdicts, costs, *beside)
 
-    def _collect_evidence(self, cell: Cell) -> Evidence:
-        return Evidence([(self.columns.read(r), list(r.attacks)) for r in cell.records.values()])
-
-    def _check_flags(self, cell: Cell, evidence: Evidence) -> list[Flag]:
+    def _check_flags(self, records: list[Record], evidence: Evidence) -> list[Flag]:
         fired = flags(evidence)
         for flag in fired:
             if flag.fails:
-                path = next(iter(cell.records.values())).path.parent
+                path = records[0].path.parent
                 raise UserError(f"{path}: {flag.check}: {flag.text}; see docs/flags.md")
         return fired
 
@@ -142,10 +143,17 @@ class Tabulation:
         own, other = (measured.get(id) for id in ids) if len(ids) == 2 else (None, None)
         return hidden(own, other) if own and other else None
 
-    @property
-    def cuts(self) -> dict[str, Any]:
-        """What the scale changes of the attacks behind the table, by their entries."""
-        return cuts(self.plan.entries, self.table.suites)
+    def is_cut(self, cell: Cell, column: str) -> bool:
+        """Whether the scale cuts an attack behind a column, a mean's and a suite's included."""
+        if column not in self.accuracies or not cell.records:
+            return False
+        behind = self.columns.behind(cell, column)
+        return any(self.table.suites[r.suite].get(attack) in self.cuts for r, attack in behind)
+
+    def published(self, cell: Cell, column: str) -> float | None:
+        """The published accuracy beside this one, where nothing of either is another or cut."""
+        value = self.reported.value(cell, column)
+        return None if value is None or self.is_cut(cell, column) else value
 
     def details(self) -> dict[str, Any]:
         """Everything the .json holds beside the receipt, by row and column."""
@@ -191,7 +199,7 @@ class Tabulation:
             "n": len(vectors[0]),
             "low": low,
             "high": high,
-            "published": self.reported.value(row.cells[0], column),
+            "published": self.published(row.cells[0], column),
             **self._count_work(row, column),
         }
 

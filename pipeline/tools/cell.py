@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from pipeline.errors import UserError
 from pipeline.plan import Plan, Table
-from pipeline.plan.graph.targets import Cell
+from pipeline.plan.graph.targets import Cell, label
 from pipeline.tools.rows import find_cells
 
 
@@ -15,7 +15,11 @@ def cut_to_row(
     plan: Plan, table: Table, row: str, members: int | None, seed: int | None
 ) -> tuple[Table, list[str]]:
     """The table with the cells of a row alone, and the records that these need."""
-    cells = _match_cells(table, row, members, seed)
+    within = table
+    # A label is the whole table's: of fewer cells it would be another.
+    if labelled := [c for c in table.cells if label(c, table.cells) == row]:
+        within, row = replace(table, cells=tuple(labelled)), labelled[0].row
+    cells = _match_cells(within, row, members, seed)
     row_cells = find_cells(plan, replace(table, cells=tuple(cells)), row)
     records = dict.fromkeys(r.path.as_posix() for cell in row_cells for r in cell.records.values())
     return replace(table, cells=tuple(row_cells)), list(records)

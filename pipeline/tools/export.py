@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import UserError
-from pipeline.evaluation.verdicts import Evaluation
+from pipeline.evaluate import leave_fooled
+from pipeline.evaluation.verdicts import Evaluation, images_at_once
 from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models, sets
@@ -31,12 +32,17 @@ def images(plan: Plan, record: Record, name: str, where: torch.device) -> tuple[
     if name not in attacks:
         raise UserError(f"{record.id}: has no attack {name!r}{nearest(name, attacks)}")
     arrays = read_record(record.path, attacks)
-    if meta(arrays)["weights"] != sets.weights_of(plan, record.victim):
+    weights = sets.weights_of(plan, record.victim)
+    if meta(arrays)["weights"] != weights:
         raise UserError(f"{record.path}: saw other weights than those here; pull or evaluate again")
 
     split = load_split(record.victim.dataset, record.split, where)
     victim = models.load_victim(plan, record.victim, split, where)
-    evaluation = Evaluation(victim, split, subset(record.images, len(split)))
+    batch = images_at_once(plan)
+    rows = subset(record.images, len(split))
+    evaluation = Evaluation(victim, split, rows, batch=batch)
+    if record.before:
+        leave_fooled(plan.record(record.before), evaluation, weights)
 
     # In a suite that stops when fooled this attack met only what the earlier ones left.
     if record.leave:

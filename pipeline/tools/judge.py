@@ -21,10 +21,11 @@ from pipeline.flags.evidence import read as read_record
 from pipeline.flags.flags import Flag, flags, untrusted
 from pipeline.job import device
 from pipeline.job.report import report
-from pipeline.loading import models
+from pipeline.loading import foreign, models
 from pipeline.loading.images import Split, load_split, subset
 from pipeline.loading.layouts import AUTO, LAYOUTS, OWN
 from pipeline.plan import Dataset, Plan, Table, frozen
+from pipeline.plan.graph import outside
 from pipeline.plan.graph.targets import Cell
 from pipeline.plan.params import checks, reader, values
 from pipeline.plan.params.entries import Entries
@@ -71,7 +72,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("file", nargs="+", help="a file of weights, or one a member")
     parser.add_argument("--arch", help="an entry of archs in params.yaml")
     parser.add_argument("--model", help="in place of an arch, your own: my_file.py:build")
-    parser.add_argument("--dataset", default="cifar10", help="an entry of datasets")
+    parser.add_argument("--dataset", default="cifar10", help="an entry of datasets (cifar10)")
     rules = [rule for rule in checks.COMBINATIONS if rule != "gated"]  # which needs its gate
     parser.add_argument("--combine", choices=rules, default="mean_prob", help="rule of an ensemble")
     parser.add_argument("--expect-clean", type=read_accuracy, help="as its authors print: 0.945")
@@ -85,7 +86,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--scale", help="whose attacks; else the one of params.yaml")
     args = parser.parse_args(argv)
     if bool(args.arch) == bool(args.model):
-        parser.error("either --arch or --model is needed")
+        parser.error("give one of --arch and --model, and not both")
+    if args.model and args.names != AUTO:
+        parser.error("--names is of an arch's tensors; a --model has its file's own")
+    if args.images is not None and args.images < 1:
+        parser.error("--images: write 1 or more")
     return args
 
 
@@ -103,8 +108,15 @@ def check_words(args: argparse.Namespace, entries: Entries) -> None:
     for file in (*args.file, *own):
         if not Path(file).is_file():
             raise UserError(f"{file} is missing; name a file that is there")
+    if args.model:
+        outside.describe_module(args.model, "--model")
     if args.arch:
         values.find(entries.section("archs"), "--arch", args.arch)
+    for key in ("mean", "std"):
+        judging.read_numbers(key, args)
+    if not entries.dataset(args.dataset).is_here():
+        for file in args.file:
+            foreign.read(Path(file), args.part)
 
 
 def load_test(dataset: Dataset) -> Split:

@@ -2,7 +2,6 @@
 
 import argparse
 import copy
-import os
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -98,9 +97,11 @@ def lay_out(params: Entry, entry: Entry, task: Task) -> Path:
     folder = ROOM / digest(asked, 12)
     (folder / "results").mkdir(parents=True, exist_ok=True)
     for shared in ("data", "results/manifest.jsonl"):  # as recorded in the project itself
-        link = folder / shared
-        if not link.is_symlink():
-            link.symlink_to(os.path.relpath(shared, link.parent))
+        # The whole path: a relative one fails where `work` is a link to scratch.
+        link, target = folder / shared, Path(shared).resolve()
+        if not link.is_symlink() or link.readlink() != target:
+            link.unlink(missing_ok=True)
+            link.symlink_to(target)
     writer.write(folder, params)
     return folder
 
@@ -124,7 +125,8 @@ def find_entry(args: argparse.Namespace, entries: Entries, split: Split) -> Entr
         found = names.pair(entries, spec, args.file, args.arch, args.dataset)
         network = {"arch": args.arch}
         if not found.fits:
-            raise UserError(f"{said}: {names.advise(entries, found, args.dataset)}")
+            advice = names.advise(entries, found, spec, args.file, args.dataset)
+            raise UserError(f"{said}: {advice}")
     print(f"{said}: {len(found.networks)} network(s); names: {found.layout}; {names.sample(found)}")
 
     files = [str(Path(file).resolve()) for file in args.file]
@@ -153,13 +155,18 @@ def find_own(args: argparse.Namespace, spec: Entry, split: Split) -> names.Pairi
     return found
 
 
+def read_numbers(key: str, args: argparse.Namespace) -> list[float]:
+    """The numbers of --mean or --std; none where it is not given."""
+    return [float(values.fraction(value, f"--{key}")) for value in getattr(args, key) or ()]
+
+
 def find_statistics(
     key: str, args: argparse.Namespace, found: names.Pairing, split: Split
 ) -> list[float]:
     """What the networks subtract or divide by: as asked, the file's own, or the training set's."""
-    asked, stated = getattr(args, key), found.networks[0].statistics.get(key)
+    asked, stated = read_numbers(key, args), found.networks[0].statistics.get(key)
     if asked:
-        numbers, whose = [float(values.fraction(v, f"--{key}")) for v in asked], "as asked"
+        numbers, whose = asked, "as asked"
     elif stated:
         numbers, whose = stated[1], f"{stated[0]} in the file"
     elif args.model:

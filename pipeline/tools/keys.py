@@ -13,6 +13,7 @@ Entries of `papers/<paper>.yaml` stand in the same sections. Numbers are written
 Key = tuple[str, str, str]  # type, default, meaning
 MUST = "must be given"
 COMPONENTS = ("datasets", "archs", "attacks", "methods", "averages", "figures")
+SURROGATES = ", ".join(f"`{name}`" for name in checks.SURROGATES)
 CHOICES = ", ".join(f"`{rule}`" for rule in checks.COMBINATIONS)
 
 SCALES: dict[str, Key] = {
@@ -101,7 +102,7 @@ TABLES: dict[str, Key] = {
     "columns": ("list of columns", MUST, "clean, an attack, a suite's worst case, a cost, a mean"),
     "suites": ("list of suites", MUST, "the records that its columns are of"),
     "means": ("name: list of columns", MUST, "means, or {strongest: columns}; {} for none"),
-    "images": ("whole number", MUST, "the first test images"),
+    "images": ("whole number", MUST, "how many test images, drawn once for all rows"),
     "checkpoint": ("`last`, `best`", MUST, "which weights are judged"),
     "reference": ("row, or none", MUST, "what rows are compared with"),
     "reported": ("paper, or none", MUST, "whose published numbers stand beside"),
@@ -129,6 +130,12 @@ RESOURCES: dict[str, Key] = {
         "`train` alone: between two saves of its state, at the end of an epoch; 0 for every epoch. "
         "A signal saves at once",
     ),
+    "batch": (
+        "whole number",
+        MUST,
+        "`evaluate` alone: images at once, also of transfer sets; verdicts are the same. A random "
+        "victim, whose draws follow its batches, meets 300 always",
+    ),
 }
 KEYS: dict[str, tuple[str, dict[str, Key]]] = {
     "scale": ("The entry of `scales` in use.", {}),
@@ -147,6 +154,12 @@ KEYS: dict[str, tuple[str, dict[str, Key]]] = {
         "Name = file of `pipeline/archs/`, which says the other keys.",
         {
             "macs": ("whole number", "unknown", "multiply-adds of a 32x32 image; in no name"),
+            "parameters": ("whole number", "unknown", "for 10 classes, for estimates; in no name"),
+            "activations": (
+                "whole number",
+                "unknown",
+                "numbers that a backward pass keeps of a 32x32 image, for estimates; in no name",
+            ),
             "runs_per_gpu": ("whole number", "1", "trainings that share a GPU; in no name"),
         },
     ),
@@ -154,7 +167,7 @@ KEYS: dict[str, tuple[str, dict[str, Key]]] = {
     "attacks": (
         "Name = file of `pipeline/attacks/`, which says the other keys.",
         {
-            "surrogate": ("word", "self", "what it differentiates instead of the victim"),
+            "surrogate": (SURROGATES, "self", "what it differentiates instead of the victim"),
             "only": ("list of combinations", "all", "the victims that it is for"),
             "uncut": ("true or false", "false", "at full strength whatever the scale"),
         },
@@ -177,7 +190,10 @@ KEYS: dict[str, tuple[str, dict[str, Key]]] = {
         },
     ),
     "weights": ("Your own weights, for a method's `weights:`.", WEIGHTS),
-    "parents": ("What a method's fields of type Parent name: other trained victims.", PARENTS),
+    "parents": (
+        "What a method's fields of type Parent or Start name: other trained victims.",
+        PARENTS,
+    ),
     "victims": ("Rows that are a method or an average, attacked differently.", VICTIMS),
     "suites": ("What a victim meets, in one record.", SUITES),
     "tables": (
@@ -210,21 +226,21 @@ FIELDS = {  # of components, where their own file says nothing beside them
     "momentum": "of SGD",
     "nesterov": "Nesterov's momentum",
     "weight_decay": "of SGD",
-    "attack_bn_mode": "mode of batch normalisation while crafting",
+    "attack_bn_mode": "mode of batch normalisation while crafting (glossary: bn mode)",
     "precision": "of training",
     "ema_start": "first epoch of that average",
     "ema_buffers": "batch statistics of that average",
     "select": "how the best epoch is chosen",
     "validation_attack": "on the validation images, for select",
     "joint": "members are one training, not one each",
-    "combine": "how members become one answer",
+    "combine": "how members become one answer (glossary: rule)",
     "smoothing": "share of a label that goes to all classes",
     "classes": "number of classes",
     "channels": "of an image",
     "split_seed": "of the held-out images",
     "augment": "of training images",
     "padding": "of crop_flip, in pixels",
-    "sha256": "of the official files, in their order",
+    "sha256": "of the files, official or your own, in their order",
     "depth": "number of layers",
     "width": "channels of the first block",
     "widen": "factor of the channels",

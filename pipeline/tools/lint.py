@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from pipeline.errors import UserError
 from pipeline.flags import published
-from pipeline.flags.evidence import Evidence, check_budget
+from pipeline.flags.evidence import Evidence, by_images, check_budget
 from pipeline.flags.flags import Flag, flags
 from pipeline.job.report import report
 from pipeline.plan import Plan, Record, load_plan
@@ -60,10 +60,10 @@ def judge(records: list[Record]) -> list[Flag]:
 def lines(plan: Plan, tables: list[str]) -> Iterator[tuple[Flag, str]]:
     """Every flag with the line that says it."""
     for victim, records in by_victim(plan, tables).items():
-        for images, split in sorted({(record.images, record.split) for record in records}):
-            group = [r for r in records if (r.images, r.split) == (images, split)]
+        for group in sorted(by_images(records), key=lambda g: (g[0].images, g[0].split)):
+            images = f"{group[0].images} {group[0].split} images"
             for flag in judge(group):
-                yield flag, f"{victim}, {images} {split} images: {flag.check}: {flag.text}"
+                yield flag, f"{victim}, {images}: {flag.check}: {flag.text}"
 
 
 def main(argv: list[str] | None) -> None:

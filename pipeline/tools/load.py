@@ -1,5 +1,6 @@
 """A row of a table as a torch module, with the images that it was judged on."""
 
+import torch
 from torch import Tensor
 
 from pipeline.core.ensemble import Combination
@@ -9,6 +10,8 @@ from pipeline.loading import models
 from pipeline.loading.images import load_split, subset
 from pipeline.plan import load_plan
 from pipeline.tools.rows import find_cells
+
+DEVICES = ("cpu", "cuda", "auto")
 
 
 def load_row(
@@ -20,6 +23,10 @@ def load_row(
     scale's if none. The victim normalises itself and is in evaluation mode; its scores are
     [B, classes]. Images are those behind the table's numbers.
     """
+    if on is not None and on not in DEVICES:
+        raise UserError(f"on: {on!r} is no device; write on='cpu', on='cuda' or on='auto'")
+    if on == "cuda" and not torch.cuda.is_available():
+        raise UserError("on: is 'cuda' but torch sees no GPU; write on='auto' or on='cpu'")
     plan = load_plan()
     target = plan.table(table)
     cells = find_cells(plan, target, row)

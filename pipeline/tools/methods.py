@@ -4,6 +4,7 @@ import argparse
 import ast
 from pathlib import Path
 
+from pipeline.job.report import report
 from pipeline.plan.params import values
 from pipeline.plan.params.reader import PARAMS, read
 from pipeline.plan.params.schema import ROOT, available, component
@@ -14,7 +15,7 @@ INTRODUCTION = """# Every method
 Written by `python -m pipeline methods > docs/methods.md` from the files of `pipeline/methods/`; a
 test keeps it true. Each says which equations it computes and where it departs from the authors'
 code. Its entries in `params.yaml` and on the papers' pages are the variants that tables can show;
-the members' keys `joint` and `combine` are explained in [every key](params.md)."""
+the members' keys `joint` and `combine` are explained in the [glossary](glossary.md)."""
 SHARED = ("joint", "combine")
 
 
@@ -43,7 +44,7 @@ def _tell(method: str, entries: list[str]) -> list[str]:
     return [*lines, "", f"Entries: {', '.join(f'`{name}`' for name in entries)}."]
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline methods", description=__doc__)
     parser.parse_args(argv)
@@ -51,4 +52,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    report(main)

@@ -8,6 +8,7 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 
 from pipeline.errors import UserError
 from pipeline.job.report import report
-from pipeline.loading import fitting, registry
+from pipeline.loading import fitting, foreign, registry
 from pipeline.loading.layouts import AUTO, COUNTER, OWN, rename, unused
 from pipeline.plan import frozen
 from pipeline.plan.params import reader, values
@@ -179,7 +180,8 @@ def main(argv: list[str] | None) -> None:
         print(f"{key}: {numbers} ({name} in the file)")
 
     if not found.fits:
-        raise UserError(f"{fitting.name_files(args.file)}: {advise(entries, found, args.dataset)}")
+        advice = advise(entries, found, spec, args.file, args.dataset)
+        raise UserError(f"{fitting.name_files(args.file)}: {advice}")
     print(f"names: {found.layout} pairs {count_tensors(found)}. In params.yaml, under victims:")
     stated = found.networks[0].statistics
     about = {key: stated[key][1] if key in stated else ["..."] for key in ("mean", "std")}
@@ -189,16 +191,78 @@ def main(argv: list[str] | None) -> None:
         print("The file does not say its mean and std: write those that it was trained with.")
 
 
-def advise(entries: Entries, found: Pairing, dataset: str) -> str:
+def advise(
+    entries: Entries, found: Pairing, spec: Entry, paths: Sequence[str], dataset: str
+) -> str:
     """What to do about a file without one map."""
     if found.fitting:
         return f"{' and '.join(found.fitting)} both fit; say which by `names`"
     layouts = fitting.find_layouts(found.networks[0].weights, found.own)
     if layouts:  # than the one that was asked for
         return f"{fitting.explain(found.wrong)}; names: {' or '.join(layouts)} would fit"
+    if extra := find_extra(found, spec, paths):
+        words = " ".join(f"--drop {prefix}" for prefix in extra)
+        return f"{fitting.explain(found.wrong)}; without {', '.join(extra)} it fits: add {words}"
+    if classes := count_classes(found):
+        known = _list_datasets(entries, classes, dataset)
+        remedy = f"add --dataset {' or '.join(known)}" if known else "no data set here has so many"
+        return f"its last layer tells {classes} classes apart, unlike {dataset}'s; {remedy}"
     others = find_archs(entries, found.networks[0].weights, dataset)
     fits = f"its tensors are those of {', '.join(others)}" if others else "no arch here fits it"
     return f"{fitting.explain(found.wrong)} (nearest layout: {found.layout}); {fits}"
+
+
+def find_extra(found: Pairing, spec: Entry, paths: Sequence[str]) -> list[str]:
+    """Prefixes of tensors without which the files fit; none where no such prefixes are found."""
+    whole = found.networks[0].weights
+    tops = list(dict.fromkeys(map(_find_top, whole)))
+    surplus = set(map(_find_top, found.wrong["unexpected"]))
+    trials = [[top for top in tops if top in surplus]]
+    trials += [[top for top in tops if top != kept] for kept in tops]  # beside all of the network
+
+    for prefixes in trials:
+        rest = {n: v for n, v in whole.items() if not n.startswith(tuple(prefixes))}
+        if prefixes and fitting.find_layouts(foreign.unwrap(rest), found.own):
+            dropped = spec | {"drop": [*spec.get("drop", []), *prefixes]}
+            with suppress(UserError):  # of members in one mapping, prefixes are other ones
+                if compare(
+                    fitting.prepare_networks(dropped, paths, members=2), found.own, spec
+                ).fits:
+                    return prefixes
+    return []
+
+
+def _find_top(name: str) -> str:
+    """The first part of a tensor's name, with its dot."""
+    first, dot, _ = name.partition(".")
+    return first + dot
+
+
+def count_classes(found: Pairing) -> int | None:
+    """The classes of a network that differs from the arch's in the last layer's outputs alone."""
+    named = rename(found.networks[0].weights, found.own, found.layout)
+    shapes = {
+        n: (v.shape, found.own[n].shape)
+        for n, v in named.items()
+        if n in found.own and v.shape != found.own[n].shape
+    }
+    is_only = not found.wrong["missing"] and not found.wrong["unexpected"]
+    is_head = len({name.rpartition(".")[0] for name in shapes}) == 1 and all(
+        len(a) > 0 and a[1:] == b[1:] for a, b in shapes.values()
+    )
+    return next(iter(shapes.values()))[0][0] if is_only and is_head else None
+
+
+def _list_datasets(entries: Entries, classes: int, beside: str) -> list[str]:
+    """Data sets of so many classes whose images have the channels of another's."""
+    channels = entries.dataset(beside).fields["channels"]
+    found = []
+    for name in entries.section("datasets"):
+        with suppress(UserError):  # an entry of files that are not there
+            fields = entries.dataset(name).fields
+            if (fields["classes"], fields["channels"]) == (classes, channels):
+                found.append(name)
+    return found
 
 
 if __name__ == "__main__":

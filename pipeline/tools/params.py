@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline.job.report import report
 from pipeline.plan.graph import (
     audit,
     averages,
@@ -36,7 +37,7 @@ CHECKED = {  # the keys that the plan lets each section's entries have
     "suites": suites.KEYS,
     "tables": (*table_entries.KEYS, "on_request"),
     "figures": figures.KEYS,
-    "resources": audit.TRAIN_KEYS,
+    "resources": (*audit.STAGE_KEYS, *(key for keys in audit.OWN_KEYS.values() for key in keys)),
 }
 
 
@@ -111,12 +112,13 @@ NAMES = {
     "float": "number",
     "bool": "true or false",
     "str": "word",
-    "Epoch": "epoch; follows the length of training",
+    "Epoch": "epoch; a scale that cuts `epochs` cuts it alike",
     "Radius": "radius; follows the data set's stand-in; `eps/5` is a part of eps",
     "Attack": "entry of `attacks`, or none",
     "Arch": "entry of `archs`, or same",
     "Place": "a file or folder of yours; in no name",
     "Parent": "entry of `parents`, or none",
+    "Start": "entry of `parents` with as many members of the same arch, or none",
     "Earlier": "combination of the members trained before, or none",
     "Arguments": "any other keys, handed on",
 }
@@ -153,7 +155,7 @@ def _read_comment(lines: list[str], at: int) -> str:
     return " ".join([*parts, *([beside[1]] if beside else [])])
 
 
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline params", description=__doc__)
     parser.parse_args(argv)
@@ -161,4 +163,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    report(main)

@@ -31,7 +31,8 @@ def _find_elsewhere(plan: Plan, table: Table, name: str) -> Cell:
     """A victim of any table, under the suites and on the images of this one."""
     everywhere = [c for target in plan.targets.values() for c in target.cells if c.victim]
     by_id = {_find_id(c): c for c in everywhere if _find_id(c).startswith(name)}
-    id = name if name in by_id else unique(name, by_id)
+    own = [id for id in by_id if id in {_find_id(c) for c in table.cells}]
+    id = name if name in by_id else own[0] if len(own) == 1 else unique(name, by_id)
     if id is None:
         rows = {c.row for c in table.cells}
         raise UserError(f"{table.path} has no row {name!r}{nearest(name, rows)}")

@@ -9,43 +9,65 @@ import shutil
 import subprocess
 import time
 from collections import Counter
+from dataclasses import dataclass
+from os.path import exists
 from pathlib import Path
 
+from pipeline.cluster.master import ASKED
 from pipeline.job.logs import find_error, find_steps
 from pipeline.job.report import report
-from pipeline.plan import Plan, load_plan
+from pipeline.plan import Artifact, Dataset, Figure, Plan, Table, load_plan
 from pipeline.plan.estimate import describe
 from pipeline.plan.speeds import measure
 from pipeline.plan.state import HAVE, NEED, State, states
 from pipeline.store.lease import list_held
 
 ROOMS = {"evaluate": "records", "transfer": "transfer", "figure": "figures"}  # runs: all others
+UNLEASED = ("download", "prepare", "tabulate", "plot")  # minutes at most: no lease tells who runs
 FAILURES = 10  # lines
 
 
+@dataclass(frozen=True)
+class Job:
+    """A job that is not done: what it makes, and where it writes what it says."""
+
+    stage: str
+    id: str
+    log: Path
+
+
 def screen(plan: Plan, targets: list[str]) -> str:
-    """The state of these tables and figures, of all of the scale when none is named."""
-    names = targets or [*plan.entries.section("tables"), *plan.figures]
+    """The state of these tables and figures; of none, of what the workflow that runs here was
+    asked for, and of all of the scale where none runs."""
+    held = list_held()
+    names = targets or ("master" in held and _list_asked(plan))
+    names = names or [*plan.entries.section("tables"), *plan.figures]
     asked = [plan.target(name) for name in names]
     listed = states(plan, asked, measure(plan, asked))
-    held = list_held()
 
     running = [s for s in listed if lease_of(s) in held]
     needed = [s for s in listed if s.status == NEED]
-    idle = [s for s in needed if s not in running]
+    idle = _list_jobs([s.artifact for s in needed if s not in running], asked)
 
     lines = [_describe_work(listed, running), ""]
     lines += [
         f"running  {s.stage} {s.id}: {_describe_progress(s)} ({held[lease_of(s)]})" for s in running
     ]
-    errors = {s.id: find_error(_find_log(s)) for s in idle}
-    failed = [(s, errors[s.id]) for s in idle if errors[s.id]]
-    lines += [f"failed   {s.stage} {s.id}: {said}" for s, said in failed[:FAILURES]]
+    errors = {job: _find_failure(job, is_run="master" in held) for job in idle}
+    failed = [(job, said) for job, said in errors.items() if said]
+    lines += [f"failed   {job.stage} {job.id}: {said}" for job, said in failed[:FAILURES]]
     lines += [f"         and {len(failed) - FAILURES} more"] if len(failed) > FAILURES else []
 
-    waiting = Counter(s.stage for s in idle if not errors[s.id])
+    waiting = Counter(job.stage for job in idle if not errors[job])
     lines += [f"waiting  {count} x {stage}" for stage, count in waiting.items()]
     return "\n".join([*lines, *queue()])
+
+
+def _list_asked(plan: Plan) -> list[str]:
+    """The tables and figures among the files that a workflow was asked for."""
+    files = ASKED.read_text().splitlines() if ASKED.exists() else []
+    known = {str(target.path): target.name for target in plan.targets.values()}
+    return [known[file] for file in files if file in known]
 
 
 def lease_of(state: State) -> str:
@@ -69,17 +91,37 @@ def _describe_work(listed: list[State], running: list[State]) -> str:
     return f"{share:.0f} % of the estimated work is done; left, on one process: {describe(left)}"
 
 
-def _find_log(state: State) -> Path:
-    return Path("logs") / state.stage / f"{state.id}.log"
+def _list_jobs(needed: list[Artifact], asked: list[Table | Figure]) -> list[Job]:
+    """What makes these artifacts, what fetches their files, and what is then drawn of them."""
+    raw = [a.raw for a in needed if isinstance(a, Dataset) and not all(map(exists, a.sources))]
+    jobs = [Job("download", r.name, Path("logs/download") / f"{r.name}.log") for r in raw]
+    drawn = [t for t in asked if t.stage in UNLEASED and not t.is_here()]
+    return jobs + [Job(a.stage, a.id, _find_log(a)) for a in (*needed, *drawn)]
+
+
+def _find_failure(job: Job, is_run: bool) -> str:
+    """Why a job ended; of one that no lease tells of, while a workflow runs, only what it says."""
+    said = find_error(job.log)
+    return "" if is_run and job.stage in UNLEASED and "error" not in said.lower() else said
+
+
+def _find_log(artifact: Artifact) -> Path:
+    """Where the rule of an artifact writes what its job says."""
+    name = artifact.id
+    if isinstance(artifact, Dataset):
+        name = f"{artifact.name}-{artifact.digest}"
+    elif isinstance(artifact, Table | Figure):
+        name = artifact.path.with_suffix("").relative_to("results").as_posix()
+    return Path("logs") / artifact.stage / f"{name}.log"
 
 
 def _describe_progress(state: State) -> str:
-    steps = find_steps(_find_log(state))
+    steps = find_steps(_find_log(state.artifact))
     return "{done}/{total} {text}".format(**steps[-1].groupdict()).rstrip() if steps else "begins"
 
 
 def _measure_share(state: State) -> float:
-    steps = find_steps(_find_log(state))
+    steps = find_steps(_find_log(state.artifact))
     return int(steps[-1]["done"]) / max(int(steps[-1]["total"]), 1) if steps else 0.0
 
 
@@ -105,7 +147,11 @@ def queue() -> list[str]:
 def main(argv: list[str] | None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline status", description=__doc__)
-    parser.add_argument("targets", nargs="*", help="tables and figures; all of the scale if none")
+    parser.add_argument(
+        "targets",
+        nargs="*",
+        help="tables and figures; if none, those of the workflow that runs, else all of the scale",
+    )
     parser.add_argument("--watch", action="store_true", help="again every few seconds")
     args = parser.parse_args(argv)
 

@@ -108,8 +108,6 @@ class BatchNormPass:
 
     def _examples(self, members: list[nn.Module]) -> Iterator[Tensor]:
         """Examples crafted with the averaged weights and the statistics they came with."""
-        if self.spec["attack"] is None:
-            raise UserError(f"{self.run.id}: bn_data adversarial, but training has no attack")
         attack: Attack = registry.build("attacks", self.spec["attack"])
 
         frozen = copy.deepcopy(members)  # the pass changes the statistics of the originals

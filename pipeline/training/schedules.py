@@ -19,10 +19,11 @@ def learning_rate(recipe: Recipe, epoch: int, fraction: float) -> float:
 
 
 def momentum(recipe: Recipe, epoch: int, fraction: float) -> float:
-    """Momentum; one_cycle lowers it by 0.1 while the rate is high (as HAT's scheduler does)."""
+    """Momentum; one_cycle lowers it by 0.1, to 0 at most, while the rate is high (as HAT's
+    scheduler does)."""
     if recipe.schedule != "one_cycle":
         return recipe.momentum
-    low = recipe.momentum - 0.1
+    low = max(0.0, recipe.momentum - 0.1)
     return _one_cycle(recipe, epoch, fraction, recipe.momentum, low, recipe.momentum)
 
 

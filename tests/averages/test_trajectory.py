@@ -98,14 +98,6 @@ def test_altered_last_weights_are_refused(here):
     assert "weights.safetensors: is missing" in refusal(here, "last_bn")
 
 
-def test_adversarial_statistics_of_a_training_without_attack_are_refused(here):
-    asked = changed()
-    asked["averages"]["odd"] = {"base": "meat_adversarial_bn", "method": "standard"}
-    plan = Plan(asked)
-    tiny.trained(plan, "standard", snapshots=2)
-    assert "training has no attack" in refusal(plan, "odd")
-
-
 def test_the_command_refuses_a_training_and_a_finished_average_is_left_alone(here, capsys):
     trained, meat = tiny.one_run(here, "pgd_at"), tiny.one_run(here, "meat")
     asked = changed()

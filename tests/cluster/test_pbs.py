@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import time
 
 import pytest
 from projects import Project, job_params
@@ -57,6 +58,35 @@ def test_a_table_on_pbs_is_the_table_of_one_machine(played, tmp_path):
     assert all("-V" in line and "select=1:ncpus=1:mem=500mb" in line for line in asked)
 
 
+# of a server that keeps no history: an ended job is unknown to it, and -x is refused
+FORGETFUL = """#!/bin/bash
+if [ "$1" = -x ]; then echo "qstat: PBS is not configured to maintain job history" >&2; exit 1; fi
+if [ -e "$PLAYED/running" ]; then echo '{"Jobs": {"1.server": {"job_state": "R"}}}'; exit 0; fi
+echo "qstat: Unknown Job Id" >&2; exit 153
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "said"), [("true", "success"), ("false", "failed"), ("kill -9 $$", "failed")]
+)
+def test_a_server_without_history_is_told_how_a_job_ended(
+    played, tmp_path, monkeypatch, command, said
+):
+    monkeypatch.chdir(tmp_path)
+    (played / "qstat").write_text(FORGETFUL)
+    script = tmp_path / "job.sh"
+    about = f"# properties = {json.dumps(PROPERTIES)}"
+    script.write_text(f"#!/bin/sh\n{about}\ncd / && {command} && exit 0 || exit 1\n")
+    job = pbs.submit(script)
+
+    while not (played / f"{job}.end").exists():
+        time.sleep(0.02)
+    (played / "running").touch()
+    assert pbs.status(job) == "running"
+    (played / "running").unlink()
+    assert pbs.status(job) == said
+
+
 PROPERTIES = {"rule": "train", "resources": {"mem_mb": 500, "runtime": 135, "cpus_per_task": 4}}
 
 
@@ -76,6 +106,20 @@ def test_a_script_without_properties_is_one_line(tmp_path):
     (tmp_path / "script.sh").write_text("echo\n")
     with pytest.raises(UserError, match="has no line of properties"):
         pbs.submit(tmp_path / "script.sh")
+
+
+def test_a_qsub_that_is_not_there_or_does_not_answer_is_one_line(played, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pbs, "PATIENCE", 0.1)
+    script = tmp_path / "job.sh"
+    script.write_text(f"#!/bin/sh\n# properties = {json.dumps(PROPERTIES)}\ntrue\n")
+    (played / "qsub").write_text("#!/bin/sh\nexec sleep 5\n")
+    for text in ("timed out", "No such file"):
+        with pytest.raises(UserError, match=f"qsub: .*{text}.*; pbs/config.yaml says") as raised:
+            pbs.submit(script)
+        assert "\n" not in str(raised.value)
+        (played / "qsub").unlink(missing_ok=True)
+        monkeypatch.setenv("PATH", str(played))
 
 
 @pytest.mark.parametrize("about, said", [

@@ -14,6 +14,7 @@ from pipeline.cluster.site import Site
 from pipeline.errors import UserError
 from pipeline.plan import Plan
 from pipeline.plan.estimate import archs_of, seconds
+from pipeline.plan.memory import run_bytes
 from pipeline.plan.state import NEED, states
 
 PARAMS = published() | {"scale": "paper"}
@@ -72,7 +73,24 @@ def test_the_syntax_comes_from_the_profile():
     assert site.of_profile({"gpu_syntax": SimpleNamespace(raw="gres")}, False) == Site("gres")
     assert site.of_profile({"gpu_syntax": "gpu:a100"}, False) == Site("gpu:a100")
     assert site.of_profile(None, True) == Site() and site.of_profile({"mem_mb": 1}, True) == Site()
+    assert site.of_profile(["gpu_syntax=gres", "slurm_partition=gpu"], False) == Site("gres")
     assert site.here().syntax == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("jobs: 1\n executor: slurm\n", "slurm/config.yaml:2: not valid YAML: mapping values"),
+        ("default-resources:\n- gpu\n", "slurm/config.yaml: default-resources: 'gpu' is neither"),
+        ("default-resources: 5\n", "slurm/config.yaml: default-resources: 5 is neither"),
+    ],
+)
+def test_a_profile_that_cannot_be_read_is_one_line(tmp_path, monkeypatch, text, said):
+    monkeypatch.chdir(tmp_path)
+    site.PROFILE.parent.mkdir()
+    site.PROFILE.write_text(text)
+    with pytest.raises(UserError, match=f"^{said}"):
+        site.here()
 
 
 @pytest.mark.parametrize(
@@ -199,6 +217,8 @@ def test_the_report_counts_slurm_jobs(plan, tmp_path, monkeypatch):
     groups = Counter(map(Resources(plan).group, trained))
     jobs = sum(-(-count // size) for (_, size), count in groups.items())
     assert max(size for _, size in groups) == size
-    assert rows["train"][1:4] == [f"{jobs} ({len(trained)} runs)", "1", f"{16000 * size} MB"]
+    held = max(run_bytes(plan, run) for run in trained) * size / 1e9
+    assert rows["train"][1:4] == [f"{jobs} ({len(trained)} runs)", "1", f"about {held:.1f} GB"]
+    assert rows["train"][4] == f"{16000 * size} MB"
     judged = [s for s in found if s.stage == "evaluate"]
-    assert rows["evaluate"][1:4] == [str(len(judged)), "1", "8000 MB"]
+    assert rows["evaluate"][1:3] + rows["evaluate"][4:5] == [str(len(judged)), "1", "8000 MB"]

@@ -407,6 +407,15 @@ def test_exported_images_do_what_the_record_says(here) -> None:
         assert np.array_equal(change.numpy(), arrays[f"{name}/linf"])
 
 
+def test_an_attack_that_came_after_others_is_exported_on_whom_they_left_right(here) -> None:
+    after = made(here, "standard", "more")
+    images, _ = export.images(here, record_of(here, "standard", "more"), "fgsm", tiny.CPU)
+    split = load_split(here.dataset("digits"), "test", tiny.CPU)
+    changed = (images != split.floats(torch.from_numpy(after["ids"]))).flatten(1).any(1).numpy()
+    assert 0 < after["fgsm/asked"].sum() < len(images)
+    assert not changed[~after["fgsm/asked"]].any()
+
+
 def test_export_writes_images_labels_and_ids(here, capsys) -> None:
     writer.write(Path(), exported())
     plan = Plan(exported())

@@ -12,6 +12,7 @@ import torch
 from test_evaluate import evaluation, exact, split_of
 
 from pipeline import evaluate
+from pipeline.attacks.bim import BIM
 from pipeline.errors import UserError
 from pipeline.loading.images import Split
 from pipeline.plan import Plan, Record
@@ -56,6 +57,23 @@ def test_a_failing_attack_names_itself_and_keeps_the_others_work(
     assert crafted[-2:] == ["fgsm", "pgd10"]
     again = read_arrays(record.path)
     assert all(np.array_equal(kept[k], again[k]) for k in kept)
+
+
+def test_an_attack_that_leaves_its_ball_or_the_box_fails_before_its_record_is_written(
+    tmp_path, monkeypatch
+):
+    """A user's own attack that did was told so at the table alone, after all had been computed."""
+    plan = tiny.place(tmp_path, monkeypatch, asked("fgsm", "bim"))
+    record = record_of(plan)
+    for moved, text in (
+        (lambda self, net, images, *_: (images + 0.3).clamp(0, 1), r"bim: an image left its ball"),
+        (lambda self, net, images, *_: images - 2, "bim: an image left the range of pixels"),
+    ):
+        monkeypatch.setattr(BIM, "__call__", moved)
+        with pytest.raises(UserError, match=text) as raised:
+            evaluate.evaluate(plan, record, tiny.CPU)
+        tiny.line(raised)
+        assert not record.path.exists()
 
 
 def wrong(split: Split) -> Split:

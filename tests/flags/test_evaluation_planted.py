@@ -260,6 +260,49 @@ def test_c7_and_c22_unrank_alone_and_c13_where_margins_find_more_than_the_core()
     assert doubts("C22", margin=1000) == ["C22"]
 
 
+@pytest.mark.parametrize("other", [{"eps": 2 * EPS}, {"norm": "l2"}])
+def test_attacks_in_another_ball_are_no_evidence_about_the_cores(other) -> None:
+    core: Suite = {"core": (pgd(), first(1000))}
+    seen = planted({"far": (pgd(loss="margin", **other), first(100))}, core)
+    seen.core = seen.attacks[-1:]
+    assert untrusted(seen, [Flag("C13", "")]) == []
+
+
+def test_attacks_are_compared_in_one_ball_only() -> None:
+    """The same radius is far longer in l_inf than in l2."""
+    l2 = pgd(norm="l2")
+    whole = {**WHOLE, "fields": {**WHOLE["fields"], "norm": "l2"}}
+    fgsm = spec("fgsm", eps=EPS)
+    found = planted(
+        {"l2": (l2, first(1990)), "noise": (NOISE, first(1970)), "whole": (whole, first(1990))},
+        {"fgsm": (fgsm, first(900)), "pgd": (pgd(loss="margin"), first(900))},
+    )
+    for check in ("C2", "C3", "C8"):
+        assert judge(found, check) == [], check
+    # noise finds more than l2 PGD, and l2 PGD more than that in l_inf: each of its own ball
+    blind = {"l2": (l2, first(1990)), "noise": (NOISE, first(1900))}
+    assert judge(planted(blind), "C7") == []
+    assert judge(planted({"ce": (pgd(), first(1500)), "l2": (l2, first(900))}), "C10") == []
+
+    sweep = {str(eps): (pgd(norm="l2", eps=eps), first(1500)) for eps in (64 / 255, 1.0)}
+    assert judge(planted(sweep), "C6") == []
+
+
+def test_what_stands_behind_the_adapter_is_compared_too() -> None:
+    few, many = theirs("PGD", steps=100), theirs("PGD", steps=500)
+    found = planted({"few": (few, first(1200)), "many": (many, first(600))})
+    (flag,) = judge(found, "C4")
+    assert "few has not converged" in flag.text
+    wide = theirs("PGD", steps=100, eps=2 * EPS, alpha=EPS)
+    (flag,) = judge(planted({"few": (few, first(600)), "wide": (wide, first(900))}), "C6")
+    assert "wide leaves 15.0 points more than few" in flag.text
+
+    still = planted({"few": (few, first(1200))})
+    still.attacks[0].arrays.update(asked=first(IMAGES) > 0, unchanged=first(IMAGES) > 0)
+    (flag,) = judge(still, "C14")
+    assert "few left 100 % of the images" in flag.text
+
+
 # ---- C15
 
 

@@ -177,8 +177,19 @@ def make_judge(lab):
     evaluate.evaluate(lab.plan, lab.judged, tiny.CPU)
 
 
+DRAW = tabulate.dots.draw
+
+
+@cache
+def drawn(details, title):
+    """A picture is a function of its numbers (tests/figures): each is drawn once."""
+    return DRAW(json.loads(details), title)
+
+
 def make_tabulate(lab):
-    tabulate.tabulate(lab.plan, lab.table, False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tabulate.dots, "draw", lambda numbers, t: drawn(json.dumps(numbers), t))
+        tabulate.tabulate(lab.plan, lab.table, False)
 
 
 def make_figure(lab):

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import tiny
 import torch
 from nets import TINY
@@ -20,6 +21,19 @@ from pipeline.plan.params.entries import Entries
 
 ENTRIES = Entries(tiny.params())
 NAMES = list(ENTRIES.params["methods"])
+
+
+def one_a_method() -> list[Any]:
+    """Every entry, those that are a variant of an earlier one's method for `make thorough`."""
+    seen, found = set[tuple[str, bool]](), []
+    for name in NAMES:
+        resolved = ENTRIES.method(name, tiny.SETTING)[0]
+        kind = resolved.component, resolved.fields["joint"]
+        found.append(pytest.param(name, marks=[pytest.mark.thorough] if kind in seen else []))
+        seen.add(kind)
+    return found
+
+
 BOTH = {"combine": "mean_prob"}
 
 
@@ -55,7 +69,7 @@ def attacks_of(entry: str) -> dict[str, Any]:
 def parents_of(entry: str, network: Any, members: int) -> dict[str, nn.Module]:
     """Frozen victims as the plan names them, of fresh nets."""
     found = {}
-    for field, name in fields_of(entry, "Parent").items():
+    for field, name in (fields_of(entry, "Parent") | fields_of(entry, "Start")).items():
         count = ENTRIES.params["parents"].get(name, {}).get("members", members)
         nets = Maker(len(found) + 1, network, {})
         frozen = [nets(i).eval().requires_grad_(False) for i in range(count)]

@@ -1,5 +1,6 @@
 """Throwaway copies of the project with a small table, and Snakemake's answers about them."""
 
+import compileall
 import copy
 import functools
 import hashlib
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.plan.params.reader import read
+from pipeline.plan.params.schema import MEMO, component
 from pipeline.share import writer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +91,29 @@ def copy_project(folder: Path, params: dict[str, Any]) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     shutil.copy(ROOT / "Snakefile", folder)
     writer.write(folder, params)
+    warm(folder)
     return folder
+
+
+def warm(folder: Path) -> None:
+    """Hand a copy of the code what Python and the plan have kept of the same: each start of a
+    command there would compile and parse it anew."""
+    _compile()
+    for cache in (ROOT / "pipeline").rglob("__pycache__"):
+        shutil.copytree(cache, folder / cache.relative_to(ROOT), dirs_exist_ok=True)
+    for source in (ROOT / "pipeline").rglob("*.py"):
+        copied = folder / source.relative_to(ROOT)
+        if copied.is_file() and copied.read_bytes() == source.read_bytes():
+            shutil.copystat(source, copied)
+    if (ROOT / MEMO).is_file():
+        (folder / MEMO).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / MEMO, folder / MEMO)
+
+
+@functools.cache
+def _compile() -> None:
+    compileall.compile_dir(ROOT / "pipeline", quiet=2)
+    component("methods", "standard")  # which remembers all of them
 
 
 def edit(folder: Path, old: str, new: str, name: str = "params.yaml") -> None:

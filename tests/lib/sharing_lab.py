@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from projects import warm
+
 from pipeline.plan.params.reader import read
 from pipeline.share import writer
 
@@ -166,6 +168,7 @@ def copy_repository(target):
             shutil.copyfile(source, target / name)
     git(target, "init", "-q", "-b", "main")
     identify(target)
+    warm(target)
 
 
 def identify(folder):
@@ -204,6 +207,7 @@ def clone(origin, target, *, link="copy", cache=None):
     if cache is not None:
         config += f"    dir = {cache}\n    shared = group\n"
     (target / ".dvc" / "config.local").write_text(config)
+    warm(target)
     return target
 
 

@@ -1,6 +1,7 @@
 """The repository that every sharing test clones, built once a session by `dvc repro`."""
 
 import atexit
+import fcntl
 import os
 import shutil
 import sys
@@ -70,24 +71,48 @@ def empty(name):
     folder = world() / name
     lab.git(world(), "clone", "-q", str(bare()), str(folder))
     lab.identify(folder)
+    lab.warm(folder)
     return folder
+
+
+def once(name, make):
+    """A folder that `make` fills, in one of the processes that share out the tests; copied."""
+    own = world() / name
+    if "TESTS_SHARED" not in os.environ:
+        make(own)
+        return own
+
+    common = Path(os.environ["TESTS_SHARED"]) / f"sharing-{name}"
+    with common.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if common.exists():
+            shutil.copytree(common, own, symlinks=True)
+        else:
+            make(own)
+            shutil.copytree(own, common, symlinks=True)
+    return own
 
 
 @cache
 def paper_alone():
     """A repository where `dvc repro` built one paper, and nothing else."""
-    folder = empty("paper")
-    lab.run(folder, "dvc", "repro", "paper@aute").ok()
-    return folder
+
+    def make(folder):
+        lab.run(empty(folder.name), "dvc", "repro", "paper@aute").ok()
+
+    return once("paper", make)
 
 
 @cache
 def origin():
     """Everything computed by `dvc repro`, recorded, committed and pushed to a local remote."""
-    folder = world() / "origin"
-    shutil.copytree(paper_alone(), folder, symlinks=True)
-    lab.run(folder, "dvc", "repro").ok()
-    lab.run(folder, "record").ok()
+
+    def make(folder):
+        shutil.copytree(paper_alone(), folder, symlinks=True)
+        lab.run(folder, "dvc", "repro").ok()
+        lab.run(folder, "record").ok()
+
+    folder = once("origin", make)
     lab.run(folder, "dvc", "remote", "add", "--default", "share", str(world() / "share")).ok()
     lab.git(folder, "add", "-A")
     lab.commit(folder, "results")

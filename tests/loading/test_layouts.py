@@ -163,3 +163,18 @@ def test_the_layout_that_fits_is_proposed_and_one_that_does_not_is_not_taken():
 
 def test_the_plan_knows_the_layouts():
     assert (OWN, AUTO, *LAYOUTS) == NAMES
+
+
+def test_an_averaged_models_count_is_no_weight():
+    net = fresh(RESNET20)
+    averaged = torch.optim.swa_utils.AveragedModel(net).state_dict()
+    (found,) = take_in(averaged, RESNET20)
+    assert torch.equal(found.state_dict()["head.weight"], net.state_dict()["head.weight"])
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "complex64"])
+def test_numbers_that_no_network_has_are_refused_by_name(kind):
+    weights = fresh(RESNET20).state_dict()
+    weights["head.bias"] = weights["head.bias"].to(getattr(torch, kind))
+    with pytest.raises(UserError, match=f"tensor head.bias is {kind}; save a network of float32"):
+        take_in(weights, RESNET20)

@@ -91,7 +91,7 @@ def test_adam_descends_at_the_recipes_rate_and_decay():
 
 
 def test_more_members_than_wrong_classes_are_refused_where_the_volume_counts():
-    with pytest.raises(UserError, match="take at most 2 members, or beta 0"):
+    with pytest.raises(UserError, match="take at most 2 members, or weight 0"):
         loss_of("adp", [Given(Z.clone()), Given(A.clone()), Given(T.clone())])
     assert (
         loss_of("adp", [Given(Z.clone()), Given(A.clone()), Given(T.clone())], alpha=0, beta=0) > 0

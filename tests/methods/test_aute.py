@@ -24,6 +24,7 @@ from members import (
 from torch import Tensor, nn
 
 from pipeline.core.losses import cross_entropy
+from pipeline.errors import UserError
 from pipeline.methods.aute import Aute
 from pipeline.plan.params.entries import Entries
 
@@ -214,3 +215,8 @@ def test_every_row_of_the_ablation_is_another_loss():
     rows = ["aute", "aute_released", *(n for n in NAMES if n.startswith(("aute_w", "aute_ls")))]
     sums = [aute_losses(method_of(n), [Z, A, Z + A], LABELS, 1)[0].sum().item() for n in rows]
     assert len({round(s, 9) for s in sums}) == len(rows) > 7
+
+
+def test_more_peers_than_there_are_are_refused():
+    with pytest.raises(UserError, match="aute: peers 3, but a member has 2; 0 is all"):
+        training_of("aute", replace(PAPER, peers=3), 3)

@@ -11,8 +11,10 @@ from members import (
     Z,
     aute_losses,
     method_of,
+    training_of,
 )
 
+from pipeline.errors import UserError
 from pipeline.methods._adp import log_volume, mean_entropy
 
 
@@ -66,3 +68,10 @@ def test_the_adp_row_regularises_in_place_of_alignment():
     assert torch.allclose(found, expected)
     nothing = replace(method, adp_entropy=0.0, adp_volume=0.0)
     assert torch.equal(aute_losses(nothing, [Z, A], LABELS)[0], plain)
+
+
+def test_more_members_than_wrong_classes_span_no_volume():
+    """So ADP's term inside AUTE and iGAT refuses them as ADP does, where it counts."""
+    for entry, changed in (("aute", {"align": "adp"}), ("igat", {"start": "none"})):
+        with pytest.raises(UserError, match="10 members in 10 classes span no volume"):
+            training_of(entry, method_of(entry, **changed), 10)

@@ -174,6 +174,19 @@ def test_members_start_as_the_parents():
     assert_same(states(training), states(parent))
 
 
+def test_a_parent_that_does_not_fit_is_refused_in_one_line():
+    method = method_of("dverge", start="standard")
+    free = replace(method, start="none")
+    few, narrow = training_of("dverge", free, 3), training_of("dverge", free, 2)
+    training = training_of("dverge", free, 2)
+    for parent, text in ((few, "3 trained members cannot start 2"), (narrow, "another shape")):
+        narrow.members[1].fc = torch.nn.Linear(3, 4)
+        training.parents = {"start": combine("mean_prob", parent.members)}
+        with pytest.raises(UserError, match=text) as raised:
+            method.setup(training)
+        assert "\n" not in str(raised.value)
+
+
 def test_one_member_is_refused():
     with pytest.raises(UserError, match="take 2 or more"):
         training_of("dverge", method_of("dverge"), 1)

@@ -73,3 +73,5 @@ def test_noise_stays_in_the_ball_and_follows_the_image():
 def test_epochs_that_do_not_fit_tau_are_refused():
     with pytest.raises(UserError, match="tau needs one value more than rises"):
         method_of("fat", tau=[0, 1], rises=[1, 2])
+    with pytest.raises(UserError, match="rises .90, 50.: must not fall"):
+        method_of("fat", tau=[0, 1, 2], rises=[90, 50])

@@ -3,14 +3,18 @@
 import json
 import shutil
 import subprocess
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
 from projects import ROOT, copy_project, jobs, run, tiny_params
 
 from pipeline import present
+from pipeline.errors import UserError
 from pipeline.pages import charts, page
-from pipeline.pages.cards import _collect_radii, papers_of
+from pipeline.pages.cards import _collect_radii, _list_maker, cards, papers_of
+from pipeline.plan import Plan, presented, workflow
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 ROWS = ["pgd_at", "standard", "meat", "to_come"]
@@ -152,3 +156,89 @@ def test_every_series_has_its_line():
     names = ["fgsm", "mim50", "pgd10", "pgd100", "square"]
     drawn = charts.lines({name: [(0.0, 90.0), (8.0, 40.0)] for name in names}, "radius")
     assert all(name in drawn for name in names)
+
+
+def test_a_clone_without_records_has_the_page_all_the_same(made):
+    plan, _ = made
+    table = plan.table("table1")
+    path = next(iter(table.cells[0].records.values())).path
+    aside = path.rename(path.with_suffix(".aside"))
+    try:
+        card = cards(plan, table, page.rows_of(table), {})[0]
+    finally:
+        aside.rename(path)
+    assert (path.as_posix(), "not here: pull it") in card.receipts
+
+
+def test_times_that_are_cut_or_older_are_no_trace(tmp_path):
+    path = tmp_path / "run.time.json"
+    path.write_text('{"seconds": 3, "dev')
+    assert list(_list_maker(path, "trained")) == []
+    path.write_text('{"seconds": 3, "device": "cpu x86_64"}')
+    ((_, said),) = _list_maker(path, "trained")
+    assert said == "3 s on cpu x86_64, unknown, torch unknown, Python unknown"
+
+
+def test_a_row_that_stands_twice_is_made_again_by_its_label(made):
+    plan, _ = made
+    table = plan.table("table1")
+    cell = table.cells[0]
+    twin = replace(cell, setting=replace(cell.setting, arch="other"))
+    both = replace(table, cells=(cell, twin))
+    name = f"{cell.row} {cell.setting.arch}"
+    (card,) = cards(plan, both, {name: page.rows_of(table)[cell.row]}, {})
+    assert f"results/table1.csv --row '{name}' --seed 0 --run" in card.again
+
+
+@pytest.fixture
+def two(tmp_path, monkeypatch):
+    """A function from a title of `other` to the plan of table1 and it; nothing made."""
+
+    def plan(title):
+        params = tiny.table_of(["standard"], reference="none")
+        params["tables"]["other"] = {"base": "table1", "title": title}
+        return Plan(params)
+
+    monkeypatch.chdir(tmp_path)
+    return plan
+
+
+def names(plan):
+    return [target.name for target in presented.find_shown(plan)]
+
+
+def test_nothing_is_trained_for_a_page_while_a_table_is_finished(two):
+    plan = two("A title")
+    assert names(plan) == ["table1"]
+    tiny.target_of(plan.table("other"))
+    assert names(plan) == ["other"]
+    for record in plan.table("table1").records:  # it is only to be tabulated
+        record.path.parent.mkdir(parents=True, exist_ok=True)
+        record.path.touch()
+    assert names(plan) == ["table1", "other"]
+
+
+def test_a_table_that_the_page_shows_no_more_makes_it_anew(two):
+    plan, asked = two("A title"), []
+    for name in ("table1", "other"):
+        tiny.target_of(plan.table(name))
+    tiny.target_of(presented.page(plan))
+    workflow.page_input(plan, asked.append)
+    assert asked == ["params.yaml"]
+    for changed in (two("Another title"), plan):
+        mark = workflow.page_input(changed, asked.append)
+        assert mark is None or mark.startswith("work/plans/report-")
+        assert (mark is None) == (changed is plan)
+    workflow.mark_targets(two("Another title"))
+    assert Path(workflow.page_input(two("Another title"), asked.append)).is_file()
+    presented.TEXTS[0].write_text("claims")
+    assert workflow.page_input(plan, asked.append) is not None
+
+
+def test_no_page_shows_a_table_that_is_not_todays(two):
+    plan = two("A title")
+    for older in (False, True):
+        if older:
+            tiny.target_of(plan.table("table1"), "0123456789")
+        with pytest.raises(UserError, match="no table is finished .* run: make table1"):
+            present.present(plan)

@@ -15,13 +15,13 @@ from projects import published
 
 from pipeline.errors import UserError
 from pipeline.plan import Plan
-from pipeline.plan.params.entries import Setting
+from pipeline.plan.params.entries import BESIDE, Setting
 from pipeline.plan.params.schema import component
 
 EDITS = int(os.environ.get("PLAN_EDITS", "120"))
 SECTIONS = ("core", "datasets", "archs", "recipes", "attacks", "methods", "averages", "victims")
 SECTIONS += ("suites", "resources")
-LEFT = ("base", "of", "method", "macs", "runs_per_gpu", "images", "uncut")  # edges; in no name
+LEFT = ("base", "of", "method", "images", "uncut", *BESIDE["archs"])  # edges; in no name
 ROWS = (
     "pgd_at",
     "pgd_at_joint",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from projects import published, tiny_params
 
-from pipeline.core.flops import count_macs
+from pipeline.core.flops import count_macs, count_parameters
 from pipeline.loading import registry
 from pipeline.plan import Plan
 from pipeline.plan.estimate import (
@@ -16,6 +16,7 @@ from pipeline.plan.estimate import (
     run_flops,
     seconds,
 )
+from pipeline.plan.memory import FIXED, record_bytes, run_bytes
 from pipeline.plan.params.schema import available
 from pipeline.plan.state import describe_transfer, headline, states
 
@@ -23,11 +24,47 @@ PLAN = Plan(published())
 
 
 @pytest.mark.parametrize("name", list(published()["archs"]))
-def test_stated_macs_are_those_of_the_net(name):
+def test_what_an_arch_states_is_what_is_counted_of_its_net(name):
     arch = registry.build("archs", PLAN.entries.resolve("archs", name).spec)
     with torch.device("meta"):
         net = arch.build(classes=10, channels=3, size=32, mean=[0.0] * 3, std=[1.0] * 3)
-    assert PLAN.entries.stated("archs", name, "macs") == count_macs(net, 3, 32)
+        kept = count_kept(net.train(), 4) - count_kept(net, 2)
+    counted = {"macs": count_macs(net.eval(), 3, 32), "parameters": count_parameters(net)}
+    counted["activations"] = kept / 2
+    assert {key: PLAN.entries.stated("archs", name, key) for key in counted} == counted
+
+
+def count_kept(net, images):
+    """Numbers that a backward pass through a net keeps beside its parameters."""
+    own, found = {p.untyped_storage()._cdata for p in net.parameters()}, {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        found[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        net(torch.zeros(images, 3, 32, 32, requires_grad=True)).sum()
+    return sum(storage.nbytes() for key, storage in found.items() if key not in own) / 4
+
+
+def test_memory_is_weights_and_what_a_step_keeps():
+    params = published() | {"scale": "paper"}
+    plan = Plan(params)
+    (cell,) = [c for c in plan.table("table1").cells if (c.row, c.seed) == ("aute", 0)]
+    run = plan.run(cell.victim.elements[0].run)
+    weights, kept = 3 * 272474, 3 * 392256
+    assert run_bytes(plan, run) == FIXED + 4 * 3 * weights + 4 * 128 * kept
+
+    section = plan.entries.section("resources")["evaluate"]
+    record = cell.records["unified"]
+    first = record_bytes(plan, record)
+    section["batch"] *= 2
+    assert record_bytes(plan, record) - first == 4 * 300 * kept
+
+    del params["archs"]["resnet20"]["activations"]
+    plan = Plan(params)
+    assert run_bytes(plan, run) is None and record_bytes(plan, record) is None
 
 
 def test_every_data_set_that_a_table_names_states_its_images():

@@ -44,11 +44,17 @@ def params_with(teacher, probe="pgd10"):
     return params
 
 
-@pytest.fixture
-def project(tmp_path):
-    folder = copy_project(tmp_path, params_with({"method": "trades", "seed": 9}))
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory):
+    folder = copy_project(tmp_path_factory.mktemp("project"), tiny_params())
     (folder / "pipeline" / "methods" / "child.py").write_text(CHILD)
     return folder
+
+
+@pytest.fixture
+def project(copied):
+    writer.write(copied, params_with({"method": "trades", "seed": 9}))
+    return copied
 
 
 def runs(folder):
@@ -138,9 +144,9 @@ def test_the_values_of_its_own_attack_and_net_are_part_of_the_name(project):
         (
             {"method": "trades", "members": 0},
             "pgd10",
-            "parents.teacher.members: 0 is not between 1",
+            "parents.teacher.members: 0 is too few; write 1 or more",
         ),
-        ({"method": "trades", "seed": -1}, "pgd10", "parents.teacher.seed: -1 is not between 0"),
+        ({"method": "trades", "seed": -1}, "pgd10", "parents.teacher.seed: -1 is too few"),
         (
             {"method": "trades", "checkpoint": "x"},
             "pgd10",

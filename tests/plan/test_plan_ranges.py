@@ -25,7 +25,7 @@ RECIPES = [
     ({"nesterov": True, "momentum": 0}, "nesterov: needs momentum above 0"),
     ({"weight_decay": -0.0005}, "weight_decay: -0.0005 is not between 0 and 1"),
     ({"ema_decay": 1.5}, "ema_decay: 1.5 is not between"),
-    ({"batch_size": 1}, "batch_size: 1 is not between 2 and"),
+    ({"batch_size": 1}, "batch_size: 1 is too few; write 2 or more"),
 ]
 
 
@@ -47,6 +47,27 @@ ATTACKS = [
 def test_a_radius_longer_than_the_box_is_refused(keys, text):
     with pytest.raises(UserError, match=f"params.yaml: attacks.pgd10.{text}") as raised:
         Plan(changed("attacks", "pgd10", **keys))
+    tiny.line(raised)
+
+
+NOTHING = [
+    ("margin_pgd100", {"restarts": 0}, "restarts: 0 tries"),
+    ("apgd_ce", {"restarts": 0}, "restarts: 0 tries"),
+    ("apgd_ce", {"eot": 0}, "eot: 0 tries"),
+    ("noise", {"tries": 0}, "tries: 0 tries"),
+    ("deepfool", {"rivals": 0}, "rivals: 0 tries"),
+    ("svgd", {"particles": 0}, "particles: 0 tries"),
+    ("blur", {"widths": []}, r"widths: \[\] tries"),
+]
+
+
+@pytest.mark.parametrize("entry, keys, text", NOTHING, ids=lambda value: "")
+def test_an_attack_that_would_try_nothing_is_refused(entry, keys, text):
+    """It would return the images as they are, and every net would look robust."""
+    with pytest.raises(
+        UserError, match=rf"params.yaml: attacks.\w*{entry}.{text} nothing"
+    ) as raised:
+        Plan(changed("attacks", entry, **keys))
     tiny.line(raised)
 
 

@@ -1,6 +1,7 @@
 """params.yaml says one thing to Snakemake's reader, to DVC's and to ours."""
 
 import pytest
+import yaml
 from dvc.utils.serialize import load_yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from snakemake.common.configfile import load_configfile
 from snakemake.utils import update_config
 
 from pipeline.errors import UserError
+from pipeline.plan.params import reader
 from pipeline.plan.params.pages import pages
 from pipeline.plan.params.reader import read
 
@@ -29,7 +31,9 @@ def leaves(value, at=()):
     return {at: (type(value).__name__, value)}
 
 
-def test_all_three_readers_agree_on_every_leaf():
+@pytest.mark.parametrize("loader", [yaml.SafeLoader, reader.LOADER], ids=["slow", "fast"])
+def test_all_three_readers_agree_on_every_leaf(monkeypatch, loader):
+    monkeypatch.setattr(reader, "LOADER", loader)
     ours = leaves(read(ROOT / "params.yaml"))
     assert len(ours) > 300
     dvcs, snakemakes = {}, {}
@@ -113,11 +117,14 @@ def test_quoted_words_and_plain_values_are_read(tmp_path):
         ("a: 1\n---\nb: 2\n", "params.yaml"),
         (b"a: \xff\n", "params.yaml: not valid YAML: invalid start byte"),
         ("a: \x00\n", "params.yaml: not valid YAML: "),
-        ("a: " + "[" * 5000, "params.yaml"),
+        ("a: " + "[" * 5000, "params.yaml:1: is nested in more than 50 levels"),
         ("a: 1\n#" + "a" * 1_000_000, "params.yaml: holds more than 1 MB, which is no plan"),
     ],
 )
-def test_bad_text_is_refused_in_one_line(tmp_path, text, problem):
+@pytest.mark.parametrize("loader", [yaml.SafeLoader, reader.LOADER], ids=["slow", "fast"])
+def test_bad_text_is_refused_in_one_line(tmp_path, monkeypatch, text, problem, loader):
+    """By PyYAML alone as well, where it was built without libyaml."""
+    monkeypatch.setattr(reader, "LOADER", loader)
     found = refusal(tmp_path, text)
     assert found.startswith(problem) and "\n" not in found
 

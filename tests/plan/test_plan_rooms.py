@@ -9,6 +9,7 @@ import pytest
 from projects import ROOT
 
 from pipeline.errors import UserError
+from pipeline.plan.params import schema
 from pipeline.plan.params.schema import KINDS, available, component
 
 ROOMS = (*KINDS, "figures")
@@ -132,3 +133,26 @@ def test_a_name_is_followed_however_it_is_imported(line, inside, tree):
     assert component("methods", "thing", tree).code == before
     (room / "_part.py").write_text("BASE = 20\nLEVEL = BASE + 1\nOTHER = 3\n")
     assert component("methods", "thing", tree).code != before
+
+
+def test_what_was_read_of_the_same_code_is_not_parsed_again(tree, monkeypatch):
+    read, names = schema._component.__wrapped__, names_of(tree)
+    memo = tree / schema.MEMO
+    assert memo.stat().st_size > 10_000
+
+    def count_parsed():
+        schema._remembered.cache_clear()  # as in a new process
+        parsed = []
+        monkeypatch.setattr(schema, "_component", lambda *of: parsed.append(of[1]) or read(*of))
+        assert names_of(tree) == names
+        return len(parsed)
+
+    figures = len(available("figures", tree))  # which no plan's start reads
+    assert count_parsed() == figures
+
+    contract = tree / "pipeline" / "contracts.py"  # a file of any room may be a class's base
+    contract.write_text("")
+    assert count_parsed() > figures
+    memo.write_bytes(memo.read_bytes()[:-1] + b"x")
+    assert count_parsed() > figures
+    assert count_parsed() == figures

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from projects import published
 
+from pipeline.errors import UserError
 from pipeline.plan import Plan, workflow
 from pipeline.plan.params.entries import Setting
 from pipeline.plan.params.schema import component
@@ -14,6 +15,8 @@ from pipeline.plan.params.values import fraction
 from pipeline.plan.params.words import digest
 
 SCALES = list(published()["scales"])
+MORE = ("lunch", "smoke")  # as short is, with other numbers
+SEVERAL = [pytest.param(s, marks=[pytest.mark.thorough] if s in MORE else []) for s in SCALES]
 
 
 @functools.cache
@@ -71,7 +74,7 @@ def steps_to_the_edge(spec):
     return found
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", SEVERAL)
 def test_every_attack_can_cross_its_ball(scale):
     """Whatever radius an axis or a stand-in gives it: a literal step does not follow."""
     plan, seen = plan_of(scale), {}
@@ -86,7 +89,7 @@ def test_every_attack_can_cross_its_ball(scale):
     assert len(seen) > 50 and not short
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", SEVERAL)
 def test_the_factor_of_a_stand_in_multiplies_every_radius_of_evaluation(scale):
     plan, seen = plan_of(scale), 0
     for cell, name, spec in evaluated(plan):
@@ -97,7 +100,7 @@ def test_the_factor_of_a_stand_in_multiplies_every_radius_of_evaluation(scale):
     assert seen > 100
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", SEVERAL)
 def test_the_factor_multiplies_the_radii_of_a_sweep(scale):
     plan, seen = plan_of(scale), 0
     for cell in (c for table in plan.tables.values() for c in table.cells):
@@ -119,7 +122,7 @@ def trainings(plan):
             yield cell, plan.run(run.parents[0]) if is_average else run, run if is_average else None
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", SEVERAL)
 def test_the_factor_multiplies_every_radius_of_training(scale):
     plan, seen = plan_of(scale), 0
     for cell, run, _ in trainings(plan):
@@ -212,11 +215,49 @@ def test_an_axis_of_radii_reaches_methods_that_craft_by_themselves(scale, factor
 def test_a_number_of_epochs_of_ones_own_is_cut_in_proportion():
     """A method that trains half as long as its recipe does so at every scale."""
     params = published()
-    params["methods"]["half"] = {"base": "pgd_at", "epochs": 60}
+    half = {"base": "pgd_at", "epochs": 60}
+    params["methods"]["half"] = half | {"milestones": [40, 50]}
     setting = Setting("cifar10", "resnet20", "unified", 1, 0)
     for scale, wanted in (("paper", 60), ("demo", 5)):
         entries = Plan(params | {"scale": scale}).entries
         assert entries.method("half", setting)[1]["epochs"] == wanted
+
+    params["methods"]["half"] = half  # its rate would never fall: the recipe's milestones are later
+    with pytest.raises(UserError, match="methods.half.milestones: 100 lies behind the last epoch"):
+        Plan(params).entries.method("half", setting)
+
+
+def test_keys_of_ones_own_are_not_lengthened_by_a_scale_and_stay_off():
+    params = published() | {"scale": "smoke"}
+    params["scales"]["smoke"]["recipe"] |= {"batch_size": 64, "momentum": 0.5}
+    own = {"batch_size": 32, "train_images": 1000, "validate_every": 5, "momentum": 0.8}
+    params["methods"]["small"] = {"base": "pgd_at", **own}
+    params["methods"]["large"] = {"base": "pgd_at", "batch_size": 256, "train_images": 0}
+    params["methods"]["off"] = {"base": "pgd_at", "validate_every": 0, "held_out": "if_validated"}
+    entries = Plan(params).entries
+
+    def trained_by(name, recipe="unified"):
+        return entries.method(name, Setting("cifar10", "resnet20", recipe, 1, 0))[1]
+
+    found = trained_by("small")
+    assert {key: found[key] for key in own} == {**own, "validate_every": 2}
+    large = trained_by("large")
+    assert [large[k] for k in ("batch_size", "train_images", "momentum")] == [64, 2000, 0.5]
+    for off in (trained_by("off"), trained_by("pgd_at", "aute")):  # the recipe's own, too
+        assert (off["validate_every"], off["held_out"]) == (0, "if_validated")
+
+    # unless the scale names that very recipe
+    params["scales"]["smoke"]["recipes"] = {"aute": {"validate_every": 1}}
+    entries = Plan(params).entries
+    assert trained_by("pgd_at", "aute")["validate_every"] == 1
+
+
+def test_an_axis_of_training_radii_leaves_attacks_in_other_balls_as_they_are():
+    entries = plan_of("paper").entries
+    setting = Setting("cifar10", "resnet20", "unified", 1, 0, overrides=(("train_eps", "4/255"),))
+    radius = {n: entries.attack_in(n, 1, setting).fields["eps"] for n in ("pgd10", "pgd_l2")}
+    assert radius == {"pgd10": 4 / 255, "pgd_l2": 128 / 255}
+    assert entries.attack_in("pgd_l2", 1, setting, "1/2").fields["eps"] == 0.5  # a sweep's
 
 
 def test_a_scales_cut_of_one_recipe_is_nearer_than_that_of_all():

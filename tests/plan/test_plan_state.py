@@ -224,3 +224,15 @@ def test_a_table_of_other_records_than_those_that_count_now_is_not_todays(plan):
         line = Line(**about, **more, date="2026-01-01T00:00:00+00:00")
         MANIFEST.write_text(line.text() + "\n")
         assert table.is_here() == (sha256 == "a" * 64)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["results/table1.csv --budget 1h", "results/table1.csv --unused", "table1 --equal methods/x",
+     "table1 --cluster --pull", "--unused --budget 1h", "table1 --row trades --cluster"],
+)  # fmt: skip
+def test_options_that_would_be_ignored_are_refused(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words.split())
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2 and ("leave out" in said or "not allowed with" in said)

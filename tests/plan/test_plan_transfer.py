@@ -5,13 +5,14 @@ from dataclasses import replace
 from itertools import combinations
 
 import pytest
+import tiny
 import torch
 from test_plan_scales import plan_of
 from victims import Exact, held_out
 
 from pipeline.core.draws import Draws, derive
 from pipeline.loading.registry import build
-from pipeline.plan import Record, TransferSet
+from pipeline.plan import Plan, Record, TransferSet
 
 SIZES = {"held_out_3": 3, "held_out_5": 5, "held_out_8": 8}
 STARTS = {"ce": ["mpgd", "mpgd_1", "mpgd_2"], "margin": ["mpgd_cw", "mpgd_1_cw", "mpgd_2_cw"]}
@@ -47,6 +48,18 @@ def test_thirty_variants_are_three_sizes_by_two_losses_by_five_runs(table, suite
                 others = [r for r in runs.values() if r["start"] == "none"]
                 skips = sorted((r["probability"], r["gamma"]) for r in others)
                 assert skips == [(0, 0.2), (0.5, 1)]  # SGM and M-DI2
+
+
+def test_a_librarys_attack_crafts_transfer_sets_too() -> None:
+    """Its radius stands among its arguments; one that no ball bounds has none."""
+    asked = tiny.table_of(["standard"], suites=["mine"], columns=["clean", "held_out_3_jit"])
+    jit = {"base": "torchattacks", "class": "DIFGSM", "norm": "linf", "eps": "8/255", "steps": 5}
+    asked["attacks"] |= {"jit": jit, "free": {"base": "torchattacks", "class": "VANILA"}}
+    asked["suites"]["mine"] = {"attacks": ["jit", "free"], "surrogates": ["held_out_3"]}
+    (cell,) = Plan(asked).table("table1").cells
+    told = {name: spec["fields"] for name, spec in cell.records["mine"].attacks}
+    assert told["held_out_3_jit"] == {"eps": pytest.approx(0.2), "norm": "linf"}
+    assert told["held_out_3_free"] == {"eps": None, "norm": "none"}
 
 
 def test_runs_of_other_names_start_elsewhere() -> None:

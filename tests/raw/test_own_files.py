@@ -61,6 +61,16 @@ def test_a_picture_of_another_size_or_class_is_refused_by_name(tmp_path):
         ImageFolder(**FIELDS, resize=True).load(tmp_path / "nothing")
 
 
+def test_a_picture_of_more_than_8_bits_is_refused_by_name(tmp_path):
+    """Not made white: its values are cut off at 255 by a conversion."""
+    for split, name in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "b")):
+        (tmp_path / "files" / split / name).mkdir(parents=True, exist_ok=True)
+        grey = np.arange(0, 16000, 1000, dtype=np.uint16).reshape(4, 4)
+        Image.fromarray(grey).save(tmp_path / "files" / split / name / "1.png")
+    with pytest.raises(UserError, match="train/a/1.png: .*more than 8 bits a channel; save it"):
+        ImageFolder(**FIELDS, resize=False).load(tmp_path)
+
+
 def test_files_are_linked_summed_and_left_alone(tmp_path):
     place, raw = tmp_path / "theirs", tmp_path / "data/raw/mine"
     with pytest.raises(UserError, match="datasets.mine.files: is none"):

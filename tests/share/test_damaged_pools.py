@@ -78,6 +78,23 @@ def entries():
     return pools.Trees().load(pool, pools.listed_in(pools.pool_file(pool)))
 
 
+REMOTES = (("ssh://nowhere/x", "requires 'dvc-ssh'"), ("s3://nowhere/x", "locate credentials"))
+
+
+@pytest.mark.parametrize(("url", "said"), REMOTES)
+def test_a_remote_without_its_package_or_credentials_is_one_line(url, said, monkeypatch):
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with chdir(lab.repository("unreached")):
+        Path(".dvc/config.local").write_text(f"[core]\nremote = r\n['remote \"r\"']\nurl = {url}\n")
+        with pytest.raises(UserError, match=f"^results/runs.dvc: its listing .*{said}.*dvc push"):
+            pools.Trees().load(Path("results/runs"), "0" * 32 + ".dir")
+
+
+def test_gits_advice_is_no_complaint():
+    said = "The following paths are ignored by one of your .gitignore files:\nx.pdf\nhint: Use -f\n"
+    assert "hint" not in pools._find_complaint(said)
+
+
 HOLDER = {"host": "far", "pid": 1, "start": "1", "place": "another boot", "job": ""}
 HOLDERS = [
     *({**HOLDER, key: value} for key in HOLDER for value in (None, [], {}, "x", 5, -1)),

@@ -105,6 +105,46 @@ def test_a_lost_runs_snapshots_go_with_it():
         assert not run.snapshots.exists()
 
 
+def changed_by_both(name, file):
+    """A repository whose branches, which both computed, hold this file with other words."""
+    folder = lab.branches(name, "empty", "recorded", "recorded")
+    for who in ("theirs", "ours"):
+        git(folder, "checkout", "-q", who)
+        lab.write(folder / file, f"words of {who}")
+        git(folder, "add", file)
+        git(folder, "commit", "-qm", f"{who} writes")
+    return folder
+
+
+def test_a_file_of_results_that_no_target_makes_is_merged_by_hand():
+    folder = changed_by_both("notes", "results/notes.md")
+    with chdir(folder):
+        with pytest.raises(UserError, match=r"^results/notes.md: in conflict; resolve by hand"):
+            merge.merge("theirs")
+        lab.write(Path("results/notes.md"), "words of both")
+        git(folder, "add", "results/notes.md")
+        merge.merge("theirs")
+        assert Path("results/notes.md").read_text() == "words of both"
+
+
+def test_a_merge_that_git_refuses_leaves_untracked_tables_where_they_were():
+    folder = lab.branches("refused", "empty", "built", "recorded")
+    with chdir(folder):
+        lab.write(Path("theirs.txt"), "mine, in no commit")  # the branch brings one too
+        with pytest.raises(UserError, match="untracked working tree files would be overwritten"):
+            merge.merge("theirs")
+        made = {file.read_text() for table in lab.shared()[2] for file in table.outputs}
+        assert made == {"numbers of ours"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("nope", "no branch or commit nope here: git fetch"), ("", "no branch is")]
+)
+def test_a_branch_that_is_not_there_is_refused_in_a_line(name, said):
+    with chdir(lab.start()), pytest.raises(UserError, match=f"^{said}"):
+        merge.merge(name)
+
+
 VICTIMS = ["../victim", "../single.txt", "/etc/passwd", "results/runs", ".", "", "data/reported/x"]
 
 

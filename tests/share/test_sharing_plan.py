@@ -65,3 +65,21 @@ def test_unused_lists_what_no_table_needs_and_removes_nothing():
         assert (str(run.folder) in said) == (run.entry != "standard")
         assert (clone / run.folder).exists()
     assert "4 artifacts that no table needs" in said  # two runs, two records
+    assert "dvc gc --workspace --all-commits frees what no commit here lists" in said
+    with (clone / ".dvc/config.local").open("a") as file:
+        file.write(f"    dir = {home.world() / 'group'}\n")
+    said = lab.run(clone, "plan", "--unused").ok()
+    assert "--projects with every clone" in said and "--all-commits" not in said
+
+
+def test_a_pull_that_finds_nothing_says_why_and_what_to_do():
+    clone = home.fresh("nothing")
+    (clone / home.PAPER).unlink()
+    for command, said in (
+        (("remote", "modify", "share", "url", "../empty"), "nor in the remote: ask who recorded"),
+        (("remote", "remove", "share"), "no remote to pull from: dvc remote add --default share"),
+    ):
+        lab.run(clone, "dvc", *command).ok()
+        text = lab.run(clone, "plan", home.PAPER, "--pull").fails()
+        assert said in text and "; the line was: dvc pull" in text and "ERROR" not in text
+        assert len(text.splitlines()) == 1, text

@@ -237,12 +237,14 @@ def test_no_stage_writes_through_a_hardlink_into_the_cache():
 
 def test_a_table_of_ones_own_that_is_no_stage_of_dvc_is_recorded_like_any():
     clone = home.fresh("own-table")
+    (clone / ".git/info/exclude").write_text("*.pdf\n")  # as a person's global ignore file may say
     lab.run(clone, "dvc", "pull").ok()
     lab.edit(clone, lambda p: p["tables"].update(mine={"base": "table1", "rows": ["pgd_at"]}))
     home.build(clone)
     lab.run(clone, "record").ok()
     staged = lab.git(clone, "diff", "--cached", "--name-only").text
     assert "results/mine.csv" in staged and "results/metrics/mine/pgd_at.json" in staged
+    assert "results/mine.pdf" in staged
     assert "up to date" in lab.run(clone, "dvc", "status", "unified").ok()
 
 

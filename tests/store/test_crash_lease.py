@@ -150,3 +150,12 @@ def test_numbers_are_not_used_twice():
     for number in (1, 2, 3):
         with lease.hold("x"):
             assert [p.name for p in Path("work/leases/x").iterdir()] == [str(number)]
+
+
+def test_who_works_is_listed_whatever_this_machines_clock_says(monkeypatch):
+    pretend(FAR)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3600)
+    assert lease.list_held() == {"x": "process 1 on far, SLURM job 7"}
+    os.utime("work/leases/x/1", (now - 3600, now - 3600))
+    assert lease.list_held() == {}

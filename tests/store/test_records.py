@@ -70,6 +70,13 @@ def test_a_random_victim_costs_one_member_a_query(here):
     assert both["parameters"] == one["parameters"]
 
 
+def test_the_gate_of_a_mixture_is_asked_in_every_query(here):
+    experts, mixture = (meta(made(here, record_of(here, r)))["cost"] for r in ("standard", "more"))
+    gate = mixture["inference_macs"] - experts["inference_macs"]
+    # It is a network of an expert's arch, but for its head: two experts, not ten classes.
+    assert 0.9 < gate / (experts["inference_macs"] / 2) < 1
+
+
 def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> list[str]:
     """Ask to stop during attack number `after`; the names of the attacks that run."""
     whole, names = Evaluation.attack, list[str]()

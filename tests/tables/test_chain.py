@@ -73,7 +73,9 @@ VERDICTS = {  # where nothing stood in and nothing was cut
 }
 
 
-def claim(*differences: np.ndarray, departures: tuple[str, ...] = (), flags: str = "") -> Claim:
+def claim(
+    *differences: np.ndarray | None, departures: tuple[str, ...] = (), flags: str = ""
+) -> Claim:
     steps = tuple(Step(f"step {i}", d, "", flags) for i, d in enumerate(differences))
     return Claim("paper", "claim", "", "", steps, departures)
 
@@ -131,6 +133,13 @@ def test_flags_seeds_and_stand_ins_come_before_a_verdict():
     found = chain.judge(claim(*good, departures=("digits for cifar10", "cut: pgd100")), 5)
     assert found == "no verdict: digits for cifar10; cut: pgd100"
     assert chain.judge(claim(), 5) == "not built"
+
+
+def test_a_verdict_says_to_which_step_it_goes_and_passes_over_none():
+    good, unknown = (level(10), level(8)), None
+    assert chain.judge(claim(*good, unknown), 5) == "survives (to step 2 of 3)"
+    assert chain.judge(claim(good[0], unknown, good[1]), 5) == "not built: step 2"
+    assert chain.judge(claim(unknown, *good), 5) == "not built: step 1"
 
 
 def test_a_claim_of_many_needs_more_than_one_alone():

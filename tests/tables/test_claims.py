@@ -10,7 +10,7 @@ from projects import published
 
 from pipeline.claims import build_page
 from pipeline.errors import UserError
-from pipeline.plan import Plan, load_plan, workflow
+from pipeline.plan import Plan, load_plan, presented, workflow
 from pipeline.share import writer
 from pipeline.tables import find
 from pipeline.tables.claims import KINDS, OURS, PAPERS, PRINTED, RELATIONS, Ours, Printed, _decide
@@ -266,6 +266,7 @@ def test_every_stale_target_has_its_mark_before_the_graph_is_built(monkeypatch, 
     plan = load_plan()
     workflow.mark_targets(plan)
     marks = {p.name for p in Path("work/plans").iterdir()}
-    assert marks == {f"{t.name}-{t.digest}" for t in plan.targets.values()}
+    made = [*plan.targets.values(), presented.page(plan)]
+    assert marks == {f"{target.name}-{target.digest}" for target in made}
     for name, target in plan.targets.items():
         assert workflow.target_input(plan, name, str) == f"work/plans/{name}-{target.digest}"

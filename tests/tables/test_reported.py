@@ -13,7 +13,10 @@ from projects import published
 from pipeline.errors import UserError
 from pipeline.plan import Plan
 from pipeline.plan.graph import column_names as columns
+from pipeline.tables.find import Tables
+from pipeline.tables.markdown import markdown
 from pipeline.tables.reported import COLUMNS, Reported, rows_of
+from pipeline.tables.rows import Tabulation
 
 MATCH = {"entry": "trades_joint", "dataset": "cifar10", "arch": "resnet20", "members": "3",
          "eps": "8/255", "attack": "pgd10", "checkpoint": "last"}  # fmt: skip
@@ -25,11 +28,13 @@ def reported(plan: Plan, *rows: dict[str, str], column: str = "pgd10") -> float 
     Path("data/reported").mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame([{**usual, **row} for row in rows], columns=list(COLUMNS))
     frame.to_csv("data/reported/aute.csv", index=False)
-    return Reported(plan, "aute", {}).value(plan.table("table1").cells[0], column)
+    tabulation = Tabulation(plan, plan.table("table1"), partial=True)
+    return tabulation.published(plan.table("table1").cells[0], column)
 
 
 def paper(scale: str = "paper", **changed: Any) -> Plan:
-    asked = tiny.table_of(["trades_joint"], members=[3], seeds=[0], **changed)
+    usual = {"members": [3], "seeds": [0], "reported": "aute"}
+    asked = tiny.table_of(["trades_joint"], **usual | changed)
     return Plan({**asked, "scale": scale})
 
 
@@ -85,13 +90,39 @@ def test_two_numbers_for_one_cell_and_a_worst_case_stay_blank(there):
 def test_a_scale_that_stands_in_or_cuts_leaves_every_number_blank(there):
     assert reported(paper("demo"), {}) is None
     assert reported(paper("short"), {}) is None  # fewer epochs
-    asked = tiny.table_of(["trades_joint"], members=[3], seeds=[0])
+    asked = tiny.table_of(["trades_joint"], members=[3], seeds=[0], reported="aute")
     for name, part in (("attacks", {"pgd10": {"steps": 5}}), ("archs", {"resnet20": "tiny"})):
         asked["scales"]["cut"] = {name: part}
         assert reported(Plan({**asked, "scale": "cut"}), {}) is None
     asked["scales"]["cut"] = {"images": 1000}
     assert reported(Plan({**asked, "scale": "cut"}), {}) == pytest.approx(0.497)
     assert reported(paper(beta=[6]), {}) is None  # an axis: which point is the paper's?
+
+
+def test_a_cut_behind_a_mean_or_a_whole_suite_leaves_it_blank(there):
+    means = {"avg": ["pgd10"]}
+    asked = tiny.table_of(["trades_joint"], members=[3], reported="aute", means=means)
+    asked["tables"]["table1"]["columns"] = ["clean", "avg", "unified"]
+    for cut, shown in (({}, pytest.approx(0.497)), ({"pgd10": {"steps": 5}}, None)):
+        asked["scales"]["own"] = {"attacks": cut}
+        plan = Plan({**asked, "scale": "own"})
+        for column in ("avg", "unified"):
+            assert reported(plan, {"attack": column}, column=column) == shown
+
+
+def test_a_number_is_blank_where_another_arch_stands_in_for_the_teachers(there):
+    asked = tiny.table_of(["at_aka"], members=[1], reported="aute", archs=["resnet20"])
+    match = {"entry": "at_aka", "members": "1"}
+    asked["scales"]["own"] = {}
+    assert reported(Plan({**asked, "scale": "own"}), match) == pytest.approx(0.497)
+    asked["scales"]["own"] = {"archs": {"wrn34_10": "resnet18"}}
+    plan = Plan({**asked, "scale": "own"})
+    assert reported(plan, match) is None
+
+    tables = Tables(plan, Path("gains.csv"))
+    assert tables.departures("table1", "at_aka") == ["resnet18 for wrn34_10"]
+    tabulation = tables.tabulation("table1")
+    assert "resnet18 standing in for wrn34_10" in markdown(tabulation, tabulation.details())
 
 
 @pytest.mark.parametrize("row", [{"eps": "eight"}, {"value": "49,7"}])

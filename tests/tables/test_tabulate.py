@@ -55,6 +55,27 @@ def gappy(built, tmp_path, monkeypatch) -> Plan:
 # ---- rows
 
 
+def test_suites_of_two_splits_stand_in_one_table(tmp_path, monkeypatch):
+    """Flags compare image by image, so each split is judged by itself."""
+    asked = tiny.table_of(["standard"], suites=["unified", "core", "held"], reference="none")
+    asked["suites"]["held"] = {"attacks": ["pgd10", "fgsm"], "split": "validation"}
+    means = {"mean_worst": ["unified_worst", "core_worst"]}
+    columns = ["clean", "pgd10", "core_worst", "held_worst", "mean_worst"]
+    asked["tables"]["table1"] |= {"means": means, "columns": columns}
+    plan = tiny.place(tmp_path, monkeypatch, asked)
+    tiny.made(plan, ["standard"])
+    frame, details, text = tiny.tabulated(plan)
+    assert frame.loc["standard", "status"] == "done"
+    found = details["rows"]["standard"]
+    assert found["pgd10"]["n"] == 30 < found["held_worst"]["n"]
+    assert "behind core_worst: standard" in text and "behind mean_worst" not in text
+
+    asked["tables"]["table1"]["means"] = {"both_worst": ["core_worst", "held_worst"]}
+    asked["tables"]["table1"]["columns"] = ["clean", "both_worst"]
+    with pytest.raises(UserError, match="table1.means.both_worst: is of two splits"):
+        Plan(asked)
+
+
 def test_a_table_says_what_its_records_say(full):
     frame, details, text = tiny.tabulated(full)
     assert list(frame.index) == ROWS[:3] and set(frame["status"]) == {"done"}

@@ -29,6 +29,10 @@ def test_a_row_at_a_seed_is_what_is_named_and_nothing_else(project, monkeypatch,
     assert [c.seed for c in table.cells] == [1] and len(records) == 1
     assert f"snakemake --cores all -- {records[0]}" in out
 
+    for members in (2, None):  # what the table and its page call the row
+        same = cell.cut_to_row(plan, plan.table("table1"), "trades x2", members, 1)
+        assert same == (table, records)
+
     # Snakemake, handed the same, plans those jobs alone
     done = command(folder, "python", "-m", "pipeline", "plan", *asked, "--run", "-n", "-c1")
     assert done.returncode == 0, done.stdout

@@ -202,7 +202,7 @@ def test_a_victim_of_another_table_is_judged_by_this_tables_suites(here, capsys)
     tiny.trained(here, "trades_single", 2)
     (cell,) = here.table("other").cells
     arguments = [cell.victim.id, "standard", "--attack", "pgd10"]
-    with pytest.raises(UserError, match="is missing; pull it or run"):
+    with pytest.raises(UserError, match="is missing; snakemake makes it"):
         compare.main(arguments)
     evaluate.evaluate(here, cell.records["unified"], tiny.CPU)
     compare.main(arguments)

@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+from fractions import Fraction
 from pathlib import Path
 
 import others
@@ -13,13 +14,15 @@ from projects import ROOT, published
 from torch import Tensor, nn
 
 from pipeline.errors import UserError
-from pipeline.loading import models
+from pipeline.loading import models, modules
 from pipeline.loading.images import load_split, subset
 from pipeline.plan import Plan
+from pipeline.plan.graph import outside
+from pipeline.plan.graph.outside import sum_module
 from pipeline.share import writer
-from pipeline.store.files import load_safetensors
+from pipeline.store.files import load_safetensors, sha256_of
 from pipeline.store.records import meta, read_arrays
-from pipeline.tools import judge
+from pipeline.tools import judge, judging
 
 THEIRS = {
     "kuangliu": lambda: others.CifarResNet([4, 8, 16], 1, channels=1),
@@ -213,6 +216,7 @@ def test_a_verdict_does_not_deny_the_flags_above_it(flags, words):
         (("--dataset", "digit"), "no entry 'digit'"),
         (("--arch", "narrow"), "its tensors are those of tiny"),
         (("--names", "trades"), "do not fit this arch: .* names: cifar would fit"),
+        (("--part", "ema"), "net.pth: holds no part 'ema' .but one network's tensors.; mend"),
     ],
 )
 def test_what_is_mistyped_is_said_in_one_line(nets, words, text):
@@ -256,3 +260,41 @@ def test_no_data_set_is_fetched_for_a_file_or_an_arch_that_is_not_there(
     with pytest.raises(UserError, match=text):
         judge.main(words)
     assert not Path("data").exists()
+
+
+def test_what_a_users_file_imports_beside_it_is_part_of_what_it_is(tmp_path):
+    path, beside, deep = tmp_path / "my_net.py", tmp_path / "beside.py", tmp_path / "own/deep.py"
+    path.write_text("import torch\n\ndef build():\n    return 3\n")
+    assert sum_module(path) == sha256_of(path)
+    deep.parent.mkdir()
+    path.write_text(OWN)
+    beside.write_text("from own import deep\nWIDTH = 3")
+    deep.write_text("from . import more")
+    seen = {sum_module(path)}
+    for file in (beside, deep, deep.with_name("more.py")):
+        file.write_text(f"{file.read_text() if file.exists() else ''}\n")
+        seen.add(sum_module(path))
+    assert len(seen) == 4
+    (tmp_path / "nothing.py").write_text("")
+    assert sum_module(path) in seen
+
+
+def test_a_dataclass_of_a_users_file_may_have_annotations_that_are_texts(tmp_path):
+    path = tmp_path / "my_net.py"
+    code = "from __future__ import annotations\nfrom dataclasses import dataclass\nimport torch\n"
+    code += "@dataclass\nclass Size:\n    width: int = 3\n"
+    path.write_text(f"{code}def build():\n    return torch.nn.Linear(Size().width, 2)\n")
+    spec = outside.describe_module(f"{path}:build", "--model")
+    assert modules.build(spec, 1, [0.0], [1.0]).network.in_features == 3
+
+
+def test_a_workplace_on_scratch_has_the_projects_data(tmp_path, monkeypatch):
+    tiny.place(tmp_path / "project", monkeypatch, asked())
+    (tmp_path / "far/away/scratch").mkdir(parents=True)
+    Path("work").symlink_to(tmp_path / "far/away/scratch")
+    task = judging.Task("demo", "digits", Fraction(1), None)
+    folder = judging.lay_out(asked(), {}, task)
+    assert (folder / "data").resolve() == Path("data").resolve()
+    (folder / "data").unlink()
+    (folder / "data").symlink_to("nowhere")  # of a project that was moved
+    assert (judging.lay_out(asked(), {}, task) / "data/digits").exists()

@@ -76,3 +76,12 @@ def test_tools_take_a_row_where_they_took_the_id_of_a_record(plan, tmp_path, cap
     head, *rows = capsys.readouterr().out.splitlines()
     assert head == "attacked,member 0,member 1"
     assert [row.split(",")[0] for row in rows] == ["member 0", "member 1"]
+
+
+@pytest.mark.parametrize(
+    "on, text", [("gpu", "is no device"), ("cuda:1", "is no device"), ("cuda", "no GPU")]
+)
+def test_a_device_that_is_none_is_refused_by_its_word(on, text, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=f"on: (is )?'{on}' .*{text}; write on='"):
+        load("results/table1.csv", "pgd_at", on=on)

@@ -89,3 +89,21 @@ def test_our_own_names_need_no_layout(capsys):
     text = said(capsys, str(run.weights), "--arch", run.arch, "--dataset", "digits")
     assert f"names: {OWN} pairs all" in text and "names" not in entry(text)
     assert Path(entry(text)["file"]) == run.weights
+
+
+def test_what_would_fit_without_some_tensors_or_of_another_data_set_is_said(capsys):
+    own = dverge().state_dict()
+    head = {f"module.{name}": value for name, value in own.items()} | {"proj": torch.ones(2)}
+    for extra in ({**own, "aux.0.weight": torch.ones(2)}, head):
+        torch.save(extra, "net.pt")
+        with pytest.raises(UserError, match=r"without (aux\.|proj) it fits: add --drop") as raised:
+            said(capsys, "net.pt", "--arch", "resnet20")
+        words = tiny.line(raised).rpartition("add ")[2].split()
+        assert "names: cifar pairs" in said(capsys, "net.pt", "--arch", "resnet20", *words)
+
+    net = others.CifarResNet([16, 32, 64], 3)
+    net.linear = nn.Linear(64, 100)
+    torch.save(net.state_dict(), "net.pt")
+    with pytest.raises(UserError, match="100 classes apart, unlike cifar10's; add --dataset cifar"):
+        said(capsys, "net.pt", "--arch", "resnet20")
+    assert "pairs all" in said(capsys, "net.pt", "--arch", "resnet20", "--dataset", "cifar100")

@@ -1,8 +1,11 @@
 """docs/params.md is what the schema says today, and leaves out no key."""
 
+import runpy
+
+import pytest
 from projects import ROOT, published
 
-from pipeline.plan.params import entries
+from pipeline.plan.params import entries, schema
 from pipeline.tools.keys import KEYS
 from pipeline.tools.params import CHECKED, page
 
@@ -17,3 +20,12 @@ def test_every_section_and_key_that_the_plan_takes_is_explained():
     for section, keys in CHECKED.items():
         assert set(KEYS[section][1]) == set(keys), section
     assert all(said[2] or said[0] for _, keys in KEYS.values() for said in keys.values())
+
+
+def test_a_tab_in_params_is_one_line_here_too(tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text("methods:\n\tpgd_at: {}\n")
+    monkeypatch.setattr(schema, "ROOT", tmp_path)
+    monkeypatch.setattr("sys.argv", ["methods"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("pipeline.tools.methods", run_name="__main__")
+    assert str(ended.value).startswith("error: ") and "\n" not in str(ended.value)

@@ -97,5 +97,7 @@ def test_a_deviation_is_above_zero():
 def test_a_choice_is_not_made_on_images_that_a_row_was_trained_on():
     params = asked(validate_every=0, held_out="if_validated")
     params["suites"]["unified"]["split"] = "validation"
-    with pytest.raises(UserError, match="suites.unified.split: a row's recipe trains on them"):
+    with pytest.raises(
+        UserError, match="suites.unified.split: a row's recipe trains on the validation images"
+    ):
         Plan(params)

@@ -23,6 +23,7 @@ from pipeline.plan import Plan, Run
 from pipeline.store import checkpoint
 from pipeline.training.trainer import Trainer
 
+DRAWN = {"helper": "drawn", "joint": True, "combine": "random_one"}
 EMA = {"ema_decay": 0.9, "ema_start": 1}
 
 
@@ -43,6 +44,7 @@ def fit(plan: Plan, run: Run, *stops: int) -> None:
     ("pgd_at", 1, EMA),
     ("pgd_at", 1, {**EMA, "ema_buffers": "averaged", "select": "lowest_train_loss"}),
     ("aute", 3, {}),
+    ("drawn", 3, {}),
     ("seat", 1, {}),
     ("idbh", 1, {}),
 ])  # fmt: skip
@@ -51,8 +53,15 @@ def test_an_interrupted_training_ends_in_the_same_bytes(
 ):
     found = []
     for name, stops in (("whole", ()), ("parts", (1, 2, 4))):  # in epochs 1, 1 and 2
-        plan = tiny.place(tmp_path / name, monkeypatch, tiny.changed(**recipe))
+        params = tiny.changed(**recipe)
+        # A member drawn for every pass of crafting, and one of a random parent
+        params["methods"]["drawn"] = {"base": "hat", **DRAWN}
+        params["parents"]["drawn"] = {"method": "pgd_at_joint", "members": 2}
+        params["methods"]["pgd_at_joint"]["combine"] = "random_one"
+        plan = tiny.place(tmp_path / name, monkeypatch, params)
         run = tiny.one_run(plan, row, members)
+        for parent in map(plan.run, run.parents):
+            train.train(plan, parent, tiny.CPU, None)
         fit(plan, run, *stops)
         found.append(tiny.sums(run))
         assert not Path("work/runs", run.id).exists()
@@ -132,7 +141,11 @@ def test_a_state_is_written_and_read_piece_by_piece():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("minutes", [0, 10])  # the last kill comes between two saves
+@pytest.mark.parametrize(
+    # of the second, the last kill comes between two saves
+    "minutes",
+    [0, pytest.param(10, marks=pytest.mark.thorough)],
+)
 def test_kills_at_random_moments_change_no_byte_and_sigterm_exits_with_75(
     tmp_path, monkeypatch, minutes
 ):

@@ -1,5 +1,6 @@
 """What a moment of training uses: rate and momentum, augmented batches."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -106,6 +107,7 @@ def test_one_cycle_meets_its_corners():
     assert learning_rate(cycle, 8, 0.999999) == pytest.approx(0.00000084, abs=1e-8)
     assert momentum(cycle, 1, 0.0) == pytest.approx(0.95)
     assert momentum(cycle, 3, 0.0) == pytest.approx(0.85)
+    assert momentum(replace(cycle, momentum=0.05), 3, 0.0) == 0  # and never below
 
 
 @pytest.mark.parametrize("warm", [0, 8])

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from pipeline import train
 from pipeline.core import flops
-from pipeline.core.ensemble import combine
+from pipeline.core.ensemble import MeanProb, combine
 from pipeline.errors import UserError
 from pipeline.loading import models
 from pipeline.loading.images import load_split
 from pipeline.plan import Plan, Run
 from pipeline.store import checkpoint
 from pipeline.store.files import load_safetensors
+from pipeline.training import validate
 from pipeline.training.trainer import Trainer
 from pipeline.training.validate import accuracies
 
@@ -151,5 +152,27 @@ def test_accuracies_are_those_of_a_plain_loop(tmp_path, monkeypatch):
         before = net(image[None]).argmax() == label
         right += int(before)
         both += int(before and net(image[None] * 0.5).argmax() == label)
-    assert accuracies(net, split, darken, 0) == (right / len(split), both / len(split))
-    assert accuracies(net, split, None, 0) == (right / len(split),) * 2
+    victim = combine("single", [net])
+    assert accuracies(victim, split, darken, 0) == (right / len(split), both / len(split))
+    assert accuracies(victim, split, None, 0) == (right / len(split),) * 2
+
+
+def test_a_random_victim_is_validated_in_expectation(tmp_path, monkeypatch):
+    """Not by one draw: the members' mean is attacked, and every member answers."""
+    plan = tiny.place(tmp_path, monkeypatch)
+    split = load_split(plan.dataset("digits"), "validation", tiny.CPU)
+    spec = tiny.runs(plan, "red", 3)[0].spec
+    members = [m.eval() for m in models.build_members(spec, split, tiny.CPU)]
+
+    def darken(model: nn.Module, images: Tensor, labels: Tensor, draws: Any) -> Tensor:
+        assert type(model) is MeanProb and len(model.members) == 3
+        return images * 0.5
+
+    before = torch.stack([m(split.floats()).argmax(1) == split.labels for m in members])
+    after = torch.stack([m(split.floats() * 0.5).argmax(1) == split.labels for m in members])
+    wanted = float(before.double().mean()), float((before & after).double().mean())
+    for batch in (500, 60):
+        monkeypatch.setattr(validate, "BATCH", batch)
+        for rule in ("random_one", "random_each"):
+            found = accuracies(combine(rule, members), split, darken, 0)
+            assert found == pytest.approx(wanted, abs=1e-12)

@@ -38,7 +38,7 @@ BAD = {
     "a growing scale": (
         "images: 20\n",
         "images: 0\n",
-        "params.yaml: scale's images: 0 is not between 1 and 9007199254740992",
+        "params.yaml: scales.demo.images: 0 is too few; write 1 or more",
     ),
 }
 

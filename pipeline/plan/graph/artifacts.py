@@ -142,6 +142,13 @@ class Victim:
     logit_scale: float
     members: int
     member: int | None = None  # the one that answers alone, of jointly trained members
+    # (used, asked for) of every network behind it, teachers and parents included
+    archs: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def stood_in(self) -> tuple[tuple[str, str], ...]:
+        """Of `archs`, those that another stands in for at this scale."""
+        return tuple((used, asked) for used, asked in self.archs if used != asked)
 
     def inputs(self, book: Book) -> "tuple[Part, ...]":
         """What loading it on its images reads: data and runs."""

@@ -44,7 +44,7 @@ def audit(graph: Graph) -> None:
 
 STAGES = ("train", "average", "transfer", "evaluate", "figure")  # those whose jobs a cluster runs
 STAGE_KEYS = ("gpus", "cpus", "mem_mb", "minutes", "slack", "most_minutes")
-TRAIN_KEYS = (*STAGE_KEYS, "save_minutes")
+OWN_KEYS = {"train": ("save_minutes",), "evaluate": ("batch",)}
 
 
 def _names(entries: Entries, kind: str) -> list[str]:
@@ -93,7 +93,7 @@ def _check_resources(entries: Entries) -> None:
     for name in _names(entries, "resources"):
         checks.one_of(name, STAGES, "resources")
         where, entry = f"resources.{name}", entries.section("resources")[name]
-        keys = TRAIN_KEYS if name == "train" else STAGE_KEYS
+        keys = (*STAGE_KEYS, *OWN_KEYS.get(name, ()))
         values.only(entry, keys, where, must=keys)
         for key in keys:
             least = 0 if key in ("gpus", "save_minutes") else 1

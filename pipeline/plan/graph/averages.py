@@ -50,6 +50,15 @@ def resolve_average(graph: Graph, name: str, setting: Setting) -> tuple[Resolved
     best = bool(entry.get("best"))
     if best and (recipe["select"] == "lowest_train_loss" or recipe["validation_attack"] == "none"):
         raise UserError(f"params.yaml: {where}.best: recipe {setting.recipe} validates no epoch")
+    if best and recipe["select"] != "best_test_as_published":
+        dataset = entries.dataset(entries.stand_in(setting.dataset)[0])
+        if not checks.held_out(dataset.fields, [recipe], f"{where}.best"):
+            raise UserError(f"params.yaml: {where}.best: {dataset.name} holds no images out")
+    if recipe["attack"] == "none" and average.fields.get("bn_data") == "adversarial":
+        raise UserError(
+            f"params.yaml: {where}.bn_data: adversarial, but the recipe of {entry['method']} has "
+            "no attack; write clean or none"
+        )
     return replace(average, fields=fields), str(entry["method"]), best
 
 

@@ -15,6 +15,19 @@ PEERS = ("peers", "ahead", "behind", "gap", "gaps")
 VIEWS = ("all", "k10")  # all members right, and right in 10 queries: random victims only
 SIZES = ("l2", "pixels")  # how far an attack went on the images that it fooled: no accuracies
 COSTS = ("members", "parameters", "train_flops", "inference_macs")
+# What a row says beside its columns, in the .csv or the .json
+KEYS = (
+    *COSTS,
+    "method",
+    "dataset",
+    "arch",
+    "flags",
+    "notes",
+    "not_trusted",
+    "status",
+    "scale",
+    "cut",
+)
 DISK = "trajectory_bytes"  # of the snapshots an average takes, their parameters in float32
 CLEAN = "clean"
 STRONGEST = "strongest"

@@ -144,7 +144,7 @@ def _resolve_attacks(
     factor = entries.stand_in(cell.setting.dataset)[1]
     return {
         name: {
-            **entries.named_attack(name, factor, cell.setting.eps).spec,
+            **entries.attack_in(name, factor, cell.setting).spec,
             "surrogate": entries.surrogate(name),
         }
         for names in _list_named(kind.fields, types).values()

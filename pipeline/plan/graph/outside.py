@@ -1,12 +1,13 @@
 """Weights from a user's files: runs that nobody trains here, and trainings that start from them."""
 
+import ast
 import re
 from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.plan.graph.artifacts import Run
 from pipeline.plan.graph.graph import Graph
-from pipeline.plan.params import checks, values
+from pipeline.plan.params import checks, code, values
 from pipeline.plan.params.entries import Entries, Setting
 from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import digest
@@ -30,6 +31,7 @@ NAMES = (
     "small_cnn",
 )
 LACKS = "needs weights"  # what stands in a row whose file nobody has given
+OWN_PACKAGE = __name__.partition(".")[0]
 MODULE = "module"  # stands for an arch in the id of a user's own network
 ELSEWHERE = "not at this scale"  # and in one whose file is of another data set
 
@@ -87,13 +89,53 @@ def _network(entries: Entries, entry: Entry, setting: Setting, where: str) -> tu
 
 
 def describe_module(model: object, where: str) -> Entry:
-    """What an identity says of a user's own network: where it is built, and the file's sha256."""
+    """What an identity says of a user's own network: where it is built, and the sum of its code."""
     path, _, function = str(model).rpartition(":")
     if not path.endswith(".py") or not function.isidentifier():
         raise UserError(f"{where}: {model!r} is not like my_file.py:build")
     if not Path(path).is_file():
         raise UserError(f"{where}: {path} is missing; put it there")
-    return {"model": model, "code": sha256_of(Path(path))}
+    return {"model": model, "code": sum_module(Path(path))}
+
+
+def sum_module(path: Path) -> str:
+    """sha256 of a user's file; of it and what it imports beside it, directly or not, if anything.
+
+    Read from the source, as the code of components is: an import by a computed name is not seen.
+    """
+    path = path.resolve()  # what is imported lies beside the file itself, not beside a link to it
+    folder, files, left = path.parent, dict[str, str](), [path]
+    while left:
+        file = left.pop()
+        name = file.relative_to(folder).as_posix()
+        if name not in files:
+            files[name] = sha256_of(file)
+            left += _imports_beside(file, folder)
+    return next(iter(files.values())) if len(files) == 1 else digest(files, 64)
+
+
+def _imports_beside(file: Path, folder: Path) -> set[Path]:
+    """The files below a folder that one of them imports, itself no part of this project."""
+    try:
+        tree = code.parse(file)
+    except UserError:  # nothing is imported from what is no Python; building it says so
+        return set()
+
+    package = ".".join(file.relative_to(folder).parent.parts)
+    nodes = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    names = {
+        ".".join(filter(None, (module, name)))
+        for node in nodes
+        for module, name, _ in code.imports(node, package)
+    }
+    found = set[Path]()
+    for parts in [name.split(".") for name in names]:
+        if parts[0] == OWN_PACKAGE:  # whose shared code has numbers of its own
+            continue
+        above = [folder.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
+        found |= {place / "__init__.py" for place in above}
+        found |= {place.with_name(f"{place.name}.py") for place in above}
+    return {path for path in found if path.is_file()}
 
 
 def is_of(entries: Entries, entry: Entry, asked: str) -> bool:

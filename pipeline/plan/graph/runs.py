@@ -1,9 +1,9 @@
 """Methods to runs: the trainings behind a row, and those behind an average."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
+from typing import NamedTuple
 
 from pipeline.errors import UserError
 from pipeline.plan.graph import outside
@@ -23,23 +23,34 @@ PARENT_KEYS = ("method", "arch", "recipe", "members", "seed", "checkpoint")
 NameParent = Callable[[str, Setting, tuple[str, ...]], Victim]
 
 
+class Trained(NamedTuple):
+    """The runs behind a row, how their members combine, and archs (see `Victim`)."""
+
+    runs: list[Run]
+    combine: str
+    archs: set[tuple[str, str]]
+
+
 def name_runs(
     graph: Graph,
     name: str,
     setting: Setting,
     name_parent: NameParent,
     resolving: tuple[str, ...] = (),
-) -> tuple[list[Run], str]:
-    """The runs behind a method or an average, and how its members combine."""
+) -> Trained:
+    """The runs behind a method or an average, and what is asked of them."""
     if graph.kind(name) == "averages":
         average, of, best = resolve_average(graph, name, setting)
         members = graph.entries.members("averages", name, setting)
         inner = replace(setting, members=members)
-        trajectories, combine = name_runs(graph, of, inner, name_parent, resolving)
-        return [name_average(graph, average, run, best) for run in trajectories], combine
+        found = name_runs(graph, of, inner, name_parent, resolving)
+        return found._replace(runs=[name_average(graph, average, r, best) for r in found.runs])
 
     members = graph.entries.members("methods", name, setting)
     method, recipe = graph.entries.method(name, setting)
+    if members > 1:
+        types = graph.entries.component("methods", method.component).types
+        checks.joint(method.name, method.component, method.fields, types)
     parents = _name_parents(graph, method, setting, name_parent, resolving)
     joint = method.fields["joint"] or members == 1
 
@@ -50,7 +61,22 @@ def name_runs(
     for seed in seeds:
         edges = parents | _name_earlier(graph, method, setting, trained)
         trained.append(_name_training(graph, method, recipe, setting, size, seed, edges))
-    return trained, method.fields["combine"]
+    return Trained(trained, method.fields["combine"], _list_archs(graph, method, setting, parents))
+
+
+def _list_archs(
+    graph: Graph, method: Resolved, setting: Setting, parents: dict[str, Victim]
+) -> set[tuple[str, str]]:
+    """Used and asked for: the row's own, those of networks that train along, of parents."""
+    asked = {setting.arch, *_find_archs(graph, method, method.fields).values()} - {"same"}
+    own = {(graph.entries.arch(name).name, name) for name in asked}
+    return own.union(*(parent.archs for parent in parents.values()))
+
+
+def _find_archs(graph: Graph, method: Resolved, fields: Entry) -> Entry:
+    """The fields of a method that name an arch; `same` is the row's own."""
+    types = graph.entries.component("methods", method.component).types
+    return {k: v for k, v in fields.items() if types[k] == "Arch"}
 
 
 def combine_runs(
@@ -61,6 +87,7 @@ def combine_runs(
     scale: float,
     members: int,
     member: int | None = None,
+    archs: Iterable[tuple[str, str]] = (),
 ) -> Victim:
     """The members of some runs under one rule, or the one `member` of them."""
     rule = combine if members > 1 else "single"
@@ -76,7 +103,7 @@ def combine_runs(
 
     dataset, arch = runs[0].dataset, runs[0].arch
     id = f"{dataset.name}-{arch}-{name}-x{members}-s{setting.seed}-{digest(spec)}"
-    return Victim(id, name, dataset, elements, rule, scale, members, member)
+    return Victim(id, name, dataset, elements, rule, scale, members, member, tuple(sorted(archs)))
 
 
 def find_fields(graph: Graph, row: str) -> set[str]:
@@ -112,16 +139,19 @@ def _name_training(
         fields |= {"joint": False, "combine": "single"}
 
     checks.validation(dataset.fields, recipe, dataset.name)
+    checks.augmentation(dataset.fields, recipe, dataset.name)
     if recipe.get("micro_batch"):
         own_step = schema.writes_step(method.component)
         checks.parts(method.name, method.component, own_step, recipe["micro_batch"])
     start, files = outside.describe_start(entries, method.name)
 
     types = entries.component("methods", method.component).types
-    archs = {k: v for k, v in fields.items() if types[k] == "Arch"}  # `same` is the row's own
-    archs = {k: entries.arch(setting.arch if v == "same" else v).spec for k, v in archs.items()}
+    archs = {
+        k: entries.arch(setting.arch if v == "same" else v).spec
+        for k, v in _find_archs(graph, method, fields).items()
+    }
     attacks = {k: v for k, v in fields.items() if types[k] == "Attack"}  # of the method itself
-    attacks = {k: _craft(graph, v, factor, setting.eps) for k, v in attacks.items()}
+    attacks = {k: _craft(graph, v, factor, setting) for k, v in attacks.items()}
 
     spec: Entry = {
         "stage": "train",
@@ -130,7 +160,7 @@ def _name_training(
         "arch": arch.spec,
         "method": {**method.spec, "fields": fields},
         "recipe": {k: v for k, v in recipe.items() if k not in ATTACKS},
-        **{k: _craft(graph, recipe[k], factor, setting.eps) for k in ATTACKS},
+        **{k: _craft(graph, recipe[k], factor, setting) for k in ATTACKS},
         "threads": entries.threads,
         "members": members,
         "seed": seed,
@@ -146,13 +176,13 @@ def _name_training(
     return graph.runs.setdefault(id, run)
 
 
-def _craft(graph: Graph, name: str, factor: Fraction, eps: Any) -> Entry | None:
+def _craft(graph: Graph, name: str, factor: Fraction, setting: Setting) -> Entry | None:
     """The spec of an attack used in training, which differentiates what is trained."""
     if name == "none":
         return None
     if graph.entries.surrogate(name) != "self":
         raise UserError(f"params.yaml: attacks.{name}: has a surrogate; not for training")
-    return graph.entries.named_attack(name, factor, eps).spec
+    return graph.entries.attack_in(name, factor, setting).spec
 
 
 def _name_parents(
@@ -166,7 +196,7 @@ def _name_parents(
     types = graph.entries.component("methods", method.component).types
     parents = {}
     for field, name in method.fields.items():
-        if types[field] != "Parent" or name == "none":
+        if types[field] not in ("Parent", "Start") or name == "none":
             continue
 
         where = f"parents.{name}"
@@ -178,7 +208,21 @@ def _name_parents(
 
         inner = _parent_setting(graph, entry, where, setting)
         parents[field] = name_parent(entry["method"], inner, (*resolving, name))
+        if types[field] == "Start":
+            members = graph.entries.members("methods", method.name, setting)
+            _check_start(graph, parents[field], inner, members, setting, where)
     return parents
+
+
+def _check_start(
+    graph: Graph, parent: Victim, inner: Setting, members: int, setting: Setting, where: str
+) -> None:
+    """Raise UserError unless a parent's members can be where a method's own start."""
+    if parent.members != members:
+        raise UserError(f"params.yaml: {where}: has {parent.members} members to start {members}")
+    archs = [graph.entries.arch(s.arch).name for s in (inner, setting)]
+    if len(set(archs)) > 1:
+        raise UserError(f"params.yaml: {where}.arch: {archs[0]} cannot start members of {archs[1]}")
 
 
 def _name_earlier(

@@ -183,10 +183,9 @@ def _find_suited(
     def find() -> list[tuple[str, str, Entry]]:
         factor = entries.stand_in(setting.dataset)[1]
         attacks = [a for a in _list_attacks(check(entries, suite)) if entries.suits(a[1], combine)]
-        radii = [setting.eps if eps is None else eps for _, _, eps in attacks]
         return [
-            (name, attack, entries.named_attack(attack, factor, eps).spec)
-            for (name, attack, _), eps in zip(attacks, radii, strict=True)
+            (name, attack, entries.attack_in(attack, factor, setting, eps).spec)
+            for name, attack, eps in attacks
         ]
 
     return entries.once(("suite", suite, combine, setting.dataset, str(setting.eps)), find)
@@ -258,10 +257,13 @@ def _find_ancestors(graph: Graph, victim: Victim) -> set[str]:
 
 
 def _describe_set(transfer_set: TransferSet) -> Entry:
-    arguments = transfer_set.attack["fields"]
+    fields = transfer_set.attack["fields"]
     return {
         "component": STORED,
-        "fields": {"eps": arguments["eps"], "norm": arguments.get("norm", "linf")},
+        "fields": {
+            "eps": values.settings_of(fields).get("eps"),
+            "norm": fields.get("norm", "linf"),
+        },
         "surrogate": transfer_set.surrogate.id,
         "set": transfer_set.id,
     }

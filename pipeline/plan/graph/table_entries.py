@@ -4,10 +4,11 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.plan.graph import column_names as columns
+from pipeline.plan.graph import suites
 from pipeline.plan.graph.graph import Graph
 from pipeline.plan.graph.runs import find_fields
 from pipeline.plan.params import checks, values
-from pipeline.plan.params.entries import Entries
+from pipeline.plan.params.entries import Entries, shrink
 from pipeline.plan.params.values import Entry
 
 KEYS = (
@@ -114,10 +115,38 @@ def _check_columns(graph: Graph, entry: Entry, where: str) -> None:
     for name, parts in columns.made(entry).items():
         known = columns.accuracies(graph.entries, entry, parts)
         checks.names(parts, known, f"{where}.means.{name}")
+        if name in {*columns.accuracies(graph.entries, entry, [name]), *columns.KEYS}:
+            raise UserError(f"params.yaml: {where}.means.{name}: is another column; rename it")
+        if not any(set(parts) <= own for own in _list_by_split(graph.entries, entry, parts)):
+            raise UserError(f"params.yaml: {where}.means.{name}: is of two splits; take one")
     known = columns.accuracies(graph.entries, entry, entry["columns"])
     known |= columns.sizes(graph.entries, entry)
     known |= {*columns.COSTS, columns.DISK, *entry["means"], *list_planned(graph)}
+    for column in entry["columns"] if isinstance(entry["columns"], list) else ():
+        _explain_column(graph.entries, column, known, f"{where}.columns")
     checks.names(entry["columns"], known, f"{where}.columns")
+
+
+def _explain_column(entries: Entries, column: Any, known: set[str], where: str) -> None:
+    """Raise UserError for a column that only wants a suite: an attack's, or a worst case."""
+    if column in known or not isinstance(column, str):
+        return
+    suite = column.removesuffix("_worst")
+    if suite in entries.section("suites"):
+        raise UserError(f"params.yaml: {where}: {column}: add {suite} to the table's suites")
+    if column in entries.section("attacks"):
+        raise UserError(
+            f"params.yaml: {where}: {column} is an attack, but no suite of the table shows it "
+            "every image (one that stops when fooled does not): add it to one that does"
+        )
+
+
+def _list_by_split(entries: Entries, entry: Entry, asked: list[str]) -> list[set[str]]:
+    """The accuracies on each split's images."""
+    by_split: dict[str, list[str]] = {}
+    for suite in entry["suites"]:
+        by_split.setdefault(suites.split(entries, suite), []).append(suite)
+    return [columns.accuracies(entries, {**entry, "suites": s}, asked) for s in by_split.values()]
 
 
 def list_planned(graph: Graph) -> list[str]:
@@ -140,19 +169,20 @@ def is_on_request(entries: Entries, name: str) -> bool:
 def _shrink(entries: Entries, entry: Entry, where: str) -> Entry:
     """The entry with at most the scale's images, seeds and members."""
     scale, shrunk = entries.scale, dict(entry)
+    where_of = f"scales.{entries.scale_name}"
     if "images" in scale:
-        limit = values.as_int(scale["images"], "params.yaml: scale's images", 1)
+        limit = values.as_int(scale["images"], f"params.yaml: {where_of}.images", 1)
         shrunk["images"] = min(values.as_int(entry["images"], f"params.yaml: {where}"), limit)
 
     if "seeds" in scale:
-        asked = checks.counts(scale["seeds"], "scale's seeds")
+        asked = checks.counts(scale["seeds"], f"{where_of}.seeds")
         kept = [s for s in checks.counts(entry["seeds"], f"{where}.seeds") if s in asked]
         if not kept:
             raise UserError(f"params.yaml: {where}.seeds: the scale keeps none of them: {asked}")
         shrunk["seeds"] = kept
 
     if "members" in scale:
-        limit = values.as_int(scale["members"], "params.yaml: scale's members", 1)
+        limit = values.as_int(scale["members"], f"params.yaml: {where_of}.members", 1)
         asked, by_dataset = entry["members"], isinstance(entry["members"], dict)
         bound = {}
         for dataset, counts in (asked if by_dataset else {"": asked}).items():
@@ -174,4 +204,18 @@ def _check_axis(graph: Graph, entry: Entry, key: str, where: str) -> Any:
         along = find_points(entry, key, dataset)
         if not isinstance(along, list) or not along or any(isinstance(p, dict) for p in along):
             raise UserError(f"params.yaml: {where}.{key}: an axis is a list of values")
+        _check_apart(graph.entries, entry["recipe"], key, along, where)
     return entry[key]
+
+
+def _check_apart(entries: Entries, recipe: str, key: str, along: list[Any], where: str) -> None:
+    """Raise UserError where a scale's cut of a recipe makes two points of an axis one."""
+    cut = entries.recipe_cut(recipe).get(key)
+    if key == "epochs" or type(cut) is not int:
+        return
+    same = [p for p in along if type(p) is int and shrink(p, cut) == cut]
+    if len(same) > 1:
+        raise UserError(
+            f"params.yaml: {where}.{key}: {same[0]} and {same[1]} are both {cut} at scale "
+            f"{entries.scale_name}; take one off, or the scale's recipe.{key}"
+        )

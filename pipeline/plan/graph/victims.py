@@ -38,16 +38,17 @@ def _name_victim(graph: Graph, name: str, setting: Setting, resolving: tuple[str
 
     if trained == outside.FILE:
         run, combine = outside.name_adopted(graph, name, changes, setting)
-        runs = [run]
+        is_own = {"arch", "model"} & changes.keys()
+        runs, archs = [run], {(run.arch, run.arch if is_own else setting.arch)}
     else:
 
         def name_parent(method: str, inner: Setting, along: tuple[str, ...]) -> Victim:
             return name_victim(graph, method, inner, along)
 
-        runs, combine = name_runs(graph, trained, setting, name_parent, resolving)
+        runs, combine, archs = name_runs(graph, trained, setting, name_parent, resolving)
 
     combine = changes.get("combine", combine)
-    combine = checks.one_of(combine, checks.COMBINATIONS, f"{name}.combine")
+    combine = checks.one_of(combine, checks.COMBINATIONS, f"{graph.kind(name)}.{name}.combine")
 
     where = f"params.yaml: victims.{name}.logit_scale"
     scale = float(values.fraction(changes.get("logit_scale", 1), where))
@@ -57,7 +58,7 @@ def _name_victim(graph: Graph, name: str, setting: Setting, resolving: tuple[str
         if values.as_int(member, where, 0) >= members:
             raise UserError(f"{where}: {member} is not one of the members 0 to {members - 1}")
         members = 1
-    return combine_runs(name, runs, setting, combine, scale, members, member)
+    return combine_runs(name, runs, setting, combine, scale, members, member, archs)
 
 
 def find_twin(graph: Graph, row: str) -> str | None:
@@ -67,10 +68,12 @@ def find_twin(graph: Graph, row: str) -> str | None:
     """
     kind = graph.kind(row)
     _, entry = graph.entries.entry(kind, row)
-    inner = entry.get({"victims": "of", "averages": "method"}.get(kind, ""))
+    key = {"victims": "of", "averages": "method"}.get(kind, "")
+    inner = entry.get(key)
     if TWIN not in entry:
         # one of its own kind, such as itself, is refused where it is filled in
-        is_deeper = inner and inner not in SPECIAL and graph.kind(inner) != kind
+        where = f"{kind}.{row}.{key}"
+        is_deeper = inner and inner not in SPECIAL and graph.kind(inner, where) != kind
         return find_twin(graph, str(inner)) if is_deeper else None
     if entry[TWIN] == "none":
         return None

@@ -5,7 +5,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.plan.params import values
-from pipeline.plan.params.parts import why_whole
+from pipeline.plan.params.parts import TOGETHER, why_whole
 from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import nearest
 
@@ -25,6 +25,7 @@ SURROGATES += ("answers", *SCALINGS)
 TAKEN = ("raw", "reported", "claims")  # folders of data/ that are no data set's
 # keys of a recipe that need not be given
 USUAL: Entry = {"held_out": "always", "input_std": [], "micro_batch": 0}
+EPOCHS = {"ema_start": "Epoch", "augment_after": "Epoch"}  # of a recipe, beside its milestones
 MOST_MEMBERS = 1000  # members of one table seed have the run seeds of a thousand
 
 
@@ -63,24 +64,65 @@ def part_place(fields: Entry, types: Mapping[str, str]) -> tuple[Entry, str | No
 
 def recipe(fields: Entry, where: str) -> None:
     """Raise UserError unless epochs, milestones and rates fit together."""
-    values.as_int(fields["epochs"], f"params.yaml: {where}.epochs", 1)
-    values.as_int(fields["batch_size"], f"params.yaml: {where}.batch_size", 2)  # of batch norm
-    if fields["micro_batch"]:
-        values.as_int(fields["micro_batch"], f"params.yaml: {where}.micro_batch", 2)
+    place = f"params.yaml: {where}"
+    values.as_int(fields["epochs"], f"{place}.epochs", 1)
+    values.as_int(fields["batch_size"], f"{place}.batch_size", 2)  # of batch norm
+    for key in ("micro_batch", "train_images"):
+        if fields[key]:
+            values.as_int(fields[key], f"{place}.{key}", 2)
     if fields["nesterov"] and not fields["momentum"]:
-        raise UserError(f"params.yaml: {where}.nesterov: needs momentum above 0")
-    if fields["ema_decay"] and fields["ema_first"] == "initial" and fields["ema_start"] > 1:
-        raise UserError(f"params.yaml: {where}.ema_first: initial needs ema_start 1")
+        raise UserError(f"{place}.nesterov: needs momentum above 0")
 
+    begins = {"ema_start": fields["ema_decay"], "augment_after": fields["augment"] != "dataset"}
+    epochs({k: fields[k] for k, used in begins.items() if used}, EPOCHS, fields["epochs"], where)
+    if fields["ema_decay"] and fields["ema_first"] == "initial" and fields["ema_start"] > 1:
+        raise UserError(f"{place}.ema_first: initial needs ema_start 1")
+    _schedule(fields, place)
+
+
+def _schedule(fields: Entry, place: str) -> None:
     milestones, one_cycle = fields["milestones"], fields["schedule"] == "one_cycle"
     if milestones != sorted(milestones):
-        raise UserError(f"params.yaml: {where}.milestones: must not fall")
+        raise UserError(f"{place}.milestones: must not fall")
     if one_cycle and (len(milestones) != 1 or not 1 <= milestones[0] <= fields["epochs"]):
-        raise UserError(f"params.yaml: {where}.milestones: one_cycle needs its one peak epoch")
+        raise UserError(f"{place}.milestones: one_cycle needs its one peak epoch")
+
+    if not one_cycle and milestones and milestones[-1] > fields["epochs"]:
+        raise UserError(
+            f"{place}.milestones: {milestones[-1]} lies behind the last epoch, "
+            f"{fields['epochs']}; give milestones and lr_values for these epochs ([] for none)"
+        )
 
     rates = 2 if one_cycle else len(milestones)
     if len(fields["lr_values"]) != rates:
-        raise UserError(f"params.yaml: {where}.lr_values: needs {rates} values")
+        raise UserError(f"{place}.lr_values: needs {rates} values")
+    if fields["schedule"] != "piecewise_linear":
+        return
+
+    if not milestones:
+        raise UserError(f"{place}.milestones: piecewise_linear needs one or more")
+
+
+def rate(fields: Entry, stated: Iterable[str], where: str) -> None:
+    """Raise UserError where an entry states a rate that its schedule never takes."""
+    first = fields["lr_values"][0] if fields["schedule"] == "piecewise_linear" else fields["lr"]
+    if "lr" in stated and fields["lr"] != first:
+        raise UserError(
+            f"params.yaml: {where}.lr: {fields['lr']:g} is never the rate of piecewise_linear, "
+            f"which starts at {first:g} (lr_values); write that, or none"
+        )
+
+
+def epochs(fields: Entry, types: Mapping[str, str], last: int, where: str) -> None:
+    """Raise UserError where an epoch of a method lies behind the last one: it never comes."""
+    for key, kind in types.items():
+        given = fields.get(key) if kind in ("Epoch", "list[Epoch]") else None
+        for epoch in given if isinstance(given, list) else [given or 0]:
+            if epoch > last:
+                raise UserError(
+                    f"params.yaml: {where}.{key}: {epoch} lies behind the last epoch, {last}; "
+                    "give one of these epochs"
+                )
 
 
 def name_recipe(fields: Entry) -> Entry:
@@ -101,6 +143,20 @@ def parts(method: str, component: str, writes_step: bool, size: int) -> None:
         )
 
 
+def joint(method: str, component: str, fields: Entry, types: Mapping[str, str]) -> None:
+    """Raise UserError where members meet and are trained apart, or train in turn and are not."""
+    if component in TOGETHER and not fields["joint"]:
+        raise UserError(
+            f"params.yaml: methods.{method}.joint: false, but members of {component} meet in "
+            "their losses; write true, or members: 1"
+        )
+    if fields["joint"] and "Earlier" in types.values():
+        raise UserError(
+            f"params.yaml: methods.{method}.joint: true, but members of {component} train in "
+            "turn; write false"
+        )
+
+
 def dataset_name(name: str) -> None:
     """Raise UserError where the folder of a data set is another's."""
     if name in TAKEN:
@@ -110,7 +166,9 @@ def dataset_name(name: str) -> None:
 def held_out(dataset: Entry, recipes: Iterable[Entry], where: str) -> int:
     """Number of validation images; raises UserError where a victim was trained on them."""
     if any("held_out" in recipe for recipe in recipes):
-        raise UserError(f"params.yaml: {where}: a row's recipe trains on them (held_out)")
+        raise UserError(
+            f"params.yaml: {where}: a row's recipe trains on the validation images (held_out)"
+        )
     return int(dataset["validation"])
 
 
@@ -121,6 +179,15 @@ def validation(dataset: Entry, recipe: Entry, name: str) -> None:
         raise UserError(
             f"params.yaml: datasets.{name}.validation: is 0, but recipes validate: hold some out, "
             "or set validate_every: 0"
+        )
+
+
+def augmentation(dataset: Entry, recipe: Entry, name: str) -> None:
+    """Raise UserError where a policy of grey or RGB pictures would augment others."""
+    if recipe["augment"] != "dataset" and dataset["channels"] not in (1, 3):
+        raise UserError(
+            f"params.yaml: datasets.{name}.channels: {recipe['augment']} is of images with 1 or 3, "
+            f"not {dataset['channels']}; train by augment: dataset"
         )
 
 

@@ -7,6 +7,7 @@ its code too. What all rooms share (pipeline/core, pipeline/training ...) is not
 """
 
 import ast
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -42,25 +43,37 @@ def code_hash(path: Path, name: str) -> str:
     to fetch is not referred to by its class, so a new mirror changes no identity.
     The walk is our own because `ast.dump` differs between Python 3.11 and 3.13.
     """
-    read = cache(lambda file: (definitions(parse(file)), _imports_from_room(file)))
     wanted, shapes = [(path, name)], dict[str, Any]()
 
     while wanted:
         file, current = wanted.pop()
         key = current if file == path else f"{file.stem}.{current}"
-        defined, imported = read(file)
+        state = file.stat().st_mtime_ns
+        defined, imported = _defined_and_imported(file, state)
 
         # A name that is neither defined nor imported here is Python's, or of another room.
         if current in defined and key not in shapes:
-            shapes[key] = shape(defined[current])
-            names = {n for node in defined[current] for n in _names(node)}
+            shapes[key], names = _shape_and_names(file, state, current)
             wanted += [imported.get(n, (file, n)) for n in names]
     return digest(shapes, 16)
 
 
+@cache  # components of a room share files
+def _defined_and_imported(path: Path, _mtime: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    return definitions(parse(path)), _imports_from_room(path)
+
+
+@cache
+def _shape_and_names(path: Path, mtime: int, name: str) -> tuple[Any, set[str]]:
+    nodes = _defined_and_imported(path, mtime)[0][name]
+    return shape(nodes), {n for node in nodes for n in _names(node)}
+
+
 def room_state(path: Path) -> tuple[object, ...]:
     """What changes when a file of the room of `path` does: names and times."""
-    return tuple(sorted((p.name, p.stat().st_mtime_ns) for p in path.parent.glob("*.py")))
+    with os.scandir(path.parent) as files:
+        found = [(f.name, f.stat().st_mtime_ns) for f in files if f.name.endswith(".py")]
+    return tuple(sorted(found))
 
 
 def _imports_from_room(path: Path) -> dict[str, tuple[Path, str]]:

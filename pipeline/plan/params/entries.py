@@ -36,7 +36,7 @@ SECTIONS = (
 OWN = ("members", "weights", "twin")  # keys of a method that are no fields
 BESIDE = {  # keys of other entries that are no fields, and of archs and data sets in no name
     "attacks": ("surrogate", "only", "uncut"),
-    "archs": ("macs", "runs_per_gpu"),
+    "archs": ("macs", "parameters", "activations", "runs_per_gpu"),
     "datasets": ("images",),
 }
 ROWS = ("victims", "averages", "methods")  # sections that a table's row may name
@@ -176,6 +176,13 @@ class Entries(Scale):
         """The same of an entry's name, which `none` is not."""
         return self._once("attacks", name, factor, eps)
 
+    def attack_in(self, name: str, factor: Fraction, setting: Setting, eps: Any = None) -> Resolved:
+        """The same in a setting, whose axis `train_eps` is a radius of linf: attacks within other
+        balls keep their own. `eps` is a sweep's, whatever the norm."""
+        norm = self.entry("attacks", name)[1].get("norm", "linf")
+        axis = setting.eps if norm == "linf" else None
+        return self.named_attack(name, factor, axis if eps is None else eps)
+
     def _once(self, kind: str, name: str, factor: Fraction, eps: Any = None) -> Resolved:
         """A component that depends on nothing but its name, factor and radius, resolved once."""
 
@@ -213,13 +220,14 @@ class Entries(Scale):
         known = [*checks.COMBINATIONS, "single"]
         return combine in checks.names(only, known, f"attacks.{name}.only")
 
-    def recipe(self, name: str, own: Entry) -> tuple[Entry, int]:
-        """Recipe `name` < a method's `own` keys < the scale; and the epochs before the scale."""
+    def recipe(self, name: str, own: Entry, owner: str = "") -> tuple[Entry, int]:
+        """Recipe `name` < its `owner`'s `own` keys < the scale; and the epochs before the scale."""
         _, entry = self.entry("recipes", name)
-        where, types = f"recipes.{name}", self.recipe_types
+        where, types = owner if own else f"recipes.{name}", self.recipe_types
         merged = {**checks.USUAL, **entry, **own}
         fields = values.coerce(merged, types, where, eps_factor=Fraction(1))
         checks.recipe(fields, where)
+        checks.rate(fields, {*own, *self.section("recipes")[name]}, where)
 
         before, cut = fields["epochs"], self.recipe_cut(name)
         # Only to refuse a scale that would lengthen the training.
@@ -228,6 +236,10 @@ class Entries(Scale):
             if "epochs" in own:  # longer or shorter than its recipe, as before
                 epochs = max(1, round(epochs * before / entry["epochs"]))
             cut["epochs"] = min(before, epochs)
+        cut = {k: shrink(fields[k] if k in own else None, v) for k, v in cut.items()}
+        # What validates nothing may train on these images: a cut of every recipe leaves it so.
+        if not fields["validate_every"] and "validate_every" not in self.cut_of("recipes", name):
+            cut.pop("validate_every", None)
         fields = values.coerce({**merged, **cut}, types, where, eps_factor=Fraction(1))
         types = {k: t for k, t in types.items() if k not in cut}
         fields = values.rescale(fields, types, before, fields["epochs"])
@@ -239,7 +251,7 @@ class Entries(Scale):
         root, entry = self.entry("methods", name)
         entry |= self.overrides(setting, self.component("methods", root).types)
         own = {k: v for k, v in entry.items() if k in self.recipe_types}
-        return self.recipe(setting.recipe, own)
+        return self.recipe(setting.recipe, own, f"methods.{name}")
 
     def method(self, name: str, setting: Setting) -> tuple[Resolved, Entry]:
         """A method's own fields, epochs rescaled, and the recipe it trains by."""
@@ -256,7 +268,9 @@ class Entries(Scale):
 
         recipe, before = self.training(name, setting)
         factor = self.stand_in(setting.dataset)[1]
+        values.only(entry, {*types, *self.recipe_types}, f"methods.{name}")  # what both may be
         resolved = self.resolve("methods", name, entry, factor)
+        checks.epochs(resolved.fields, types, before, f"methods.{name}")
         fields = values.rescale(resolved.fields, types, before, recipe["epochs"])
         return Resolved(name, root, fields, resolved.code), recipe
 
@@ -268,3 +282,15 @@ class Entries(Scale):
         """How many members: the entry's own number, or the table's."""
         own = self.entry(kind, name)[1].get("members", setting.members)
         return checks.members(own, f"{kind}.{name}.members")
+
+
+def shrink(stated: Any, cut: Any) -> Any:
+    """A value of a recipe at a scale that cuts it, where an own key or an axis states it.
+
+    A count is the smaller one, where 0 is all or never; anything else stays as stated.
+    """
+    if stated is None:
+        return cut
+    if type(stated) is int and type(cut) is int:
+        return min(stated or cut, cut)
+    return stated

@@ -38,3 +38,7 @@ def why_whole(component: str, writes_step: bool) -> str:
     return WHOLE.get(
         component, "writes a `step` of its own, which may look at the batch as a whole"
     )
+
+
+# Members of these meet in their loss: trained apart they would be another method's
+TOGETHER = ("adp", "aute", "dverge", "gal", "igat", "more", "ps_red", "red", "soe", "trs")

@@ -1,4 +1,5 @@
-"""What numbers may be: every float of a recipe, method, attack or arch has a range, by its name."""
+"""What numbers may be: every float of a recipe, method, attack or arch has a range, by its name,
+and a few counts may not be 0."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,6 +33,8 @@ ABOVE_ZERO = {
     "resize_rate",
 }
 BELOW_ONE = {"momentum", "ema_decay"}
+# Counts without which nothing is tried: an attack would return the images as they were
+AT_LEAST_ONE = {"restarts", "tries", "eot", "rivals", "particles", "searches", "widths"}
 MOST = 1e6
 BOX = 1.0  # the side of the box of pixels: no l-inf radius is longer
 DIAGONAL = 200.0  # l2 of 3 x 100 x 100 pixels
@@ -44,11 +47,13 @@ def check(
     factor: float,
     where: str,
 ) -> None:
-    """Raise UserError on a float or radius of an entry that cannot be meant.
+    """Raise UserError on a float, count or radius of an entry that cannot be meant.
 
     Radii were multiplied by a stand-in's `factor`; they are judged as they were written.
     """
     for key, kind in types.items():
+        if key in AT_LEAST_ONE and not fields[key]:
+            raise UserError(f"{where}.{key}: {fields[key]} tries nothing; write one or more")
         if kind in ("float", "list[float]"):
             for number in fields[key] if kind == "list[float]" else [fields[key]]:
                 _check_float(key, number, f"{where}.{key}")

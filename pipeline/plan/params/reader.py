@@ -24,6 +24,8 @@ PLAIN = {
 }
 # unquoted words that DVC's reader (YAML 1.2) takes for numbers and Snakemake's (1.1) does not
 ODD = re.compile(r"[-+]?[0-9_.][0-9_.]*([eE][-+]?[0-9]+)?|[-+]?_+|[-+]?0[box][0-9a-fA-F_]+")
+LOADER: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader  # ten times as fast
+DEEPEST = 50  # levels of mappings and lists in one another
 MOST = 1_000_000  # bytes of a file; params.yaml has some 40,000
 GRAMMAR = "write 12, 0.0001, 8/255, true, false, none, or quote a word"
 
@@ -132,9 +134,7 @@ def _load(path: Path, name: str) -> dict[str, Any]:
     try:
         if path.stat().st_size > MOST:
             raise UserError(f"{path}: holds more than {MOST / 1e6:g} MB, which is no plan; cut it")
-        loader = _Strict(path.read_text(encoding="utf-8"))
-        loader.name = name
-        loaded = loader.get_single_data()
+        loaded = _parse(path.read_text(encoding="utf-8"), name)
     except FileNotFoundError:
         raise UserError(f"{path}: missing; run from the folder that holds it") from None
     except OSError as error:
@@ -150,42 +150,67 @@ def _load(path: Path, name: str) -> dict[str, Any]:
     return loaded
 
 
-class _Strict(yaml.SafeLoader):
-    """Refuses what other readers of YAML read differently, and keys that stand twice."""
+def _parse(text: str, name: str) -> Any:
+    """The one document of a text; refuses what other readers of YAML read differently, and keys
+    that stand twice."""
+    depth = 0
+    for event in yaml.parse(text, Loader=LOADER):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+            where = _place(name, event)
+            raise UserError(
+                f"{where}: anchors and aliases are not used here; write the value again"
+            )
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
-        if isinstance(event, yaml.events.AliasEvent) or event.anchor is not None:
-            raise _refusal(event, "anchors and aliases are not used here; write the value again")
-        node: Any = super().compose_node(parent, index)
+        # Composing is recursive, in C without a limit.
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise UserError(f"{_place(name, event)}: is nested in more than {DEEPEST} levels")
 
-        kind = node.tag.rpartition(":")[2]
-        is_scalar = isinstance(node, yaml.ScalarNode)
-        if kind not in KINDS:
-            what = repr(node.value) if is_scalar else f"a {kind}"
-            raise _refusal(node, f"{what} is no value here: {GRAMMAR}")
-        if is_scalar and not _is_plain(kind, node):
-            raise _refusal(node, f"{node.value} is read differently by different tools: {GRAMMAR}")
-        return node
+    root = yaml.compose(text, Loader=LOADER)
+    if root is None:
+        return None
+    _check_node(root, name)
+    return LOADER("").construct_document(root)
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str) or not key.isprintable():
-                raise _refusal(key_node, f"key {key!r} is not a word; quote or rename it")
+
+def _check_node(node: Any, name: str) -> None:
+    """Raise UserError unless all readers take a node, and what it holds, for the same value."""
+    kind = node.tag.rpartition(":")[2]
+    is_scalar = isinstance(node, yaml.ScalarNode)
+    if kind not in KINDS:
+        what = repr(node.value) if is_scalar else f"a {kind}"
+        raise UserError(f"{_place(name, node)}: {what} is no value here: {GRAMMAR}")
+
+    if is_scalar:
+        if not _is_plain(kind, node):
+            different = f"{node.value} is read differently by different tools"
+            raise UserError(f"{_place(name, node)}: {different}: {GRAMMAR}")
+        return
+
+    seen = set()
+    for item in node.value:
+        key_node, value = item if kind == "map" else (None, item)
+        if key_node:
+            _check_node(key_node, name)
+            key = key_node.value
+            if not key_node.tag.endswith(":str") or not key.isprintable():
+                read = LOADER("").construct_object(key_node, deep=True)
+                said = f"key {read!r} is not a word; quote or rename it"
+                raise UserError(f"{_place(name, key_node)}: {said}")
             if key in seen:
-                raise _refusal(key_node, f"key {key} stands twice in one mapping; keep one")
+                said = f"key {key} stands twice in one mapping; keep one"
+                raise UserError(f"{_place(name, key_node)}: {said}")
             seen.add(key)
-        return super().construct_mapping(node, deep)
+        _check_node(value, name)
 
 
 def _is_plain(kind: str, node: Any) -> bool:
     """Whether every reader takes a scalar for what ours does."""
     if kind == "str":
-        return node.style is not None or not ODD.fullmatch(node.value)
+        return bool(node.style) or not ODD.fullmatch(node.value)
     return PLAIN[kind].fullmatch(node.value) is not None
 
 
-def _refusal(place: Any, what: str) -> UserError:
-    return UserError(f"{place.start_mark.name}:{place.start_mark.line + 1}: {what}")
+def _place(name: str, part: Any) -> str:
+    return f"{name}:{part.start_mark.line + 1}"

@@ -16,7 +16,7 @@ from pipeline.errors import UserError
 from pipeline.plan.params.code import NOT_EXECUTED, definitions, imports, parse, shape
 from pipeline.plan.params.schema import KINDS, ROOT
 from pipeline.plan.params.words import digest
-from pipeline.store.scratch import read_scratch, write_scratch
+from pipeline.store.scratch import read_memo, write_scratch
 
 SHARED = ("core", "contracts", "loading", "training", "evaluation")  # rooms that are in no name
 JOBS = ("train.py", "average.py", "adopt.py", "evaluate.py")
@@ -30,7 +30,7 @@ Uses = dict[str, tuple[str, list[str]]]  # of a file, by name: its hash, and wha
 @cache
 def files() -> dict[str, Uses]:
     """What the files of the shared rooms, of the components and of the jobs define, by file."""
-    memo, base = _read_memo(), ROOT / "pipeline"
+    memo, base = read_memo(MEMO), ROOT / "pipeline"
     paths = [path for room in (*SHARED, *KINDS) for path in sorted((base / room).glob("*.py"))]
     paths += [base / name for name in (*JOBS, DEVICE.partition(":")[0])]
 
@@ -45,12 +45,6 @@ def files() -> dict[str, Uses]:
         with suppress(UserError):  # it only spares parsing
             write_scratch(MEMO, text.encode())
     return found
-
-
-def _read_memo() -> dict[str, Uses]:
-    content = read_scratch(MEMO)
-    loaded = None if content is None else json.loads(content)
-    return loaded if isinstance(loaded, dict) else {}
 
 
 def shared() -> dict[str, str]:

@@ -7,7 +7,11 @@ name while it has that value: an option that a component gains renames nothing.
 """
 
 import ast
+import hashlib
 import json
+import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -16,10 +20,12 @@ from typing import Any
 from pipeline.errors import UserError
 from pipeline.plan.params.code import code_hash, parse, room_state
 from pipeline.plan.params.words import nearest
+from pipeline.store.scratch import read_memo, write_scratch
 
 ROOT = Path(__file__).resolve().parents[3]
 EQUAL = "pipeline/share/equal.json"  # code proven equal to older code
 CONTRACT = "Method"  # whose `step` is the common one
+MEMO = "work/components.code"
 KINDS = ("archs", "datasets", "attacks", "methods", "averages")
 
 
@@ -52,7 +58,9 @@ def component(kind: str, name: str, root: Path = ROOT) -> Component:
             "write it, or give the entry `base:`"
         )
 
-    read = _component(kind, name, path, room_state(path))
+    state = room_state(path)
+    known = _remembered(root).get((kind, name, state))
+    read = known or _component(kind, name, path, state)
     return replace(read, code=_identity(root, f"{kind}/{name}", read.code))
 
 
@@ -77,6 +85,47 @@ def _equal(path: str, _mtime: int) -> dict[str, dict[str, str]]:
         return {c: {new: str(e["as"]) for new, e in m.items()} for c, m in loaded.items()}
     except (ValueError, TypeError, KeyError, AttributeError):
         raise UserError(f"{path}: cannot be read; git checkout it") from None
+
+
+@cache
+def _remembered(root: Path) -> dict[tuple[object, ...], Component]:
+    """Every component of a tree, by the state of its room when this process began.
+
+    Kept from the last process that saw the same code, to the byte: half of a plan is parsing.
+    """
+    summed, kept = _sum_code(root), read_memo(root / MEMO)
+    if kept.get("code") != summed:
+        kept = {"code": summed, "components": _read_all(root)}
+        text = json.dumps(kept)
+        if json.loads(text) == kept:  # a default that JSON does not know is read anew
+            with suppress(UserError):  # it only spares parsing
+                write_scratch(root / MEMO, text.encode())
+
+    states = {kind: room_state(root / "pipeline" / kind / "any") for kind in KINDS}
+    read = [Component(**fields) for fields in kept["components"]]
+    return {(c.kind, c.name, states[c.kind]): c for c in read}
+
+
+def _read_all(root: Path) -> list[dict[str, Any]]:
+    found = []
+    for kind in KINDS:
+        for name in available(kind, root):
+            path = root / "pipeline" / kind / f"{name}.py"
+            with suppress(UserError):  # said when it is asked for
+                found.append(vars(_component(kind, name, path, room_state(path))))
+    return found
+
+
+def _sum_code(root: Path) -> str:
+    """A hash of all source of the pipeline, and of the Python that parses it."""
+    whole = hashlib.sha256(repr(sys.version_info[:2]).encode())
+    for folder, folders, files in os.walk(root / "pipeline"):
+        folders.sort()
+        for name in sorted(f for f in files if f.endswith(".py")):
+            path = os.path.join(folder, name)
+            whole.update(os.path.relpath(path, root).encode() + b"\0")
+            whole.update(Path(path).read_bytes() + b"\0")
+    return whole.hexdigest()
 
 
 @cache

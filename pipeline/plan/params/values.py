@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from pipeline.errors import UserError
@@ -23,6 +23,7 @@ RENAMED = {  # keys that had another name, by section; identity goes on under th
 LARGEST = 2**53  # of a count: beyond it JSON's readers differ
 HUGE = 10**100  # products of two still are floats
 NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+|/[0-9]+)?")
+NO_NUMBER = "is not a number or a fraction such as 8/255"
 
 
 def section(params: Mapping[str, Any], name: str) -> dict[str, Entry]:
@@ -79,18 +80,33 @@ def inherit(entries: Mapping[str, Entry], kind: str, name: str) -> tuple[str, En
 
 def fraction(value: Any, where: str) -> Fraction:
     """An exact number from 3, 0.031 or 8/255; what a float cannot hold is refused."""
+    is_number = isinstance(value, int | float | str) and not isinstance(value, bool)
+    number = _read_exactly(value) if is_number else f"{value!r} {NO_NUMBER}"
+    if isinstance(number, str):
+        raise UserError(f"{where}: {number}")
+    return number
+
+
+@lru_cache(maxsize=4096, typed=True)  # a plan reads the same few hundred thousands of times
+def _read_exactly(value: float | str) -> Fraction | str:
+    """The number that a text or a float's shortest text states, or what is wrong with it."""
+    too_large = "is too large for a float"
+    if isinstance(value, int) and abs(value) > HUGE:  # Python prints no more than 4300 digits
+        return too_large
     try:
-        if isinstance(value, bool) or not isinstance(value, int | float | str):
-            raise ValueError
         text = value.replace(" ", "") if isinstance(value, str) else str(value)
         if isinstance(value, str) and not NUMBER.fullmatch(text):
             raise ValueError
         number = Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise UserError(f"{where}: {value!r} is not a number or a fraction such as 8/255") from None
-    if abs(number) > HUGE:
-        raise UserError(f"{where}: is too large for a float")
-    return number
+        return f"{value!r} {NO_NUMBER}"
+    return number if abs(number) <= HUGE else too_large
+
+
+def settings_of(fields: Mapping[str, Any]) -> Entry:
+    """An attack's settings, those of one behind the torchattacks adapter included."""
+    own = {k: v for k, v in fields.items() if k != "arguments"}
+    return {**own, **fields.get("arguments", {})}
 
 
 def coerce(entry: Entry, types: Mapping[str, str], where: str, *, eps_factor: Fraction) -> Entry:
@@ -195,7 +211,9 @@ def as_int(value: Any, where: str, least: int = 0) -> int:
     """A count: a whole number, at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise UserError(f"{where}: {value!r} is not a whole number")
-    if not least <= value <= LARGEST:
+    if value < least:
+        raise UserError(f"{where}: {value} is too few; write {least} or more")
+    if value > LARGEST:
         raise UserError(f"{where}: {value} is not between {least} and {LARGEST}")
     return value
 
@@ -233,6 +251,7 @@ _SCALARS: dict[str, Callable[[Any, str], Any]] = {
     "str": as_word,
     "Attack": as_word,
     "Parent": as_word,
+    "Start": as_word,
     "Place": as_path,
     "Earlier": as_word,
     "Arch": as_word,
