@@ -58,10 +58,10 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
         leave_fooled(plan.record(record.before), evaluation, about["weights"])
 
     machine, code = device.describe(where), shared.code_of(plan, record)
-    parts = Parts(plan, record, about, machine)
+    parts = Parts(plan, record, about, machine, code)
 
     before = fingerprint(victim)
-    verdicts = Attacks(plan, evaluation, record, split, parts).run()
+    verdicts = Attacks(plan, evaluation, record, split, parts, before).run()
     arrays = verdicts | _clean(evaluation, find_radius(record.attacks))
 
     about |= {
@@ -98,10 +98,16 @@ class Attacks:
     """The attacks of a record one after the other, each kept when it is done."""
 
     def __init__(
-        self, plan: Plan, evaluation: Evaluation, record: Record, split: Split, parts: Parts
+        self,
+        plan: Plan,
+        evaluation: Evaluation,
+        record: Record,
+        split: Split,
+        parts: Parts,
+        untouched: str,
     ) -> None:
         self.plan, self.evaluation, self.record = plan, evaluation, record
-        self.split, self.parts = split, parts
+        self.split, self.parts, self.untouched = split, parts, untouched
 
     def run(self) -> Arrays:
         """Verdicts under every attack."""
@@ -131,13 +137,13 @@ class Attacks:
         return arrays
 
     def _make(self, name: str, spec: dict[str, Any]) -> Arrays:
-        """Verdicts of an attack that runs and keeps to its ball, kept if it left the victim alone:
-        else C18 must say so of a run that resumes, too."""
-        begun, before = time.monotonic(), fingerprint(self.evaluation.victim)
+        """Verdicts of an attack that runs and keeps to its ball, kept while every attack has left
+        the victim alone: else C18 must say so of a run that resumes, too."""
+        begun = time.monotonic()
         verdicts = self._verdicts(name, spec)
         path = f"{self.plan.set(spec['set']).path}: " if "set" in spec else ""
         evidence.check_ball(verdicts, spec, f"{path}an image")
-        if fingerprint(self.evaluation.victim) == before:
+        if fingerprint(self.evaluation.victim) == self.untouched:
             self.parts.write(name, verdicts, time.monotonic() - begun)
         return verdicts
 

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from pipeline.core.ascent import gradient_in, rank_rivals, refuse_random
 from pipeline.core.draws import Draws
 from pipeline.core.losses import gap
-from pipeline.core.norms import per_image
+from pipeline.core.norms import per_image, steepest
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeepFool:
-    """Steps |f_k| / |w_k|_2^2 w_k to the nearest of the `rivals` likeliest wrong classes, l2.
+    """Steps (|f_k| / |w_k|_2 + 1e-4) w_k / |w_k|_2 to the nearest of the `rivals` likeliest wrong classes, l2.
 
     The overshoot multiplies the total perturbation, and an image is done only when the image that
     is returned was misclassified together with its whole batch: torchattacks overshoots step by
@@ -54,12 +54,13 @@ def _shortest_step(model: nn.Module, images: Tensor, labels: Tensor, candidates:
     shortest = torch.full_like(gaps[0], torch.inf).detach()
     for values in gaps:
         slopes = gradient_in(images, values, keep_graph=True)
-        size = slopes.flatten(1).norm(dim=1)
+        direction = steepest("l2", slopes)
+        size = (slopes * direction).flatten(1).sum(1)  # without squares, which may underflow
         # The l2 distance to a hyperplane is |gap| over the length of its normal.
         distance = torch.where(size > 0, values.detach().abs() / size, torch.inf)
         nearer = distance < shortest
         # the authors' 1e-4: at the boundary itself a step must still go somewhere
-        step = per_image((values.detach().abs() + 1e-4) / size.square(), slopes) * slopes
+        step = per_image(distance + 1e-4, slopes) * direction
 
         best = torch.where(per_image(nearer, step), step, best)
         shortest = torch.where(nearer, distance, shortest)

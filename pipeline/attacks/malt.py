@@ -36,17 +36,20 @@ class MALT(APGD):
         return [_towards(targets, labels) for targets in nearest.unbind(1)]
 
     def _measure_distances(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """To every class's boundary of the model linearised, [B, classes]; inf to the own one."""
+        """To every class's boundary of the model linearised, [B, classes]; inf to the own one
+        alone, and the largest number to one without a slope."""
         with torch.enable_grad():
             moved = images.detach().requires_grad_()
             logits = model(moved)
             gaps = (logits.gather(1, labels[:, None]) - logits).unbind(1)
 
-        distances = torch.full_like(logits.detach(), torch.inf)
+        distances = torch.zeros_like(logits.detach())
+        most = torch.finfo(distances.dtype).max
         for target, values in enumerate(gaps):
             slopes = gradient_in(moved, values, keep_graph=True)
             size = lengths(DUAL[self.norm], slopes)
-            distances[:, target] = torch.where(size > 0, values.detach() / size, torch.inf)
+            distance = torch.where(size > 0, values.detach() / size, torch.inf)
+            distances[:, target] = distance.clamp(max=most)
         return distances.scatter(1, labels[:, None], torch.inf)
 
 

@@ -2,8 +2,8 @@
 
 While a record is made its parts lie in `work/records`, each behind its checksum; a finished record
 is its parts, under the sum that its job wrote. So a suite that gains an attack takes the others
-from the record that it had before, made by the same code on the same class of machine alone:
-bytes repeat there.
+from the record that it had before. Only parts made by the same code on the same class of machine
+are taken up: bytes repeat there.
 """
 
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ from pipeline.store.scratch import read_scratch, write_scratch
 from pipeline.store.sums import beside, read_mapping
 
 About = Mapping[str, Any]  # what a record says of itself: spec, weights, sets, before, untouched
+SECONDS = ".seconds"  # ends the name of the file with a part's time
 MACHINE = ("device", "cpu", "torch")  # on which bytes repeat
 
 
@@ -86,7 +87,12 @@ class Parts:
     """The parts of a record in the making: those that are there, and where new ones are kept."""
 
     def __init__(
-        self, plan: Plan, record: Record, about: About, machine: Mapping[str, str]
+        self,
+        plan: Plan,
+        record: Record,
+        about: About,
+        machine: Mapping[str, str],
+        code: Mapping[str, str],
     ) -> None:
         self.names, self.images = name_parts(about), record.images
         path = record.path
@@ -94,7 +100,8 @@ class Parts:
         self.spent_before = 0.0  # seconds, of those that another record's job ran
 
         victim = Path("work/records") / path.parent.name
-        self.work = victim / path.stem / digest(about["weights"])
+        made_by = {"shared": dict(code), **{key: machine[key] for key in MACHINE}}
+        self.work = victim / path.stem / digest({"weights": about["weights"], **made_by})
         self.folders = [self.work, *sorted(victim.glob(f"*/{self.work.name}/"))]
 
         others = [other for other in sorted(path.parent.glob("*.npz")) if other != path]
@@ -108,19 +115,31 @@ class Parts:
             content = read_scratch(folder / f"{part}.npz")
             verdicts = None if content is None else read_part(content, self.images)
             if verdicts is not None:
+                self._spend(attack, _read_seconds(folder / f"{part}{SECONDS}"))
                 return verdicts
 
         for earlier in self.earlier:
             verdicts = earlier.read(part) if part in earlier.attacks else None
             if verdicts:
-                seconds = earlier.seconds(part)
-                self.seconds |= {attack: seconds} if seconds is not None else {}
-                self.spent_before += seconds or 0.0
+                self._spend(attack, earlier.seconds(part))
                 print(f"{attack}: its verdicts are those of {earlier.path}", flush=True)
                 return verdicts
         return None
 
+    def _spend(self, attack: str, seconds: float | None) -> None:
+        """Note what verdicts took that another process made."""
+        self.seconds |= {attack: seconds} if seconds is not None else {}
+        self.spent_before += seconds or 0.0
+
     def write(self, attack: str, verdicts: Arrays, seconds: float) -> None:
-        """Keep verdicts for a run that goes on."""
+        """Keep verdicts for a run that goes on, and before them the time that they took."""
         self.seconds[attack] = round(seconds, 2)
-        write_scratch(self.work / f"{self.names[attack]}.npz", pack(verdicts))
+        part = self.work / self.names[attack]
+        write_scratch(part.with_name(f"{part.name}{SECONDS}"), str(self.seconds[attack]).encode())
+        write_scratch(part.with_name(f"{part.name}.npz"), pack(verdicts))
+
+
+def _read_seconds(path: Path) -> float | None:
+    """The time that stands beside verdicts in the making."""
+    content = read_scratch(path)
+    return None if content is None else float(content)

@@ -24,6 +24,7 @@ from pipeline.store.records import Arrays
 BATCH = 300
 OTHER_BATCH = 64  # in which the clean images are judged once more, to see whether it matters
 SEED = 0  # of the draws: every victim meets the same ones
+LIBRARY = "torchattacks"  # component of the attacks that it holds
 STORED = "set"  # component of an attack that was crafted before, as a transfer set
 
 Verdicts = dict[str, Tensor]
@@ -135,15 +136,17 @@ class Evaluation:
 
     def flips(self) -> int:
         """Clean images whose verdict is another one in batches of another size."""
-        again = self._run_over(self._judge, self.images, OTHER_BATCH)
+        whole = min(self.batch, len(self.images))
+        other = OTHER_BATCH if whole > OTHER_BATCH else max(whole // 2, 1)
+        again = self._run_over(self._judge, self.images, other)
         return int((again["right"] != self.clean["right"]).sum())
 
     def outputs(self) -> str:
-        """What the victim's scores are: probs, log_probs or logits."""
+        """What the victim's scores are, or any member's: probs, else log_probs or logits."""
         self.victim.reseed(SEED)
         with torch.no_grad():
-            scores = self.victim(self.images[: self.batch])
-        if float(scores.min()) >= 0 and bool(((scores.sum(1) - 1).abs() < 1e-5).all()):
+            scores, logits_KBC = self.victim.heard(self.images[: self.batch])
+        if any(map(_are_probs, [scores, *logits_KBC])):
             return "probs"
         is_log = float(scores.max()) <= 0 and bool((scores.logsumexp(1).abs() < 1e-4).all())
         return "log_probs" if is_log else "logits"
@@ -154,8 +157,10 @@ class Evaluation:
 
     def crafted(self, name: str, spec: dict[str, Any], seed: int = SEED) -> tuple[Tensor, Arrays]:
         """Adversarial images, clean where no attack was asked for, and their verdicts."""
-        adversarial, kept, asked, work = self._craft(name, spec, seed)
+        adversarial, kept, asked, moved, work = self._craft(name, spec, seed)
         verdicts = {**kept, **self._measure_sizes(adversarial), "asked": asked}
+        # of a random victim an image is dropped where more members are right on it than before
+        verdicts["unchanged"] = ~moved
         # Fooled by an earlier attack of a suite that stops when fooled counts as fooled here too.
         verdicts["right"] = torch.where(self.standing, kept["right"], 0)
         arrays = {"work": work, **{k: v.cpu().numpy() for k, v in verdicts.items()}}
@@ -163,8 +168,9 @@ class Evaluation:
 
     def _craft(
         self, name: str, spec: dict[str, Any], seed: int
-    ) -> tuple[Tensor, Verdicts, Tensor, np.ndarray]:
-        """Adversarial images, their verdicts, which were attacked, and forwards and backwards."""
+    ) -> tuple[Tensor, Verdicts, Tensor, Tensor, np.ndarray]:
+        """Adversarial images, their verdicts, which were attacked, which an attack gave back moved,
+        and forwards and backwards."""
         attack = registry.build("attacks", spec)
         self.victim.reseed(derive(seed, name))  # a resumed record goes on as an unbroken one
         # What climbs needs the function alone, up to rounding; verdicts are the victim's own.
@@ -173,19 +179,22 @@ class Evaluation:
         # Clean images and their verdicts stand until something worse for the victim is found.
         adversarial = self.images.clone()
         kept = {key: value.clone() for key, value in self.clean.items()}
-        asked = torch.zeros_like(self.standing)
+        asked, moved = torch.zeros_like(self.standing), torch.zeros_like(self.standing)
+        # The library draws for a whole batch from one seed, as a random victim does.
+        size = BATCH if spec["component"] == LIBRARY else self.batch
 
         for number, model in enumerate(models):
-            for rows in torch.split(self._find_left(kept["right"]), self.batch):
+            for rows in torch.split(self._find_left(kept["right"]), size):
                 if not len(rows):  # an empty index is split into one empty batch
                     continue
                 draws = Draws(derive(seed, name, number), self.ids[rows])
                 candidates = attack(model, self.images[rows], self.labels[rows], draws)
                 self.take(candidates, rows, adversarial, kept)
                 asked[rows] = True
+                moved[rows] |= (candidates != self.images[rows]).flatten(1).any(1)
 
         work = np.array([list(m.work.values()) for m in models]).sum(0)
-        return adversarial, kept, asked, work
+        return adversarial, kept, asked, moved, work
 
     def stored(self, adversarial: Tensor) -> Arrays:
         """Verdicts on images that were crafted before, each of its own clean image."""
@@ -224,6 +233,11 @@ class Evaluation:
             "outside": beyond.abs().amax(1),
             "unchanged": (change == 0).all(1),
         }
+
+
+def _are_probs(scores: Tensor) -> bool:
+    """Whether scores [B, classes] are probabilities and not their logarithms or logits."""
+    return float(scores.min()) >= 0 and bool(((scores.sum(1) - 1).abs() < 1e-5).all())
 
 
 def _judge_peers(probs_KBC: Tensor, labels: Tensor) -> Verdicts:

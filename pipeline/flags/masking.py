@@ -118,7 +118,8 @@ def loss(e: Evidence) -> Iterator[str]:
         if not (_ascends(attack) and attack.field("eps") and attack.field("steps", 1)):
             continue
 
-        asked = attack.arrays["asked"]
+        # what was dropped, being better for a random victim, says nothing of the loss it reached
+        asked = attack.arrays["asked"] & (attack.arrays["linf"] > 0)
         rises = attack.arrays["loss"][asked] > e.clean["clean/loss"][asked]
         share = float(rises.mean()) if len(rises) else 1.0
         if wilson(share, len(rises))[1] < RISES:

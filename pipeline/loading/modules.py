@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.core.layers import Normalise
 from pipeline.errors import UserError
-from pipeline.plan.graph.outside import sum_module
+from pipeline.plan.graph.outside import list_files, sum_module
 from pipeline.plan.params.values import Entry
 
 
@@ -25,8 +25,8 @@ class Foreign(nn.Module):
         self.normalise, self.network = normalise, network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits [B, classes] of images [B, C, H, W] in [0, 1]."""
-        return cast(Tensor, self.network(self.normalise(images)))
+        """Logits [B, classes], float32, of images [B, C, H, W] in [0, 1]."""
+        return cast(Tensor, self.network(self.normalise(images))).float()
 
 
 def build(spec: Entry, channels: int, mean: list[float], std: list[float]) -> Foreign:
@@ -50,6 +50,7 @@ def _call(path: Path, function: str) -> object:
     module = importlib.util.module_from_spec(found)
     folder = str(path.resolve().parent)  # of what it imports beside it
     sys.path.insert(0, folder)
+    loaded = set(sys.modules)
     sys.modules[module.__name__] = module  # where a dataclass looks its annotations up
     try:
         found.loader.exec_module(module)
@@ -63,3 +64,14 @@ def _call(path: Path, function: str) -> object:
         raise UserError(f"{path}{at}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(folder)
+        _forget(set(sys.modules) - loaded - {module.__name__}, path)
+
+
+def _forget(names: set[str], path: Path) -> None:
+    """Take a file's own helpers out of Python's memory: another's may have the same names, and
+    these may be edited before they are asked for again."""
+    files = set(list_files(path).values())
+    for name in names:
+        place = getattr(sys.modules[name], "__file__", None)
+        if place and Path(place).resolve() in files:
+            del sys.modules[name]

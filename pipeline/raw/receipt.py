@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,14 @@ from pipeline.store.files import checksum, sha256_of, write_atomic
 from pipeline.store.names import is_inside
 
 NAME = "verified.json"
+DEEP = "/**/*"  # ends a pattern of a whole folder
 SEEN = ("path", "files", "bytes")
 SUMS = {"sha256": 64, "md5": 32, "tree": 64}  # hex digits
 
 
 def measure(raw: Path, pattern: str) -> dict[str, Any]:
     """How many files below `raw` match a pattern, and their bytes together."""
-    sizes = [path.stat().st_size for path in raw.glob(pattern) if path.is_file()]
+    sizes = [path.stat().st_size for path in _list_files(raw, pattern)]
     return dict(zip(SEEN, (pattern, len(sizes), sum(sizes)), strict=True))
 
 
@@ -32,9 +33,26 @@ def receipt_row(raw: Path, pattern: str, checksums: Mapping[str, str]) -> dict[s
 def sum_tree(raw: Path, pattern: str) -> str:
     """sha256 over names and sums of all files that match."""
     whole = hashlib.sha256()
-    for path in sorted(path for path in raw.glob(pattern) if path.is_file()):
+    for path in sorted(_list_files(raw, pattern)):
         whole.update(f"{path.relative_to(raw).as_posix()} {sha256_of(path)}\n".encode())
     return whole.hexdigest()
+
+
+def _list_files(raw: Path, pattern: str) -> Iterator[Path]:
+    """The files that match; of a whole folder those behind links in it too, as its readers see."""
+    if pattern.endswith(DEEP):
+        return _walk(raw / pattern.removesuffix(DEEP))
+    return (path for path in raw.glob(pattern) if path.is_file())
+
+
+def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """All files below a folder; a link to a folder above it is not followed again."""
+    real = folder.resolve()
+    for path in () if real in above else folder.iterdir():
+        if path.is_dir():
+            yield from _walk(path, (*above, real))
+        elif path.is_file():
+            yield path
 
 
 def write_receipt(raw: Path, rows: list[dict[str, Any]]) -> None:

@@ -99,19 +99,25 @@ def describe_module(model: object, where: str) -> Entry:
 
 
 def sum_module(path: Path) -> str:
-    """sha256 of a user's file; of it and what it imports beside it, directly or not, if anything.
+    """sha256 of a user's file; of it and what it imports beside it, directly or not, if anything."""
+    sums = {name: sha256_of(file) for name, file in list_files(path).items()}
+    return next(iter(sums.values())) if len(sums) == 1 else digest(sums, 64)
+
+
+def list_files(path: Path) -> dict[str, Path]:
+    """A user's file and what it imports beside it, directly or not, by names below its folder.
 
     Read from the source, as the code of components is: an import by a computed name is not seen.
     """
     path = path.resolve()  # what is imported lies beside the file itself, not beside a link to it
-    folder, files, left = path.parent, dict[str, str](), [path]
+    folder, files, left = path.parent, dict[str, Path](), [path]
     while left:
         file = left.pop()
         name = file.relative_to(folder).as_posix()
         if name not in files:
-            files[name] = sha256_of(file)
+            files[name] = file
             left += _imports_beside(file, folder)
-    return next(iter(files.values())) if len(files) == 1 else digest(files, 64)
+    return files
 
 
 def _imports_beside(file: Path, folder: Path) -> set[Path]:

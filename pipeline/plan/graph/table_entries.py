@@ -129,7 +129,7 @@ def _check_columns(graph: Graph, entry: Entry, where: str) -> None:
 
 def _explain_column(entries: Entries, column: Any, known: set[str], where: str) -> None:
     """Raise UserError for a column that only wants a suite: an attack's, or a worst case."""
-    if column in known or not isinstance(column, str):
+    if not isinstance(column, str) or column in known:
         return
     suite = column.removesuffix("_worst")
     if suite in entries.section("suites"):

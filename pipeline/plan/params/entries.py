@@ -236,7 +236,7 @@ class Entries(Scale):
             if "epochs" in own:  # longer or shorter than its recipe, as before
                 epochs = max(1, round(epochs * before / entry["epochs"]))
             cut["epochs"] = min(before, epochs)
-        cut = {k: shrink(fields[k] if k in own else None, v) for k, v in cut.items()}
+        cut = {k: shrink(k, fields[k], v, k in own) for k, v in cut.items()}
         # What validates nothing may train on these images: a cut of every recipe leaves it so.
         if not fields["validate_every"] and "validate_every" not in self.cut_of("recipes", name):
             cut.pop("validate_every", None)
@@ -284,13 +284,13 @@ class Entries(Scale):
         return checks.members(own, f"{kind}.{name}.members")
 
 
-def shrink(stated: Any, cut: Any) -> Any:
-    """A value of a recipe at a scale that cuts it, where an own key or an axis states it.
+def shrink(key: str, stated: Any, cut: Any, is_own: bool) -> Any:
+    """A value of a recipe at a scale that cuts it; `is_own` where an own key or an axis states it.
 
-    A count is the smaller one, where 0 is all or never; anything else stays as stated.
+    A count is the smaller one, where 0 is all or never, but epochs between validations only where
+    they are the entry's own: more of them is less work. Anything else stays where it is its own.
     """
-    if stated is None:
-        return cut
-    if type(stated) is int and type(cut) is int:
+    counts = type(stated) is int and type(cut) is int
+    if counts and (is_own or key != "validate_every"):
         return min(stated or cut, cut)
-    return stated
+    return stated if is_own else cut
