@@ -17,7 +17,7 @@ export XDG_CACHE_HOME := $(abspath work/cache)
 endif
 endif
 
-.PHONY: help docs floors report table1 test cluster crash setup drivers record merge lint format typecheck bench demo-all claims audit reproduced golden strength lint-records moved
+.PHONY: help docs floors report table1 test cluster crash setup drivers record merge lint format thorough typecheck bench demo-all claims audit reproduced golden strength lint-records moved
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## */\1#/p' Makefile | awk -F'#' '{printf "make %-13s %s\n", $$1, $$2}'
@@ -121,4 +121,4 @@ crash: setup  ## 50 kills at random moments of a tiny plan, and at each point of
 	CRASH_POINTS=50 python -m pytest -s tests/store/test_crash_points.py tests/share/test_merge_states.py
 
 bench: setup  ## speed; see bench/RESULTS.md
-	for script in bench/*.py; do python -m bench.$$(basename $$script .py); done
+	for script in bench/*.py; do python -m bench.$$(basename $$script .py) || exit 1; done

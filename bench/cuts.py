@@ -57,7 +57,8 @@ def build_params(images: int, rows: list[str], *, is_cut: bool) -> dict[str, Any
         shown.pop("variants", None)  # either chooses rows
     if not is_cut:
         asked = list_attacks(params)
-        scale["attacks"] = {k: v for k, v in scale["attacks"].items() if k not in asked}
+        cuts = scale.get("attacks", {})
+        scale["attacks"] = {k: v for k, v in cuts.items() if k not in asked}
     return params
 
 

@@ -14,7 +14,7 @@ from pipeline.errors import UserError
 from pipeline.evaluation.verdicts import Evaluation
 from pipeline.figures._exhibit import Loaded, Recorded
 from pipeline.flags.evidence import Attack, Evidence, by_images, read
-from pipeline.flags.flags import flags, untrusted
+from pipeline.flags.flags import flags_or_stop, untrusted
 from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models, registry
@@ -66,13 +66,16 @@ def _read_recorded(plan: Plan, figure: Figure, cell: Cell) -> Recorded:
     for attack in (attack for some in evidence for attack in some.everything()):
         attacks[attack.name] = _unwrap_set(plan, attack)
 
-    settings = {k: _resolve_axis(plan, cell, k, v) for k, v in cell.setting.overrides}
+    settings = {k: _resolve_axis(plan, cell, k, v) for k, v in cell.setting.overrides if k == along}
     settings["members"] = float(cell.members)
-    fired = [flags(some) for some in evidence]
+    where = [group[0].path.parent for group in groups]
+    fired = [flags_or_stop(*pair) for pair in zip(evidence, where, strict=True)]
     checks = dict.fromkeys(flag.check for some in fired for flag in some)
     doubts = {c for pair in zip(evidence, fired, strict=True) for c in untrusted(*pair)}
     name = label(cell, figure.cells, without=along)
-    return Recorded(name, settings, attacks, tuple(checks), tuple(sorted(doubts)))
+    assert cell.victim is not None
+    beside = (tuple(checks), tuple(sorted(doubts)))
+    return Recorded(name, cell.victim.id, settings, attacks, *beside)
 
 
 def _unwrap_set(plan: Plan, attack: Attack) -> Attack:

@@ -37,6 +37,8 @@ class Huggingface(Pictures):
         """The rows of the first of these splits that has files."""
         arrow, parquet = _pyarrow(""), _pyarrow(".parquet")
         files = sorted(p for p in root.rglob("*") if p.suffix in SUFFIXES)
+        # beside the rows the library leaves results of its `map` and `filter`
+        files = [p for p in files if not p.name.startswith("cache-")]
         for split in splits:
             own = [p for p in files if p.name.startswith(split) or p.parent.name == split]
             if not own:

@@ -15,7 +15,8 @@ NAMES = (
     ("train_images", "train_labels", "test_images", "test_labels"),  # MedMNIST
     ("x_train", "y_train", "x_test", "y_test"),  # Keras
 )
-DAMAGE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+# a single array, which .npy files hold, is no context of a `with`: TypeError
+DAMAGE = (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +31,7 @@ class Npz(LocalSet):
         path = self.place(raw)
         try:
             with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+                arrays = {name: np.asarray(file[name]) for name in file.files}
         except DAMAGE as error:
             raise self.refuse(path, f"is no .npz file of plain arrays ({error})") from error
 
@@ -39,7 +40,7 @@ class Npz(LocalSet):
             groups = " or ".join(", ".join(group) for group in NAMES)
             raise self.refuse(path, f"holds {', '.join(arrays) or 'nothing'}; it needs {groups}")
         train, train_of, test, test_of = known[0]
-        names = arrays.get("names", np.arange(self.classes))
+        names = np.atleast_1d(arrays.get("names", np.arange(self.classes)))
         return Arrays(
             self._images(path, train, arrays[train]),
             self._labels(path, train_of, arrays[train_of]),

@@ -32,8 +32,7 @@ Verdicts = dict[str, Tensor]
 
 def images_at_once(plan: Plan) -> int:
     """What `resources.evaluate.batch` says, if anything."""
-    stage = plan.entries.section("resources").get("evaluate", {})
-    return int(stage.get("batch", BATCH))
+    return plan.entries.resource("evaluate", "batch", BATCH)
 
 
 class Counted(nn.Module):

@@ -18,10 +18,11 @@ from pipeline.plan.params.values import Entry
 class Recorded:
     """A row in its records; `attacks` holds the clean images too, under `clean`.
 
-    settings: the table's axes at this row, as its runs resolved them, and its members.
+    settings: the axis that is shown at this row, as its runs resolved it, and its members.
     """
 
     label: str
+    victim: str  # id: points of an axis that a scale makes one are one victim
     settings: dict[str, Any]
     attacks: dict[str, Attack]
     flags: tuple[str, ...] = ()  # checks that fired on these records

@@ -65,6 +65,7 @@ class Curves:
         """Verdicts, one vector a seed, by line and point."""
         groups: dict[str, list[str]] = {}
         seen: list[tuple[str, str, float, Verdicts]] = []
+        met: set[tuple[str, str, float, str]] = set()
         for item in shown:
             taken: Counter[tuple[str, float]] = Counter()
             for attack in item.attacks.values():
@@ -73,8 +74,11 @@ class Curves:
                     key = self._group(attack)
                     taken[key, x] += 1  # attacks of equal settings and other draws: other lines
                     key += str(taken[key, x])
-                    groups.setdefault(key, []).append(attack.name)
-                    seen.append((item.label, key, float(x), attack.right))
+                    place = (item.label, key, float(x))
+                    if (*place, item.victim) not in met:  # else a point that a scale made another
+                        met.add((*place, item.victim))
+                        groups.setdefault(key, []).append(attack.name)
+                        seen.append((*place, attack.right))
         if not seen:
             raise UserError(f"params.yaml: figures: nothing that is shown varies in {self.along!r}")
 

@@ -73,7 +73,7 @@ def steps(e: Evidence) -> Iterator[str]:
     for few, many in _pair_alike(e, "steps"):
         if exceeds(many.right, few.right, SLACK):
             yield f"{many.name} is {points(many.right, few.right)} weaker than {few.name}"
-        enough = few.field("steps") >= 100
+        enough = few.field("steps") >= 100 and many.field("steps") >= 5 * few.field("steps")
         if enough and exceeds(few.right, many.right, CONVERGED):
             yield f"{few.name} has not converged: {many.name} finds {points(few.right, many.right)}"
 

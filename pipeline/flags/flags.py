@@ -8,8 +8,10 @@ may be far too high: such a row is not ranked.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.core.metrics import worst
+from pipeline.errors import UserError
 from pipeline.flags import consistency as orders
 from pipeline.flags import masking as symptoms
 from pipeline.flags.evidence import Attack, Evidence, exceeds
@@ -63,13 +65,21 @@ def flags(evidence: Evidence) -> list[Flag]:
     return [Flag(check, text, random) for check, run in CHECKS.items() for text in run(evidence)]
 
 
+def flags_or_stop(evidence: Evidence, where: Path) -> list[Flag]:
+    """The same; raises UserError naming the records where one makes every number worthless."""
+    fired = flags(evidence)
+    for flag in (flag for flag in fired if flag.fails):
+        raise UserError(f"{where}: {flag.check}: {flag.text}; see docs/flags.md")
+    return fired
+
+
 def hidden(own: tuple[float, int], reference: tuple[float, int]) -> Flag | None:
     """C23, of points that full budgets take from a row and its reference, each of so many images.
 
-    None where the cut of the attacks is fair to both.
+    None where the cut of the attacks is fair to both, or where they were measured on other images.
     """
-    (points, images), (other, _) = own, reference
-    if points - other <= UNFAIR:
+    (points, images), (other, others) = own, reference
+    if images != others or points - other <= UNFAIR:
         return None
     found = f"full budgets take {points:.1f} points from it and {other:.1f} from the reference"
     return Flag("C23", f"the scale's cut of the attacks flatters it: {found} ({images} images)")

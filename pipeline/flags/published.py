@@ -30,7 +30,7 @@ class Cell:
     paper: str
     table: str
     row: str
-    setting: tuple[str, ...]  # data set, arch, members, checkpoint
+    setting: tuple[str, ...]  # data set, arch, members, checkpoint, entry
     role: str
     eps: float
     value: float
@@ -38,7 +38,7 @@ class Cell:
     @property
     def name(self) -> str:
         """For a text."""
-        dataset, arch, members, _ = self.setting
+        dataset, arch, members, *_ = self.setting
         radius = f", eps {self.eps:g}" if self.paper == "soe" else ""
         return f"{self.paper} table {self.table}, {self.row} ({dataset} {arch} x{members}{radius})"
 
@@ -52,7 +52,7 @@ def read(folder: Path = FOLDER) -> list[Cell]:
                 role = ROLE.get(line["attack"])
                 if role is None or line["value"] == "":
                     continue
-                keys = ("dataset", "arch", "members", "checkpoint")
+                keys = ("dataset", "arch", "members", "checkpoint", "entry")
                 setting = tuple(line[k] for k in keys)
                 eps, value = (_read_number(line[k], path) for k in ("eps", "value"))
                 cell = Cell(path.stem, line["table"], line["row"], setting, role, eps, value)

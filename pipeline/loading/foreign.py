@@ -5,6 +5,7 @@ Nothing in a file is run: what is no tensor, number or text is refused by name.
 
 import pickle
 import re
+import struct
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +38,17 @@ COUNTS = ("total_ops", "total_params", "n_averaged")  # thop's and AveragedModel
 # of weights; others, such as float8 and complex, lack what a network needs
 PLAIN = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8}
 PLAIN |= {torch.int8, torch.int16, torch.int32, torch.int64}
+# what torch and safetensors raise at files that are cut or of another kind
+DAMAGE = (
+    SafetensorError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    AssertionError,
+    OSError,
+    struct.error,
+)
 GLOBAL = re.compile(r"(?:GLOBAL |global )(\S+)")  # in torch's refusal
 
 
@@ -81,7 +93,7 @@ def _load(path: Path) -> Any:
             f"{path}: cannot be read as plain weights: {wants}, and nothing here runs code from a "
             "file; in the project that wrote it, torch.save(model.state_dict(), 'plain.pt')"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, LookupError, ValueError, OSError) as error:
+    except DAMAGE as error:
         size = path.stat().st_size
         raise UserError(
             f"{path}: cannot be read as plain weights: its {size} bytes are empty, cut or another "

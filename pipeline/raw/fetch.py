@@ -139,7 +139,10 @@ def _fetch_any(
 
 def shown(url: str) -> str:
     """An address as it may be printed: without user, password and whatever a query holds."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # no address at all: nobody can say which part of it is secret
+        return "an address that cannot be read"
     host = parts.netloc.rpartition("@")[2]
     return _printable(urlunsplit((parts.scheme, host, parts.path, "", "")))
 
@@ -186,9 +189,9 @@ def _open(url: str, offset: int) -> Any:
     if offset:
         headers["Range"] = f"bytes={offset}-"
 
-    parts = urlsplit(url)
-    user, _, host = parts.netloc.rpartition("@")
     try:
+        parts = urlsplit(url)
+        user, _, host = parts.netloc.rpartition("@")
         request = Request(urlunsplit(parts._replace(netloc=host)), headers=headers)
         if user:  # nobody whom the mirror sends us to gets it
             secret = b64encode(unquote(user).encode()).decode()

@@ -140,6 +140,10 @@ class Columns:
 
 
 def _list_joined(cell: Cell, suite: str) -> list[str]:
-    """The suites of a worst case: adaptive ones add to the core and to each other."""
-    joins = [CORE, *(s for s in cell.records if s.startswith(ADAPTIVE))]
-    return [s for s in cell.records if s == suite or (suite == ADAPTIVE and s in joins)]
+    """The suites of a worst case: one that goes on from another adds to it, adaptive ones to the
+    core and to each other."""
+    before = [s for s, r in cell.records.items() if r.id == cell.records[suite].before]
+    joins = {suite, *before}
+    if suite == ADAPTIVE:
+        joins |= {CORE, *(s for s in cell.records if s.startswith(ADAPTIVE))}
+    return [s for s in cell.records if s in joins]

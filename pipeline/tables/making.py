@@ -2,21 +2,22 @@
 
 from pathlib import Path
 
+from pipeline.job.logs import find_error
 from pipeline.plan import Plan, Record
+from pipeline.store.lease import list_held
 
 
 def status_of(plan: Plan, missing: list[Record]) -> str:
-    """failed, running or not built, from the logs of what a row still needs."""
-    logs = []
+    """running or failed, by the leases and logs of what a row still needs; else not built."""
+    logs = {
+        f"records/{record.id}": Path("logs/evaluate") / f"{record.id}.log" for record in missing
+    }
     for record in missing:
-        logs.append(Path("logs/evaluate") / f"{record.id}.log")
-        for element in record.victim.elements:
-            run = plan.run(element.run)
+        for run in (plan.run(element.run) for element in record.victim.elements):
             if not run.is_here():
-                logs.append(Path("logs") / run.stage / f"{run.id}.log")
+                logs[f"runs/{run.id}"] = Path("logs") / run.stage / f"{run.id}.log"
 
-    # A log begins with the job: one that is there without an error belongs to a job that runs.
-    texts = [log.read_text(errors="replace") for log in logs if log.exists()]
-    if any("\nerror: " in f"\n{t}" or "Traceback" in t for t in texts):
-        return "failed"
-    return "running" if texts else "not built"
+    # a log may be of an earlier try, which was stopped or failed: what runs holds its lease
+    if logs.keys() & list_held().keys():
+        return "running"
+    return "failed" if any(map(find_error, logs.values())) else "not built"

@@ -119,7 +119,7 @@ class Reproduced:
 
     def _judge(self, place: Place, printed: Line) -> Line:
         column = place.tabulation.shown.get(printed["attack"], printed["attack"])
-        cell = place.tabulation.details()[place.row.label][column]
+        cell = place.tabulation.describe(place.row)[column]
         ours, published = 100 * cell["mean"], float(values.fraction(printed["value"], "value"))
 
         judged = {"ours": f"{ours:.2f}", "difference": f"{ours - published:+.2f}"}

@@ -1,6 +1,6 @@
 """The rows of a table, read from records and checked."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from pipeline.core import intervals
 from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
 from pipeline.flags.evidence import Evidence, by_images
-from pipeline.flags.flags import UNRANKING, Flag, flags, hidden, notes, untrusted
+from pipeline.flags.flags import UNRANKING, Flag, flags_or_stop, hidden, notes, untrusted
 from pipeline.plan import Plan, Record, Table
 from pipeline.plan.graph.averages import count_snapshots
 from pipeline.plan.graph.column_names import CLEAN, COSTS, DISK, cuts, split
@@ -108,10 +108,15 @@ class Tabulation:
         evidence = [
             Evidence([(self.columns.read(r), list(r.attacks)) for r in group]) for group in groups
         ]
-        fired = [self._check_flags(*pair) for pair in zip(groups, evidence, strict=True)]
+        where = [group[0].path.parent for group in groups]
+        fired = [flags_or_stop(*pair) for pair in zip(evidence, where, strict=True)]
         short = [flag for flag in map(self._judge_cut, cells) if flag]
 
-        by_check = {flag.check: flag for some in (*fired, short) for flag in some}
+        by_check: dict[str, Flag] = {}
+        for flag in dict.fromkeys(flag for some in (*fired, short) for flag in some):
+            said = by_check.get(flag.check)
+            text = f"{said.text}; {flag.text}" if said else flag.text
+            by_check[flag.check] = replace(flag, text=text)
         texts = dict.fromkeys(text for some in evidence for text in notes(some))
         doubts = {c for pair in zip(evidence, fired, strict=True) for c in untrusted(*pair)}
 
@@ -126,14 +131,6 @@ class Tabulation:
             tuple(c for c in UNRANKING if c in doubts),
         )
         return Row(label, keys, cells, status, verdicts, costs, *beside)
-
-    def _check_flags(self, records: list[Record], evidence: Evidence) -> list[Flag]:
-        fired = flags(evidence)
-        for flag in fired:
-            if flag.fails:
-                path = records[0].path.parent
-                raise UserError(f"{path}: {flag.check}: {flag.text}; see docs/flags.md")
-        return fired
 
     def _judge_cut(self, cell: Cell) -> Flag | None:
         """C23 of a row whose cut was measured, as was that of its reference."""
@@ -157,9 +154,10 @@ class Tabulation:
 
     def details(self) -> dict[str, Any]:
         """Everything the .json holds beside the receipt, by row and column."""
-        return {row.label: self._describe_row(row) for row in self.rows}
+        return {row.label: self.describe(row) for row in self.rows}
 
-    def _describe_row(self, row: Row) -> dict[str, Any]:
+    def describe(self, row: Row) -> dict[str, Any]:
+        """What the .json holds of one row."""
         if row.status != "done":
             return {**row.keys, "status": row.status, **self._describe_known(row)}
 

@@ -44,6 +44,7 @@ def build(graph: Graph, name: str) -> Figure:
     kind = Resolved(entry["kind"], component.name, fields, component.code)
 
     _check_columns(entries, entry, fields, where)
+    tables.check_met(entries, table, fields.get("columns", ()), cells, f"{where}.columns")
     _check_attacks(entries, fields, component.types, where)
 
     attacks = tuple(_resolve_attacks(entries, kind, component.types, cell) for cell in cells)

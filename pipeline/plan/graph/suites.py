@@ -49,8 +49,8 @@ def _check(entries: Entries, suite: str) -> Entry:
     checks.names(entry["attacks"], entries.section("attacks"), f"{where}.attacks")
     if "surrogates" in entry:
         checks.names(entry["surrogates"], entries.section("victims"), f"{where}.surrogates")
-    if "eps" in entry and not (isinstance(entry["eps"], list) and entry["eps"]):
-        raise UserError(f"params.yaml: {where}.eps: needs a list of radii")
+    if "eps" in entry:
+        _check_radii(entry["eps"], f"params.yaml: {where}.eps")
 
     for key in ("stop_when_fooled", "peers"):
         if not isinstance(entry.get(key, False), bool):
@@ -71,6 +71,15 @@ def _check(entries: Entries, suite: str) -> Entry:
     return entry
 
 
+def _check_radii(radii: Any, where: str) -> None:
+    """Raise UserError unless a sweep's radii are numbers, each another one."""
+    if not isinstance(radii, list) or not radii:
+        raise UserError(f"{where}: needs a list of radii")
+    for number, eps in enumerate(radii):
+        if values.fraction(eps, where) in [values.fraction(e, where) for e in radii[:number]]:
+            raise UserError(f"{where}: {eps} stands twice; take one off")
+
+
 def _check_after(entries: Entries, entry: Entry, where: str) -> None:
     """Raise UserError unless a suite goes on from another that stops when fooled."""
     earlier = values.find(entries.section("suites"), f"{where}.after", entry["after"])
@@ -80,7 +89,7 @@ def _check_after(entries: Entries, entry: Entry, where: str) -> None:
             f"params.yaml: {where}.after: both suites need stop_when_fooled: true, and "
             f"{earlier} no `after` of its own"
         )
-    if entry.get("split") != other.get("split"):
+    if entry.get("split", "test") != other.get("split", "test"):
         raise UserError(f"params.yaml: {where}.after: {earlier} is of another split")
 
 

@@ -2,14 +2,14 @@
 
 import csv
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan.graph import hidden, outside, suites
+from pipeline.plan.graph import column_names, hidden, outside, suites
 from pipeline.plan.graph.artifacts import tail
 from pipeline.plan.graph.graph import Graph
 from pipeline.plan.graph.table_entries import KEYS, find_points, list_planned, read_entry
@@ -39,6 +39,9 @@ def build(graph: Graph, name: str, *, all_rows: bool = False) -> Table:
     entries = graph.entries
     entry = read_entry(graph, name, all_rows)
     cells = tuple(cells_of(graph, entry))
+    means = [how for how in entry["means"].values() if not column_names.is_strongest(how)]
+    columns = [*entry["columns"], *(part for how in means for part in how)]
+    check_met(entries, entry, columns, cells, f"tables.{name}.columns")
 
     spec = _spec(entries, entry, cells, f"tables.{name}")
     path = target_path(name)
@@ -56,6 +59,24 @@ def build(graph: Graph, name: str, *, all_rows: bool = False) -> Table:
         columns=tuple(entry["columns"]),
         suites=named,
     )
+
+
+def check_met(
+    entries: Entries, entry: Entry, columns: Iterable[str], cells: Iterable[Cell], where: str
+) -> None:
+    """Raise UserError for a column of an attack that some row's victim does not meet."""
+    attacks = {name for suite in entry["suites"] for name in suites.names(entries, suite)}
+    known = column_names.names(entry, attacks)
+    asked = {column_names.split(column, known)[0] for column in columns} & attacks
+
+    for cell in (cell for cell in cells if cell.records):
+        met = {name for record in cell.records.values() for name, _ in record.attacks}
+        for attack in sorted(asked - met):
+            raise UserError(
+                f"params.yaml: {where}: {attack} does not meet the row {cell.row} (see its `only`, "
+                "or the row's `twin`): leave one out, or show the strongest of several by a mean "
+                "{strongest: [...]}"
+            )
 
 
 def _settings(entry: Entry) -> Iterator[tuple[str, Setting]]:

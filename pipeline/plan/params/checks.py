@@ -200,10 +200,13 @@ def judged(images: int, dataset: Entry, name: str) -> None:
 
 def rivals(attack: str, fields: Entry, classes: int) -> None:
     """Raise UserError where a loss compares more classes than there are."""
-    needs = {"dlr": 3, "dlr_targeted": 4}.get(str(fields.get("loss")), 2)
+    loss = str(fields.get("loss", "cross-entropy"))
+    if fields.get("version") == "standard" and fields.get("targets"):  # of AutoAttack
+        loss = "dlr_targeted"
+    needs = {"dlr": 3, "dlr_targeted": 4}.get(loss, 2)
     if classes < needs:
         raise UserError(
-            f"params.yaml: attacks.{attack}.loss: {fields['loss']} compares {needs} classes, the "
+            f"params.yaml: attacks.{attack}: its loss {loss} compares {needs} classes, the "
             f"data set has {classes}"
         )
 

@@ -179,8 +179,10 @@ class Entries(Scale):
     def attack_in(self, name: str, factor: Fraction, setting: Setting, eps: Any = None) -> Resolved:
         """The same in a setting, whose axis `train_eps` is a radius of linf: attacks within other
         balls keep their own. `eps` is a sweep's, whatever the norm."""
-        norm = self.entry("attacks", name)[1].get("norm", "linf")
-        axis = setting.eps if norm == "linf" else None
+        root, entry = self.entry("attacks", name)
+        has_radius = "eps" in self.component("attacks", root).types or "eps" in entry
+        in_linf = has_radius and entry.get("norm", "linf") == "linf"
+        axis = setting.eps if in_linf else None
         return self.named_attack(name, factor, axis if eps is None else eps)
 
     def _once(self, kind: str, name: str, factor: Fraction, eps: Any = None) -> Resolved:
@@ -204,6 +206,10 @@ class Entries(Scale):
         """A count beside the fields of an arch or data set, for estimates and clusters, or None."""
         where, value = f"params.yaml: {kind}.{name}.{key}", self.entry(kind, name)[1].get(key)
         return None if value is None else values.as_int(value, where, 1)
+
+    def resource(self, stage: str, key: str, usual: int) -> int:
+        """A number of `resources:`, or the usual one where a params.yaml has no such section."""
+        return int(self.section("resources").get(stage, {}).get(key, usual))
 
     def surrogate(self, name: str) -> str:
         """What an attack differentiates instead of the victim: see evaluation/surrogates.py."""

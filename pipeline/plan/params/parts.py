@@ -41,4 +41,16 @@ def why_whole(component: str, writes_step: bool) -> str:
 
 
 # Members of these meet in their loss: trained apart they would be another method's
-TOGETHER = ("adp", "aute", "cat_aka", "dverge", "gal", "igat", "more", "ps_red", "red", "soe", "trs")
+TOGETHER = (
+    "adp",
+    "aute",
+    "cat_aka",
+    "dverge",
+    "gal",
+    "igat",
+    "more",
+    "ps_red",
+    "red",
+    "soe",
+    "trs",
+)
