@@ -13,7 +13,7 @@ from pipeline.core.norms import per_image, steepest
 
 @dataclass(frozen=True, kw_only=True)
 class DeepFool:
-    """Steps (|f_k| / |w_k|_2 + 1e-4) w_k / |w_k|_2 to the nearest of the `rivals` likeliest wrong classes, l2.
+    """Steps of |f_k| / |w_k|_2 + 1e-4 along w_k to the nearest of the `rivals` likeliest classes.
 
     The overshoot multiplies the total perturbation, and an image is done only when the image that
     is returned was misclassified together with its whole batch: torchattacks overshoots step by

@@ -11,7 +11,7 @@ from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
 from pipeline.flags.evidence import Evidence, by_images
 from pipeline.flags.flags import UNRANKING, Flag, flags_or_stop, hidden, notes, untrusted
-from pipeline.plan import Plan, Record, Table
+from pipeline.plan import Plan, Table
 from pipeline.plan.graph.averages import count_snapshots
 from pipeline.plan.graph.column_names import CLEAN, COSTS, DISK, cuts, split
 from pipeline.plan.graph.hidden import SUITE

@@ -179,7 +179,7 @@ def test_a_figure_that_is_up_to_date_needs_nothing(here, plan, capsys):
 def test_a_cluster_is_asked_for_the_figures_that_read_weights(here, plan):
     targets = list(plan.targets.values())
     rows = {row[0]: row for row in cluster.report(plan, state.states(plan, targets))}
-    assert rows["figure"][1:5] == ["2", "1", "1.0 GB or more", "16000 MB"]
+    assert rows["figure"][1:5] == ["2", "0", "none", "16000 MB"]
     asked = resources.Resources(plan)
     assert asked.minutes("figure", plan.figures["loss"]) > asked.stage("figure")["minutes"]
     grown = {"half": 20, "images": 600}

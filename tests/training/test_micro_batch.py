@@ -108,7 +108,7 @@ def test_parts_are_in_a_runs_name_unless_they_are_the_whole():
 def test_what_a_part_cannot_train_is_refused_in_one_line():
     for row in WHOLE:
         with pytest.raises(UserError, match=f"micro_batch: 8 would train another {row}") as raised:
-            tiny.runs(plan(micro_batch=8), row, 3)
+            tiny.runs(plan(micro_batch=8), row, 3, overrides=(("epochs", 100),))
         assert f"methods.{row} micro_batch: 0" in tiny.line(raised)
     with pytest.raises(UserError, match="recipes.unified.micro_batch: 1 is"):
         id_of(plan(micro_batch=1))

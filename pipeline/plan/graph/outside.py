@@ -99,7 +99,7 @@ def describe_module(model: object, where: str) -> Entry:
 
 
 def sum_module(path: Path) -> str:
-    """sha256 of a user's file; of it and what it imports beside it, directly or not, if anything."""
+    """sha256 of a user's file; of all of `list_files` where it imports some."""
     sums = {name: sha256_of(file) for name, file in list_files(path).items()}
     return next(iter(sums.values())) if len(sums) == 1 else digest(sums, 64)
 

@@ -213,7 +213,7 @@ def _check_apart(entries: Entries, recipe: str, key: str, along: list[Any], wher
     cut = entries.recipe_cut(recipe).get(key)
     if key == "epochs" or type(cut) is not int:
         return
-    same = [p for p in along if type(p) is int and shrink(p, cut) == cut]
+    same = [p for p in along if type(p) is int and shrink(key, p, cut, True) == cut]
     if len(same) > 1:
         raise UserError(
             f"params.yaml: {where}.{key}: {same[0]} and {same[1]} are both {cut} at scale "
