@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from pipeline.contracts.dataset import Images, ImageSet, Labels, stratified
+from pipeline.errors import UserError
 from pipeline.job.device import times
 from pipeline.job.report import report
 from pipeline.loading.registry import component_class
-from pipeline.plan import load_plan
+from pipeline.plan import Dataset, Plan, load_plan
 from pipeline.raw.receipt import check_receipt, check_stated
-from pipeline.store.files import Content, safetensors
+from pipeline.store.files import Content, load_safetensors, safetensors
 from pipeline.store.sums import write_together
 
 SPLITS = ("train", "validation", "test")
@@ -85,13 +86,28 @@ def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
     return mean, std
 
 
+def check_images(plan: Plan, dataset: Dataset) -> None:
+    """Raise UserError where a table asks for more images than were found, before it trains."""
+    labels = load_safetensors(dataset.folder / "test.safetensors", "", "")[0]["labels"]
+    for table in plan.tables.values():
+        records = [record for cell in table.cells for record in cell.records.values()]
+        own = [r.images for r in records if r.victim.dataset == dataset and r.split == "test"]
+        if own and max(own) > len(labels):
+            raise UserError(
+                f"params.yaml: tables.{table.name}.images: {max(own)} asked for, {dataset.name} "
+                f"has {len(labels)} to test; write images: {len(labels)} there"
+            )
+
+
 def main(argv: list[str] | None = None) -> None:
     """python -m pipeline.prepare <entry of datasets:>."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.prepare", description=__doc__)
     parser.add_argument("dataset", help="name of an entry of `datasets:` in params.yaml")
-    entry = load_plan().dataset(parser.parse_args(argv).dataset)
+    plan = load_plan()
+    entry = plan.dataset(parser.parse_args(argv).dataset)
     data = component_class("datasets", entry.component)(**entry.fields)
     written = prepare(data, entry.raw, entry.folder)
+    check_images(plan, entry)
     print(f"{entry.folder}: {'written' if written else 'is up to date, nothing to do'}")
 
 

@@ -37,7 +37,7 @@ class WideResNet:
     def build(
         self, *, classes: int, channels: int, size: int, mean: list[float], std: list[float]
     ) -> Net:
-        """A fresh net, convolutions drawn by He et al.'s fan-out rule."""
+        """A fresh net, convolutions drawn by He et al.'s fan-out rule, biases 0."""
         blocks, rest = divmod(self.depth - 4, 6)
         if rest or min(blocks, self.widen) < 1:
             raise UserError(
@@ -56,4 +56,5 @@ class WideResNet:
         )
 
         init_fan_out(net)
+        nn.init.zeros_(net.head.bias)
         return net

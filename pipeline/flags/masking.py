@@ -119,7 +119,8 @@ def loss(e: Evidence) -> Iterator[str]:
             continue
 
         # what was dropped, being better for a random victim, says nothing of the loss it reached
-        asked = attack.arrays["asked"] & (attack.arrays["linf"] > 0)
+        dropped = (attack.arrays["linf"] == 0) & ~attack.arrays["unchanged"]
+        asked = attack.arrays["asked"] & ~dropped
         rises = attack.arrays["loss"][asked] > e.clean["clean/loss"][asked]
         share = float(rises.mean()) if len(rises) else 1.0
         if wilson(share, len(rises))[1] < RISES:

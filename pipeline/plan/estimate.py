@@ -10,12 +10,16 @@ from fractions import Fraction
 from typing import Any
 
 from pipeline.plan import Artifact, Dataset, Figure, Plan, Record, Run, Snapshots, TransferSet
+from pipeline.plan.graph.artifacts import Element
 from pipeline.plan.graph.averages import count_snapshots
 from pipeline.plan.graph.outside import MODULE
 from pipeline.plan.params.entries import Entries
 from pipeline.plan.params.values import Entry
+from pipeline.plan.passes import passes
 
 NATIVE = 32  # pixels of a side at which `macs` are stated
+TEST_IMAGES = 10000  # of CIFAR, MNIST and Tiny-ImageNet, which state no number
+ON_TEST = "best_test_as_published"
 PROCESS = 3  # seconds in which a job's process loads torch and its data
 
 
@@ -66,8 +70,7 @@ def run_flops(plan: Plan, run: Run) -> int | None:
         once = images * _pass_cost(run.spec["average"]["fields"]["bn_data"], crafting) * 2 * macs
         if not run.spec.get("best"):
             return once
-        judged = int(run.dataset.fields["validation"]) * passes(spec["validation_attack"]["fields"])
-        return count_snapshots(plan.graph, run) * (once + judged * 2 * macs)
+        return count_snapshots(plan.graph, run) * (once + _count_judged(run, spec) * 2 * macs)
 
     assistants = _assistants(plan, run)
     if assistants is None:
@@ -78,12 +81,33 @@ def run_flops(plan: Plan, run: Run) -> int | None:
     if earlier := run.edges.get("earlier"):  # examples are crafted against those before, too
         crafting *= 1 + len(earlier.elements)
 
-    # A step of training is a forward and a backward that costs twice as much.
-    own = (crafting + 3) * macs
+    frozen = [forward_macs(plan, plan.run(e.run)) for e in _list_asked(plan, run)]
+    if None in frozen:
+        return None
+
+    # A step of training is a forward and a backward that costs twice as much; parents answer once.
+    own = (crafting + 3) * macs + sum(m for m in frozen if m)
     along = sum((_particle_passes(spec, len(assistants)) + 3) * m for m in assistants)
 
-    epochs: int = spec["recipe"]["epochs"]
-    return images * epochs * 2 * (own + along)
+    epochs, every = spec["recipe"]["epochs"], spec["recipe"]["validate_every"]
+    judged = -(-epochs // every) * _count_judged(run, spec) * macs if every else 0
+    return 2 * (images * epochs * (own + along) + judged)
+
+
+def _count_judged(run: Run, spec: Entry) -> int:
+    """Passes over the images that choose a checkpoint: one look and the validation attack."""
+    attack, on_test = spec["validation_attack"], spec["recipe"]["select"] == ON_TEST
+    fields = run.dataset.fields
+    images = int(fields.get("test", TEST_IMAGES) if on_test else fields["validation"])
+    return images * (1 + (passes(attack["fields"]) if attack else 0))
+
+
+def _list_asked(plan: Plan, run: Run) -> list[Element]:
+    """The networks that a training asks and does not train: not those whose weights it starts
+    from, nor earlier members, which crafting counts."""
+    types = plan.entries.component("methods", run.spec["method"]["component"]).types
+    asked = [victim for field, victim in run.edges.items() if types.get(field) == "Parent"]
+    return [element for victim in asked for element in victim.elements]
 
 
 def _assistants(plan: Plan, run: Run) -> list[int] | None:
@@ -168,16 +192,6 @@ FLOPS: dict[str, Callable[[Plan, Any], int | None]] = {
     "evaluate": record_flops,
     "figure": figure_flops,
 }
-
-
-def passes(fields: dict[str, Any]) -> int:
-    """Forward passes an attack spends on one image; a gradient step is two."""
-    restarts, queries = fields.get("restarts", 1), fields.get("queries", 0)
-    steps = fields.get("steps", 0 if queries else 1)  # FGSM has one and says nothing
-    looks = max(fields.get("targets", 1), 1) * fields.get("eot", 1) * fields.get("searches", 1)
-    if "arguments" in fields:  # of torchattacks, under its own names
-        return passes({k: v for k, v in fields["arguments"].items() if type(v) is int})
-    return int(restarts * (2 * steps * looks + queries))
 
 
 def forward_macs(plan: Plan, run: Run) -> int | None:

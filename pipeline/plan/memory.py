@@ -16,6 +16,7 @@ from pipeline.plan.graph.outside import MODULE
 FIXED = 1e9  # bytes: CUDA's context and cuDNN's workspace
 PENALISED = ("gal", "ps_red", "red", "trs")  # losses of gradients in the images
 GRAPH = 3  # times what a backward pass keeps, where it is differentiated itself
+VALIDATED = 500  # images at once, where a recipe has no `micro_batch`
 EVALUATED = 300  # images at once, where `resources:` says nothing
 TRAINED = 3  # a weight, its gradient, its momentum
 
@@ -36,8 +37,11 @@ def run_bytes(plan: Plan, run: Run) -> float | None:
     images: int = recipe.get("micro_batch") or recipe["batch_size"]
     graph = GRAPH if method["component"] in PENALISED else 1
     width = 2 if recipe["precision"] == "bf16" else 4  # bytes of an activation
-    step: float = images * kept * float(area_of(run.dataset)) * graph * width
-    return FIXED + 4 * (copies * weights + still) + step
+    step: float = images * kept * graph * width
+    if recipe["validate_every"]:  # climbs the members alone, in float32
+        own = _sum(plan, "activations", [run.arch] * run.members) or 0
+        step = max(step, 4 * own * (recipe.get("micro_batch") or VALIDATED))
+    return FIXED + 4 * (copies * weights + still) + step * float(area_of(run.dataset))
 
 
 def record_bytes(plan: Plan, record: Record) -> float | None:

@@ -13,6 +13,7 @@ import pickle
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import closing
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,13 @@ class _Artifacts(pickle.Unpickler):
     """Makes artifacts of the plan and paths, and nothing else: a row can run no code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """A class of the plan, or of paths."""
-        if module.startswith("pipeline.plan.") or (module, name) == ("pathlib", "PosixPath"):
+        """A class of the plan, or of paths; a dotted name would reach what its modules import."""
+        if (module, name) == ("pathlib", "PosixPath"):
             return super().find_class(module, name)
+        if module.startswith("pipeline.plan.") and "." not in name:
+            found = super().find_class(module, name)
+            if is_dataclass(found) and found.__module__ == module:
+                return found
         raise pickle.UnpicklingError(f"{module}.{name} is no part of a plan")
 
 
@@ -101,7 +106,7 @@ def read(copy: Path, names: Iterable[str]) -> tuple[Entry, list[Artifact]] | Non
         with closing(sqlite3.connect(f"{path.as_uri()}?immutable=1", uri=True)) as file:
             params = _ask(file, "")
             artifacts = _follow(file, names)
-    except (sqlite3.DatabaseError, _Damaged):
+    except (sqlite3.DatabaseError, pickle.UnpicklingError, _Damaged):
         print(f"{path}: is damaged, so the whole plan is read", flush=True)
         return None
     return (json.loads(params[2]), artifacts) if params else None

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.job.logs import find_error
+from pipeline.job.logs import find_error, read_lines
 from pipeline.plan import Plan, Record
 from pipeline.store.lease import list_held
 
@@ -20,4 +20,10 @@ def status_of(plan: Plan, missing: list[Record]) -> str:
     # a log may be of an earlier try, which was stopped or failed: what runs holds its lease
     if logs.keys() & list_held().keys():
         return "running"
-    return "failed" if any(map(find_error, logs.values())) else "not built"
+    return "failed" if any(map(_has_failed, logs.values())) else "not built"
+
+
+def _has_failed(log: Path) -> bool:
+    """Whether a job did more than write the head of its log, and did not end well."""
+    began = any(not line.startswith("#") for line in read_lines(log))
+    return began and bool(find_error(log))

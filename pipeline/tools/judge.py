@@ -48,7 +48,8 @@ def main(argv: list[str] | None) -> None:
 
     entry = judging.find_entry(args, entries, split)
     where = device.select(entries.device, entries.threads)
-    folder = judging.lay_out(judging.build_params(params, task, entry), entry, task)
+    changed = judging.build_params(params, task, entry, len(split))
+    folder = judging.lay_out(changed, entry, task)
     print(f"victims:\n  {judging.show_entry(entry, args.file, args.model)}")
     radius = float(task.factor * judging.STATED)
     print(f"attacks of scale {task.scale}; 8/255 becomes {radius:.4g}, other radii likewise")

@@ -22,6 +22,7 @@ ROOM = Path("work/judge")
 ROW = TABLE = SCALE = "judged"
 SUITES = ("unified", "core", "adaptive")  # none that needs a network trained elsewhere
 COLUMNS = ("clean", "core_worst", "adaptive_worst", "members", "parameters", "inference_macs")
+MOST = 10000  # test images, where nobody says how many
 STATED = Fraction(8, 255)  # the radius at which params.yaml states its attacks
 
 
@@ -55,8 +56,14 @@ def find_task(
     return Task(chosen, dataset, factor, images)
 
 
-def build_params(params: Entry, task: Task, entry: Entry) -> Entry:
-    """params.yaml with one table of one row, at a scale where nothing stands in."""
+def build_params(params: Entry, task: Task, entry: Entry, available: int) -> Entry:
+    """params.yaml with one table of one row, at a scale where nothing stands in.
+
+    Raises UserError where more test images are asked for than there are.
+    """
+    images = task.images or min(MOST, available)
+    if images > available:
+        raise UserError(f"--images: {images} asked for, {task.dataset} has {available} to test")
     changed = copy.deepcopy(params)
     own = {"dataset": task.dataset, "eps_factor": str(task.factor)}
     cut: Entry = {"base": task.scale, "stand_ins": {task.dataset: own}, "archs": {}}
@@ -81,7 +88,7 @@ def build_params(params: Entry, task: Task, entry: Entry) -> Entry:
             "columns": columns,
             "suites": suites,
             "means": {},
-            "images": task.images or 10000,
+            "images": images,
             "checkpoint": "last",
             "reference": "none",
             "reported": "none",

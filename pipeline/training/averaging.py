@@ -131,10 +131,12 @@ class Judge:
         self.held_out = load_split(run.dataset, name, where)
         self.attack = registry.build("attacks", spec["validation_attack"])
         self.rule, self.seed = spec["method"]["fields"]["combine"], spec["seed"]
+        self.batch = models.recipe_of(spec).micro_batch
 
     def __call__(self, members: list[nn.Module]) -> tuple[float, float]:
         """Clean accuracy, and the share right before and after the validation attack."""
-        return accuracies(combine(self.rule, members), self.held_out, self.attack, self.seed)
+        victim = combine(self.rule, members)
+        return accuracies(victim, self.held_out, self.attack, self.seed, self.batch)
 
 
 def scores(paths: list[Path], make: Make, judge: Judge, state: Path) -> Scores:

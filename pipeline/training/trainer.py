@@ -191,7 +191,8 @@ class Trainer:
         members = models.build_members(spec, self.split, self.device)
         checkpoint.distribute(weights, members, self.run.folder)
         victim = combine(spec["method"]["fields"]["combine"], members)
-        clean, robust = accuracies(victim, self.held_out, self.validation, spec["seed"])
+        judge, most = self.validation, self.recipe.micro_batch
+        clean, robust = accuracies(victim, self.held_out, judge, spec["seed"], most)
         return {"val_clean": clean, "val_robust": robust}
 
     def _select(self, row: dict[str, Any], weights: Weights) -> None:

@@ -9,7 +9,7 @@ from pipeline.core.ensemble import Combination, check_finite, combine
 from pipeline.core.folding import folded
 from pipeline.loading.images import Split
 
-BATCH = 500  # images; draws are per image, so this changes nothing but memory
+BATCH = 500  # images at once, where a recipe has no `micro_batch`: draws are per image
 
 
 def predictions(model: nn.Module, images: Tensor) -> Tensor:
@@ -21,9 +21,11 @@ def predictions(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def accuracies(
-    victim: Combination, split: Split, attack: Attack | None, seed: int
+    victim: Combination, split: Split, attack: Attack | None, seed: int, batch: int = 0
 ) -> tuple[float, float]:
     """Clean accuracy, and the share right both before and after the attack (clean if none).
+
+    batch: the recipe's `micro_batch`, where memory holds no more images.
 
     Of a random victim the expected ones: attacks climb its members' mean, each member answers.
     """
@@ -35,7 +37,7 @@ def accuracies(
 
     clean = robust = 0
     everyone = torch.arange(len(split), device=split.labels.device)
-    for rows in torch.split(everyone, BATCH):
+    for rows in torch.split(everyone, batch or BATCH):
         images, labels = split.floats(rows), split.labels[rows]
         right_AB = torch.stack([predictions(v, images) == labels for v in answering])
         clean += int(right_AB.sum())

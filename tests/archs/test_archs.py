@@ -197,6 +197,11 @@ def test_convolutions_are_drawn_by_the_fan_out_rule(arch: Any) -> None:
         assert layer.bias is None or not layer.bias.any()
 
 
+def test_a_wide_resnets_head_begins_without_bias() -> None:
+    """As its authors' does; PyTorch would draw it."""
+    assert not build(THIN_WRN, 32).head.bias.any()
+
+
 def test_reds_convolutions_behind_the_stem_are_drawn_by_the_fan_in_rule() -> None:
     """Its code draws all anew, then replaces stem and head by PyTorch's own."""
     torch.manual_seed(0)

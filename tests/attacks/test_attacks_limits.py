@@ -36,6 +36,7 @@ from pipeline.core.draws import Draws
 from pipeline.core.losses import cross_entropy, margin
 from pipeline.core.norms import Ball, lengths
 from pipeline.errors import UserError
+from pipeline.plan.params import checks
 
 
 def two_classes(norm: Ball = "linf") -> tuple[nn.Module, Tensor, Tensor, Tensor, Tensor]:
@@ -279,7 +280,25 @@ def test_malt_aims_at_the_nearest_boundary_and_apgd_t_at_the_likeliest_class() -
         assert int((~right(model, moved, labels)).sum()) == fooled
     measured = MALT(**asdict(apgd(**usual)))._measure_distances(model, images, labels)
     assert torch.allclose(measured[0, 1:3], torch.tensor([1.5, 0.05]), atol=1e-5)
-    assert measured[0, [0, 3, 4]].isinf().all()
+    assert measured[0].isinf().tolist() == [True, *[False] * 4]
+    assert (measured[0, [3, 4]] == torch.finfo(torch.float32).max).all()
+
+
+def test_malt_aims_at_a_class_without_a_slope_before_the_true_class(monkeypatch) -> None:
+    """Class 4 has no slope: with targets for all four wrong classes it is the last of them."""
+    weights = torch.zeros(5, 64)
+    weights[[0, 1, 2, 3], [9, 0, 1, 2]] = 1.0
+    weights[4] = weights[0]  # the gap to the true class moves with no pixel
+    shift = torch.tensor([1.0, 0.5, 0.4, 0.3, 0.2])
+    model = Changed(Linear(weights), lambda logits: logits + shift)
+    images, labels = torch.full((2, 1, 8, 8), 0.5), torch.zeros(2, dtype=torch.int64)
+    aimed: list[list[int]] = []
+    monkeypatch.setattr(
+        "pipeline.attacks.malt._towards", lambda targets, labels: aimed.append(targets.tolist())
+    )
+    attack = MALT(**asdict(apgd(loss="dlr_targeted", targets=4, steps=10)))
+    attack._objectives(model, images, labels)
+    assert aimed == [[1, 1], [2, 2], [3, 3], [4, 4]]
 
 
 def test_malt_and_pma_refuse_settings_that_are_not_theirs() -> None:
@@ -287,3 +306,19 @@ def test_malt_and_pma_refuse_settings_that_are_not_theirs() -> None:
         MALT(**asdict(apgd()))
     with pytest.raises(UserError, match="pma with loss ce: its loss is margin"):
         PMA(**asdict(pgd()))
+
+
+@pytest.mark.parametrize(
+    "fields, classes, says",
+    [
+        ({}, 1, "its loss cross-entropy compares 2 classes, the data set has 1"),
+        ({"loss": "dlr"}, 2, "its loss dlr compares 3 classes"),
+        ({"version": "standard", "targets": 9}, 3, "its loss dlr_targeted compares 4 classes"),
+        ({"version": "plus", "targets": 9}, 3, "its loss dlr_targeted compares 4 classes"),
+        ({"version": "rand", "targets": 9}, 2, "its loss dlr compares 3 classes"),
+    ],
+)
+def test_a_loss_of_more_classes_than_there_are_is_refused_in_one_line(fields, classes, says):
+    with pytest.raises(UserError, match=f"attacks.one: {says}"):
+        checks.rivals("one", fields, classes)
+    checks.rivals("one", fields, 4)

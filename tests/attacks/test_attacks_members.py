@@ -1,9 +1,11 @@
 """Attacks that see every member: random inference in expectation, the choice of one member."""
 
 import warnings
+from fractions import Fraction
 
 import pytest
 import torch
+from projects import published
 from torch import Tensor, nn
 from victims import EPS, Exact, Linear, held_out, right, trained
 
@@ -21,6 +23,7 @@ from pipeline.core.norms import lengths
 from pipeline.core.particles import _kernel
 from pipeline.errors import UserError
 from pipeline.evaluation.surrogates import Answers, surrogates
+from pipeline.plan.params.entries import Entries
 
 GOALS = ("mean_ce", "mean_prob", "worst_margin", "hinge", "chosen", "lower", "mismatch", "gate")
 GOALS += ("gate_margin", "force")
@@ -407,3 +410,14 @@ def test_blur_keeps_flat_images_and_the_least_width_changes_nothing() -> None:
     model = trained(0.0)
     wide = Blur(widths=[0.0, 0.5, 1.5])(model, images, labels, draws)
     assert int(right(model, wide, labels).sum()) < int(right(model, images, labels).sum())
+
+
+def test_an_attack_on_another_model_climbs_on_where_that_model_is_fooled() -> None:
+    """The first iterate that fools a member or the normalised mean need not fool the victim."""
+    entries, met = Entries(published()), {}
+    for name in entries.section("attacks"):
+        fields = entries.named_attack(name, Fraction(1)).spec["fields"]
+        if entries.surrogate(name) not in ("self", "averaged") and "any_iterate" in fields:
+            met[name] = fields["any_iterate"]
+    assert {"members_margin_pgd", "normalised_margin_pgd"} <= set(met)
+    assert [name for name, stops in met.items() if stops] == []

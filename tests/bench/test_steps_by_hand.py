@@ -9,6 +9,7 @@ import torch
 from projects import published
 from torch import nn
 
+from bench import cuts
 from bench.train import BY_HAND, Shape, build, count_gflops
 from pipeline.core.draws import Draws
 from pipeline.plan import Plan
@@ -74,3 +75,13 @@ def test_a_step_by_hand_is_our_step_for_no_less_work(name, start_draws):
 def test_every_method_has_a_loop_by_hand():
     entries = plan().entries
     assert {entries.entry("methods", name)[0] for name in entries.params["methods"]} == {*BY_HAND}
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_cuts_are_measured_at_a_scale_that_cuts_no_attack_too(monkeypatch, is_cut):
+    params = published() | {"scale": "paper"}
+    params["scales"]["paper"].pop("attacks", None)
+    monkeypatch.setattr(cuts, "read", lambda path: params)
+    found = cuts.build_params(50, ["soe"], is_cut=is_cut)
+    assert found["scales"]["paper"].get("attacks", {}) == {}
+    assert found["scales"]["paper"]["tables"][cuts.TABLE]["rows"] == ["soe"]

@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.plan import Plan
 from pipeline.plan.estimate import archs_of, seconds
 from pipeline.plan.memory import run_bytes
+from pipeline.plan.params.entries import Entries
 from pipeline.plan.state import NEED, states
 
 PARAMS = published() | {"scale": "paper"}
@@ -222,3 +223,12 @@ def test_the_report_counts_slurm_jobs(plan, tmp_path, monkeypatch):
     assert rows["train"][4] == f"{16000 * size} MB"
     judged = [s for s in found if s.stage == "evaluate"]
     assert rows["evaluate"][1:3] + rows["evaluate"][4:5] == [str(len(judged)), "1", "8000 MB"]
+
+
+def test_numbers_of_a_stage_that_params_does_not_state_are_the_usual_ones():
+    bare = Entries({key: value for key, value in PARAMS.items() if key != "resources"})
+    assert bare.resource("evaluate", "batch", 300) == 300
+    stated = {**PARAMS["resources"]["evaluate"], "batch": 77}
+    entries = Entries(PARAMS | {"resources": {"evaluate": stated}})
+    assert entries.resource("evaluate", "batch", 300) == 77
+    assert entries.resource("train", "save_minutes", 10) == 10

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import shutil
+import subprocess
 from functools import cache
 
 import pytest
@@ -143,3 +145,22 @@ def test_every_command_of_a_page_is_taken_by_its_program(page):
 )
 def test_a_command_that_its_program_refuses_is_found(command):
     assert wrong_with(command)
+
+
+def test_targets_of_make_are_no_files():
+    """A file or folder of such a name would leave its recipe out: `bench` is one."""
+    (phony,) = re.findall(r"^\.PHONY: (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert targets_of_make() <= set(phony.split())
+
+
+def test_make_bench_ends_at_the_first_script_that_fails(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    for name in ("bench/fails.py", "bench/last.py", "bench/works.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$2" >> asked\ntest "$2" != bench.fails\n')
+    python.chmod(0o755)
+    done = subprocess.run(["make", "-o", "setup", "bench"], cwd=tmp_path, capture_output=True)
+    assert done.returncode != 0 and (tmp_path / "asked").read_text() == "bench.fails\n"

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from victims import Exact
+from victims import Changed, Exact, Linear
 
 from pipeline.core.draws import Draws, derive
 from pipeline.core.ensemble import Combination, combine
 from pipeline.core.losses import cross_entropy, margin
 from pipeline.errors import UserError
+from pipeline.evaluation.differences import compare_slopes
 from pipeline.evaluation.surrogates import surrogates
 from pipeline.evaluation.verdicts import Counted, Evaluation
 from pipeline.loading import registry
@@ -158,6 +159,93 @@ def test_a_random_victim_repeats_its_verdicts_whatever_came_before():
     one, other = evaluation(victim, split), evaluation(victim, split)
     other.attack("another", spec(), 0)
     assert pack(one.attack("name", spec(), 0)) == pack(other.attack("name", spec(), 0))
+
+
+def test_an_image_that_was_moved_and_dropped_does_not_count_as_unchanged(monkeypatch):
+    """Of a random victim: the attack finds a point on which more members are right."""
+    first = torch.zeros(2, 2, 4)
+    first[0, 0, 0] = first[1, 0, 1] = 1.0  # each member is right where its own pixel is bright
+    nets = [Changed(Linear(w), lambda z: z + torch.tensor([0, 0.5])) for w in first]
+    victim = combine("random_one", nets).eval().requires_grad_(False)
+    images = torch.zeros(2, 1, 2, 2, dtype=torch.uint8)
+    images[:, 0, 0, 0] = 255
+    split = Split(images, torch.zeros(2, dtype=torch.int64), list("ab"), [0.5], [0.5])
+
+    def attack(model: nn.Module, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+        moved = images.clone()
+        moved[0] = 1  # both members are right here; the other image is given back as it was
+        return moved
+
+    monkeypatch.setattr(registry, "build", lambda *_: attack)
+    found = evaluation(victim, split).attack("name", spec(surrogate="mean_logit"), 0)
+    assert found["right"].tolist() == [0.5, 0.5] and found["linf"].tolist() == [0, 0]
+    assert found["unchanged"].tolist() == [False, True]
+
+
+def test_an_attack_of_the_library_meets_as_many_images_whatever_the_batch():
+    """It draws its starts for a whole batch from one seed."""
+    victim = exact(2, "mean_prob")
+    split = labelled(victim, split_of())
+    fields = {"norm": "linf", "as_published": False, "class": "PGD"}
+    fields |= {"arguments": {"eps": EPS, "alpha": EPS / 4, "steps": 2}}
+    asked = {"component": "torchattacks", "fields": fields, "surrogate": "self"}
+    whole, parts = (
+        Evaluation(victim, split, list(range(40)), batch=size).attack("name", asked, 0)
+        for size in (300, 7)
+    )
+    assert whole["linf"].max() > 0 and pack(whole) == pack(parts)
+
+
+# ---- what flags need to know
+
+
+class OfTheBatch(nn.Module):
+    """Scores beside those of whoever is judged together with an image."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        scores = images.flatten(1)[:, :3]
+        return scores - scores.mean(0)
+
+
+@pytest.mark.parametrize("images, batch", [(40, 300), (100, 64), (65, 64), (100, 300)])
+def test_verdicts_that_hang_on_the_batch_are_seen_however_few_images_it_has(images, batch):
+    split = split_of(images)
+    rows = list(range(images))
+    assert Evaluation(combine("single", [OfTheBatch()]), split, rows, batch=batch).flips() > 0
+    assert Evaluation(exact(1, "single"), split, rows, batch=batch).flips() == 0
+
+
+@pytest.mark.parametrize("rule", ["mean_prob", "vote", "single", "random_one"])
+def test_members_that_give_probabilities_are_seen_behind_every_rule(rule):
+    count = 1 if rule == "single" else 2
+    nets = [Exact(classes=3, seed=seed).requires_grad_(False) for seed in range(count)]
+    for kind, function in (("probs", lambda z: z.softmax(1)), ("logits", lambda z: z)):
+        victim = combine(rule, [Changed(net, function) for net in nets]).eval()
+        said = evaluation(victim, split_of()).outputs()
+        assert said == ("log_probs" if (kind, rule) == ("logits", "mean_prob") else kind)
+
+
+HALF = (torch.arange(64).view(8, 8) % 2 == 0).float()
+
+
+@pytest.mark.parametrize(
+    "seen, ratio",
+    [
+        (lambda x: x, 1),
+        (lambda x: HALF * x + (1 - HALF) * x.detach(), 0),  # matters, and has no gradient
+        (lambda x: HALF * x, 1),  # does not matter
+    ],
+)
+def test_pixels_without_a_gradient_are_the_victims_fault_only_where_they_matter(seen, ratio):
+    net, images = Exact(classes=3), split_of(20).floats()
+
+    class Behind(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return net(seen(images))
+
+    found = compare_slopes(Behind(), images, net(images).argmax(1), EPS)
+    near = (found - ratio).abs() < 0.05
+    assert int(near.sum()) >= 19  # what pixels change together may cancel
 
 
 # ---- work

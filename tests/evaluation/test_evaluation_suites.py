@@ -127,6 +127,18 @@ def test_what_a_suite_goes_on_from_must_leave_and_begin_by_itself(here) -> None:
             plan.name_record(plan.name_victim("standard", SETTING), "more", SETTING, 30)
 
 
+def test_the_test_split_written_out_is_the_one_that_is_left_out() -> None:
+    def named(**changed) -> Record:
+        params = asked()
+        params["suites"]["core"] |= changed
+        plan = Plan(params)
+        return plan.name_record(plan.name_victim("standard", SETTING), "more", SETTING, 30)
+
+    assert named(split="test") == named()
+    with pytest.raises(UserError, match="suites.more.after: core is of another split"):
+        named(split="validation")
+
+
 def test_nobody_leaves_a_random_victim(here) -> None:
     whole, left = made(here, "moody", "plain"), made(here, "moody", "core")
     for name in CORE:
@@ -227,6 +239,23 @@ def test_a_transfer_set_is_crafted_once_in_float32_for_every_victim(here) -> Non
     accuracies = [worst(found, [f"other_{n}" for n in SETS[:k]]).mean() for k in (1, 2, 3)]
     assert accuracies == sorted(accuracies, reverse=True)
     assert found["clean/right"].mean() > accuracies[0]
+
+
+def test_a_set_that_the_library_crafts_does_not_depend_on_the_batch(here) -> None:
+    """It draws its starts for a whole batch from one seed."""
+    crafted = []
+    for batch in (300, 7):
+        params = asked()
+        params["attacks"]["theirs"] = {"base": "torchattacks", "class": "PGD", "norm": "linf"}
+        params["attacks"]["theirs"] |= {"eps": "8/255", "steps": 2}
+        params["suites"]["transfer"]["attacks"] = ["theirs"]
+        params["resources"]["evaluate"]["batch"] = batch
+        plan = Plan(params)
+        source = plan.set(record_of(plan, "standard", "transfer").sets[0])
+        tiny.trained(plan, "other", 2)
+        transfer.craft(plan, source, tiny.CPU)
+        crafted.append(source.path.read_bytes())
+    assert crafted[0] == crafted[1]
 
 
 def test_a_transfer_verdict_is_that_of_the_victim_on_the_stored_images(here) -> None:

@@ -10,6 +10,7 @@ import torch
 from test_failing_attacks import asked, record_of
 
 from pipeline import evaluate
+from pipeline.evaluation.parts import Parts
 from pipeline.evaluation.verdicts import Evaluation
 from pipeline.plan import Plan, Record
 from pipeline.store import checkpoint
@@ -125,3 +126,58 @@ def test_parts_of_other_weights_are_not_taken(tmp_path, monkeypatch, crafted):
     crafted.clear()
     made(Plan(asked(*AFTER)))
     assert crafted == [*AFTER]
+
+
+@pytest.mark.parametrize(
+    "changed, value",
+    [
+        ("pipeline.evaluate.shared.code_of", {"evaluate.py": "of another version"}),
+        ("pipeline.evaluate.device.describe", {"device": "cpu", "cpu": "another", "torch": "2"}),
+    ],
+)
+def test_parts_left_by_a_kill_are_taken_by_the_same_code_on_the_same_machine_alone(
+    tmp_path, monkeypatch, crafted, stopped_at, changed, value
+):
+    plan = tiny.place(tmp_path, monkeypatch, asked(*AFTER))
+    with stopped_at("mim50"):
+        evaluate.evaluate(plan, record_of(plan), tiny.CPU)
+    assert crafted == ["fgsm", "noise"]
+    with monkeypatch.context() as patch, stopped_at("mim50"):
+        patch.setattr(changed, lambda *_: value)
+        evaluate.evaluate(plan, record_of(plan), tiny.CPU)
+    assert crafted == ["fgsm", "noise"] * 2  # by other code, or elsewhere
+    made(plan)
+    assert crafted == ["fgsm", "noise"] * 2 + ["mim50"]  # as at first
+
+
+def test_verdicts_on_a_victim_that_an_earlier_attack_changed_are_not_kept(
+    tmp_path, monkeypatch, crafted, stopped_at
+):
+    plan = tiny.place(tmp_path, monkeypatch, asked(*AFTER))
+    whole = Evaluation.attack
+
+    def drawing(self, name, spec, seed=0):
+        if name == "fgsm":
+            torch.rand(1)
+        return whole(self, name, spec, seed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluation, "attack", drawing)
+        with stopped_at("mim50"):
+            evaluate.evaluate(plan, record_of(plan), tiny.CPU)
+    assert crafted == ["fgsm", "noise"] and not list(Path("work/records").rglob("*.npz"))
+    made(plan)
+    assert crafted == ["fgsm", "noise", *AFTER]
+
+
+def test_a_resumed_record_counts_the_time_of_what_was_made_before_the_kill(
+    tmp_path, monkeypatch, stopped_at
+):
+    plan = tiny.place(tmp_path, monkeypatch, asked(*BEFORE))
+    write = Parts.write
+    monkeypatch.setattr(Parts, "write", lambda self, name, found, _: write(self, name, found, 777))
+    with stopped_at("mim50"):
+        evaluate.evaluate(plan, record_of(plan), tiny.CPU)
+    found = times(made(plan))
+    assert found["attacks"] == {"fgsm": 777, "mim50": 777}
+    assert 777 < found["seconds"] < 2 * 777  # the second one is this job's own time

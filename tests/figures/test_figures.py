@@ -2,6 +2,8 @@
 
 import copy
 import io
+import itertools
+from dataclasses import replace
 from types import SimpleNamespace
 
 import matplotlib.image
@@ -264,7 +266,7 @@ def test_margins_of_probabilities_follow_from_recorded_losses_and_margins_of_sco
 def test_a_histogram_counts_every_image_once_in_its_bin():
     p = np.array([0.95, 0.6, 0.5, 0.05])  # of two classes: D = 2 p - 1
     arrays = {"loss": -np.log(p), "margin": np.log(p / (1 - p)), "right": p > 0.5}
-    item = Recorded("row", {}, {"clean": attack_of("clean", **arrays)})
+    item = recorded("row", attack_of("clean", **arrays))
     frame = Histogram(columns=["clean"], bins=4).numbers([item, item])
     assert frame["count"].tolist() == [2, 0, 4, 2] and frame["share"].sum() == 1
     assert frame["low"].tolist() == [-1, -0.5, 0, 0.5]
@@ -289,8 +291,12 @@ def curves(along="eps", show="each"):
     return Curves(along=along, symbol=along, spacing="linear", show=show)
 
 
+VICTIMS = itertools.count()
+
+
 def recorded(label, *attacks, **settings):
-    return Recorded(label, settings, {a.name: a for a in attacks})
+    """A row in its records, each a victim of its own."""
+    return Recorded(label, str(next(VICTIMS)), settings, {a.name: a for a in attacks})
 
 
 def test_a_sweep_is_one_line_whose_steps_follow_the_radius():
@@ -350,10 +356,24 @@ def test_an_axis_of_the_table_is_a_line_and_seeds_are_averaged():
     assert frame[["stop", "accuracy", "seeds"]].values.tolist() == [[2, 0.25, 2], [4, 1, 1]]
 
 
+def test_points_of_an_axis_that_a_scale_makes_one_victim_count_once():
+    def item(victim, right, stop=2.0):
+        return replace(recorded("wa", pgd_of("p", right, 0.1), stop=stop), victim=victim)
+
+    frame = curves("stop").numbers([item("one", [1, 0]), item("one", [1, 0])])
+    assert frame[["accuracy", "images", "seeds"]].values.tolist() == [[0.5, 2, 1]]
+    frame = curves("stop").numbers([item("one", [1, 0]), item("two", [1, 1]), item("one", [1, 0])])
+    assert frame[["accuracy", "seeds"]].values.tolist() == [[0.75, 2]]
+    frame = curves("stop").numbers([item("one", [1, 0]), item("one", [1, 0], stop=4.0)])
+    assert frame["seeds"].tolist() == [1, 1]  # other points
+
+
 def test_equal_attacks_with_other_draws_are_lines_of_their_own_and_no_seeds():
     named = [("mpgd_eps_0p1", [1, 0]), ("mpgd_1_eps_0p1", [0, 1])]
-    item = recorded("a", *(pgd_of(name, right, 0.1) for name, right in named))
-    frame = curves().numbers([item, item])
+    item, other = (
+        recorded("a", *(pgd_of(name, right, 0.1) for name, right in named)) for _ in range(2)
+    )
+    frame = curves().numbers([item, other])
     assert frame[["attack", "accuracy", "seeds"]].values.tolist() == [
         ["mpgd", 0.5, 2],
         ["mpgd_1", 0.5, 2],
@@ -511,7 +531,7 @@ def two():
 def margins():
     p = np.linspace(0.05, 0.95, 9)
     arrays = {"loss": -np.log(p), "margin": np.log(p / (1 - p)), "right": p > 0.5}
-    return [Recorded("row", {}, {"clean": attack_of("clean", **arrays)})]
+    return [recorded("row", attack_of("clean", **arrays))]
 
 
 OVER_IMAGES = ImageLandscape(radius=0.1, half=1, images=IMAGES, members=1, seed=0)

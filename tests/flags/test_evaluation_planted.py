@@ -114,12 +114,13 @@ def test_noise_that_costs_and_an_attack_weaker_than_noise(noise, attack, text) -
 
 
 def test_a_hundred_steps_that_have_not_converged() -> None:
-    def texts(few: int, left: int) -> list[str]:
-        many = {"many": (pgd(steps=500), first(left))}
-        return list(orders.steps(planted({"few": (pgd(steps=few), first(1000)), **many})))
+    def texts(few: int, left: int, many: int = 500) -> list[str]:
+        suite = {"few": (pgd(steps=few), first(1000)), "many": (pgd(steps=many), first(left))}
+        return list(orders.steps(planted(suite)))
 
     assert texts(100, 990) == texts(50, 900) == []
     assert texts(100, 900) == ["few has not converged: many finds 5.0 points"]
+    assert texts(500, 900, many=1000) == texts(101, 900) == []  # not five times as many
 
 
 def test_restarts_are_compared_whatever_iterate_they_keep() -> None:
@@ -211,6 +212,28 @@ def test_without_a_stronger_attack_there_is_no_worst_case_to_blame() -> None:
     suite = {"pgd": (pgd(), first(1000)), "noise": (NOISE, first(IMAGES))}
     suite["fgsm"] = (spec("fgsm", eps=EPS), first(1100))
     assert list(symptoms.gap(planted(suite))) == []
+
+
+# ---- C17
+
+
+def test_what_was_dropped_is_no_loss_that_did_not_rise_and_what_never_moved_is() -> None:
+    """Half of the images are as they were: dropped, or given back by an attack that is inert."""
+    half = np.arange(IMAGES) % 2 == 0
+
+    def texts(unchanged: Any) -> list[str]:
+        found = planted({"pgd": (pgd("averaged"), first(1000))}, random=True)
+        found.clean["clean/loss"] = np.ones(IMAGES)
+        found.attacks[0].arrays.update(
+            asked=np.full(IMAGES, True),
+            unchanged=unchanged,
+            linf=np.where(half, 0, EPS),
+            loss=np.where(half, 1.0, 2.0),
+        )
+        return list(symptoms.loss(found))
+
+    assert texts(np.full(IMAGES, False)) == []
+    assert texts(half) == ["pgd raises the loss on 50 % of images only"]
 
 
 # ---- C20

@@ -1,5 +1,6 @@
 """Other projects' networks under our names: the map is right where the logits are equal."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pipeline.archs.small_cnn import SmallCnn
 from pipeline.archs.vgg16 import Vgg
 from pipeline.archs.wrn34_10 import WideResNet
 from pipeline.errors import UserError
-from pipeline.loading import fitting
+from pipeline.loading import fitting, foreign
 from pipeline.loading.layouts import AUTO, LAYOUTS, OWN
 from pipeline.plan.graph.outside import NAMES
 from pipeline.store.files import sha256_of
@@ -178,3 +179,33 @@ def test_numbers_that_no_network_has_are_refused_by_name(kind):
     weights["head.bias"] = weights["head.bias"].to(getattr(torch, kind))
     with pytest.raises(UserError, match=f"tensor head.bias is {kind}; save a network of float32"):
         take_in(weights, RESNET20)
+
+
+@pytest.mark.parametrize("values", [[0.5, 0.4], [0.5, 0.4, 0.3, 0.2]])
+def test_a_normaliser_of_another_number_of_channels_is_refused_by_name(values):
+    loaded = fresh(RESNET20).state_dict() | {"normalizer.mean": torch.tensor(values)}
+    says = re.escape(f"normalizer.mean is {values}, the entry's mean is [")
+    with pytest.raises(UserError, match=says) as raised:
+        take_in(loaded, RESNET20)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_normalisers_one_value_is_that_of_every_channel():
+    net = fresh(RESNET20, mean=[0.5] * 3)
+    loaded = net.state_dict() | {"normalizer.mean": torch.tensor([0.5])}
+    torch.save(loaded, "theirs.pt")
+    fitting.adopt([net], {"sha256": [sha256_of(Path("theirs.pt"))]}, ["theirs.pt"])
+    with pytest.raises(UserError, match=r"normalizer.mean is \[0.5\], the entry's mean is"):
+        take_in(loaded, RESNET20)
+
+
+def test_an_old_file_of_torch_that_is_cut_anywhere_is_refused_in_one_line():
+    path = Path("old.pt")
+    torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=False)
+    whole = path.read_bytes()
+    assert torch.equal(foreign.read(path)[0]["a"], torch.ones(2))
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match="old.pt: cannot be read as plain weights") as raised:
+            foreign.read(path)
+        assert "\n" not in str(raised.value)

@@ -1,9 +1,13 @@
 """A job reads its own part of its workflow's plan, and finds in it what the whole one says."""
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 import pytest
 from projects import published
 
-from pipeline.plan import Plan, frozen, load_part, workflow
+from pipeline.plan import Plan, frozen, load_part, part, workflow
 from pipeline.plan.params import reader
 
 
@@ -85,3 +89,34 @@ def test_by_hand_and_of_a_copy_without_artifacts_the_plan_is_whole(plan, tmp_pat
         else:
             monkeypatch.delenv(frozen.VARIABLE, raising=False)
             assert len(load_part("any").tables) > 1
+
+
+def calling(module: str, name: str, argument: str) -> bytes:
+    """A pickle, protocol 4, that calls `name` of `module`, which may go through what it imports."""
+    words = [b"\x8c" + bytes([len(w)]) + w.encode() for w in (module, name, argument)]
+    return b"\x80\x04" + words[0] + words[1] + b"\x93" + words[2] + b"\x85R."
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("os", "mkdir"),
+        ("pipeline.plan.frozen", "os.mkdir"),
+        ("pipeline.plan.frozen", "freeze"),  # a function of the plan's own
+        ("pipeline.plan.frozen", "Path"),  # a class that a module of the plan imports
+    ],
+)
+def test_a_row_that_names_more_than_the_plans_own_classes_is_damaged_and_calls_nothing(
+    tmp_path, capsys, monkeypatch, module, name
+):
+    called = []
+    monkeypatch.setattr(frozen, "freeze", called.append)
+    monkeypatch.setattr("pipeline.plan.frozen.os.mkdir", called.append)
+    monkeypatch.setattr(frozen, "Path", called.append if name == "Path" else Path)
+    rows = [part._summed("x", "[]", calling(module, name, "owned")), part._summed("", "[]", b"{}")]
+    with closing(sqlite3.connect(tmp_path / part.NAME)) as file, file:
+        file.execute("CREATE TABLE artifacts (id TEXT, needs TEXT, artifact BLOB, sum TEXT)")
+        file.executemany("INSERT INTO artifacts VALUES (?, ?, ?, ?)", rows)
+    assert part.read(tmp_path, []) == ({}, [])
+    assert part.read(tmp_path, ["x"]) is None and called == []
+    assert "plan.sqlite: is damaged, so the whole plan is read" in capsys.readouterr().out

@@ -39,7 +39,7 @@ def params_with(teacher, probe="pgd10"):
     params = tiny_params()
     own = {"joint": False, "combine": "mean_prob", "teacher": "teacher", "probe": probe}
     params["methods"]["child"] = {**own, "net": "same"}
-    params["parents"] = {"teacher": teacher}
+    params["parents"]["teacher"] = teacher
     params["tables"]["table1"] |= {"rows": ["child"], "reference": "none"}
     return params
 
@@ -152,7 +152,7 @@ def test_the_values_of_its_own_attack_and_net_are_part_of_the_name(project):
             "pgd10",
             "parents.teacher.checkpoint: 'x' is not",
         ),
-        ({"method": "trades"}, "pdg10", "attacks: no entry 'pdg10' (nearest: pgd10)"),
+        ({"method": "trades"}, "pdg10", "methods.child.probe: no entry 'pdg10' (nearest: pgd10)"),
         ({"method": "trades"}, "members_margin_pgd", "has a surrogate; not for training"),
     ],
 )

@@ -5,11 +5,11 @@ import json
 from pathlib import Path
 
 import pytest
-from projects import published
+from projects import published, small
 
 from pipeline.errors import UserError
 from pipeline.plan import Plan, workflow
-from pipeline.plan.params.entries import Setting
+from pipeline.plan.params.entries import Entries, Setting
 from pipeline.plan.params.schema import component
 from pipeline.plan.params.values import fraction
 from pipeline.plan.params.words import digest
@@ -252,12 +252,41 @@ def test_keys_of_ones_own_are_not_lengthened_by_a_scale_and_stay_off():
     assert trained_by("pgd_at", "aute")["validate_every"] == 1
 
 
+@pytest.mark.parametrize(
+    ("scale", "key", "own", "cut"),
+    [("smoke", "train_images", 500, 2000), ("demo", "batch_size", 32, 64)],
+)
+def test_a_recipes_own_count_is_never_raised_by_a_scale(scale, key, own, cut):
+    params = published() | {"scale": scale}
+    assert params["scales"][scale]["recipe"][key] == cut
+    setting = Setting("cifar10", "resnet20", "mine", 1, 0)
+    for stated, wanted in ((own, own), (10 * cut, cut)):
+        params["recipes"]["mine"] = {"base": "unified", key: stated}
+        assert Entries(params).method("pgd_at", setting)[1][key] == wanted
+
+
 def test_an_axis_of_training_radii_leaves_attacks_in_other_balls_as_they_are():
     entries = plan_of("paper").entries
     setting = Setting("cifar10", "resnet20", "unified", 1, 0, overrides=(("train_eps", "4/255"),))
     radius = {n: entries.attack_in(n, 1, setting).fields["eps"] for n in ("pgd10", "pgd_l2")}
     assert radius == {"pgd10": 4 / 255, "pgd_l2": 128 / 255}
     assert entries.attack_in("pgd_l2", 1, setting, "1/2").fields["eps"] == 0.5  # a sweep's
+
+
+def test_a_table_of_training_radii_may_show_attacks_without_one():
+    """`fog` and `deepfool` are bounded by no ball, so the axis says nothing to them."""
+    params = small(["pgd_at"])
+    suites = published()["suites"]
+    params["suites"] |= {name: suites[name] for name in ("unseen", "minimal")}
+    table = {"suites": ["unified", "unseen", "minimal"], "train_eps": ["4/255"], "members": [1]}
+    params["tables"]["table1"] |= {**table, "reference": "none"}
+    (cell,) = Plan(params).table("table1").cells
+    found = {n: spec["fields"] for record in cell.records.values() for n, spec in record.attacks}
+    assert {n for n, fields in found.items() if "eps" not in fields} > {"fog", "deepfool"}
+    for name in ("fgsm", "pgd10"):
+        assert found[name]["eps"] == pytest.approx(
+            4 / 255 * 6.375
+        )  # of the data set that stands in
 
 
 def test_a_scales_cut_of_one_recipe_is_nearer_than_that_of_all():

@@ -163,3 +163,17 @@ def test_a_file_behind_a_link_stays_where_it_is(tmp_path):
     with one_line(tmp_path / "raw/file.bin", "sha256 expected", "put the official file there"):
         verify(tmp_path / "raw/file.bin", CHECKSUMS)
     assert tree(tmp_path / "group") == {"file.bin": b"other"}
+
+
+@pytest.mark.parametrize("address", ["http://[bad/x", "http://user:sesame@[bad/x"])
+def test_an_address_that_is_none_is_one_line_without_it(tmp_path, address):
+    with pytest.raises(UserError, match="an address that cannot be read") as raised:
+        fetch([address], tmp_path / "file.bin", CHECKSUMS)
+    assert (
+        "\n" not in str(raised.value) and "sesame" not in str(raised.value) and tree(tmp_path) == {}
+    )
+
+
+def test_an_address_that_is_none_does_not_block_the_next(server, tmp_path):
+    fetch(["http://[bad/x", f"{server.url}/file.bin"], tmp_path / "file.bin", CHECKSUMS)
+    assert tree(tmp_path) == {"file.bin": BODY}

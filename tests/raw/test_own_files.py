@@ -1,9 +1,14 @@
 """Data sets of the user's own: what is refused, in one line that never advises to delete."""
 
+import re
+import zipfile
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.datasets import huggingface
 from pipeline.datasets.image_folder import ImageFolder
 from pipeline.datasets.npz import Npz
 from pipeline.errors import UserError
@@ -39,6 +44,7 @@ def test_any_of_three_shapes_is_taken(tmp_path, shape):
         ({"x_test": IMAGES[:, 1:]}, r"test images are uint8 \(4, 3, 4\), not \(4, 1, 4, 4\)"),
         ({"x_train": np.array([None] * 4)}, "no .npz file of plain arrays"),
         ({"names": np.array(["one"])}, "1 class names for 2 classes"),
+        ({"names": np.array("one")}, "1 class names for 2 classes"),
     ],
 )
 def test_arrays_that_are_not_what_the_entry_says_are_refused(tmp_path, changed, says):
@@ -46,6 +52,32 @@ def test_arrays_that_are_not_what_the_entry_says_are_refused(tmp_path, changed, 
         load_npz(tmp_path, **changed)
     text = str(raised.value)
     assert "\n" not in text and "delete" not in text and "mend" in text
+
+
+def test_an_array_alone_and_an_archive_of_texts_are_refused(tmp_path):
+    np.save(tmp_path / "files.npy", IMAGES)
+    (tmp_path / "files.npy").rename(tmp_path / "files")
+    with pytest.raises(UserError, match="files: is no .npz file of plain arrays") as raised:
+        Npz(**FIELDS).load(tmp_path)
+    assert "\n" not in str(raised.value)
+    with zipfile.ZipFile(tmp_path / "files", "w") as file:
+        for name in RIGHT:
+            file.writestr(name, "text")
+    with pytest.raises(UserError, match=r"x_train is \|S4; write pixels 0 to 255") as raised:
+        Npz(**FIELDS).load(tmp_path)
+    assert "\n" not in str(raised.value)
+
+
+def test_what_the_hubs_library_keeps_of_its_map_is_no_data(tmp_path, monkeypatch):
+    (tmp_path / "train").mkdir()
+    for name in ("cache-1f2e3d.arrow", "data-00000-of-00002.arrow", "data-00001-of-00002.arrow"):
+        (tmp_path / "train" / name).touch()
+    arrow = SimpleNamespace(concat_tables=list, ArrowException=OSError)
+    monkeypatch.setattr(huggingface, "_pyarrow", lambda part: arrow)
+    monkeypatch.setattr(huggingface, "_read_stream", lambda arrow, path: path.name)
+    data = huggingface.Huggingface(**FIELDS, resize=False, image="image", label="label")
+    read = data._table(tmp_path, ("train",))
+    assert read == ["data-00000-of-00002.arrow", "data-00001-of-00002.arrow"]
 
 
 def test_a_picture_of_another_size_or_class_is_refused_by_name(tmp_path):
@@ -100,3 +132,21 @@ def test_files_are_linked_summed_and_left_alone(tmp_path):
     (tmp_path / "data/raw/other/files").write_text("not a link")
     with pytest.raises(UserError, match="is in the way of a link"):
         take(tmp_path / "data/raw/other", str(place), [stated])
+
+
+def test_files_behind_links_of_a_folder_are_summed_and_a_link_upwards_ends(tmp_path):
+    place, disk, raw = tmp_path / "theirs", tmp_path / "disk", tmp_path / "data/raw/mine"
+    for folder in (place, disk / "cats"):
+        folder.mkdir(parents=True)
+    (place / "readme").write_bytes(b"about")
+    (disk / "cats/1.png").write_bytes(b"one")
+    (place / "train").symlink_to(disk)
+    (disk / "cats/up").symlink_to(place)
+    with pytest.raises(UserError, match="has another") as raised:
+        take(raw, str(place), ["none"])
+    stated = re.search("[0-9a-f]{64}", str(raised.value))[0]
+    assert "2 files, checksum right" in take(raw, str(place), [stated])
+    check_receipt(raw)
+    (disk / "cats/1.png").write_bytes(b"two")
+    with pytest.raises(UserError, match="changed since it was verified"):
+        check_receipt(raw)

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,11 +19,15 @@ from official import (
     sha256,
     tree,
 )
+from projects import small
 
 from pipeline.contracts.dataset import stratified
 from pipeline.datasets import cifar10, digits
 from pipeline.download import download
+from pipeline.download import main as download_job
 from pipeline.prepare import SPLITS, channel_statistics, prepare
+from pipeline.prepare import main as prepare_job
+from pipeline.share import writer
 from pipeline.store.files import load_safetensors
 
 DIGITS_SHA256 = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
@@ -215,3 +220,27 @@ def test_a_damaged_receipt_is_one_line(raw_digits, tmp_path, content):
     (raw_digits / "verified.json").write_bytes(content)
     with one_line("verified.json", "is no receipt of verified files", "pipeline.download digits"):
         prepare(DIGITS, raw_digits, tmp_path / "digits" / "abc")
+
+
+def test_a_table_of_more_images_than_a_set_has_is_refused_when_it_is_prepared(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    parts = {}
+    for split, count in (("train", 20), ("test", 50)):
+        parts[f"x_{split}"] = np.zeros((count, 8, 8), np.uint8)
+        parts[f"y_{split}"] = np.arange(count) % 2
+    np.savez("mine.npz", **parts)
+    own = {"classes": 2, "channels": 1, "size": 8, "validation": 4, "files": "mine.npz"}
+    own |= {"augment": "none", "padding": 0, "sha256": [sha256(Path("mine.npz").read_bytes())]}
+    for images in (600, 50):
+        params = small(images=images)
+        params["datasets"]["mine"] = {"base": "npz", **own}
+        stand_in = {"dataset": "mine", "eps_factor": 1}
+        params["scales"]["demo"]["stand_ins"]["cifar10"] = stand_in
+        writer.write(tmp_path, params)
+        download_job(["mine"])
+        if images > 50:
+            with one_line("tables.table1.images: 600 asked for, mine has 50 to test"):
+                prepare_job(["mine"])
+    prepare_job(["mine"])

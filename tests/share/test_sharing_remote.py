@@ -14,6 +14,7 @@ import yaml
 from official import serving
 
 from pipeline.plan import load_plan
+from pipeline.plan.graph import hidden
 from pipeline.plan.params.pages import pages
 
 pytestmark = pytest.mark.sharing
@@ -229,6 +230,14 @@ def test_stages_name_every_table_and_figure_of_params():
     }
     figures = {str(t.path.with_suffix(".png")) for t in plan.targets.values()}
     assert shown == {f for f in figures if not f.endswith("_all.png")}
+
+
+def test_every_stage_that_makes_tables_hears_of_the_cuts_and_of_what_papers_report():
+    stages = yaml.safe_load((lab.ROOT / "dvc.yaml").read_text())["stages"]
+    rests = {name: set((stage.get("do") or stage)["deps"]) for name, stage in stages.items()}
+    assert {"unified", "paper", "beyond", "picture"} == set(rests)
+    read = {str(hidden.FILE), "data/reported", "params.yaml", "pipeline"}
+    assert {name: read - deps for name, deps in rests.items() if read - deps} == {}
 
 
 def test_every_pool_and_nothing_that_belongs_in_git_is_ignored():

@@ -15,6 +15,7 @@ from pipeline.plan.graph import column_names as columns
 from pipeline.plan.graph.column_names import radius, split
 from pipeline.store.records import pack, read_arrays
 from pipeline.tables import claims, dots
+from pipeline.tables.columns import Columns
 from pipeline.tables.markdown import name_columns
 from pipeline.tables.rows import Tabulation
 from pipeline.tools import compare
@@ -211,6 +212,39 @@ def test_files_and_pictures_say_lite_where_plan_and_claims_say_autoattack(tmp_pa
     assert (verdict, difference) == ("not at this scale", "+0.0 [-6.4, +6.4]")  # 30 images
     for name in ("autoattack", "autoattack_lite"):
         assert compare._find_column(plan, plan.table("table1"), name) == "autoattack"
+
+
+def test_a_worst_case_of_a_suite_that_goes_on_from_another_joins_that_one_whatever_its_name():
+    asked = tiny.table_of(["standard"], suites=["strong", "stronger", "core"], reference="none")
+    asked["suites"] = {
+        "strong": {"attacks": ["pgd10"], "stop_when_fooled": True},
+        "stronger": {"attacks": ["mim50"], "stop_when_fooled": True, "after": "strong"},
+        "core": {"attacks": ["fgsm"], "stop_when_fooled": True},
+    }
+    named = ["clean", "strong_worst", "stronger_worst", "core_worst"]
+    asked["tables"]["table1"]["columns"] = named
+    plan = Plan(asked)
+    (cell,), found = plan.table("table1").cells, Columns(plan, plan.table("table1"))
+    behind = [[attack for _, attack in found.behind(cell, name)] for name in named[1:]]
+    assert behind == [["pgd10"], ["pgd10", "mim50"], ["fgsm"]]
+
+
+@pytest.mark.parametrize("column", ["chosen_gate", "chosen_gate_l2", "avg"])
+def test_a_column_of_an_attack_that_a_rows_victim_does_not_meet_is_refused_in_the_plan(column):
+    """chosen_gate is for victims that choose a member; every row meets fgsm."""
+
+    def planned(rows, members, named, means):
+        asked = tiny.table_of(rows, suites=["unified"], members=[members], reference="none")
+        asked["suites"]["unified"] = {"attacks": ["fgsm", "chosen_gate"]}
+        asked["tables"]["table1"] |= {"columns": ["clean", "fgsm", *named], "means": means}
+        return Plan(asked).table("table1")
+
+    means = {"avg": ["fgsm", "chosen_gate"]} if column == "avg" else {}
+    with pytest.raises(UserError, match="chosen_gate does not meet the row pgd_at ") as raised:
+        planned(["soe", "pgd_at"], 2, [column], means)
+    assert "params.yaml: tables.table1.columns: " in tiny.line(raised)
+    planned(["soe"], 2, [column], means)
+    planned(["soe", "pgd_at"], 2, ["most"], {"most": {"strongest": ["fgsm", "chosen_gate"]}})
 
 
 def test_a_column_whose_attacks_the_scale_cuts_says_so():

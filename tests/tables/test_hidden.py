@@ -27,6 +27,11 @@ def test_only_a_cut_that_hides_more_than_of_the_reference_fires() -> None:
     assert "take 3.6 points from it and 2.0 from the reference (200 images)" in fired.text
 
 
+def test_cuts_that_were_measured_on_other_images_are_not_compared() -> None:
+    assert flags.hidden((9.0, 200), (2.0, 1000)) is None
+    assert flags.hidden((9.0, 1000), (2.0, 200)) is None
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -67,6 +67,12 @@ def test_numbers_are_set_as_a_paper_prints_them():
     )
 
 
+def test_a_title_with_signs_of_latex_is_set_as_it_is_written():
+    assert latex._escaped(r"l^2 {a} \b ~c $d & e_f 5 % #1") == (
+        r"l\textasciicircum{}2 \{a\} \textbackslash{}b \textasciitilde{}c \$d \& e\_f 5 \% \#1"
+    )
+
+
 def test_a_table_is_there_as_latex_for_a_paper(tmp_path, monkeypatch):
     plan = tiny.place(tmp_path, monkeypatch, tiny.table_of(["standard", "to_come"]))
     tiny.made(plan, ["standard", "pgd_at"])

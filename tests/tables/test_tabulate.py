@@ -16,6 +16,7 @@ from pipeline.core import intervals
 from pipeline.errors import UserError
 from pipeline.plan import Plan
 from pipeline.share import writer
+from pipeline.store import lease
 from pipeline.store.files import sha256_of
 from pipeline.store.records import pack, read_arrays
 from pipeline.tables.markdown import headline, markdown
@@ -193,6 +194,14 @@ def test_seeds_become_mean_deviation_and_one_row(built, tmp_path, monkeypatch):
     assert found["low"] is None and found["high"] is None  # of two seeds, none
 
 
+def test_all_that_one_check_says_of_a_row_is_kept_once(full, monkeypatch):
+    texts = ["one finds more", "two finds more", "one finds more"]
+    monkeypatch.setattr("pipeline.flags.flags.CHECKS", {"C4": lambda evidence: iter(texts)})
+    _, details, shown = tiny.tabulated(full)
+    assert details["rows"]["wa"]["flags"] == {"C4": "one finds more; two finds more"}
+    assert "one finds more; two finds more" in shown
+
+
 def test_a_row_of_other_seeds_has_no_difference_to_the_reference(full, monkeypatch):
     tabulation = Tabulation(full, full.table("table1"), False)
     row = next(r for r in tabulation.rows if r.label == "wa")
@@ -229,7 +238,9 @@ def log(plan: Plan, row: str, text: str) -> None:
 
 @pytest.mark.parametrize("text, status", [
     (None, "not built"),
-    ("trades: 1/2 loss 2.3\n", "running"),
+    ("# python -m pipeline.train\n# copy of plan and code: none\n", "not built"),
+    ("# python\ntrades: 1/2 loss 2.3\nstopped: saved after epoch 1; run again\n", "not built"),
+    ("trades: 1/2 loss 2.3\n", "failed"),  # killed without a word
     ("trades: 1/2 loss 2.3\nerror: the loss is nan\n", "failed"),
     ("Traceback (most recent call last):\n", "failed"),
 ])  # fmt: skip
@@ -241,6 +252,18 @@ def test_missing_rows_say_what_they_are(gappy, text, status):
     assert details["rows"]["trades"] == {**details["rows"]["trades"], "status": status}
     assert f"| trades | {status} |" in shown and "| to_come | planned |" in shown
     assert frame.loc["trades", "pgd10"] == "" and not gappy.table("table1").is_here()
+
+
+@pytest.mark.parametrize("text", [None, "# python\n", "# python\nerror: the loss is nan\n"])
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_a_row_whose_job_holds_its_lease_runs_whatever_an_earlier_log_says(gappy, stage, text):
+    if text is not None:
+        log(gappy, "trades", text)
+    (cell,) = [c for c in gappy.table("table1").cells if c.row == "trades"]
+    record = cell.records["core"].id
+    held = f"records/{record}" if stage == "evaluate" else f"runs/{cell.victim.elements[0].run}"
+    with lease.hold(held):
+        assert tiny.tabulated(gappy, partial=True)[0].loc["trades", "status"] == "running"
 
 
 def test_a_partial_table_shows_every_cell_whose_suite_is_done(full):

@@ -324,6 +324,17 @@ def test_numbers_that_agree_with_each_other_raise_nothing(tmp_path) -> None:
         list(published.lint(tmp_path))
 
 
+def test_rows_of_the_best_and_the_last_checkpoint_are_judged_apart(tmp_path) -> None:
+    """One name in print, told apart by the column `entry` alone."""
+    header = "table,row,column,value,entry,dataset,arch,members,eps,attack,checkpoint\n"
+    best, last = ("a_best", 50, 60), ("a_last", 40, 45)  # AutoAttack and PGD of each
+    rows = [(entry, "autoattack", aa) for entry, aa, _ in (best, last)]
+    rows += [(entry, "pgd100", pgd) for entry, _, pgd in (last, best)]
+    lines = [f"1,A,x,{v},{entry},cifar10,net,1,8/255,{attack},\n" for entry, attack, v in rows]
+    (tmp_path / "one.csv").write_text(header + "".join(lines))
+    assert list(published.lint(tmp_path)) == []
+
+
 def test_lint_without_records_says_so_and_not_all_clear(tmp_path, monkeypatch, capsys):
     tiny.place(tmp_path, monkeypatch, tiny.table_of(["pgd_at", "standard"]))
     (tmp_path / "data/reported").symlink_to(tiny.ROOT / "data/reported")

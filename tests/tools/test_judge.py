@@ -12,7 +12,9 @@ import tiny
 import torch
 from projects import ROOT, published
 from torch import Tensor, nn
+from victims import pgd
 
+from pipeline.core.draws import Draws
 from pipeline.errors import UserError
 from pipeline.loading import models, modules
 from pipeline.loading.images import load_split, subset
@@ -288,6 +290,21 @@ def test_a_dataclass_of_a_users_file_may_have_annotations_that_are_texts(tmp_pat
     assert modules.build(spec, 1, [0.0], [1.0]).network.in_features == 3
 
 
+def test_a_users_net_with_float64_scores_is_attacked(tmp_path):
+    """Its margins went into a float32 array: torch's own error, from inside an attack."""
+    path = tmp_path / "my_net.py"
+    code = "import torch\n\nclass Mine(torch.nn.Linear):\n    def forward(self, x):\n"
+    code += "        return super().forward(x.flatten(1)).double()\n\n"
+    path.write_text(f"{code}def build():\n    torch.manual_seed(0)\n    return Mine(64, 3)\n")
+    net = modules.build(outside.describe_module(f"{path}:build", "--model"), 1, [0.0], [1.0])
+    images, draws = torch.rand(6, 1, 8, 8, generator=torch.manual_seed(0)), torch.arange(6)
+    labels = net(images).argmax(1)
+    assert net(images).dtype == torch.float32
+    attack = pgd(eps=0.01, step_size=0.01, restarts=2)
+    moved = attack(net, images, labels, Draws(0, draws))
+    assert moved.dtype == torch.float32 and float((moved - images).abs().amax()) > 0.005
+
+
 def test_a_workplace_on_scratch_has_the_projects_data(tmp_path, monkeypatch):
     tiny.place(tmp_path / "project", monkeypatch, asked())
     (tmp_path / "far/away/scratch").mkdir(parents=True)
@@ -298,3 +315,37 @@ def test_a_workplace_on_scratch_has_the_projects_data(tmp_path, monkeypatch):
     (folder / "data").unlink()
     (folder / "data").symlink_to("nowhere")  # of a project that was moved
     assert (judging.lay_out(asked(), {}, task) / "data/digits").exists()
+
+
+def test_two_users_nets_have_each_their_own_helper_and_its_edits_count(tmp_path):
+    def write(folder: str, width: int) -> None:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "net.py").write_text("import layers\n\nbuild = layers.make\n")
+        code = f"import torch\n\ndef make():\n    return torch.nn.Linear(4, {width})\n"
+        (tmp_path / folder / "layers.py").write_text(code)
+
+    def built(folder: str) -> int:
+        spec = outside.describe_module(f"{tmp_path / folder / 'net.py'}:build", "--model")
+        return modules.build(spec, 1, [0.0], [1.0]).network.out_features
+
+    write("mine", 3)
+    write("yours", 5)
+    assert [built("mine"), built("yours"), built("mine")] == [3, 5, 3]
+    write("mine", 11)
+    assert [built("mine"), built("yours")] == [11, 5]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "available", "images"), [(None, 720, 720), (None, 20000, 10000), (50, 720, 50)]
+)
+def test_a_judgement_is_of_as_many_images_as_there_are(wanted, available, images):
+    task = judging.Task("demo", "digits", Fraction(1), wanted)
+    entry = {"members": 1, "arch": "resnet20"}
+    found = judging.build_params(asked(), task, entry, available)
+    assert found["tables"][judging.TABLE]["images"] == images
+
+
+def test_more_images_than_there_are_are_refused_by_the_flags_name():
+    task = judging.Task("demo", "digits", Fraction(1), 721)
+    with pytest.raises(UserError, match="^--images: 721 asked for, digits has 720 to test$"):
+        judging.build_params(asked(), task, {"members": 1, "arch": "resnet20"}, 720)

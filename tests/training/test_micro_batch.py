@@ -14,6 +14,8 @@ from pipeline.loading.registry import component_class
 from pipeline.plan import Plan
 from pipeline.plan.params import schema
 from pipeline.plan.params.parts import IMAGE_BY_IMAGE, WHOLE, why_whole
+from pipeline.store import checkpoint
+from pipeline.training.averaging import Judge
 from pipeline.training.trainer import Trainer
 
 METHODS = schema.available("methods")
@@ -124,3 +126,25 @@ def test_a_training_in_parts_is_not_that_of_whole_batches(tmp_path, monkeypatch)
         found[most] = trainer.history[0]["loss"], trainer.flops
     assert found[0][0] != found[16][0]
     assert found[0][1] == found[16][1]
+
+
+def test_validation_shows_a_member_no_more_images_at_once_than_training(tmp_path, monkeypatch):
+    asked = tiny.changed(epochs=1, micro_batch=16)
+    placed = tiny.place(tmp_path, monkeypatch, asked)
+    run = tiny.one_run(placed, "pgd_at")
+    trainer, seen = Trainer(placed, run, tiny.CPU, None), []
+
+    def note(module: nn.Module, given: tuple) -> None:
+        seen.append(len(given[0]))
+
+    weights = checkpoint.copied(checkpoint.view(trainer.training.members))
+    hook = nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        parts = trainer._validated(weights)
+        judged = Judge(run.spec, run, tiny.CPU)(trainer.training.members)
+    finally:
+        hook.remove()
+    assert max(seen) == 16
+    trainer.recipe = replace(trainer.recipe, micro_batch=0)
+    assert trainer._validated(weights) == parts  # how many at once changes nothing
+    assert judged == tuple(parts.values())

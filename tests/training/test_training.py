@@ -63,6 +63,19 @@ def test_without_validation_the_best_weights_are_the_last(tmp_path, monkeypatch)
     assert tiny.history(run)[0]["val_robust"] == ""
 
 
+@pytest.mark.parametrize(("stated", "minutes"), [(None, 10), (3, 3)])
+def test_a_state_is_saved_every_ten_minutes_where_resources_do_not_say(
+    tmp_path, monkeypatch, stated, minutes
+):
+    found = tiny.params(epochs=1)
+    if stated is None:
+        del found["resources"]
+    else:
+        found["resources"]["train"]["save_minutes"] = stated
+    plan = tiny.place(tmp_path, monkeypatch, found)
+    assert Trainer(plan, tiny.one_run(plan, "standard"), tiny.CPU, None).pause == 60 * minutes
+
+
 def test_the_command_trains_once_and_keeps_what_is_there(tmp_path, monkeypatch, capsys):
     found = tiny.params(epochs=1)
     found["tables"]["table1"]["rows"] = ["pgd_at_single", "meat"]

@@ -7,6 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import tiny
@@ -18,6 +19,7 @@ from pipeline.errors import UserError
 from pipeline.flags.evidence import read
 from pipeline.plan import Plan
 from pipeline.share import record, writer
+from pipeline.store.records import pack, read_arrays
 
 SHARED = {"table": "table1", "where": {"seed": 0}}
 FROM_WEIGHTS = {**SHARED, "suites": [], "rows": ["pgd_at", "soe"], "seed": 0}
@@ -125,6 +127,31 @@ def test_an_up_to_date_figure_is_left_alone_and_an_unknown_one_is_one_line(plan,
     figure_of_none = Plan(changed)
     with pytest.raises(UserError, match="figures.curves: every row is planned; none to draw"):
         figure.draw(figure_of_none, figure_of_none.figures["curves"])
+
+
+def test_records_on_which_a_failing_check_fires_make_no_figure(plan):
+    (cell,) = [c for c in plan.figures["histogram"].cells if c.row == "soe"]
+    path = cell.records["unified"].path
+    arrays = read_arrays(path)
+    about = {**json.loads(str(arrays["meta"])), "untouched": False}
+    tiny.replace(path, pack({**arrays, "meta": np.array(json.dumps(about))}))
+    with pytest.raises(UserError, match=f"{path.parent}: C18: suite unified changed weights"):
+        figure.main(["histogram"])
+    assert not Path("results/histogram.png").exists()
+
+
+def test_a_table_may_vary_words_where_its_figure_varies_something_else(tmp_path, monkeypatch):
+    found = tiny.table_of(["standard"], reference="none", suites=["unified"], columns=["clean"])
+    found["tables"]["table1"]["augment"] = words = ["dataset", "autoaugment"]
+    found["suites"]["unified"] = {"attacks": ["fgsm"], "eps": ["1/255", "8/255"]}
+    found["figures"] = {"curves": entry_of("curves", rows=["standard"], suites=["unified"])}
+    found["scales"]["demo"]["recipe"] |= {"epochs": 1, "train_images": 64}
+    plan = tiny.place(tmp_path, monkeypatch, found)
+    tiny.made(plan, ["standard"])
+    figure.main(["curves"])
+    frame = pd.read_csv("results/curves.csv")
+    assert frame["row"].unique().tolist() == [f"standard augment={word}" for word in words]
+    assert frame["seeds"].tolist() == [1] * 4
 
 
 def test_todays_figures_are_remembered_and_others_named(plan):

@@ -13,6 +13,9 @@ from pipeline.plan.params.schema import available
 
 STAGES = ("prepare", "train", "average", "evaluate", "tabulate", "figure")
 STAGES += tuple(f"train/{method}" for method in available("methods"))
+# Weights drift in 6 steps where arithmetic differs: verdicts flip on up to five of 40 images, and
+# the loss that a figure shows far from the weights moves with them.
+NEAR = {"evaluate": (0.02, 0.125), "figure": (0.15, 0.125)}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +50,7 @@ def test_a_stage_changes_its_bytes_only_with_its_core_number(stage, found, golde
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_machine_comes_near_the_golden_numbers(stage, found, golden):
+    # that of AVX512 beside that of AVX2 shows how far apart two machines are
     want = next(iter(golden.values()))[stage]["numbers"]
-    # verdicts flip on a few of 40 images where arithmetic differs; weights drift in 6 steps
-    assert np.allclose(found[stage]["numbers"], want, rtol=0.02, atol=0.06)
+    rtol, atol = NEAR.get(stage, (0.02, 0.06))
+    assert np.allclose(found[stage]["numbers"], want, rtol=rtol, atol=atol)

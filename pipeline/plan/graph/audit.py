@@ -29,7 +29,8 @@ def audit(graph: Graph) -> None:
     for name in _names(entries, "suites"):
         suites.check(entries, name)
     for name in _names(entries, "recipes"):
-        entries.recipe(name, {})
+        fields, _ = entries.recipe(name, {})
+        _check_named(entries, fields, entries.recipe_types, f"recipes.{name}")
     for name in _names(entries, "methods"):
         _check_method(entries, name)
     for name in _names(entries, "averages"):
@@ -59,9 +60,23 @@ def _check_method(entries: Entries, name: str) -> None:
     rest = {k: v for k, v in entry.items() if k not in known and k not in OWN}
     entries.resolve("methods", name, rest)
     values.coerce(own, {k: known[k] for k in own}, f"methods.{name}", eps_factor=Fraction(1))
+    _check_named(
+        entries, entry, known | entries.component("methods", root).types, f"methods.{name}"
+    )
     checks.members(entry.get("members", 1), f"methods.{name}.members")
     if "weights" in entry:
         outside.check_weights(entries, entry["weights"], f"methods.{name}.weights")
+
+
+NAMED = {"Attack": "attacks", "Arch": "archs", "Parent": "parents", "Start": "parents"}
+
+
+def _check_named(entries: Entries, fields: Entry, types: Entry, where: str) -> None:
+    """Raise UserError unless what fields name, attacks and the like, are entries."""
+    for key, name in fields.items():
+        section = NAMED.get(types.get(key, ""))
+        if section and name not in ("none", "same"):
+            values.find(entries.section(section), f"{where}.{key}", name)
 
 
 def _check_average(graph: Graph, name: str) -> None:
@@ -86,6 +101,17 @@ def _check_edges(graph: Graph) -> None:
             values.only(entry, keys, where, must=(edge,))
             if entry[edge] not in victims.SPECIAL:
                 graph.kind(entry[edge], f"{where}.{edge}")
+            if kind == "parents":
+                _check_archs(entries, entry, where)
+
+
+def _check_archs(entries: Entries, entry: Entry, where: str) -> None:
+    """A parent's arch, or one for each data set that it names."""
+    stated = entry.get("arch", {})
+    for dataset in stated if isinstance(stated, dict) else ():
+        values.find(entries.section("datasets"), f"{where}.arch", dataset)
+    for arch in stated.values() if isinstance(stated, dict) else [stated]:
+        values.find(entries.section("archs"), f"{where}.arch", arch)
 
 
 def _check_resources(entries: Entries) -> None:

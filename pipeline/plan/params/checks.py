@@ -201,8 +201,9 @@ def judged(images: int, dataset: Entry, name: str) -> None:
 def rivals(attack: str, fields: Entry, classes: int) -> None:
     """Raise UserError where a loss compares more classes than there are."""
     loss = str(fields.get("loss", "cross-entropy"))
-    if fields.get("version") == "standard" and fields.get("targets"):  # of AutoAttack
-        loss = "dlr_targeted"
+    if "version" in fields:  # of AutoAttack
+        targeted = fields["version"] != "rand" and fields.get("targets")
+        loss = "dlr_targeted" if targeted else "dlr"
     needs = {"dlr": 3, "dlr_targeted": 4}.get(loss, 2)
     if classes < needs:
         raise UserError(

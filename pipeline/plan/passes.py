@@ -1,0 +1,60 @@
+"""Passes that an attack spends on one image at most: a gradient step is two, a query one."""
+
+from typing import Any
+
+from pipeline.plan.params.values import Entry
+
+# Budgets that torchattacks' classes have where no argument states them; the others have 10 steps
+LIBRARY: dict[str, Entry] = {
+    "VANILA": {"steps": 0, "queries": 1},
+    "GN": {"steps": 0, "queries": 1},
+    "FGSM": {"steps": 1},
+    "FFGSM": {"steps": 1},
+    "CW": {"steps": 50},
+    "EOTPGD": {"eot": 2},
+    "DeepFool": {"steps": 50, "rivals": 9},
+    "SparseFool": {"rivals": 9, "searches": 50},  # each step runs DeepFool
+    "APGDT": {"targets": 9},
+    "Square": {"steps": 0, "queries": 5000},
+    "AutoAttack": {"version": "standard", "targets": 9, "queries": 5000},
+    "OnePixel": {"popsize": 10},
+    "Pixle": {"steps": 0, "restarts": 20, "max_iterations": 10},
+}
+OURS = {"n_queries": "queries", "n_restarts": "restarts", "eot_iter": "eot"}
+
+
+def passes(fields: Entry) -> int:
+    """Forwards and backwards of one image that is never fooled."""
+    if "arguments" in fields:
+        return passes(_read_library(fields["class"], fields["arguments"]))
+    if "version" in fields:
+        return _add_parts(fields)
+    if "widths" in fields or "tries" in fields:  # candidates, each looked at once
+        return int(fields.get("tries", len(fields.get("widths", ()))))
+
+    restarts, queries = fields.get("restarts", 1), fields.get("queries", 0)
+    steps = fields.get("steps", 0 if queries else 1)  # FGSM has one and says nothing
+    looks = max(fields.get("targets", 1), 1) * fields.get("eot", 1) * fields.get("searches", 1)
+    # a step towards the nearest of several boundaries differentiates each
+    work = 2 * looks if "rivals" not in fields else (2 + fields["rivals"]) * looks
+    return int(restarts * (steps * work + queries))
+
+
+def _add_parts(fields: Entry) -> int:
+    """Of AutoAttack: the sum of its parts, as the standard or the random version has them."""
+    step = {k: fields[k] for k in ("steps", "restarts", "eot") if k in fields}
+    if fields["version"] == "rand":  # cross-entropy and DLR
+        return 2 * passes(step)
+    each = {**step, "restarts": 1, "targets": fields["targets"]}
+    return passes(step) + 2 * passes(each) + int(fields["queries"])
+
+
+def _read_library(name: str, arguments: Entry) -> dict[str, Any]:
+    """A class of torchattacks and its arguments as fields of ours."""
+    stated = {OURS.get(k, k): v for k, v in arguments.items() if type(v) is int}
+    fields = {"steps": 10, **LIBRARY.get(name, {}), **stated}
+    if name == "OnePixel":  # a population, and a generation of it a step
+        return {"queries": fields["popsize"] * (fields["steps"] + 1), "restarts": 1}
+    if name == "Pixle":
+        return {"queries": 2 * fields["restarts"] * fields["max_iterations"], "restarts": 1}
+    return fields
