@@ -38,13 +38,15 @@ COUNTS = ("total_ops", "total_params", "n_averaged")  # thop's and AveragedModel
 # of weights; others, such as float8 and complex, lack what a network needs
 PLAIN = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8}
 PLAIN |= {torch.int8, torch.int16, torch.int32, torch.int64}
-# what torch and safetensors raise at files that are cut or of another kind
+# what torch and safetensors raise at files that are cut, rotten or of another kind
 DAMAGE = (
     SafetensorError,
     RuntimeError,
     EOFError,
     LookupError,
     ValueError,
+    TypeError,
+    AttributeError,
     AssertionError,
     OSError,
     struct.error,

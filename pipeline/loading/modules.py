@@ -63,15 +63,21 @@ def _call(path: Path, function: str) -> object:
         at = f", line {lines[-1]}" if lines else ""
         raise UserError(f"{path}{at}: {type(error).__name__}: {error}") from error
     finally:
-        sys.path.remove(folder)
         _forget(set(sys.modules) - loaded - {module.__name__}, path)
+        sys.path.remove(folder)
 
 
 def _forget(names: set[str], path: Path) -> None:
     """Take a file's own helpers out of Python's memory: another's may have the same names, and
     these may be edited before they are asked for again."""
-    files = set(list_files(path).values())
-    for name in names:
-        place = getattr(sys.modules[name], "__file__", None)
-        if place and Path(place).resolve() in files:
-            del sys.modules[name]
+    files, folder = list_files(path).values(), path.resolve().parent
+    own = {place for file in files for place in (file, *file.parents) if folder in place.parents}
+    for name in [name for name in names if own.intersection(_find_places(name))]:
+        del sys.modules[name]
+
+
+def _find_places(name: str) -> list[Path]:
+    """The file of a module; of a package without `__init__.py` its folders."""
+    file = getattr(sys.modules[name], "__file__", None)
+    places = [file] if file else getattr(sys.modules[name], "__path__", ())
+    return [Path(place).resolve() for place in places]

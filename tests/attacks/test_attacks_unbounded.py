@@ -142,7 +142,8 @@ def test_deepfool_goes_overshoot_beyond_a_linear_boundary() -> None:
     slopes = (weights[None] - weights[labels][:, None]).norm(dim=2)
     distances = torch.where(slopes > 0, gaps / slopes, torch.inf).amin(1)
     moved = deepfool(rivals=3)(model, images, labels, Draws(0, torch.arange(20)))
-    assert torch.allclose(lengths("l2", moved - images), 1.02 * distances, rtol=5e-3, atol=1e-4)
+    expected = 1.02 * (distances + 1e-4)  # the authors' step beyond the boundary
+    assert torch.allclose(lengths("l2", moved - images), expected, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e-4, 1e-20])

@@ -1,6 +1,7 @@
 """Other projects' networks under our names: the map is right where the logits are equal."""
 
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,13 @@ def test_an_old_file_of_torch_that_is_cut_anywhere_is_refused_in_one_line():
         with pytest.raises(UserError, match="old.pt: cannot be read as plain weights") as raised:
             foreign.read(path)
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("steps", [b"}]]s.", b"K\x01Q."], ids=["key a list", "storage a number"])
+def test_a_rotten_file_of_torch_is_refused_in_one_line(steps):
+    with zipfile.ZipFile("net.pt", "w") as file:
+        file.writestr("net/data.pkl", b"\x80\x02" + steps)
+        file.writestr("net/version", "3\n")
+    with pytest.raises(UserError, match="net.pt: cannot be read as plain weights") as raised:
+        foreign.read(Path("net.pt"))
+    assert "\n" not in str(raised.value)

@@ -103,5 +103,5 @@ def test_validation_needs_images_that_are_held_out():
 def test_dlr_needs_three_classes():
     found = changed("datasets", "digits", classes=2)
     found["suites"]["unified"]["attacks"] += ["mean_logit_apgd_dlr"]
-    with pytest.raises(UserError, match=r"mean_logit_apgd_dlr.loss: dlr compares 3 classes"):
+    with pytest.raises(UserError, match=r"mean_logit_apgd_dlr: its loss dlr compares 3 classes"):
         Plan(found)

@@ -317,12 +317,17 @@ def test_a_workplace_on_scratch_has_the_projects_data(tmp_path, monkeypatch):
     assert (judging.lay_out(asked(), {}, task) / "data/digits").exists()
 
 
-def test_two_users_nets_have_each_their_own_helper_and_its_edits_count(tmp_path):
+@pytest.mark.parametrize(
+    ("helper", "line"),
+    [("layers.py", "import layers"), ("parts/layers.py", "from parts import layers")],
+)
+def test_two_users_nets_have_each_their_own_helper_and_its_edits_count(tmp_path, helper, line):
     def write(folder: str, width: int) -> None:
-        (tmp_path / folder).mkdir(exist_ok=True)
-        (tmp_path / folder / "net.py").write_text("import layers\n\nbuild = layers.make\n")
+        path = tmp_path / folder / helper
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "net.py").write_text(f"{line}\n\nbuild = layers.make\n")
         code = f"import torch\n\ndef make():\n    return torch.nn.Linear(4, {width})\n"
-        (tmp_path / folder / "layers.py").write_text(code)
+        path.write_text(code)
 
     def built(folder: str) -> int:
         spec = outside.describe_module(f"{tmp_path / folder / 'net.py'}:build", "--model")
