@@ -89,7 +89,8 @@ def run_flops(plan: Plan, run: Run) -> int | None:
     own = (crafting + 3) * macs + sum(m for m in frozen if m)
     along = sum((_particle_passes(spec, len(assistants)) + 3) * m for m in assistants)
 
-    epochs, every = spec["recipe"]["epochs"], spec["recipe"]["validate_every"]
+    epochs: int = spec["recipe"]["epochs"]
+    every: int = spec["recipe"]["validate_every"]
     judged = -(-epochs // every) * _count_judged(run, spec) * macs if every else 0
     return 2 * (images * epochs * (own + along) + judged)
 

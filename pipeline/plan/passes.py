@@ -42,10 +42,10 @@ def passes(fields: Entry) -> int:
 
 def _add_parts(fields: Entry) -> int:
     """Of AutoAttack: the sum of its parts, as the standard or the random version has them."""
-    step = {k: fields[k] for k in ("steps", "restarts", "eot") if k in fields}
+    step: Entry = {k: fields[k] for k in ("steps", "restarts", "eot") if k in fields}
     if fields["version"] == "rand":  # cross-entropy and DLR
         return 2 * passes(step)
-    each = {**step, "restarts": 1, "targets": fields["targets"]}
+    each: Entry = {**step, "restarts": 1, "targets": fields["targets"]}
     return passes(step) + 2 * passes(each) + int(fields["queries"])
 
 
