@@ -48,7 +48,8 @@ def _list_files(raw: Path, pattern: str) -> Iterator[Path]:
 def _walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
     """All files below a folder; a link to a folder above it is not followed again."""
     real = folder.resolve()
-    for path in () if real in above else folder.iterdir():
+    is_new = folder.is_dir() and real not in above  # a link may have lost what it named
+    for path in folder.iterdir() if is_new else ():
         if path.is_dir():
             yield from _walk(path, (*above, real))
         elif path.is_file():

@@ -150,3 +150,6 @@ def test_files_behind_links_of_a_folder_are_summed_and_a_link_upwards_ends(tmp_p
     (disk / "cats/1.png").write_bytes(b"two")
     with pytest.raises(UserError, match="changed since it was verified"):
         check_receipt(raw)
+    place.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="changed since it was verified"):
+        check_receipt(raw)
