@@ -70,7 +70,7 @@ def evidence(zero: int, images: int, **verdicts: np.ndarray) -> Evidence:
     attacks = []
     for name, right in verdicts.items():
         arrays |= {f"{name}/right": right, f"{name}/loss": ones, f"{name}/asked": ones > 0}
-        arrays |= {f"{name}/unchanged": ones < 0, f"{name}/margin": ones}
+        arrays |= {f"{name}/unchanged": ones < 0, f"{name}/margin": ones, f"{name}/linf": ones}
         fields = {"eps": 0.1, "norm": "linf", "loss": "ce" if name.endswith("_ce") else "margin"}
         spec = {"component": "pgd", "fields": fields | {"step_size": float(len(attacks))}}
         attacks.append((name, {**spec, "surrogate": "self"}))

@@ -90,6 +90,7 @@ def copy_project(folder: Path, params: dict[str, Any]) -> Path:
     for name in ("pipeline", "profiles", "slurm", "pbs", "envs", "data/reported", "data/claims"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     shutil.copy(ROOT / "Snakefile", folder)
+    shutil.copy(ROOT / "data/cuts.csv", folder / "data")
     writer.write(folder, params)
     warm(folder)
     return folder

@@ -162,11 +162,11 @@ def test_a_training_with_a_hole_keeps_its_resume_state_and_counts_as_not_built(
     record = next(r for r in plan.graph.records.values() if r.victim.elements[0].run == run.id)
     log = tmp_path / "logs/train" / f"{run.id}.log"
     log.parent.mkdir(parents=True)
-    log.write_text("# epoch 1\n")
+    log.write_text("# head\n1/2 loss 2.3\n")
     run.work.mkdir(parents=True)
     make(run, [run.checkpoint("best")])
     workflow.sweep(plan)
-    assert run.work.exists() and status_of(plan, [record]) == "running"
+    assert run.work.exists() and status_of(plan, [record]) == "failed"  # its log is asked
     make(run)
     workflow.sweep(plan)
     assert not run.work.exists() and status_of(plan, [record]) == "not built"
