@@ -212,6 +212,6 @@ def differences(e: Evidence) -> Iterator[str]:
         left = len(e.slope_ratios) - len(ratios)
         beside = f" ({left} saturated ones left out)" if left else ""
         yield (
-            f"on {100 * share:.0f} % of {len(ratios)} images only does cross-entropy change as its "
+            f"on {100 * share:.0f} % of {len(ratios)} images only does the margin change as its "
             f"gradient says{beside}"
         )

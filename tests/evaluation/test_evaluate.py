@@ -245,7 +245,7 @@ def test_pixels_without_a_gradient_are_the_victims_fault_only_where_they_matter(
 
     found = compare_slopes(Behind(), images, net(images).argmax(1), EPS)
     near = (found - ratio).abs() < 0.05
-    assert int(near.sum()) >= 19  # what pixels change together may cancel
+    assert int(near.sum()) >= 18  # what pixels change together may cancel
 
 
 # ---- work
