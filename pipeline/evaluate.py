@@ -60,15 +60,15 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
     machine, code = device.describe(where), shared.code_of(plan, record)
     parts = Parts(plan, record, about, machine, code)
 
-    before = fingerprint(victim)
-    verdicts = Attacks(plan, evaluation, record, split, parts, before).run()
+    attacks = Attacks(plan, evaluation, record, split, parts)
+    verdicts = attacks.run()
     arrays = verdicts | _clean(evaluation, find_radius(record.attacks))
 
     about |= {
         "cost": _cost(plan, record, victim, split),
         "outputs": evaluation.outputs(),
         "flips": evaluation.flips(),
-        "untouched": fingerprint(victim) == before,
+        "untouched": fingerprint(victim) == attacks.untouched,
         "random": victim.random,
     }
     arrays["meta"] = np.array(json.dumps(about, sort_keys=True))
@@ -98,16 +98,11 @@ class Attacks:
     """The attacks of a record one after the other, each kept when it is done."""
 
     def __init__(
-        self,
-        plan: Plan,
-        evaluation: Evaluation,
-        record: Record,
-        split: Split,
-        parts: Parts,
-        untouched: str,
+        self, plan: Plan, evaluation: Evaluation, record: Record, split: Split, parts: Parts
     ) -> None:
         self.plan, self.evaluation, self.record = plan, evaluation, record
-        self.split, self.parts, self.untouched = split, parts, untouched
+        self.split, self.parts = split, parts
+        self.untouched = fingerprint(evaluation.victim)
 
     def run(self) -> Arrays:
         """Verdicts under every attack."""

@@ -13,8 +13,8 @@ import torch
 from pipeline.errors import UserError
 from pipeline.evaluation.verdicts import Evaluation
 from pipeline.figures._exhibit import Loaded, Recorded
-from pipeline.flags.evidence import Attack, Evidence, by_images, read
-from pipeline.flags.flags import flags_or_stop, untrusted
+from pipeline.flags.evidence import Attack, read
+from pipeline.flags.flags import judge
 from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models, registry
@@ -57,24 +57,20 @@ def recorded(plan: Plan, figure: Figure) -> list[Recorded]:
 
 def _read_recorded(plan: Plan, figure: Figure, cell: Cell) -> Recorded:
     along = str(figure.kind["fields"].get("along", ""))
-    groups = by_images(cell.records.values())
-    evidence = [Evidence([(read(r), list(r.attacks)) for r in group]) for group in groups]
-    arrays = evidence[0].clean
+    judged = judge(cell.records.values(), read)
+    arrays = judged.evidence[0].clean
     clean = {k.removeprefix("clean/"): v for k, v in arrays.items() if k.startswith("clean/")}
 
     attacks = {"clean": Attack("clean", {"component": "clean", "fields": {}}, clean)}
-    for attack in (attack for some in evidence for attack in some.everything()):
+    for attack in (attack for some in judged.evidence for attack in some.everything()):
         attacks[attack.name] = _unwrap_set(plan, attack)
 
     settings = {k: _resolve_axis(plan, cell, k, v) for k, v in cell.setting.overrides if k == along}
     settings["members"] = float(cell.members)
-    where = [group[0].path.parent for group in groups]
-    fired = [flags_or_stop(*pair) for pair in zip(evidence, where, strict=True)]
-    checks = dict.fromkeys(flag.check for some in fired for flag in some)
-    doubts = {c for pair in zip(evidence, fired, strict=True) for c in untrusted(*pair)}
+    checks = dict.fromkeys(flag.check for flag in judged.flags)
     name = label(cell, figure.cells, without=along)
     assert cell.victim is not None
-    beside = (tuple(checks), tuple(sorted(doubts)))
+    beside = (tuple(checks), tuple(sorted(judged.doubts)))
     return Recorded(name, cell.victim.id, settings, attacks, *beside)
 
 

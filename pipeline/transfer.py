@@ -13,7 +13,7 @@ import torch
 from pipeline.core.draws import Draws, derive
 from pipeline.core.ensemble import check_finite
 from pipeline.core.folding import folded
-from pipeline.evaluation.verdicts import BATCH, LIBRARY, images_at_once
+from pipeline.evaluation.verdicts import images_at_once, split_rows
 from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models
@@ -35,8 +35,8 @@ def craft(plan: Plan, transfer_set: TransferSet, where: torch.device) -> None:
     rows = torch.tensor(subset(transfer_set.images, len(split)), device=where)
 
     parts, fooled = [], 0
-    by_batch = surrogate.random or transfer_set.attack["component"] == LIBRARY
-    for part in torch.split(rows, BATCH if by_batch else images_at_once(plan)):
+    batch = images_at_once(plan)
+    for part in split_rows(rows, transfer_set.attack, batch, surrogate.random):
         # by image and set alone, whatever the batch and whoever is attacked
         draws = Draws(derive(0, transfer_set.name), part)
         moved = attack(climbed, split.floats(part), split.labels[part], draws)

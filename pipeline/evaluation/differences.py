@@ -42,7 +42,8 @@ def compare_slopes(model: nn.Module, images: Tensor, labels: Tensor, radius: flo
     direction = gradient.sign()
     slope = (other * direction).flatten(1).double().sum(1)
     steps = [radius / share for share in SHARES]
-    rises = [_measure_rise(model, images, labels, step * direction) / (2 * step) for step in steps]
+    ends = [_look_around(model, images, labels, step * direction) for step in steps]
+    rises = [(ahead - back) / (2 * step) for step, (ahead, back) in zip(steps, ends, strict=True)]
     ratios = torch.stack(rises) / slope
     ratios = torch.where(ratios.isfinite(), ratios, 0)  # no slope where something rises, or none
     nearest = torch.where(ratios > 0, ratios.log().abs(), torch.inf).argmin(0)
@@ -50,20 +51,17 @@ def compare_slopes(model: nn.Module, images: Tensor, labels: Tensor, radius: flo
 
     still = gradient == 0  # of an honest network next to never, and then they change nothing
     if still.any():
-        hidden = _measure_rise(model, images, labels, steps[0] * still, is_central=False)
+        here = margin(scores.detach(), labels)
+        moved = _look_around(model, images, labels, steps[0] * still)
+        hidden = (moved - here).abs().amax(0)
         ratio = torch.where(hidden > HIDDEN * steps[0] * slope.abs(), 0, ratio)
 
-    steepness = [g.flatten(1).double().abs().sum(1) for g in (gradient, other)]
-    return torch.where(steepness[0] < FLOOR * steepness[1], torch.nan, ratio).float()
+    rise, steepness = (g.flatten(1).double().abs().sum(1) for g in (gradient, other))
+    return torch.where(rise < FLOOR * steepness, torch.nan, ratio).float()
 
 
 @torch.no_grad()
-def _measure_rise(
-    model: nn.Module, images: Tensor, labels: Tensor, step: Tensor, is_central: bool = True
-) -> Tensor:
-    """The margin [B] a step ahead less the one a step back; else its largest change on either."""
-    ahead, back = (margin(model(images + way * step).double(), labels) for way in (1, -1))
-    if is_central:
-        return ahead - back
-    here = margin(model(images).double(), labels)
-    return torch.maximum((ahead - here).abs(), (back - here).abs())
+def _look_around(model: nn.Module, images: Tensor, labels: Tensor, step: Tensor) -> Tensor:
+    """The margin a step ahead and a step back, [2, B]."""
+    ends = [model(images + way * step).double() for way in (1, -1)]
+    return torch.stack([margin(scores, labels) for scores in ends])

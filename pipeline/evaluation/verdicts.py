@@ -31,8 +31,15 @@ Verdicts = dict[str, Tensor]
 
 
 def images_at_once(plan: Plan) -> int:
-    """What `resources.evaluate.batch` says, if anything."""
-    return plan.entries.resource("evaluate", "batch", BATCH)
+    """What `resources.evaluate.batch` says, or the usual number."""
+    return plan.entries.resource("evaluate", "batch")
+
+
+def split_rows(rows: Tensor, spec: dict[str, Any], batch: int, random: bool) -> list[Tensor]:
+    """The rows that an attack meets at once: a random victim and the library, which draw once a
+    batch, always meet BATCH."""
+    by_batch = random or spec["component"] == LIBRARY
+    return [part for part in torch.split(rows, BATCH if by_batch else batch) if len(part)]
 
 
 class Counted(nn.Module):
@@ -156,10 +163,8 @@ class Evaluation:
 
     def crafted(self, name: str, spec: dict[str, Any], seed: int = SEED) -> tuple[Tensor, Arrays]:
         """Adversarial images, clean where no attack was asked for, and their verdicts."""
-        adversarial, kept, asked, moved, work = self._craft(name, spec, seed)
-        verdicts = {**kept, **self._measure_sizes(adversarial), "asked": asked}
-        # of a random victim an image is dropped where more members are right on it than before
-        verdicts["unchanged"] = ~moved
+        adversarial, kept, met, work = self._craft(name, spec, seed)
+        verdicts = {**kept, **self._measure_sizes(adversarial), **met}
         # Fooled by an earlier attack of a suite that stops when fooled counts as fooled here too.
         verdicts["right"] = torch.where(self.standing, kept["right"], 0)
         arrays = {"work": work, **{k: v.cpu().numpy() for k, v in verdicts.items()}}
@@ -167,9 +172,9 @@ class Evaluation:
 
     def _craft(
         self, name: str, spec: dict[str, Any], seed: int
-    ) -> tuple[Tensor, Verdicts, Tensor, Tensor, np.ndarray]:
-        """Adversarial images, their verdicts, which were attacked, which an attack gave back moved,
-        and forwards and backwards."""
+    ) -> tuple[Tensor, Verdicts, Verdicts, np.ndarray]:
+        """Adversarial images, their verdicts, which were asked about and which of all came back
+        unchanged, and forwards and backwards."""
         attack = registry.build("attacks", spec)
         self.victim.reseed(derive(seed, name))  # a resumed record goes on as an unbroken one
         # What climbs needs the function alone, up to rounding; verdicts are the victim's own.
@@ -178,22 +183,21 @@ class Evaluation:
         # Clean images and their verdicts stand until something worse for the victim is found.
         adversarial = self.images.clone()
         kept = {key: value.clone() for key, value in self.clean.items()}
-        asked, moved = torch.zeros_like(self.standing), torch.zeros_like(self.standing)
-        # The library draws for a whole batch from one seed, as a random victim does.
-        size = BATCH if spec["component"] == LIBRARY else self.batch
+        # Unchanged by an attack: an image that it moved may be dropped all the same, where more
+        # members of a random victim are right on it than before.
+        asked, unchanged = torch.zeros_like(self.standing), torch.ones_like(self.standing)
 
         for number, model in enumerate(models):
-            for rows in torch.split(self._find_left(kept["right"]), size):
-                if not len(rows):  # an empty index is split into one empty batch
-                    continue
+            left = self._find_left(kept["right"])
+            for rows in split_rows(left, spec, self.batch, self.victim.random):
                 draws = Draws(derive(seed, name, number), self.ids[rows])
                 candidates = attack(model, self.images[rows], self.labels[rows], draws)
                 self.take(candidates, rows, adversarial, kept)
                 asked[rows] = True
-                moved[rows] |= (candidates != self.images[rows]).flatten(1).any(1)
+                unchanged[rows] &= (candidates == self.images[rows]).flatten(1).all(1)
 
         work = np.array([list(m.work.values()) for m in models]).sum(0)
-        return adversarial, kept, asked, moved, work
+        return adversarial, kept, {"asked": asked, "unchanged": unchanged}, work
 
     def stored(self, adversarial: Tensor) -> Arrays:
         """Verdicts on images that were crafted before, each of its own clean image."""

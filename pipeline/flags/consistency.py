@@ -11,6 +11,7 @@ import numpy as np
 from pipeline.core.intervals import wilson
 from pipeline.core.metrics import worst
 from pipeline.flags.evidence import TOLERANCE, Attack, Evidence, exceeds, points
+from pipeline.plan.passes import as_ours
 
 SLACK = 0.005  # C2 to C9: half a point that a stronger attack may be behind
 NOISE, OF_ATTACKS = 0.02, 0.1  # C2: what random points may cost, and what part of what attacks do
@@ -19,11 +20,8 @@ RESTARTS = 0.015  # C5: what more starts may still find
 LARGE, LEFT = 64 / 255, 0.05  # C6: a radius that may leave this much
 BLACK_BOX = 0.01  # C7: share of images that only attacks without the victim's gradient fool
 
-# C8: what AutoAttack must beat; budgets that torchattacks has where no entry states them
+# C8: what AutoAttack must beat
 PARTS = ("apgd", "fab", "square", "pgd", "APGD", "APGDT", "FAB", "Square", "PGD")
-LIBRARY = {name: {"steps": 10} for name in ("APGD", "APGDT", "FAB", "PGD")}
-LIBRARY["Square"] = {"n_queries": 5000}
-LIBRARY["AutoAttack"] = {"steps": 10, "n_queries": 5000, "targets": 9}
 
 APART = {
     "eps": {"eps", "step_size", "alpha"},
@@ -140,10 +138,8 @@ def parts(e: Evidence) -> Iterator[str]:
 
 def _count_budget(attack: Attack) -> list[int]:
     """Steps, targets and queries, as far as the attack knows them."""
-    known = LIBRARY.get(attack.kind, {})
-    names = ("steps", "targets", "queries", "n_queries")
-    steps, targets, *queries = (attack.field(name, known.get(name, 0)) for name in names)
-    return [steps, targets, max(queries)]
+    budget = as_ours(attack.spec["fields"])
+    return [budget.get(name, 0) for name in ("steps", "targets", "queries")]
 
 
 def monotone(e: Evidence) -> Iterator[str]:

@@ -6,15 +6,16 @@ but C8 not of random victims, where lucky draws explain it. C7, C13 and C22 say 
 may be far too high: such a row is not ranked.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipeline.core.metrics import worst
 from pipeline.errors import UserError
 from pipeline.flags import consistency as orders
 from pipeline.flags import masking as symptoms
-from pipeline.flags.evidence import Attack, Evidence, exceeds
+from pipeline.flags.evidence import Attack, Evidence, by_images, exceeds
+from pipeline.plan import Record
+from pipeline.store.records import Arrays
 
 UNRANKING = ("C7", "C13", "C22")
 GAINED = 0.02  # what C13 alone needs to unrank
@@ -65,12 +66,27 @@ def flags(evidence: Evidence) -> list[Flag]:
     return [Flag(check, text, random) for check, run in CHECKS.items() for text in run(evidence)]
 
 
-def flags_or_stop(evidence: Evidence, where: Path) -> list[Flag]:
-    """The same; raises UserError naming the records where one makes every number worthless."""
-    fired = flags(evidence)
-    for flag in (flag for flag in fired if flag.fails):
-        raise UserError(f"{where}: {flag.check}: {flag.text}; see docs/flags.md")
-    return fired
+@dataclass(frozen=True)
+class Judged:
+    """What the records of one victim say, those of other images apart."""
+
+    evidence: list[Evidence]
+    flags: list[Flag]
+    doubts: set[str]  # checks that take its rank
+
+
+def judge(records: Iterable[Record], read: Callable[[Record], Arrays]) -> Judged:
+    """Flags of a victim; raises UserError naming the records where one makes every number
+    worthless."""
+    groups = by_images(records)
+    evidence = [Evidence([(read(r), list(r.attacks)) for r in group]) for group in groups]
+    fired = [flags(some) for some in evidence]
+    for group, some in zip(groups, fired, strict=True):
+        for flag in (flag for flag in some if flag.fails):
+            where = group[0].path.parent
+            raise UserError(f"{where}: {flag.check}: {flag.text}; see docs/flags.md")
+    doubts = {check for pair in zip(evidence, fired, strict=True) for check in untrusted(*pair)}
+    return Judged(evidence, [flag for some in fired for flag in some], doubts)
 
 
 def hidden(own: tuple[float, int], reference: tuple[float, int]) -> Flag | None:

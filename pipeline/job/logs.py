@@ -4,8 +4,26 @@ import re
 from pathlib import Path
 
 from pipeline.job.report import DONE, STOPPED
+from pipeline.plan import Artifact, Dataset, Figure, Table
 
+ROOMS = {"evaluate": "records", "transfer": "transfer", "figure": "figures"}  # runs: all others
 STEP = re.compile(r": (?P<done>\d+)/(?P<total>\d+) (?P<text>.*)$")  # job/progress.py prints it
+
+
+def lease_of(artifact: Artifact) -> str:
+    """The name of the lease that the job of an artifact holds."""
+    id = artifact.id.rpartition("-from")[0] if artifact.stage == "trajectory" else artifact.id
+    return f"{ROOMS.get(artifact.stage, 'runs')}/{id}"
+
+
+def find_log(artifact: Artifact) -> Path:
+    """Where the rule of an artifact writes what its job says."""
+    name = artifact.id
+    if isinstance(artifact, Dataset):
+        name = f"{artifact.name}-{artifact.digest}"
+    elif isinstance(artifact, Table | Figure):
+        name = artifact.path.with_suffix("").relative_to("results").as_posix()
+    return Path("logs") / artifact.stage / f"{name}.log"
 
 
 def read_lines(log: Path) -> list[str]:

@@ -13,13 +13,13 @@ from pipeline.plan import Artifact, Dataset, Figure, Plan, Record, Run, Snapshot
 from pipeline.plan.graph.artifacts import Element
 from pipeline.plan.graph.averages import count_snapshots
 from pipeline.plan.graph.outside import MODULE
+from pipeline.plan.params.checks import ON_TEST
 from pipeline.plan.params.entries import Entries
 from pipeline.plan.params.values import Entry
 from pipeline.plan.passes import passes
 
 NATIVE = 32  # pixels of a side at which `macs` are stated
 TEST_IMAGES = 10000  # of CIFAR, MNIST and Tiny-ImageNet, which state no number
-ON_TEST = "best_test_as_published"
 PROCESS = 3  # seconds in which a job's process loads torch and its data
 
 

@@ -17,7 +17,6 @@ FIXED = 1e9  # bytes: CUDA's context and cuDNN's workspace
 PENALISED = ("gal", "ps_red", "red", "trs")  # losses of gradients in the images
 GRAPH = 3  # times what a backward pass keeps, where it is differentiated itself
 VALIDATED = 500  # images at once, where a recipe has no `micro_batch`
-EVALUATED = 300  # images at once, where `resources:` says nothing
 TRAINED = 3  # a weight, its gradient, its momentum
 
 
@@ -60,7 +59,7 @@ def _victim_bytes(plan: Plan, victim: Victim) -> float | None:
     weights, kept = _sum(plan, "parameters", archs), _sum(plan, "activations", archs)
     if weights is None or kept is None:
         return None
-    images = plan.entries.resource("evaluate", "batch", EVALUATED)
+    images = plan.entries.resource("evaluate", "batch")
     return FIXED + 4 * (2 * weights + images * kept * float(area_of(victim.dataset)))
 
 

@@ -1,7 +1,5 @@
 """Passes that an attack spends on one image at most: a gradient step is two, a query one."""
 
-from typing import Any
-
 from pipeline.plan.params.values import Entry
 
 # Budgets that torchattacks' classes have where no argument states them; the others have 10 steps
@@ -25,8 +23,7 @@ OURS = {"n_queries": "queries", "n_restarts": "restarts", "eot_iter": "eot"}
 
 def passes(fields: Entry) -> int:
     """Forwards and backwards of one image that is never fooled."""
-    if "arguments" in fields:
-        return passes(_read_library(fields["class"], fields["arguments"]))
+    fields = as_ours(fields)
     if "version" in fields:
         return _add_parts(fields)
     if "widths" in fields or "tries" in fields:  # candidates, each looked at once
@@ -49,12 +46,16 @@ def _add_parts(fields: Entry) -> int:
     return passes(step) + 2 * passes(each) + int(fields["queries"])
 
 
-def _read_library(name: str, arguments: Entry) -> dict[str, Any]:
-    """A class of torchattacks and its arguments as fields of ours."""
-    stated = {OURS.get(k, k): v for k, v in arguments.items() if type(v) is int}
-    fields = {"steps": 10, **LIBRARY.get(name, {}), **stated}
+def as_ours(fields: Entry) -> Entry:
+    """The budget of an attack: its fields, those of a class of torchattacks by our names."""
+    if "arguments" not in fields:
+        return fields
+
+    name, stated = fields["class"], fields["arguments"].items()
+    counts = {OURS.get(k, k): v for k, v in stated if type(v) is int}
+    found: Entry = {"steps": 10, **LIBRARY.get(name, {}), **counts}
     if name == "OnePixel":  # a population, and a generation of it a step
-        return {"queries": fields["popsize"] * (fields["steps"] + 1), "restarts": 1}
+        return {"queries": found["popsize"] * (found["steps"] + 1), "restarts": 1}
     if name == "Pixle":
-        return {"queries": 2 * fields["restarts"] * fields["max_iterations"], "restarts": 1}
-    return fields
+        return {"queries": 2 * found["restarts"] * found["max_iterations"], "restarts": 1}
+    return found

@@ -9,8 +9,7 @@ import pandas as pd
 from pipeline.core import intervals
 from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
-from pipeline.flags.evidence import Evidence, by_images
-from pipeline.flags.flags import UNRANKING, Flag, flags_or_stop, hidden, notes, untrusted
+from pipeline.flags.flags import UNRANKING, Flag, hidden, judge, notes
 from pipeline.plan import Plan, Table
 from pipeline.plan.graph.averages import count_snapshots
 from pipeline.plan.graph.column_names import CLEAN, COSTS, DISK, cuts, split
@@ -104,21 +103,18 @@ class Tabulation:
 
         verdicts = {c: [self.columns.verdict(cell, c) for cell in cells] for c in self.accuracies}
 
-        groups = [group for cell in cells for group in by_images(cell.records.values())]
-        evidence = [
-            Evidence([(self.columns.read(r), list(r.attacks)) for r in group]) for group in groups
-        ]
-        where = [group[0].path.parent for group in groups]
-        fired = [flags_or_stop(*pair) for pair in zip(evidence, where, strict=True)]
-        short = [flag for flag in map(self._judge_cut, cells) if flag]
+        judged = [judge(cell.records.values(), self.columns.read) for cell in cells]
+        fired = [flag for found in judged for flag in found.flags]
+        fired += [flag for flag in map(self._judge_cut, cells) if flag]
 
         by_check: dict[str, Flag] = {}
-        for flag in dict.fromkeys(flag for some in (*fired, short) for flag in some):
+        for flag in dict.fromkeys(fired):
             said = by_check.get(flag.check)
             text = f"{said.text}; {flag.text}" if said else flag.text
             by_check[flag.check] = replace(flag, text=text)
+        evidence = [some for found in judged for some in found.evidence]
         texts = dict.fromkeys(text for some in evidence for text in notes(some))
-        doubts = {c for pair in zip(evidence, fired, strict=True) for c in untrusted(*pair)}
+        doubts = {check for found in judged for check in found.doubts}
 
         costs = meta(self.columns.read(next(iter(first.records.values()))))["cost"]
         if DISK in self.table.columns:

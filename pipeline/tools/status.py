@@ -14,7 +14,7 @@ from os.path import exists
 from pathlib import Path
 
 from pipeline.cluster.master import ASKED
-from pipeline.job.logs import find_error, find_steps
+from pipeline.job.logs import find_error, find_log, find_steps, lease_of
 from pipeline.job.report import report
 from pipeline.plan import Artifact, Dataset, Figure, Plan, Table, load_plan
 from pipeline.plan.estimate import describe
@@ -22,7 +22,6 @@ from pipeline.plan.speeds import measure
 from pipeline.plan.state import HAVE, NEED, State, states
 from pipeline.store.lease import list_held
 
-ROOMS = {"evaluate": "records", "transfer": "transfer", "figure": "figures"}  # runs: all others
 UNLEASED = ("download", "prepare", "tabulate", "plot")  # minutes at most: no lease tells who runs
 FAILURES = 10  # lines
 
@@ -45,13 +44,14 @@ def screen(plan: Plan, targets: list[str]) -> str:
     asked = [plan.target(name) for name in names]
     listed = states(plan, asked, measure(plan, asked))
 
-    running = [s for s in listed if lease_of(s) in held]
+    running = [s for s in listed if lease_of(s.artifact) in held]
     needed = [s for s in listed if s.status == NEED]
     idle = _list_jobs([s.artifact for s in needed if s not in running], asked)
 
     lines = [_describe_work(listed, running), ""]
     lines += [
-        f"running  {s.stage} {s.id}: {_describe_progress(s)} ({held[lease_of(s)]})" for s in running
+        f"running  {s.stage} {s.id}: {_describe_progress(s)} ({held[lease_of(s.artifact)]})"
+        for s in running
     ]
     errors = {job: _find_failure(job, is_run="master" in held) for job in idle}
     failed = [(job, said) for job, said in errors.items() if said]
@@ -68,12 +68,6 @@ def _list_asked(plan: Plan) -> list[str]:
     files = ASKED.read_text().splitlines() if ASKED.exists() else []
     known = {str(target.path): target.name for target in plan.targets.values()}
     return [known[file] for file in files if file in known]
-
-
-def lease_of(state: State) -> str:
-    """The name of the lease that the job of an artifact holds."""
-    id = state.id.rpartition("-from")[0] if state.stage == "trajectory" else state.id
-    return f"{ROOMS.get(state.stage, 'runs')}/{id}"
 
 
 def _describe_work(listed: list[State], running: list[State]) -> str:
@@ -96,7 +90,7 @@ def _list_jobs(needed: list[Artifact], asked: list[Table | Figure]) -> list[Job]
     raw = [a.raw for a in needed if isinstance(a, Dataset) and not all(map(exists, a.sources))]
     jobs = [Job("download", r.name, Path("logs/download") / f"{r.name}.log") for r in raw]
     drawn = [t for t in asked if t.stage in UNLEASED and not t.is_here()]
-    return jobs + [Job(a.stage, a.id, _find_log(a)) for a in (*needed, *drawn)]
+    return jobs + [Job(a.stage, a.id, find_log(a)) for a in (*needed, *drawn)]
 
 
 def _find_failure(job: Job, is_run: bool) -> str:
@@ -105,23 +99,13 @@ def _find_failure(job: Job, is_run: bool) -> str:
     return "" if is_run and job.stage in UNLEASED and "error" not in said.lower() else said
 
 
-def _find_log(artifact: Artifact) -> Path:
-    """Where the rule of an artifact writes what its job says."""
-    name = artifact.id
-    if isinstance(artifact, Dataset):
-        name = f"{artifact.name}-{artifact.digest}"
-    elif isinstance(artifact, Table | Figure):
-        name = artifact.path.with_suffix("").relative_to("results").as_posix()
-    return Path("logs") / artifact.stage / f"{name}.log"
-
-
 def _describe_progress(state: State) -> str:
-    steps = find_steps(_find_log(state.artifact))
+    steps = find_steps(find_log(state.artifact))
     return "{done}/{total} {text}".format(**steps[-1].groupdict()).rstrip() if steps else "begins"
 
 
 def _measure_share(state: State) -> float:
-    steps = find_steps(_find_log(state.artifact))
+    steps = find_steps(find_log(state.artifact))
     return int(steps[-1]["done"]) / max(int(steps[-1]["total"]), 1) if steps else 0.0
 
 

@@ -31,8 +31,6 @@ from pipeline.training.resume import fits, has_snapshots
 from pipeline.training.schedules import learning_rate, momentum
 from pipeline.training.validate import accuracies
 
-SAVE_MINUTES = 10  # between saved states, where `resources:` says nothing
-
 
 class Trainer:
     """One training from its spec: epochs, validation, resume."""
@@ -71,7 +69,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.best: tuple[float, Weights] | None = None
         self.flops, self.seconds, self.seen = 0, 0.0, 0
-        self.pause = 60 * plan.entries.resource("train", "save_minutes", SAVE_MINUTES)
+        self.pause = 60 * plan.entries.resource("train", "save_minutes")
         self.saved = time.monotonic()  # or begun
         self.loss = torch.zeros((), dtype=torch.float64, device=where)  # sum over the images seen
         self._resume()

@@ -8,8 +8,7 @@ from pipeline.core.draws import Draws, derive
 from pipeline.core.ensemble import Combination, check_finite, combine
 from pipeline.core.folding import folded
 from pipeline.loading.images import Split
-
-BATCH = 500  # images at once, where a recipe has no `micro_batch`: draws are per image
+from pipeline.plan.memory import VALIDATED
 
 
 def predictions(model: nn.Module, images: Tensor) -> Tensor:
@@ -25,7 +24,7 @@ def accuracies(
 ) -> tuple[float, float]:
     """Clean accuracy, and the share right both before and after the attack (clean if none).
 
-    batch: the recipe's `micro_batch`, where memory holds no more images.
+    batch: the recipe's `micro_batch`, where memory holds no more images; draws are per image.
 
     Of a random victim the expected ones: attacks climb its members' mean, each member answers.
     """
@@ -37,7 +36,7 @@ def accuracies(
 
     clean = robust = 0
     everyone = torch.arange(len(split), device=split.labels.device)
-    for rows in torch.split(everyone, batch or BATCH):
+    for rows in torch.split(everyone, batch or VALIDATED):
         images, labels = split.floats(rows), split.labels[rows]
         right_AB = torch.stack([predictions(v, images) == labels for v in answering])
         clean += int(right_AB.sum())

@@ -227,8 +227,8 @@ def test_the_report_counts_slurm_jobs(plan, tmp_path, monkeypatch):
 
 def test_numbers_of_a_stage_that_params_does_not_state_are_the_usual_ones():
     bare = Entries({key: value for key, value in PARAMS.items() if key != "resources"})
-    assert bare.resource("evaluate", "batch", 300) == 300
+    assert bare.resource("evaluate", "batch") == 300
     stated = {**PARAMS["resources"]["evaluate"], "batch": 77}
     entries = Entries(PARAMS | {"resources": {"evaluate": stated}})
-    assert entries.resource("evaluate", "batch", 300) == 77
-    assert entries.resource("train", "save_minutes", 10) == 10
+    assert entries.resource("evaluate", "batch") == 77
+    assert entries.resource("train", "save_minutes") == 10

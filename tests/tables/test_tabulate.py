@@ -238,7 +238,7 @@ def log(plan: Plan, row: str, text: str) -> None:
 
 @pytest.mark.parametrize("text, status", [
     (None, "not built"),
-    ("# python -m pipeline.train\n# copy of plan and code: none\n", "not built"),
+    ("# python -m pipeline.train\n# copy of plan and code: none\n", "failed"),
     ("# python\ntrades: 1/2 loss 2.3\nstopped: saved after epoch 1; run again\n", "not built"),
     ("trades: 1/2 loss 2.3\n", "failed"),  # killed without a word
     ("trades: 1/2 loss 2.3\nerror: the loss is nan\n", "failed"),

@@ -185,7 +185,7 @@ def test_a_random_victim_is_validated_in_expectation(tmp_path, monkeypatch):
     after = torch.stack([m(split.floats() * 0.5).argmax(1) == split.labels for m in members])
     wanted = float(before.double().mean()), float((before & after).double().mean())
     for batch in (500, 60):
-        monkeypatch.setattr(validate, "BATCH", batch)
+        monkeypatch.setattr(validate, "VALIDATED", batch)
         for rule in ("random_one", "random_each"):
             found = accuracies(combine(rule, members), split, darken, 0)
             assert found == pytest.approx(wanted, abs=1e-12)

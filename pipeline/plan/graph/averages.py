@@ -50,7 +50,7 @@ def resolve_average(graph: Graph, name: str, setting: Setting) -> tuple[Resolved
     best = bool(entry.get("best"))
     if best and (recipe["select"] == "lowest_train_loss" or recipe["validation_attack"] == "none"):
         raise UserError(f"params.yaml: {where}.best: recipe {setting.recipe} validates no epoch")
-    if best and recipe["select"] != "best_test_as_published":
+    if best and recipe["select"] != checks.ON_TEST:
         dataset = entries.dataset(entries.stand_in(setting.dataset)[0])
         if not checks.held_out(dataset.fields, [recipe], f"{where}.best"):
             raise UserError(f"params.yaml: {where}.best: {dataset.name} holds no images out")

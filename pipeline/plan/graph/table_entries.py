@@ -8,7 +8,8 @@ from pipeline.plan.graph import suites
 from pipeline.plan.graph.graph import Graph
 from pipeline.plan.graph.runs import find_fields
 from pipeline.plan.params import checks, values
-from pipeline.plan.params.entries import Entries, shrink
+from pipeline.plan.params.entries import Entries
+from pipeline.plan.params.scale import shrink
 from pipeline.plan.params.values import Entry
 
 KEYS = (

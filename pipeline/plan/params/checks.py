@@ -26,6 +26,7 @@ TAKEN = ("raw", "reported", "claims")  # folders of data/ that are no data set's
 # keys of a recipe that need not be given
 USUAL: Entry = {"held_out": "always", "input_std": [], "micro_batch": 0}
 EPOCHS = {"ema_start": "Epoch", "augment_after": "Epoch"}  # of a recipe, beside its milestones
+ON_TEST = "best_test_as_published"  # how a recipe selects that chooses by test images
 MOST_MEMBERS = 1000  # members of one table seed have the run seeds of a thousand
 
 
@@ -96,10 +97,7 @@ def _schedule(fields: Entry, place: str) -> None:
     rates = 2 if one_cycle else len(milestones)
     if len(fields["lr_values"]) != rates:
         raise UserError(f"{place}.lr_values: needs {rates} values")
-    if fields["schedule"] != "piecewise_linear":
-        return
-
-    if not milestones:
+    if fields["schedule"] == "piecewise_linear" and not milestones:
         raise UserError(f"{place}.milestones: piecewise_linear needs one or more")
 
 
@@ -127,7 +125,7 @@ def epochs(fields: Entry, types: Mapping[str, str], last: int, where: str) -> No
 
 def name_recipe(fields: Entry) -> Entry:
     """What of a recipe names a run: without what need not be given and is as usual."""
-    if fields["validate_every"] and fields["select"] != "best_test_as_published":
+    if fields["validate_every"] and fields["select"] != ON_TEST:
         fields = fields | {"held_out": "always"}  # it validates on them
     if fields["micro_batch"] >= fields["batch_size"]:  # one part, which is the whole
         fields = fields | {"micro_batch": 0}
@@ -174,7 +172,7 @@ def held_out(dataset: Entry, recipes: Iterable[Entry], where: str) -> int:
 
 def validation(dataset: Entry, recipe: Entry, name: str) -> None:
     """Raise UserError where a recipe validates on images that the data set does not hold out."""
-    on_test = recipe["select"] == "best_test_as_published"
+    on_test = recipe["select"] == ON_TEST
     if recipe["validate_every"] and not on_test and not dataset["validation"]:
         raise UserError(
             f"params.yaml: datasets.{name}.validation: is 0, but recipes validate: hold some out, "

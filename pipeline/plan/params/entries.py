@@ -8,7 +8,7 @@ from pipeline.errors import LOGIN, TOKEN, UserError
 from pipeline.plan.artifact import Dataset
 from pipeline.plan.params import checks, schema, values
 from pipeline.plan.params.checks import MOST_MEMBERS
-from pipeline.plan.params.scale import Scale
+from pipeline.plan.params.scale import Scale, shrink
 from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import digest, nearest
 
@@ -39,6 +39,7 @@ BESIDE = {  # keys of other entries that are no fields, and of archs and data se
     "archs": ("macs", "parameters", "activations", "runs_per_gpu"),
     "datasets": ("images",),
 }
+USUAL = {"save_minutes": 10, "batch": 300}  # of `resources:`, where there is no such section
 ROWS = ("victims", "averages", "methods")  # sections that a table's row may name
 
 
@@ -207,9 +208,9 @@ class Entries(Scale):
         where, value = f"params.yaml: {kind}.{name}.{key}", self.entry(kind, name)[1].get(key)
         return None if value is None else values.as_int(value, where, 1)
 
-    def resource(self, stage: str, key: str, usual: int) -> int:
+    def resource(self, stage: str, key: str) -> int:
         """A number of `resources:`, or the usual one where a params.yaml has no such section."""
-        return int(self.section("resources").get(stage, {}).get(key, usual))
+        return int(self.section("resources").get(stage, {}).get(key, USUAL[key]))
 
     def surrogate(self, name: str) -> str:
         """What an attack differentiates instead of the victim: see evaluation/surrogates.py."""
@@ -288,15 +289,3 @@ class Entries(Scale):
         """How many members: the entry's own number, or the table's."""
         own = self.entry(kind, name)[1].get("members", setting.members)
         return checks.members(own, f"{kind}.{name}.members")
-
-
-def shrink(key: str, stated: Any, cut: Any, is_own: bool) -> Any:
-    """A value of a recipe at a scale that cuts it; `is_own` where an own key or an axis states it.
-
-    A count is the smaller one, where 0 is all or never, but epochs between validations only where
-    they are the entry's own: more of them is less work. Anything else stays where it is its own.
-    """
-    counts = type(stated) is int and type(cut) is int
-    if counts and (is_own or key != "validate_every"):
-        return min(stated or cut, cut)
-    return stated if is_own else cut

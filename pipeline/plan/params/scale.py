@@ -175,6 +175,18 @@ class Scale:
             )
 
 
+def shrink(key: str, stated: Any, cut: Any, is_own: bool) -> Any:
+    """A value of a recipe at a scale that cuts it; `is_own` where an own key or an axis states it.
+
+    A count is the smaller one, where 0 is all or never, but epochs between validations only where
+    they are the entry's own: more of them is less work. Anything else stays where it is its own.
+    """
+    counts = type(stated) is int and type(cut) is int
+    if counts and (is_own or key != "validate_every"):
+        return min(stated or cut, cut)
+    return stated if is_own else cut
+
+
 def _grows(old: Any, new: Any) -> bool:
     """Whether a count rises, or a list gains a larger number or another word."""
     if isinstance(old, list) and isinstance(new, list):
