@@ -93,7 +93,7 @@ strength: setup  ## attacks at full strength whatever the scale: results/strengt
 	snakemake -q rules host -c $(CORES) results/strength.csv
 	@cat results/strength.md
 
-lint-records: setup  ## red flags of every record on disk, and of the published numbers
+lint-records: setup  ## red flags of the scale's records that are here, and of the published numbers
 	python -m pipeline lint
 
 demo-all: setup  ## every row of every table but those apart, results/claims.md, every figure

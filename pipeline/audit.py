@@ -13,13 +13,10 @@ import pandas as pd
 
 from pipeline.core.intervals import Mean
 from pipeline.job.report import report
-from pipeline.plan import Plan, load_plan
-from pipeline.plan.params.words import digest
-from pipeline.store.receipts import write_target
-from pipeline.store.sums import sum_of
+from pipeline.plan import Plan, load_plan, presented
 from pipeline.tables import waterfall
 from pipeline.tables.chain import Claim, Step, change, family, holm, judge, tested
-from pipeline.tables.gains import FILE, RATIOS, Gains
+from pipeline.tables.gains import RATIOS, Gains
 
 TARGET = Path("results/audit.csv")
 
@@ -99,9 +96,9 @@ def _format_points(line: Line, key: str, prefix: str) -> str:
     return f"{value:+.1f}" + ("" if low is None else f" [{low:+.1f}, {high:+.1f}]")
 
 
-def audit(plan: Plan, file: Path = FILE) -> str:
+def audit(plan: Plan) -> str:
     """Write the audit's files, the receipt last; returns the text for people."""
-    gains = Gains(plan, file)
+    gains = Gains(plan)
     claims = gains.claims()
     adjusted = holm([claim.p for claim in claims])
     verdicts = [judge(claim, len(claims)) for claim in claims]
@@ -123,15 +120,7 @@ def audit(plan: Plan, file: Path = FILE) -> str:
         TARGET: frame.to_csv(index=False, lineterminator="\n").encode(),
     }
 
-    tables = [plan.table(name) for name in gains.names if name in plan.tables]
-    records = {r.path for table in tables for r in table.records if r.path.exists()}
-    about = {
-        "plan": digest({"tables": [table.digest for table in tables], "file": sum_of(file)}),
-        "scale": plan.scale,
-        "rests_on": {path.as_posix(): sum_of(path) for path in sorted(records)},
-    }
-
-    write_target(TARGET.with_suffix(".json"), {"receipt": about}, files)
+    presented.write_text(plan, presented.audit(plan), files)
     return text
 
 

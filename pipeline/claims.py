@@ -6,14 +6,11 @@ data/claims/printed.csv is computed again from data/reported/, and so is every p
 """
 
 import argparse
-from pathlib import Path
 
+from pipeline.core.intervals import FEWEST
 from pipeline.job.report import report
-from pipeline.plan import Plan, load_plan
-from pipeline.store.files import write_atomic
+from pipeline.plan import Plan, load_plan, presented
 from pipeline.tables.claims import OURS, OURS_FILE, PAPERS, PRINTED, Ours, Printed, read_claims
-
-TARGET = Path("results/claims.md")
 
 
 def build_page(plan: Plan) -> str:
@@ -26,7 +23,8 @@ def build_page(plan: Plan) -> str:
         "",
         f"{_describe_scale(plan)} Ours: paired difference in points with its 95 % interval; "
         f"verdicts hold for all {tests} tests of this page together (Bonferroni), and there is "
-        "none where a data set or arch stands in. Kind: a sentence of the paper, or a "
+        f"none where a data set or arch stands in, the scale cuts training or attack, or there are "
+        f"fewer than {FEWEST} seeds. Kind: a sentence of the paper, or a "
         "question of ours (audit).",
         "",
         "| paper | kind | sentence | verdict | difference |",
@@ -41,7 +39,7 @@ def build_page(plan: Plan) -> str:
     lines[-1] += "numbers can be. exception: of a hedged sentence. by one reading: another holds."
     lines += ["", "| paper | kind | where | sentence | the paper's words | verdict | cells give |"]
     lines += ["|---" * 7 + "|"]
-    for claim in read_claims(Path("data/claims/printed.csv"), PRINTED):
+    for claim in read_claims(presented.PRINTED, PRINTED):
         stated = [claim[key] for key in ("paper", "kind", "where", "sentence", "quote")]
         lines.append("| " + " | ".join([*stated, *printed.verdict(claim)]) + " |")
 
@@ -67,9 +65,9 @@ def main(argv: list[str] | None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.claims", description=__doc__)
     parser.parse_args(argv)
-    text = build_page(load_plan())
-    TARGET.parent.mkdir(exist_ok=True)
-    write_atomic(TARGET, text.encode())
+    plan = load_plan()
+    text = build_page(plan)
+    presented.write_text(plan, presented.claims(plan), {presented.CLAIMS: text.encode()})
     print(text, end="")
 
 

@@ -22,10 +22,10 @@ def present(plan: Plan) -> str:
     if not tables:
         raise UserError("no table is finished as params.yaml has it today; run: make table1")
 
-    today = page(plan)
-    text = render(plan, tables[0], shown[1:], written()).encode()
+    today, texts = page(plan), written(plan)
+    text = render(plan, tables[0], shown[1:], texts).encode()
     receipts = [target.path.with_suffix(".json") for target in shown]
-    rests_on = {path.as_posix(): sum_of(path) for path in [*receipts, *written()]}
+    rests_on = {path.as_posix(): sum_of(path) for path in [*receipts, *texts]}
     receipt = {"plan": today.digest, "scale": plan.scale, "rests_on": rests_on}
     write_target(today.path.with_suffix(".json"), {"receipt": receipt}, {today.path: text})
     return (

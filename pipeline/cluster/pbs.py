@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkstemp
@@ -68,7 +69,8 @@ def qsub(properties: Mapping[str, Any], environment: Mapping[str, str]) -> list[
     asked = properties["resources"]
     cpus = asked.get("cpus_per_task", properties.get("threads", 1))
     chunk = [f"select=1:ncpus={cpus}", f"mem={asked['mem_mb']}mb"]
-    chunk += [f"ngpus={asked['gpu']}"] if asked.get("gpu") else []
+    gpus = _count_gpus(asked)
+    chunk += [f"ngpus={gpus}"] if gpus else []
     hours, minutes = divmod(int(asked["runtime"]), 60)
 
     name = re.sub(r"\W", "_", str(properties.get("rule", properties.get("groupid", "group"))))
@@ -79,6 +81,13 @@ def qsub(properties: Mapping[str, Any], environment: Mapping[str, str]) -> list[
     for option, variable in (("-q", "QSUB_QUEUE"), ("-A", "QSUB_ACCOUNT")):
         command += [option, environment[variable]] if environment.get(variable) else []
     return command
+
+
+def _count_gpus(asked: Mapping[str, Any]) -> int:
+    """GPUs of a job: `gpu: 2`, or SLURM's way to say it, `gres: gpu:a100:2`."""
+    if kind := asked.get("gres"):
+        return int(str(kind).rpartition(":")[2])
+    return int(asked.get("gpu", 0))
 
 
 def status(job: str) -> str:
@@ -94,8 +103,10 @@ def status(job: str) -> str:
             )
         except subprocess.TimeoutExpired:
             return "running"
+        except OSError as error:  # no qstat here
+            raise UserError(f"qstat: {error}; pbs/config.yaml says what is asked for") from None
         if done.returncode == 0:
-            return _read_state(done.stdout)
+            return _read_state(done.stdout) or _look_at_end(job)
         if UNKNOWN.search(done.stderr):
             return _read_end(job)
     return "running"
@@ -110,15 +121,24 @@ def _read_end(job: str) -> str:
     return "success" if end.strip() == "0" else "failed"
 
 
+def _look_at_end(job: str) -> str:
+    """Of a job whose state cannot be read: running, until its script has written how it ended."""
+    print(f"{job}: qstat's answer cannot be read", file=sys.stderr)
+    try:
+        return _read_end(job) if Path(_link(job).read_text()).read_text() else "running"
+    except FileNotFoundError:
+        return "running"
+
+
 def _read_state(answer: str) -> str:
-    """What PBS says of a job."""
+    """What PBS says of a job; empty where it cannot be read."""
     try:
         (about,) = json.loads(answer)["Jobs"].values()
         if about["job_state"] not in FINISHED:
             return "running"
         return "success" if int(about.get("Exit_status", 1)) == 0 else "failed"
-    except (ValueError, KeyError, TypeError):  # half an answer is none
-        return "running"
+    except (AttributeError, KeyError, TypeError, ValueError):  # half an answer is none
+        return ""
 
 
 def main(argv: list[str] | None) -> None:

@@ -17,11 +17,18 @@ def layers(module: nn.Module) -> list[_BatchNorm]:
 
 @contextmanager
 def attack_mode(module: nn.Module, mode: str) -> Iterator[nn.Module]:
-    """What training examples climb; the module's mode is restored afterwards, layer by layer.
+    """What training examples climb, in a mode: `in_mode`'s, in evaluation mode folded once for all
+    steps, since the net is a fixed function there."""
+    with in_mode(module, mode):
+        yield folded(module) if mode == "eval" else module
 
-    eval: running statistics, so the net is a fixed function, folded once for all steps.
-    train_frozen: batch statistics, running ones untouched. train_update: batch statistics, running
-    ones updated by every forward (released AUTE, RED).
+
+@contextmanager
+def in_mode(module: nn.Module, mode: str) -> Iterator[None]:
+    """The module in a mode, which is restored afterwards, layer by layer.
+
+    eval: running statistics. train_frozen: batch statistics, running ones untouched. train_update:
+    batch statistics, running ones updated by every forward (released AUTE, RED).
     """
     before = [(m, m.training) for m in module.modules()]
     tracked = [(m, m.track_running_stats) for m in layers(module)]
@@ -31,7 +38,7 @@ def attack_mode(module: nn.Module, mode: str) -> Iterator[nn.Module]:
         # In training mode and without it, torch normalises by the batch and stores nothing.
         layer.track_running_stats = mode != "train_frozen"
     try:
-        yield folded(module) if mode == "eval" else module
+        yield
     finally:
         for part, training in before:
             part.training = training

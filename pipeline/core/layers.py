@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pipeline.core.losses import widen
 from pipeline.errors import UserError
 
 
@@ -158,11 +159,16 @@ class Net(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits [B, classes] of images [B, C, H, W] in [0, 1]."""
-        return cast(Tensor, self.head(self.pooled(images)))
+        return self.classify(self.pooled(images))
 
     def pooled(self, images: Tensor) -> Tensor:
         """What the head reads: [B, width]."""
         return cast(Tensor, self.tail(self.body(self.stem(self.normalise(images)))))
+
+    def classify(self, pooled: Tensor) -> Tensor:
+        """Logits [B, classes] of what the head reads, float32 or wider: whoever takes their softmax
+        takes it in that, for in bfloat16 that of a sure net is exactly 1."""
+        return widen(self.head(pooled))
 
     def features(self, images: Tensor, depth: int) -> Tensor:
         """The activation at tap `depth`, 1 to `depths`; nothing behind it is computed."""

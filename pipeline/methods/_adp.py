@@ -21,6 +21,16 @@ def check_volume(members: int, classes: int) -> None:
         )
 
 
+def weigh_diversity(probs_KBC: Tensor, labels: Tensor, alpha: float, beta: float) -> Tensor:
+    """-alpha H - beta log det, [B]; a weight of 0 computes nothing."""
+    regulariser = probs_KBC.new_zeros(len(labels))
+    if alpha:
+        regulariser = regulariser - alpha * mean_entropy(probs_KBC)
+    if beta:
+        regulariser = regulariser - beta * log_volume(probs_KBC, labels)
+    return regulariser
+
+
 def log_volume(probs_KBC: Tensor, labels: Tensor) -> Tensor:
     """ADP's second regulariser, [B]: log det(M'M + 1e-6 I).
 

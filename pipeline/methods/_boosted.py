@@ -76,9 +76,13 @@ class Boosted(Method):
 
         start = uniform_start("linf", batch.images, self.eps / 2, batch.draws.fork("attack"))
         with attack_mode(training.members[0], training.recipe.attack_bn_mode) as learner:
+            # Frozen learners are folded here, the one that learns by attack_mode.
+            common = combine(self.earlier, [*map(folded, learners), learner])
+            if common.random:
+                # The rule is as new as the batch, whose first image's stream it draws by.
+                common.reseed(int(batch.draws.fork("rule").integers(2**31)[0]))
             return ascent.climb(
-                # Frozen learners are folded here, the one that learns by attack_mode.
-                combine(self.earlier, [*map(folded, learners), learner]),
+                common,
                 lambda logits, rows: self.margin_loss(logits, batch.labels[rows]),
                 batch.images,
                 batch.labels,

@@ -1,5 +1,6 @@
 """What robust distillation shares: frozen teachers, and several teachers' answers made one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,14 +34,14 @@ class Distilling(Method):
         return training.parents["teacher"].logits(images)
 
     @torch.no_grad()
-    def mixed(self, logits_KBC: Tensor, labels: Tensor, student: Tensor) -> Tensor:
-        """The teachers' common logits [B, classes]; the student's own matter to pareto alone."""
+    def mixed(self, logits_KBC: Tensor, labels: Tensor, student: Callable[[], Tensor]) -> Tensor:
+        """The teachers' common logits [B, classes]; pareto alone asks for the student's own."""
         if self.mix == "mean_logit":
             return logits_KBC.mean(0)
         if self.mix == "mean_prob":
             return mean_log_prob(logits_KBC)
         if self.mix == "pareto":
-            weights = find_closest(student.softmax(-1), logits_KBC.softmax(-1))
+            weights = find_closest(student().softmax(-1), logits_KBC.softmax(-1))
             return fuse_probs(weights, logits_KBC)
 
         losses_KB = torch.stack([cross_entropy(z, labels) for z in logits_KBC])

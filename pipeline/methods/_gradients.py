@@ -1,6 +1,8 @@
 """Losses whose gradient in the images is itself part of a loss (double backward)."""
 
+from collections.abc import Sequence
 from itertools import combinations
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,24 @@ def loss_and_gradient(member: nn.Module, images: Tensor, labels: Tensor) -> tupl
         # The graph is kept, since this gradient is differentiated again in the weights.
         (gradient,) = torch.autograd.grad(losses.sum(), images, create_graph=True)
     return losses, gradient.flatten(1)
+
+
+def losses_and_gradients(
+    members: Sequence[nn.Module],
+    images: Sequence[Tensor],
+    labels: Tensor,
+    gradient: Literal["image", "batch_mean"],
+) -> tuple[Tensor, Tensor]:
+    """Losses [members, B] and gradients [members, B, pixels], each member on its own images.
+
+    gradient: of each image's loss, or of the batch's mean, which is smaller by the batch size.
+    """
+    found = [
+        loss_and_gradient(member, own, labels) for member, own in zip(members, images, strict=True)
+    ]
+    losses, gradients = zip(*found, strict=True)
+    size = len(labels) if gradient == "batch_mean" else 1
+    return torch.stack(losses), torch.stack(gradients) / size
 
 
 def similarity(gradients_KBD: Tensor, least: float) -> Tensor:

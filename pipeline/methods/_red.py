@@ -21,7 +21,7 @@ from torch import Tensor
 from pipeline.contracts.method import Method
 from pipeline.contracts.training import Batch, Training
 from pipeline.core.ensemble import combine
-from pipeline.methods._gradients import loss_and_gradient, similarity, steepness
+from pipeline.methods._gradients import losses_and_gradients, similarity, steepness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,14 +88,7 @@ class RandomDefence(Method):
         self, training: Training, images: list[Tensor], batch: Batch
     ) -> tuple[Tensor, Tensor]:
         """Losses [members, B] and gradients [members, B, pixels], each member on its images."""
-        found = [
-            loss_and_gradient(member, own, batch.labels)
-            for member, own in zip(training.members, images, strict=True)
-        ]
-        losses, gradients = zip(*found, strict=True)
-        # The gradient of the batch's mean loss is each image's own, divided by the batch size.
-        size = len(batch.labels) if self.gradient == "batch_mean" else 1
-        return torch.stack(losses), torch.stack(gradients) / size
+        return losses_and_gradients(training.members, images, batch.labels, self.gradient)
 
     def _similarity(self, both: list[Tensor]) -> Tensor:
         used = both if self.similarity_on == "both" else both[:1]

@@ -7,7 +7,8 @@ Departures between the authors' code and those that others compare with, each a 
 add the whole objective on adversarial images (`adversarial: objective`), DVERGE's port, which SoE
 takes up, their cross-entropy (`adp_at`); RED's port multiplies the loss by 0.1 and descends by SGD
 where all others take Adam (`adp_red`); the authors draw the radius of every batch from 0.01 to
-0.05, here it is the recipe's. The volume's 1e-6 is the code's (pipeline/methods/_adp.py).
+0.05, here it is the recipe's. The ports craft in training mode, with running statistics moving;
+here it is the recipe's mode. The volume's 1e-6 is the code's (pipeline/methods/_adp.py).
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from pipeline.contracts.training import Batch, Training
 from pipeline.core.losses import cross_entropy
-from pipeline.methods._adp import check_volume, log_volume, mean_entropy
+from pipeline.methods._adp import check_volume, weigh_diversity
 from pipeline.methods._diverse import Diverse
 
 
@@ -28,16 +29,15 @@ class Adp(Diverse):
     alpha: float
     beta: float
 
-    def terms(self, training: Training, batch: Batch) -> tuple[Tensor, Tensor]:
-        """CE [members, B] and -alpha H - beta log det [B]."""
+    def setup(self, training: Training) -> list[torch.optim.Optimizer]:
+        """The optimisers; raises UserError for more members than span a volume."""
         if self.beta:
             check_volume(len(training.members), training.classes)
+        return super().setup(training)
+
+    def terms(self, training: Training, batch: Batch) -> tuple[Tensor, Tensor]:
+        """CE [members, B] and -alpha H - beta log det [B]."""
         logits_KBC = torch.stack([member(batch.images) for member in training.members])
         losses_KB = torch.stack([cross_entropy(z, batch.labels) for z in logits_KBC])
-        probs_KBC, regulariser = logits_KBC.softmax(-1), losses_KB.new_zeros(len(batch.labels))
-
-        if self.alpha:
-            regulariser = regulariser - self.alpha * mean_entropy(probs_KBC)
-        if self.beta:
-            regulariser = regulariser - self.beta * log_volume(probs_KBC, batch.labels)
-        return losses_KB, regulariser
+        probs_KBC = logits_KBC.softmax(-1)
+        return losses_KB, weigh_diversity(probs_KBC, batch.labels, self.alpha, self.beta)

@@ -34,7 +34,7 @@ class Ard(Distilling):
             return cross_entropy(student(batch.images), batch.labels)
 
         attacked = student(adversarial)
-        taught = self.mixed(self.ask(training, batch.images), batch.labels, attacked)
+        taught = self.mixed(self.ask(training, batch.images), batch.labels, lambda: attacked)
         distance = kl(taught / self.temperature, attacked / self.temperature)
         # T^2 keeps the gradient's size whatever the temperature (Hinton et al. 2015).
         losses = self.alpha * self.temperature**2 * distance

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from pipeline.contracts.fields import Epoch
 from pipeline.contracts.method import Method
 from pipeline.contracts.training import Batch, Training
-from pipeline.core.batchnorm import attack_mode
+from pipeline.core.batchnorm import in_mode
 from pipeline.core.ensemble import mean_log_prob
 from pipeline.core.losses import (
     boosted_cross_entropy,
@@ -38,6 +38,7 @@ from pipeline.core.losses import (
     kl,
     label_smoothed_cross_entropy,
     margin,
+    true_probability,
 )
 from pipeline.errors import UserError
 from pipeline.methods._adp import check_volume, log_volume, mean_entropy
@@ -72,7 +73,14 @@ class Aute(Method):
 
     def setup(self, training: Training) -> list[torch.optim.Optimizer]:
         """The recipe's optimisers; raises UserError for more peers than there are, or than span
-        ADP's volume."""
+        ADP's volume, and for labels smoothed beyond an even one."""
+        most = 1 - 1 / training.classes
+        if self.learn == "smooth" and not 0 <= self.smoothing <= most:
+            raise UserError(
+                f"params.yaml: methods: aute: smoothing {self.smoothing}: with {training.classes} "
+                f"classes it is 0 to {most}, at which the label says nothing; give a value between"
+            )
+
         if self.align == "adp" and self.adp_volume:
             check_volume((self.peers or len(training.members) - 1) + 1, training.classes)
         others = len(training.members) - 1
@@ -144,7 +152,7 @@ class Aute(Method):
 
         if self.align == "unweighted":
             return distance
-        doubt = 1 - logits.softmax(-1).gather(1, labels[:, None])[:, 0]
+        doubt = 1 - true_probability(logits, labels)
         return (doubt.detach() if self.detach_weights else doubt) * distance
 
 
@@ -154,5 +162,6 @@ def _frozen_logits(peers: list[nn.Module], images: Tensor, bn_mode: str) -> Tens
     The released peers run in training mode, which also moves their running statistics.
     """
     group = nn.ModuleList(peers)
-    with torch.no_grad(), attack_mode(group, bn_mode):
+    # Asked once: to fold them would take longer than it spares.
+    with torch.no_grad(), in_mode(group, bn_mode):
         return torch.stack([peer(images) for peer in group])

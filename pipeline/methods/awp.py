@@ -6,9 +6,12 @@ follows by gamma times its own length: v = gamma |w| d / |d|. The loss at w + v 
 more dimensions: no bias, no batch normalisation. `objective` is the loss that is perturbed:
 AT-AWP, TRADES-AWP, MART-AWP.
 
+Entries perturb from the first epoch of the authors' code on: AT-AWP's from 1, the others' from 10.
+
 Departures: the direction is the gradient itself with the running statistics untouched, where the
-authors make a step of a copy (its rate cancels); examples are crafted in the recipe's mode (theirs:
-training mode), and no clean forward is made after the step.
+authors make a step of a copy (its rate cancels); examples are crafted in the recipe's mode, where
+AT-AWP's code crafts in training mode (as `awp_own`) and TRADES-AWP's in evaluation mode; and no
+clean forward is made after the step.
 """
 
 from collections.abc import Iterator
@@ -28,7 +31,7 @@ from pipeline.methods._objectives import objective
 
 @dataclass(frozen=True, kw_only=True)
 class Awp(Method):
-    """A base loss at the worst weights nearby; warm_up: epochs without perturbation."""
+    """A base loss at the worst weights nearby; warm_up: the last epoch without perturbation."""
 
     objective: Literal["ce", "trades", "mart"]
     beta: float

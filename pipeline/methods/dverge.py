@@ -8,9 +8,12 @@ cross-entropy on its own adversarial examples. The layer is drawn once an epoch.
 
 Departures: an image's target is the one before it in the shuffled batch, where the authors draw
 pairs from two loaders; features of released RED leave out the residual sum and its layers stay in
-evaluation mode for the rest of an epoch, ours do neither. Fields tell the released settings apart:
-the authors start from standard members trained in full (`dverge_warm`), RED's port from scratch
-with 7 steps and clipped gradients (`dverge_red`).
+evaluation mode for the rest of an epoch, ours do neither. The authors distil and craft in training
+mode, with running statistics moving, and ask for the target's features anew at every step; here it
+is done in the recipe's mode, and they are asked once.
+
+Fields tell the released settings apart: the authors start from standard members trained in full
+(`dverge_warm`), RED's port from scratch with 7 steps and clipped gradients (`dverge_red`).
 """
 
 from dataclasses import dataclass, replace

@@ -2,7 +2,9 @@
 
 An image that is misclassified moves on for tau more steps (of K in all) and then stays where it
 is; tau grows with the epochs. `objective` is learnt on these images: CE, or TRADES's or MART's
-loss for FAT-TRADES and FAT-MART. Each step of the plain version adds `noise` N(0, 1).
+loss for FAT-TRADES and FAT-MART. The steps climb what the authors' do: CE, and for FAT-TRADES
+KL(p(x) || p(x')) to the clean answer, asked once. Each step of the plain version adds `noise`
+N(0, 1).
 
 Departures: images keep their places in the batch (the authors' bookkeeping permutes them), and
 every image is looked at in every step, which changes no iterate.
@@ -18,9 +20,9 @@ from torch import Tensor, nn
 from pipeline.contracts.fields import Epoch, Radius
 from pipeline.contracts.method import Method
 from pipeline.contracts.training import Batch, Training
-from pipeline.core.ascent import input_gradient, on_labels
+from pipeline.core.ascent import Objective, input_gradient, on_labels
 from pipeline.core.batchnorm import attack_mode
-from pipeline.core.losses import cross_entropy
+from pipeline.core.losses import cross_entropy, kl
 from pipeline.core.norms import gaussian_start, per_image, project, uniform_start
 from pipeline.errors import UserError
 from pipeline.methods._objectives import objective
@@ -65,15 +67,13 @@ class Fat(Method):
     def climb(self, model: nn.Module, batch: Batch, tau: int) -> Tensor:
         """Images that stopped tau steps after they were first misclassified, detached."""
         images, labels, draws = batch.images, batch.labels, batch.draws.fork("noise")
-        moved = self.first(batch)
+        climbed, moved = self._find_climbed(model, batch), self.first(batch)
         rows = torch.arange(len(labels), device=labels.device)
         left = torch.full_like(labels, tau)
         goes = torch.ones_like(labels, dtype=torch.bool)
 
         for number in range(self.steps):
-            logits, _, gradient = input_gradient(
-                model, on_labels(cross_entropy, labels), moved, rows
-            )
+            logits, _, gradient = input_gradient(model, climbed, moved, rows)
 
             # An image that is misclassified with no step left stays where it is from now on.
             wrong = logits.argmax(1) != labels
@@ -86,6 +86,15 @@ class Fat(Method):
             there = project("linf", moved + step, images, self.eps)
             moved = torch.where(per_image(goes, images), there, moved)
         return moved
+
+    def _find_climbed(self, model: nn.Module, batch: Batch) -> Objective:
+        """What the steps ascend: for TRADES's loss its KL, else the cross-entropy."""
+        if self.objective != "trades":
+            return on_labels(cross_entropy, batch.labels)
+
+        with torch.no_grad():
+            clean = model(batch.images)
+        return lambda logits, rows: kl(clean[rows], logits)
 
     def first(self, batch: Batch) -> Tensor:
         """Where the steps start."""

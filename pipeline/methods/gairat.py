@@ -19,8 +19,9 @@ from pipeline.contracts.method import Method
 from pipeline.contracts.training import Batch, Training
 from pipeline.core.ascent import input_gradient, on_labels
 from pipeline.core.batchnorm import attack_mode
-from pipeline.core.losses import cross_entropy
+from pipeline.core.losses import TINY, cross_entropy
 from pipeline.core.norms import project, uniform_start
+from pipeline.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +33,14 @@ class Gairat(Method):
     steps: int
     lambda_: float
     burn_in: Epoch
+
+    def __post_init__(self) -> None:
+        """Refuse steps of which no share can be right."""
+        if self.steps < 1:
+            raise UserError(
+                f"params.yaml: methods: gairat: steps {self.steps}: weights follow the share of "
+                "steps that are right; give 1 or more"
+            )
 
     def step(self, training: Training, batch: Batch) -> Tensor:
         """One update of every member."""
@@ -67,4 +76,5 @@ class Gairat(Method):
         """Weights [B] of mean 1 from counts of right iterates."""
         share = right.to(torch.float32) / self.steps
         weights = (1 + torch.tanh(self.lambda_ + 5 * (1 - 2 * share))) / 2
-        return weights / weights.mean()
+        # Where lambda is so low that all weights round to 0, they stay 0 and no NaN.
+        return weights / weights.mean().clamp_min(TINY)

@@ -8,7 +8,8 @@ The authors published no code. The ports differ, each a field or key: DVERGE's t
 cross-entropies, Adam, Gaussian noise on half of the images, not clipped, and leaky networks (arch
 resnet20_leaky); TRS's and RED's take the sum, without noise, RED's by SGD. Departure: one forward
 gives cross-entropy and gradient, where DVERGE's port runs two, which moves the running statistics
-twice.
+twice. Where examples are crafted (`gal_at`) its port does so in training mode, with running
+statistics moving; here it is the recipe's mode.
 """
 
 from dataclasses import dataclass, replace

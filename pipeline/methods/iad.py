@@ -7,8 +7,10 @@ the student trusts its own clean answer, through which gradient flows, too. Up t
 learns from the teacher alone (ARD at temperature 1). `printed` is the formula above, `released` the
 authors' code, which forgets the first A.
 
-Departures: examples are crafted in the recipe's mode (theirs: training mode). Of several teachers
-(`en_`) the mixture is trusted.
+Departures: examples are crafted in the recipe's mode (theirs: training mode). The authors forward
+clean images in training mode in every batch, twice after `begin`; here it is once and after `begin`
+alone, when the loss reads them, so that up to there the running statistics are of examples only. Of
+several teachers (`en_`) the mixture is trusted.
 """
 
 from dataclasses import dataclass
@@ -34,12 +36,12 @@ class Iad(Distilling):
         """A KL to the teacher plus (1 - A) KL to itself, [B]."""
         student, labels = training.members[index], batch.labels
         attacked = student(adversarial)
-        taught = self.mixed(self.ask(training, batch.images), labels, attacked)
+        taught = self.mixed(self.ask(training, batch.images), labels, lambda: attacked)
         distance = kl(taught, attacked)
         if training.epoch <= self.begin:
             return distance
 
-        doubted = self.mixed(self.ask(training, adversarial), labels, attacked)
+        doubted = self.mixed(self.ask(training, adversarial), labels, lambda: attacked)
         trust = true_probability(doubted, labels) ** self.beta
         itself = (1 - trust) * kl(student(batch.images), attacked)
         return (trust if self.weighting == "printed" else 1) * distance + itself

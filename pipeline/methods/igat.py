@@ -26,7 +26,7 @@ from pipeline.contracts.fields import Start
 from pipeline.contracts.training import Batch, Training
 from pipeline.core.draws import Draws
 from pipeline.core.losses import cross_entropy, true_probability
-from pipeline.methods._adp import check_volume, log_volume, mean_entropy
+from pipeline.methods._adp import check_volume, weigh_diversity
 from pipeline.methods._diverse import Diverse
 
 MOST = 0.99  # a wrong probability above it has no gradient, as released
@@ -60,12 +60,8 @@ class Igat(Diverse):
         """CE [members, B], and ADP's regularisers with iGAT's two terms [B]."""
         logits_KBC = torch.stack([member(batch.images) for member in training.members])
         losses_KB = torch.stack([cross_entropy(z, batch.labels) for z in logits_KBC])
-        probs_KBC, regulariser = logits_KBC.softmax(-1), losses_KB.new_zeros(len(batch.labels))
-
-        if self.alpha:
-            regulariser = regulariser - self.alpha * mean_entropy(probs_KBC)
-        if self.beta:
-            regulariser = regulariser - self.beta * log_volume(probs_KBC, batch.labels)
+        probs_KBC = logits_KBC.softmax(-1)
+        regulariser = weigh_diversity(probs_KBC, batch.labels, self.alpha, self.beta)
 
         wrong = probs_KBC.mean(0).argmax(-1) != batch.labels
         if self.weight_global:

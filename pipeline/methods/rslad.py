@@ -48,8 +48,7 @@ class Rslad(Distilling):
 
     def climb(self, model: nn.Module, batch: Batch, logits_KBC: Tensor) -> Tensor:
         """Images whose answers are far from the teachers' on clean ones, detached."""
-        with torch.no_grad():
-            taught = self.mixed(logits_KBC, batch.labels, model(batch.images))
+        taught = self.mixed(logits_KBC, batch.labels, lambda: model(batch.images))
 
         ascent = Ascent(
             norm="linf",
@@ -74,6 +73,6 @@ class Rslad(Distilling):
     ) -> Tensor:
         """The weighted KLs to the teachers' answers on clean images, [B]."""
         attacked, clean = student(adversarial), student(batch.images)
-        taught = self.mixed(logits_KBC, batch.labels, attacked)
+        taught = self.mixed(logits_KBC, batch.labels, lambda: attacked)
         near, far = kl(taught, clean), kl(taught, attacked)
         return self.scale * ((1 - self.weight_clean) * far + self.weight_clean * near)

@@ -13,8 +13,10 @@ The released code (`soe_released`) departs: confidence is the evaluator's output
 softmax (`rectified`), the BCE reaches the backbone, members are weighted by their predicted
 confidence, and there is no phase I; the file its main imports is missing from the repository. It
 crafts in training mode, 10 steps of 0.01 at every radius without a random start: the recipe `soe`
-and `soe_own` have the mode, `soe_100_released` has both, and the other entries depart. Algorithm 1
-updates after each member's batch in phase I; here as in the released one the batches are joined.
+and `soe_own` have the mode, `soe_100_released` has both, and the other entries depart. It meets the
+training images in one order in all epochs, for its loader shuffles by a flag that is off; here they
+are always shuffled. Algorithm 1 updates after each member's batch in phase I; here as in the
+released one the batches are joined.
 """
 
 from dataclasses import dataclass, replace
@@ -127,7 +129,7 @@ class _DualHead(nn.Module):
     def heads(self, images: Tensor, *, through: bool) -> tuple[Tensor, Tensor]:
         """Logits and the evaluator's output; its gradient ends at the features unless `through`."""
         pooled = self.net.pooled(images)
-        logits: Tensor = self.net.head(pooled)
+        logits = self.net.classify(pooled)
         trust: Tensor = self.evaluator(pooled if through else pooled.detach())
         # In float32 or wider: in half precision a sigmoid is soon exactly 1.
         return logits, torch.sigmoid(

@@ -1,7 +1,10 @@
 """TRADES (Zhang et al., ICML 2019): clean accuracy plus smoothness around every image.
 
-Departure from the authors' code: one clean forward serves both terms (same loss and gradient;
-theirs runs two, so that two thirds of the running statistics are clean).
+Departures: one clean forward serves both terms (same loss and gradient; the authors' code runs two,
+so that two thirds of the running statistics are clean). The attack asks for the clean answer once,
+where they ask anew at every step: the same examples, whatever the mode. The running statistics
+differ where crafting moves them, as it does in AUTE's port of TRADES (recipes `aute*`): there clean
+and adversarial forwards alternate, here one clean forward comes before all the steps.
 """
 
 from dataclasses import dataclass

@@ -3,13 +3,19 @@
 L = sum_i CE(z_i, y) + coeff mean_{i<j} |cos(g_i, g_j)| + lamda mean_i 2 |g_i(x_mix)|^2, where g_i
 is the gradient of member i's cross-entropy in the image (Eqs. 5 to 7). The first half of x_mix is
 clean; the second climbs the members' squared gradient norms from a uniform start, in a ball that
-grows over the epochs from eps_start to eps_end. No gradient flows into x_mix.
+grows over the epochs from eps_start towards eps_end. No gradient flows into x_mix.
+
+The ramp is that of the authors' code, whose epochs count from 0: the first has eps_start and the
+last stays one step below eps_end; FASTEN's count from 1.
 
 As released, and fields: the sign is that of all gradients so far, whose buffer is never reset
 (`accumulate`), and g_i is of the batch's mean loss, smaller by the batch size (`gradient`). The
 authors print MNIST values only; the entry has those that FASTEN's code, by AUTE's first author,
 has for CIFAR-10, with 3 steps where the authors take 6. Their common factor `scale` is multiplied
 into coeff and lamda. What RED calls TRS is its own loss (pipeline/methods/red.py, `trs_red`).
+
+Departure: the authors steepen in training mode, with running statistics moving; here it is done in
+the recipe's mode.
 """
 
 from dataclasses import dataclass
@@ -25,7 +31,7 @@ from pipeline.core.draws import Draws
 from pipeline.core.losses import cross_entropy
 from pipeline.core.norms import project, uniform_start
 from pipeline.methods._diverse import Diverse
-from pipeline.methods._gradients import loss_and_gradient, similarity, steepness
+from pipeline.methods._gradients import losses_and_gradients, similarity, steepness
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +61,8 @@ class Trs(Diverse):
 
         if self.lamda:
             half = len(batch.labels) // 2
-            steep = self.steepen(training, batch)
-            mixed = torch.cat([batch.images[:half], steep[half:]])
+            steep = self.steepen(training, batch.select(slice(half, None)))
+            mixed = torch.cat([batch.images[:half], steep])
             mixed_KBD = self._gradients(training, mixed, batch.labels)[1]
             regulariser = regulariser + self.lamda * 2 * steepness(mixed_KBD, squared=True)
         return losses_KB, regulariser
@@ -85,11 +91,8 @@ class Trs(Diverse):
         self, training: Training, images: Tensor, labels: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Losses [members, B] and their gradients [members, B, pixels]."""
-        pairs = [loss_and_gradient(member, images, labels) for member in training.members]
-        losses, gradients = zip(*pairs, strict=True)
-        # The gradient of the batch's mean loss is each image's own, divided by the batch size.
-        size = len(labels) if self.gradient == "batch_mean" else 1
-        return torch.stack(losses), torch.stack(gradients) / size
+        members = training.members
+        return losses_and_gradients(members, [images] * len(members), labels, self.gradient)
 
 
 def _norms_gradient(members: list[nn.Module], images: Tensor, labels: Tensor) -> Tensor:

@@ -23,8 +23,6 @@ from pipeline.share.pull import pull
 from pipeline.share.unused import unused
 from pipeline.tools import cell
 
-PAPER = "paper"  # the scale of what is printed
-
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
@@ -93,12 +91,12 @@ def _decide(plan: Plan, hours: float) -> str:
 
     Where the scale cuts or stands in for what is printed, those of `paper`.
     """
-    from pipeline.tables.reproduced import Reproduced, within  # pandas only where it is needed
+    from pipeline.tables.reproduced import PAPER, Reproduced  # pandas only where it is needed
 
-    chosen = within(list(Reproduced(plan).lines()), hours)
+    chosen = Reproduced(plan).choose(hours)
     if not chosen and plan.scale != PAPER:
         plan = Plan({**plan.entries.params, "scale": PAPER})
-        chosen = within(list(Reproduced(plan).lines()), hours)
+        chosen = Reproduced(plan).choose(hours)
     if not chosen:
         return f"scale {plan.scale}: no row that is not run yet fits into {hours:g} hours"
 

@@ -23,6 +23,7 @@ from pipeline.plan.graph.targets import Figure, Table
 from pipeline.plan.params.values import Entry
 
 NAME = "plan.sqlite"
+PATHS = (("pathlib", "PosixPath"), ("pathlib._local", "PosixPath"))  # the latter: Python 3.13
 Target = Table | Figure
 Artifact = Run | Record | TransferSet | Target
 Keys = list[str]
@@ -79,7 +80,7 @@ class _Artifacts(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """A class of the plan, or of paths; a dotted name would reach what its modules import."""
-        if (module, name) == ("pathlib", "PosixPath"):
+        if (module, name) in PATHS:
             return super().find_class(module, name)
         if module.startswith("pipeline.plan.") and "." not in name:
             found = super().find_class(module, name)

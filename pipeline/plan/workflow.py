@@ -25,6 +25,7 @@ from pipeline.plan.graph import table_entries, tables
 from pipeline.plan.graph.artifacts import run_files
 from pipeline.plan.speeds import measure
 from pipeline.plan.state import NEED, headline, states
+from pipeline.store.lease import list_held
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -260,10 +261,24 @@ def summary(plan: Plan, made: Iterable[str] | None = None) -> str:
 
 
 def sweep(plan: Plan) -> None:
-    """Remove resume states of what is finished: see `frozen.discard`."""
+    """Remove resume states of what is finished: see `frozen.discard`.
+
+    A finished training whose epochs an average still waits for keeps its state, as does what a job
+    by hand works at: that is of training once more.
+    """
+    awaited = _list_trained_again(plan)
     for run in plan.graph.runs.values():
-        if run.is_here():
+        if run.is_here() and run.id not in awaited:
             shutil.rmtree(run.work, ignore_errors=True)
     for record in plan.graph.records.values():
         if record.is_here():
             shutil.rmtree(Path("work/records") / record.id, ignore_errors=True)
+
+
+def _list_trained_again(plan: Plan) -> set[str]:
+    """Ids of runs whose epochs are, or have to be, derived once more."""
+    runs = plan.graph.runs.values()
+    averages = [run for run in runs if run.stage == "average" and not run.is_here()]
+    parts = [part for average in averages for part in average.inputs(plan.graph)]
+    missing = {p.run.id for p in parts if isinstance(p, Snapshots) and not p.is_here()}
+    return missing | {name.removeprefix("runs/") for name in list_held()}

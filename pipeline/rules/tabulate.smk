@@ -64,6 +64,7 @@ rule claims:
             category="Pages",
             labels={"page": "claims"},
         ),
+        receipt="results/claims.json",
     log:
         "logs/tabulate/claims.log",
     conda:

@@ -160,7 +160,8 @@ def _run(tree: Path, command: list[str]) -> str:
     environment = {**os.environ, "PYTHONPATH": str(tree)}
     done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
     if done.returncode:
-        words = done.stderr.strip().splitlines()
+        # A process that was killed, for its memory say, has no last word.
+        words = done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"]
         raise UserError(f"--equal: the micro-run failed in the {tree.name} tree: {words[-1]}")
     return done.stdout
 

@@ -51,6 +51,8 @@ def union(ours: Side, theirs: Side) -> tuple[dict[str, Line], dict[Path, Entries
     """Manifest lines and pool listings that hold after the merge."""
     won = manifest.winners([*ours.lines.values(), *theirs.lines.values()])
     kept = manifest.without_orphans(won)
+    # Of equal bytes ours stay, with the times beside them: nothing has to be fetched.
+    kept |= {n: own for n, own in ours.lines.items() if n in kept and _is_same(own, kept[n])}
 
     listings: dict[Path, Entries] = {p: {} for p in {**ours.pools, **theirs.pools}}
     for name, line in kept.items():
@@ -72,8 +74,17 @@ def _pick_below(entries: Entries, path: Path) -> Entries:
 
 
 def lost(branch: Side, kept: dict[str, Line]) -> list[Path]:
-    """Artifacts of a branch that no longer count."""
-    return [Path(name) for name, line in branch.lines.items() if kept.get(name) != line]
+    """Artifacts of a branch that no longer count; what was recorded twice with equal bytes does."""
+    return [
+        Path(name)
+        for name, line in branch.lines.items()
+        if name not in kept or not _is_same(line, kept[name])
+    ]
+
+
+def _is_same(one: Line, other: Line) -> bool:
+    """Whether two lines are of the same bytes, made from the same."""
+    return (one.sha256, one.rests_on) == (other.sha256, other.rests_on)
 
 
 def discard(paths: Iterable[Path]) -> None:

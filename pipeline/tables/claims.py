@@ -6,17 +6,19 @@ import pandas as pd
 
 from pipeline.core import intervals
 from pipeline.errors import UserError
-from pipeline.plan import Plan
+from pipeline.plan import Plan, presented
 from pipeline.plan.graph.column_names import COSTS
 from pipeline.plan.params import values
 from pipeline.tables.find import Tables, sides_of
 from pipeline.tables.markdown import points_of
 from pipeline.tables.rows import WORST
 
-OURS_FILE = Path("data/claims/ours.csv")
+OURS_FILE = presented.OURS
 OURS = ("paper", "kind", "sentence", "table", "column", "better", "worse", "relation", "points")
+NUMBERS = frozenset(("points", "stated"))  # columns of all these files that hold one
 RELATIONS = ("above", "at_least", "within")
-STOOD_IN = "not at this scale"  # a data set or arch stands in: the difference is shown, no verdict
+# a data set or arch stands in, or training or attack is cut: the difference is shown, no verdict
+STOOD_IN = "not at this scale"
 UNDECIDED = "cannot tell at this scale"
 PRINTED = (
     "paper", "kind", "where", "sentence", "quote", "relation", "stated", "left", "right", "failure"
@@ -33,11 +35,24 @@ def read_claims(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     """Lines of a file of sentences; raises UserError where its columns are not `columns`."""
     try:
         frame = pd.read_csv(path, keep_default_na=False, dtype=str)
-    except (FileNotFoundError, UnicodeDecodeError, pd.errors.ParserError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
-    if tuple(frame.columns) != columns:
+    except (FileNotFoundError, ValueError) as error:  # no text, no columns, lines of other lengths
+        raise UserError(f"{path}: cannot be read ({str(error).strip()})") from error
+    # of lines that are longer than their names, pandas takes the first cells for the lines' names
+    if tuple(frame.columns) != columns or not isinstance(frame.index, pd.RangeIndex):
         raise UserError(f"{path}: columns must be {', '.join(columns)}")
-    return _read_lines(frame)
+
+    lines = _read_lines(frame)
+    for number, line in enumerate(lines, start=2):  # after the line of names
+        for key in NUMBERS & {*columns}:
+            _check_number(line[key], f"{path}: line {number}: {key}")
+    return lines
+
+
+def _check_number(text: str, where: str) -> None:
+    try:
+        float(text)
+    except ValueError:
+        raise UserError(f"{where}: {text!r} is no number") from None
 
 
 def _read_lines(frame: pd.DataFrame) -> list[dict[str, str]]:
@@ -75,7 +90,10 @@ class Ours:
             return unfinished[0], ""
 
         points = float(claim["points"])
-        fits = not any(self.tables.departures(table, text) for table, _, text in sides)
+        fits = not any(
+            self.tables.departures(t, text) or self.tables.is_cut(t, c, text)
+            for t, c, text in sides
+        )
 
         # A cost is one number without images: what is saved decides, with no interval.
         if claim["column"] in COSTS:
@@ -96,10 +114,11 @@ class Ours:
         if flags or not fits:
             return f"not trusted: {' '.join(sorted(flags))}" if flags else STOOD_IN, text
 
-        # Bonferroni: the verdicts of a page hold together.
-        bounds = difference.spread(1 - (1 - intervals.LEVEL) / tests)
-        if bounds is None:
-            return "cannot tell from two seeds", text
+        # A sentence is about methods, of which few seeds tell nothing.
+        seeds = len(better)
+        bounds = difference.spread(1 - (1 - intervals.LEVEL) / tests)  # Bonferroni
+        if seeds < intervals.FEWEST or bounds is None:
+            return f"cannot tell from {seeds} seed{'s' if seeds > 1 else ''}", text
         low, high = (100 * bound for bound in bounds)
         return _decide(claim["relation"], points, low, high), text
 

@@ -64,11 +64,21 @@ class Tables:
                 stand_ins += [f"{used} for {asked}" for used, asked in pairs]
         return list(dict.fromkeys(stand_ins))
 
+    def is_cut(self, table: str, column: str, text: str) -> bool:
+        """Whether the scale cuts these rows' training, or an attack behind a column."""
+        tabulation = self.tabulation(table)
+        rows = [self.row(table, part) for part in text.split(" - ")]
+        return self._is_trained_less(tabulation) or any(
+            tabulation.is_cut(row.cells[0], column) for row in rows if row
+        )
+
+    def _is_trained_less(self, tabulation: Tabulation) -> bool:
+        return bool(self.plan.entries.recipe_cut(tabulation.table.spec["entry"]["recipe"]))
+
     def cuts(self, table: str) -> list[str]:
         """What the scale cuts of a table's training and attacks."""
         tabulation = self.tabulation(table)
-        cut = self.plan.entries.recipe_cut(tabulation.table.spec["entry"]["recipe"])
-        return [*([TRAINING] if cut else []), *tabulation.cuts]
+        return [*([TRAINING] if self._is_trained_less(tabulation) else []), *tabulation.cuts]
 
 
 def sides_of(text: str) -> list[str]:

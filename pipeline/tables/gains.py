@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.plan import Plan
+from pipeline.plan import Plan, presented
 from pipeline.tables.chain import Claim, Step
 from pipeline.tables.claims import Printed, read_claims
 from pipeline.tables.find import TRAINING, Tables, sides_of
 from pipeline.tables.rows import WORST, Row
 
-FILE = Path("data/claims/gains.csv")
+FILE = presented.GAINS
 COLUMNS = (
     "paper",
     "claim",
@@ -38,11 +38,6 @@ class Gains:
         self.lines: dict[str, list[Line]] = {}
         for line in read_claims(file, COLUMNS):
             self.lines.setdefault(line["claim"], []).append(line)
-
-    @property
-    def names(self) -> list[str]:
-        """The tables that the file reads."""
-        return list(dict.fromkeys(line["table"] for lines in self.lines.values() for line in lines))
 
     def claims(self) -> list[Claim]:
         """Every claim, in the file's order."""

@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from pipeline.core.intervals import FEWEST
-from pipeline.plan import Plan
+from pipeline.plan import Artifact, Plan
 from pipeline.plan.estimate import seconds
 from pipeline.plan.graph.targets import Cell, walk
 from pipeline.plan.params import values
@@ -18,6 +19,7 @@ COLUMNS = (
     "paper", "table", "row", "column", "published", "ours", "low", "high", "difference",
     *MATCHES, "verdict", "hours", "scale",
 )  # fmt: skip
+PAPER = "paper"  # the scale of what is printed
 UNKNOWN, STOOD_IN, NOT_RUN = "settings unknown", "not at this scale", "not run"
 
 Line = dict[str, str]
@@ -32,12 +34,22 @@ class Place:
     hours: float | None = None
 
 
+@dataclass
+class Chance:
+    """A row of ours that is not run: how many printed numbers it decides, at what cost."""
+
+    name: str
+    costs: dict[tuple[str, str], float]  # seconds of what it still needs, by stage and id
+    numbers: int = 0
+
+
 class Reproduced:
     """All published numbers of all papers, judged by the tables that print them again."""
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._places: dict[tuple[str, str], list[Place]] = {}
+        self._chances: dict[tuple[str, str], Chance] = {}
         for table in plan.tables.values():
             entry = table.spec["entry"]
             if entry["reported"] != "none" and entry["printed"] != "any":
@@ -58,9 +70,9 @@ class Reproduced:
         line |= {key: printed[key] for key in ("table", "row", "column")}
 
         place = self.find(paper, printed)
-        if place is None:  # a scale shows fewer rows
-            cut = printed["entry"] and self.plan.entries.scale
-            return line | {"verdict": STOOD_IN if cut else UNKNOWN}
+        if place is None:  # a scale shows fewer rows than the papers'
+            at_paper = self._whole and self._whole.find(paper, printed)
+            return line | {"verdict": STOOD_IN if at_paper else UNKNOWN}
 
         line |= self._compare_settings(place, printed["attack"])
         if line["data"] == "no" or "no" in (line["arch"], line["recipe"], line["attack"]):
@@ -69,8 +81,17 @@ class Reproduced:
         if place.row.status != "done":
             hours = self._estimate_hours(place)
             verdict = NOT_RUN if place.row.status != "needs weights" else "not run (needs weights)"
+            if verdict == NOT_RUN and hours:
+                self._count_chance(paper, printed["table"], place)
             return line | {"verdict": verdict, "hours": "" if hours is None else f"{hours:.1f}"}
         return line | self._judge(place, printed)
+
+    @cached_property
+    def _whole(self) -> "Reproduced | None":
+        """The same at the papers' scale, where this is another."""
+        if self.plan.scale == PAPER:
+            return None
+        return Reproduced(Plan({**self.plan.entries.params, "scale": PAPER}))
 
     def find(self, paper: str, printed: Line) -> Place | None:
         """The row of ours that a published number belongs to, where a table shows its column."""
@@ -134,12 +155,50 @@ class Reproduced:
     def _estimate_hours(self, place: Place) -> float | None:
         """Hours of what the row still needs, on one machine of the scale's `gflops`."""
         if place.hours is None:
-            records = [r for cell in place.row.cells for r in cell.records.values()]
             # What another row needs too is counted for each of them.
-            missing = walk(self.plan.graph, records, lambda artifact: artifact.is_here())
-            needed = seconds(self.plan, missing)
+            needed = seconds(self.plan, self._list_missing(place))
             place.hours = None if needed is None else needed / 3600
         return place.hours
+
+    def _list_missing(self, place: Place) -> list[Artifact]:
+        records = [r for cell in place.row.cells for r in cell.records.values()]
+        return walk(self.plan.graph, records, lambda artifact: artifact.is_here())
+
+    def _count_chance(self, paper: str, number: str, place: Place) -> None:
+        """One more printed number that a row of ours would decide."""
+        name = f"{paper} Table {number}: {place.tabulation.table.path}, {place.row.label}"
+        key = (place.tabulation.table.name, place.row.label)
+        if key not in self._chances:
+            costs = {
+                (artifact.stage, artifact.id): seconds(self.plan, [artifact]) or 0
+                for artifact in self._list_missing(place)
+            }
+            self._chances[key] = Chance(name, costs)
+        self._chances[key].numbers += 1
+
+    def choose(self, hours: float) -> list[tuple[str, int, float]]:
+        """Rows that decide most numbers an hour, while they fit: (row, numbers, hours).
+
+        A row costs what those before it have not made already.
+        """
+        self._chances.clear()
+        for _ in self.lines():
+            pass
+
+        waiting, made, left = list(self._chances.values()), set[tuple[str, str]](), hours * 3600
+        chosen = []
+        while waiting:
+            costs = [sum(c for k, c in row.costs.items() if k not in made) for row in waiting]
+            fitting = [n for n, cost in enumerate(costs) if cost <= left]
+            if not fitting:
+                break
+
+            best = max(fitting, key=lambda n: waiting[n].numbers / max(costs[n], 1))
+            row, cost = waiting.pop(best), costs[best]
+            chosen.append((row.name, row.numbers, cost / 3600))
+            made |= set(row.costs)
+            left -= cost
+        return chosen
 
 
 def totals(lines: list[Line]) -> list[str]:
@@ -154,20 +213,3 @@ def totals(lines: list[Line]) -> list[str]:
         + ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
         for name, counts in groups.items()
     ]
-
-
-def within(lines: list[Line], hours: float) -> list[tuple[str, int, float]]:
-    """Rows that decide most numbers an hour, while they fit: (row, numbers, hours)."""
-    rows: dict[str, tuple[int, float]] = {}
-    for line in lines:
-        if line["verdict"] == NOT_RUN and line["hours"]:
-            name = f"{line['paper']} Table {line['table']}, {line['row']}"
-            count, cost = rows.get(name, (0, 0.0))
-            rows[name] = (count + 1, max(cost, float(line["hours"])))
-
-    chosen, left = [], hours
-    for name, (count, cost) in sorted(rows.items(), key=lambda r: r[1][1] / r[1][0]):
-        if cost <= left:
-            chosen.append((name, count, cost))
-            left -= cost
-    return chosen

@@ -3,7 +3,8 @@
 Prints the paired difference with its interval (of these nets from one seed, of the methods from
 three), McNemar's test of these nets, the images that flip, and the difference by class. A and B
 are victims or rows of a table, NAME is any accuracy that the table's suites and means give, with
-the meaning it has there; `--table` names the table.
+the meaning it has there; `--table` names the table. A worst case that is not trusted is compared
+with nothing, as in the table.
 """
 
 import argparse
@@ -18,12 +19,15 @@ from scipy.stats import binomtest
 from pipeline.core import intervals
 from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
+from pipeline.flags.flags import UNRANKING, judge
 from pipeline.job.report import report
 from pipeline.plan import Plan, Table, load_plan
 from pipeline.plan.graph.column_names import accuracies
+from pipeline.plan.graph.targets import Cell
 from pipeline.plan.params.words import nearest
 from pipeline.tables.columns import Columns
 from pipeline.tables.markdown import points_of
+from pipeline.tables.rows import WORST
 from pipeline.tools.rows import find_cells
 
 
@@ -36,6 +40,7 @@ class Side:
     verdicts: list[Verdicts]
     ids: NDArray[np.int64]
     labels: NDArray[np.int64]
+    untrusted: tuple[str, ...] = ()  # checks for which its worst cases are not ranked
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -64,6 +69,9 @@ def compare(a: Side, b: Side, classes: bool = True) -> dict[str, Any]:
     compared: dict[str, Any] = {
         side.name: float(np.mean([v.mean() for v in side.verdicts])) for side in (a, b)
     }
+    compared["not_trusted"] = {side.name: side.untrusted for side in (a, b) if side.untrusted}
+    if compared["not_trusted"]:
+        return compared
 
     mean = intervals.paired(a.verdicts, b.verdicts)
     compared["paired"] = intervals.numbers(mean) | {"df": mean.df}
@@ -113,7 +121,15 @@ def side(plan: Plan, table: Table, name: str, column: str) -> Side:
     if any(not np.array_equal(images[0]["ids"], other["ids"]) for other in images):
         raise UserError(f"{name}: its seeds were evaluated on other images")
     seeds = [cell.seed for cell in cells]
-    return Side(name, seeds, verdicts, images[0]["ids"], images[0]["labels"])
+    untrusted = _list_doubts(cells, columns) if WORST in column else ()
+    return Side(name, seeds, verdicts, images[0]["ids"], images[0]["labels"], untrusted)
+
+
+def _list_doubts(cells: list[Cell], columns: Columns) -> tuple[str, ...]:
+    """The checks of the records here for which these victims' worst cases are not ranked."""
+    here = [[r for r in cell.records.values() if r.path.exists()] for cell in cells]
+    doubts = {check for records in here for check in judge(records, columns.read).doubts}
+    return tuple(check for check in UNRANKING if check in doubts)
 
 
 def _find_column(plan: Plan, table: Table, name: str) -> str:
@@ -128,6 +144,13 @@ def _find_column(plan: Plan, table: Table, name: str) -> str:
 
 def text(compared: dict[str, Any], a: str, b: str, column: str) -> str:
     """The comparison in percent, for people."""
+    if doubts := compared["not_trusted"]:
+        said = "; ".join(f"{name} ({' '.join(checks)})" for name, checks in doubts.items())
+        return (
+            f"{column}: {a} {100 * compared[a]:.1f}, {b} {100 * compared[b]:.1f}\n"
+            f"not trusted, so compared with nothing: {said}; docs/flags.md says what these mean\n"
+        )
+
     seeds = compared["seeds"]
     lines = [
         f"{column}: {a} {100 * compared[a]:.1f}, {b} {100 * compared[b]:.1f} "

@@ -1,4 +1,4 @@
-"""Red flags of everything on disk: `python -m pipeline lint [TABLE ...]`.
+"""Red flags of the plan's records: `python -m pipeline lint [TABLE ...]`, of all that are here.
 
 Reads records and data/reported/ alone. Exit code 1 when a flag fires that makes a number of ours
 worthless; published numbers only warn, since they cannot be corrected here.
@@ -7,6 +7,7 @@ worthless; published numbers only warn, since they cannot be corrected here.
 import argparse
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from pipeline.errors import UserError
 from pipeline.flags import published
@@ -33,14 +34,25 @@ def by_victim(plan: Plan, tables: list[str]) -> dict[str, list[Record]]:
     return records
 
 
-def missing(plan: Plan, tables: list[str]) -> str:
-    """What was not looked at, since silence reads as all clear; empty where nothing is."""
+def list_unseen(plan: Plan, tables: list[str]) -> Iterator[str]:
+    """What was not looked at, and what to do about it, since silence reads as all clear."""
     records = wanted(plan, tables)
     lost = [r for r in records.values() if not r.path.exists()]
-    if not lost or (not tables and len(lost) < len(records)):
-        return ""  # without a table, what was never asked for is not missed
-    of = " ".join(tables) or "this plan"
-    return f"{len(lost)} of {len(records)} records of {of} are not here: nothing is said of them"
+    if lost and (tables or len(lost) == len(records)):
+        of = " ".join(tables) or "this plan"
+        yield (
+            f"{len(lost)} of {len(records)} records of {of} are not here: nothing is said of them; "
+            "dvc pull results/records, or make them"
+        )
+
+    if not tables:  # what was never asked for is not missed
+        known = {record.path for record in records.values()}
+        other = [path for path in Path("results/records").glob("*/*.npz") if path not in known]
+        if other:
+            yield (
+                f"{len(other)} other records in results/records are of another scale or of entries "
+                f"that have changed since: nothing is said of them; this is scale {plan.scale}"
+            )
 
 
 def judge(records: list[Record]) -> list[Flag]:
@@ -69,11 +81,13 @@ def lines(plan: Plan, tables: list[str]) -> Iterator[tuple[Flag, str]]:
 def main(argv: list[str] | None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m pipeline lint", description=__doc__)
-    parser.add_argument("tables", nargs="*", help="tables, such as results/table1.csv; all if none")
+    parser.add_argument(
+        "tables", nargs="*", help="tables, such as results/table1.csv; all of the scale if none"
+    )
     plan = load_plan()
     tables, failed = parser.parse_args(argv).tables, False
-    if said := missing(plan, tables):
-        print(f"warn {said}; dvc pull results/records, or make them")
+    for said in list_unseen(plan, tables):
+        print(f"warn {said}")
 
     for flag, line in lines(plan, tables):
         print(f"{'FAIL' if flag.fails else 'warn'} {line}")

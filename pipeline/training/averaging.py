@@ -24,6 +24,7 @@ from pipeline.core.ensemble import combine
 from pipeline.core.flops import FlopCount
 from pipeline.errors import UserError
 from pipeline.loading import models, registry
+from pipeline.loading.augment import policy_in
 from pipeline.loading.images import Split, batches, load_split
 from pipeline.plan import Plan, Run
 from pipeline.plan.params.values import Entry
@@ -78,7 +79,8 @@ def averaged(paths: list[Path], average: Average) -> Weights:
 
 
 class BatchNormPass:
-    """One pass over the augmented training images with the averaged weights."""
+    """One pass over the training images, augmented as in the last epoch that is averaged, with the
+    averaged weights."""
 
     def __init__(self, spec: dict[str, Any], run: Run, split: Split, average: Average) -> None:
         self.spec, self.run, self.split, self.average = spec, run, split, average
@@ -98,9 +100,11 @@ class BatchNormPass:
         estimate(nn.ModuleList(members), examples, lambda images: [m(images) for m in members])
 
     def _batches(self) -> Iterator[Batch]:
-        size, seed = self.spec["recipe"]["batch_size"], self.spec["seed"]
-        policy = self.spec["recipe"]["augment"]
+        recipe, seed = self.spec["recipe"], self.spec["seed"]
+        last = getattr(self.average, "stop", 0) or recipe["epochs"]
+        policy = policy_in(last, recipe["augment"], recipe["augment_after"])
         # Trainings count epochs from 1, so the pass of epoch 0 has draws of its own.
+        size = recipe["batch_size"]
         return batches(self.split, self.run.dataset, size, seed, epoch=0, policy=policy)
 
     def _images(self) -> Iterator[Tensor]:

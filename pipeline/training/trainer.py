@@ -233,7 +233,12 @@ class Trainer:
             throw_away(self.run.state)
             return
         if not has_snapshots(self.run.snapshots, self.snapshots, state):
-            return  # epochs already past were not kept: start again
+            print(
+                f"{self.run.id}: snapshots from epoch {self.snapshots} on are needed and some are "
+                f"missing, so epochs 1 to {state['epoch'] - 1} are made again",
+                flush=True,
+            )
+            return
         self.training.epoch, self.done = state["epoch"], state["done"]
         total, self.seen = state["loss"]
         self.loss.fill_(total)

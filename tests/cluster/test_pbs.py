@@ -98,6 +98,9 @@ def test_qsub_is_asked_for_memory_minutes_cores_and_gpus():
 
     on_gpu = PROPERTIES["resources"] | {"gpu": 1}
     assert "select=1:ncpus=4:mem=500mb:ngpus=1" in pbs.qsub(PROPERTIES | {"resources": on_gpu}, {})
+    for asked in ({"gres": "gpu:1"}, {"gres": "gpu:a100:1"}):  # as a rule whose runs may be packed
+        words = pbs.qsub(PROPERTIES | {"resources": PROPERTIES["resources"] | asked}, {})
+        assert "select=1:ncpus=4:mem=500mb:ngpus=1" in words
     group = {"groupid": "pack_4_11", "resources": PROPERTIES["resources"]}
     assert pbs.qsub(group, {})[3] == "robust-pack_4_1"  # 15 characters
 
@@ -128,6 +131,7 @@ def test_a_qsub_that_is_not_there_or_does_not_answer_is_one_line(played, tmp_pat
     ({"job_state": "F", "Exit_status": 75}, "failed"),  # a time slice: Snakemake tries again
     ({"job_state": "F"}, "failed"),
     ({}, "running"),
+    ("half an answer", "running"),
 ])  # fmt: skip
 def test_what_qstat_says_of_a_job(about, said, played):
     (played / "qstat").write_text(
@@ -142,3 +146,24 @@ def test_what_qstat_says_of_a_job(about, said, played):
 def test_a_server_that_does_not_answer_has_not_lost_the_job(text, said, played):
     (played / "qstat").write_text(f"#!/bin/sh\necho 'qstat: {text}' >&2\nexit 1\n")
     assert pbs.status("7.server") == said
+
+
+@pytest.mark.parametrize("code, said", [("", "running"), ("0\n", "success"), ("1\n", "failed")])
+def test_an_answer_that_cannot_be_read_leaves_what_the_script_wrote(
+    code, said, played, tmp_path, monkeypatch, capsys
+):
+    """Such a job was running for ever."""
+    monkeypatch.chdir(tmp_path)
+    (played / "qstat").write_text("#!/bin/sh\necho 'Job has: {'\n")
+    pbs.LOGS.mkdir(parents=True)
+    (tmp_path / "end").write_text(code)
+    pbs._link("7.server").write_text(str(tmp_path / "end"))
+    assert pbs.status("7.server") == said
+    assert capsys.readouterr().err == "7.server: qstat's answer cannot be read\n"
+
+
+def test_a_qstat_that_is_not_there_is_one_line(played, monkeypatch):
+    (played / "qstat").unlink()
+    monkeypatch.setenv("PATH", str(played))
+    with pytest.raises(UserError, match="qstat: .*No such file.*; pbs/config.yaml says"):
+        pbs.status("7.server")

@@ -105,3 +105,9 @@ def test_entropy_alone_has_its_golden_value():
     assert whole - entropy == pytest.approx(2 * (0.841098 + 1.019907) / 2, abs=2e-6)
     assert whole - volume == pytest.approx(0.5 * (-3.305639 - 0.803551) / 2, abs=2e-6)
     assert replace(method_of("adp"), alpha=0).alpha == 0
+
+
+def test_too_many_members_are_refused_before_the_first_step():
+    with pytest.raises(UserError, match="take at most 9 members"):
+        training_of("adp", method_of("adp"), 10)
+    training_of("adp", method_of("adp", beta=0), 10)

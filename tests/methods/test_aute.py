@@ -23,6 +23,7 @@ from members import (
 )
 from torch import Tensor, nn
 
+from pipeline.core import batchnorm
 from pipeline.core.losses import cross_entropy
 from pipeline.errors import UserError
 from pipeline.methods.aute import Aute
@@ -202,6 +203,13 @@ def test_released_peers_move_their_statistics_and_ours_do_not():
         assert all(m.training for m in training.members[1].modules())
 
 
+def test_peers_that_are_asked_once_are_not_folded(monkeypatch):
+    method, batch = method_of("aute"), batch_of()
+    training = training_of("aute", method, 2, attack_bn_mode="eval")
+    monkeypatch.setattr(batchnorm, "folded", lambda module: pytest.fail("a peer was folded"))
+    method.loss(training, 0, batch, batch.images)
+
+
 @pytest.mark.parametrize("smoothing", [0.1, 0.3, 0.5])
 def test_label_smoothing_shares_the_coefficient_among_the_wrong_classes(smoothing):
     method = replace(PAPER, learn="smooth", smoothing=smoothing, beta=0.0)
@@ -220,3 +228,13 @@ def test_every_row_of_the_ablation_is_another_loss():
 def test_more_peers_than_there_are_are_refused():
     with pytest.raises(UserError, match="aute: peers 3, but a member has 2; 0 is all"):
         training_of("aute", replace(PAPER, peers=3), 3)
+
+
+def test_labels_are_smoothed_at_most_to_an_even_one():
+    even = replace(PAPER, learn="smooth", smoothing=1 - 1 / 3, beta=0.0)
+    losses, _ = aute_losses(even, [Z, A], LABELS)
+    assert torch.allclose(losses, -Z.log_softmax(1).mean(1))
+    for smoothing in (0.91, -0.1):
+        beyond = replace(PAPER, learn="smooth", smoothing=smoothing)
+        with pytest.raises(UserError, match=f"aute: smoothing {smoothing}: .* 0 to 0.9,"):
+            training_of("aute", beyond, 2)

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 
 import pytest
+import tiny
 import torch
 from members import assert_same, batch_of, method_of, train_steps, training_of
 from torch import nn
 
 from pipeline.contracts.training import Training
 from pipeline.methods.awp import Awp, shifted
+from pipeline.plan.params.entries import Entries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,3 +83,26 @@ def test_gamma_zero_is_the_base_method_bit_for_bit(base, entry):
     assert_same(plain, train_steps(other, training_of(entry, other, 1)))
     warm = method_of(entry, warm_up=3)  # the rig is in epoch 3
     assert_same(plain, train_steps(warm, training_of(entry, warm, 1)))
+
+
+@pytest.mark.parametrize("entry, first", [("awp", 1), ("awp_trades", 10), ("awp_mart", 10)])
+def test_the_first_perturbed_epoch_is_that_of_the_authors_code(entry, first):
+    whole = Entries({**tiny.params(), "scale": "paper"})
+    fields = whole.method(entry, tiny.SETTING)[0].fields
+    method = method_of(entry, warm_up=fields["warm_up"])
+    training, perturbed = training_of(entry, method, 1), []
+    for training.epoch in range(1, 12):
+        if shifts(method, training)[1]:
+            perturbed.append(training.epoch)
+    assert perturbed[0] == first
+
+
+def test_its_own_recipe_crafts_in_training_mode_as_the_authors_code():
+    counted = {}
+    for entry in ("awp", "awp_own"):
+        method = method_of(entry)
+        training = training_of(entry, method, 1)
+        method.step(training, batch_of())
+        kept = training.members[0].state_dict()
+        (counted[entry],) = {int(v) for k, v in kept.items() if "tracked" in k}
+    assert counted == {"awp": 1, "awp_own": 1 + training.attack.steps}

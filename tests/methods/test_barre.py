@@ -5,7 +5,7 @@ import tiny
 import torch
 from members import LABELS, A, Z, assert_same, batch_of, method_of, states, training_of
 
-from pipeline.core.ensemble import combine, mean_log_prob
+from pipeline.core.ensemble import RandomOne, combine, mean_log_prob
 from pipeline.core.losses import cross_entropy
 from pipeline.errors import UserError
 from pipeline.plan import Plan
@@ -83,3 +83,25 @@ def test_every_learner_rests_on_those_before_and_one_is_drawn_at_test():
     assert method_of("barre").combine == "random_one"
     with pytest.raises(UserError, match="learners train in turn"):
         training_of("barre", method_of("barre"), 2)
+
+
+def test_a_random_rule_draws_by_the_epoch_and_the_batchs_first_image(monkeypatch):
+    method, learner, _ = after_one("barre", earlier="random_one", steps=16)
+    draw, drawn = RandomOne._draw, []
+
+    def noted(self: RandomOne, shape: tuple[int, ...]) -> torch.Tensor:
+        drawn.append(draw(self, shape))
+        return drawn[-1]
+
+    monkeypatch.setattr(RandomOne, "_draw", noted)
+
+    def learners(batch) -> list[int]:
+        drawn.clear()
+        method.craft(learner, batch)
+        return [int(member) for member in drawn]
+
+    first, other = learners(batch_of()), learners(batch_of(seed=1))
+    assert set(first) == {0, 1} and len(first) == 16 and first != other
+    # a resumed training meets the same batch; where an epoch's batches begin with it, others too
+    assert learners(batch_of()) == first == learners(batch_of(4))
+    assert learners(batch_of().select(slice(1, None))) != first

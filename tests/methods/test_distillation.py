@@ -118,3 +118,13 @@ def test_ard_with_alpha_zero_is_clean_training_bit_for_bit():
     standard, ard = method_of("standard"), method_of("ard", alpha=0.0)
     clean = train_steps(standard, training_of("standard", standard, 1))
     assert_same(clean, train_steps(ard, training_of("ard", ard, 1)))
+
+
+@pytest.mark.parametrize("rule, clean", [("mean_logit", 0), ("soft", 0), ("pareto", 1)])
+def test_rslad_asks_for_the_students_clean_answer_where_the_mixture_follows_it(rule, clean):
+    method = method_of("rslad", mix=rule, steps=2)
+    training, batch, asked = training_of("rslad", method, 1), batch_of(), []
+    logits_KBC = method.ask(training, batch.images)
+    training.ensemble.register_forward_hook(lambda *_: asked.append(1))
+    method.climb(training.ensemble, batch, logits_KBC)
+    assert len(asked) == 2 + clean

@@ -28,6 +28,13 @@ class Still(Fat):
         return batch.images
 
 
+class Beside(Fat):
+    """Starts on the right side of the image."""
+
+    def first(self, batch: Batch) -> Tensor:
+        return batch.images + 0.02
+
+
 @pytest.mark.parametrize("tau, expected", [(0, 0.44), (1, 0.42), (2, 0.40), (10, 0.40)])
 def test_an_image_goes_tau_steps_beyond_the_border(tau, expected):
     plain = method_of("fat", eps=0.1, step_size=0.02, steps=10, noise=0.0)
@@ -75,3 +82,15 @@ def test_epochs_that_do_not_fit_tau_are_refused():
         method_of("fat", tau=[0, 1], rises=[1, 2])
     with pytest.raises(UserError, match="rises .90, 50.: must not fall"):
         method_of("fat", tau=[0, 1, 2], rises=[90, 50])
+
+
+@pytest.mark.parametrize("objective, expected", [("ce", 0.44), ("mart", 0.44), ("trades", 0.60)])
+def test_trades_examples_leave_the_clean_answer_and_others_the_label(objective, expected):
+    """From 0.52 the answer to 0.5 is left upwards, to the ball's end, and the label downwards."""
+    plain = method_of("fat", objective=objective, eps=0.1, step_size=0.02, steps=10, noise=0.0)
+    method = Beside(**{f.name: getattr(plain, f.name) for f in fields(plain)})
+    images = torch.full((1, 1, 1, 1), 0.5, dtype=torch.float64)
+    batch, border, asked = Batch(images, torch.tensor([0]), Draws(0, torch.arange(1))), Border(), []
+    border.register_forward_hook(lambda *_: asked.append(1))
+    assert method.climb(border, batch, 0).item() == pytest.approx(expected, abs=1e-9)
+    assert len(asked) == (11 if objective == "trades" else 10)  # the clean answer once

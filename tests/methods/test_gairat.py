@@ -5,6 +5,7 @@ import torch
 from members import LABELS, A, assert_same, batch_of, method_of, train_steps, training_of
 
 from pipeline.core.losses import cross_entropy
+from pipeline.errors import UserError
 
 OMEGA = [0.999665, 0.997527, 0.982014, 0.880797, 0.5, 0.119203, 0.017986, 0.002473, 0.000335]
 OMEGA += [4.5e-5, 6e-6]
@@ -50,3 +51,13 @@ def test_up_to_burn_in_it_is_pgd_at_bit_for_bit():
     later = method_of("gairat", burn_in=2, steps=steps)
     found = train_steps(later, training_of("gairat", later, 1))
     assert any(not torch.equal(plain[0][k], found[0][k]) for k in plain[0])
+
+
+def test_weights_that_all_round_to_nothing_are_no_nan():
+    method = method_of("gairat", lambda_=-20)
+    assert method.weigh(torch.tensor([10, 10])).tolist() == [0, 0]
+
+
+def test_no_steps_are_refused():
+    with pytest.raises(UserError, match="gairat: steps 0: .*give 1 or more"):
+        method_of("gairat", steps=0)

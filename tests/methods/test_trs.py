@@ -6,9 +6,10 @@ from members import assert_same, batch_of, method_of, states, training_of
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.contracts.training import Batch
+from pipeline.contracts.training import Batch, Training
 from pipeline.core.draws import Draws
 from pipeline.core.losses import cross_entropy
+from pipeline.methods.trs import Trs
 
 # three linear members of an image of two pixels
 ROWS = (
@@ -136,3 +137,20 @@ def test_each_field_changes_the_step(change):
         method.step(training, batch_of())
         found.append(states(training))
     assert any(not torch.equal(a[k], b[k]) for a, b in zip(*found, strict=True) for k in a)
+
+
+def test_the_images_that_are_steepened_are_the_second_half_alone(monkeypatch):
+    images = torch.rand(5, 1, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    batch = Batch(images, torch.arange(5) % 3, Draws(0, torch.arange(5)))
+    method = method_of("trs", eps_start=0.05, eps_end=0.05, steps=2)
+    training = training_of("trs", method, 1)
+    training.members = [Linear(rows) for rows in ROWS]
+    whole, steepen, seen = method.steepen(training, batch), Trs.steepen, []
+
+    def noted(self: Trs, training: Training, part: Batch) -> Tensor:
+        seen.append(steepen(self, training, part))
+        return seen[-1]
+
+    monkeypatch.setattr(Trs, "steepen", noted)
+    method.terms(training, batch)
+    assert len(seen[0]) == 3 and torch.allclose(seen[0], whole[2:])

@@ -54,7 +54,8 @@ def made(tmp_path_factory):
         tiny.made(plan, ROWS)
         tiny.tabulated(plan)
         shutil.copytree(ROOT / "docs", folder / "docs")
-        (folder / "results/claims.md").write_text("| a |\n|---|\n| <script>alert(1)</script> |\n")
+        hostile = b"| a |\n|---|\n| <script>alert(1)</script> |\n"
+        presented.write_text(plan, presented.claims(plan), {presented.CLAIMS: hostile})
         present.present(plan)
         yield plan, folder / "results" / "report.html"
 
@@ -231,8 +232,35 @@ def test_a_table_that_the_page_shows_no_more_makes_it_anew(two):
         assert (mark is None) == (changed is plan)
     workflow.mark_targets(two("Another title"))
     assert Path(workflow.page_input(two("Another title"), asked.append)).is_file()
-    presented.TEXTS[0].write_text("claims")
+    presented.write_text(plan, presented.claims(plan), {presented.CLAIMS: b"claims"})
     assert workflow.page_input(plan, asked.append) is not None
+
+
+def test_texts_of_another_plan_or_changed_by_hand_are_not_shown(two):
+    """A page of claims of another scale stood in the report as today's."""
+    plan = two("A title")
+    (Path("data/claims")).mkdir(parents=True)
+    presented.OURS.write_text("paper,table\nours,table1\n")
+    for text in (presented.claims(plan), presented.audit(plan)):
+        presented.write_text(plan, text, {f: b"said" for f in text.outputs if f.suffix != ".json"})
+    assert presented.written(plan) == [presented.CLAIMS, presented.AUDIT]
+
+    presented.AUDIT.write_text("by hand")
+    assert presented.written(plan) == [presented.CLAIMS]
+    record = plan.table("table1").records[0]
+    record.path.parent.mkdir(parents=True)
+    record.path.touch()  # made since
+    assert presented.written(plan) == []
+
+
+def test_a_table_whose_name_begins_as_the_unified_ones_is_shown(monkeypatch, tmp_path):
+    params = tiny.table_of(["standard"], reference="none")
+    params["tables"]["table1b"] = {"base": "table1", "title": "Another"}
+    monkeypatch.chdir(tmp_path)
+    plan = Plan(params)
+    for name in ("table1", "table1b"):
+        tiny.target_of(plan.table(name))
+    assert names(plan) == ["table1", "table1b"]
 
 
 def test_no_page_shows_a_table_that_is_not_todays(two):

@@ -16,6 +16,7 @@ from pipeline.plan.graph.targets import Figure, Table, walk
 from pipeline.plan.state import HAVE, NEED, closure, states
 from pipeline.share import writer
 from pipeline.share.finished import on_disk, verify
+from pipeline.store import lease
 from pipeline.store.files import save_safetensors
 from pipeline.store.receipts import write_target
 from pipeline.tables.making import status_of
@@ -170,6 +171,24 @@ def test_a_training_with_a_hole_keeps_its_resume_state_and_counts_as_not_built(
     make(run)
     workflow.sweep(plan)
     assert not run.work.exists() and status_of(plan, [record]) == "not built"
+
+
+def test_a_training_that_is_made_once_more_keeps_its_resume_state(plan, tmp_path, monkeypatch):
+    """A workflow that ended badly swept away the state of a derivation of lost epochs."""
+    monkeypatch.chdir(tmp_path)
+    snapshots, (average_of_it,) = one_of(plan, "trajectory")
+    run = snapshots.run
+    make(run)
+    run.work.mkdir(parents=True)
+    workflow.sweep(plan)
+    assert run.work.exists()  # the average waits for its epochs
+
+    make(average_of_it)
+    with lease.hold(f"runs/{run.id}"):  # by hand
+        workflow.sweep(plan)
+        assert run.work.exists()
+    workflow.sweep(plan)
+    assert not run.work.exists()
 
 
 def test_a_trajectory_needs_the_data_and_the_whole_training(plan, tmp_path, monkeypatch):

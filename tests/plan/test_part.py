@@ -1,6 +1,8 @@
 """A job reads its own part of its workflow's plan, and finds in it what the whole one says."""
 
+import io
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -49,6 +51,26 @@ def test_every_record_and_set_is_found_by_id_and_by_file(plan, laid):
             assert part.run(element.run) == plan.run(element.run)
     for id, made in plan.graph.sets.items():
         assert load_part(str(made.path)).set(id) == made
+
+
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])  # the latter: Python 3.13
+def test_the_path_of_any_python_is_part_of_a_plan(module):
+    row = f"c{module}\nPosixPath\n(Vresults\ntR.".encode()
+    reader = part._Artifacts(io.BytesIO(row))
+    if module in sys.modules:
+        assert reader.load() == Path("results")
+    else:
+        with pytest.raises(ModuleNotFoundError):  # allowed, and of another Python
+            reader.load()
+
+
+def test_artifacts_whose_paths_were_asked_are_laid_and_read(plan, tmp_path):
+    """On Python 3.13 every job called such a plan damaged."""
+    run = next(iter(plan.graph.runs.values()))
+    assert not run.is_here()  # which keeps its paths
+    plan.lay(tmp_path)
+    _, artifacts = part.read(tmp_path, [run.id])
+    assert run in artifacts
 
 
 def test_a_part_is_no_more_than_a_job_needs(plan, laid):

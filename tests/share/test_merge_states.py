@@ -12,7 +12,7 @@ from sharing_lab import git
 
 from pipeline.errors import UserError
 from pipeline.share import merge, pools
-from pipeline.store.manifest import MANIFEST
+from pipeline.store.manifest import MANIFEST, Line
 
 pytestmark = pytest.mark.sharing
 MANY = "CRASH_POINTS" in os.environ  # `make crash` asks for all
@@ -103,6 +103,39 @@ def test_a_lost_runs_snapshots_go_with_it():
         lab.write(run.snapshots / "0001.safetensors", "epoch of ours")
         merge.merge("theirs")
         assert not run.snapshots.exists()
+
+
+def test_equal_bytes_recorded_twice_stay_ours_and_nothing_rests_on_a_loser():
+    """Any two clones that ran the demo hold the same digits, recorded on two days."""
+    data, run = Path("data/digits/0123456789"), Path("results/runs/digits-tiny-a-s0-0123456789")
+    sum, other = 64 * "a", 64 * "b"
+
+    def recorded(date, weights):
+        about = {"plan": "p", "host": date, "versions": {}, "bytes": 1, "seconds": 1.0}
+        about["date"] = f"{date}T00:00:00+00:00"
+        sums = {str(data): {"test.safetensors": sum}, str(run): {"weights.safetensors": weights}}
+        rests_on = {str(data): {}, str(run): {str(data): sum}}
+        lines = {n: Line(artifact=n, sha256=sums[n], rests_on=rests_on[n], **about) for n in sums}
+        files = {Path(n).parts[-1:] + (f,): date for n in sums for f in [*sums[n], "times"]}
+        in_data = {("digits", *k): v for k, v in files.items() if k[0] == data.name}
+        in_runs = {k: v for k, v in files.items() if k[0] == run.name}
+        return merge.Side(lines, {Path("data"): in_data, Path("results/runs"): in_runs})
+
+    def pool_of(path):
+        return Path("data") if path.parts[0] == "data" else Path("results/runs")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(merge.pools, "pool_of", pool_of)
+        ours, theirs = recorded("2026-01-03", sum), recorded("2026-01-02", sum)
+        kept, listings = merge.union(ours, theirs)
+        assert kept == ours.lines and listings == ours.pools
+        assert merge.lost(ours, kept) == merge.lost(theirs, kept) == []
+
+        theirs = recorded("2026-01-02", other)
+        kept, listings = merge.union(ours, theirs)
+        assert merge.lost(ours, kept) == [run] and merge.lost(theirs, kept) == []
+        assert kept[str(run)] == theirs.lines[str(run)]
+        assert listings[Path("results/runs")] == theirs.pools[Path("results/runs")]
 
 
 def changed_by_both(name, file):

@@ -1,12 +1,15 @@
 """`python -m pipeline.plan --equal`: a refactoring keeps its identity when its bytes agree."""
 
 import json
+import sys
 
 import pytest
 import sharing_lab as lab
 import sharing_origin as home
 
+from pipeline.errors import UserError
 from pipeline.plan.params.reader import read
+from pipeline.share import equal
 from pipeline.share.micro import params_for
 
 pytestmark = pytest.mark.sharing
@@ -104,3 +107,13 @@ def test_archs_are_compared_on_cifar10_where_it_was_fetched():
     without = params_for(params, "archs", "vgg16", False)["scales"]["demo"]["stand_ins"]
     having = params_for(params, "archs", "vgg16", True)["scales"]["demo"]["stand_ins"]
     assert set(without) - set(having) == {"cifar10"}
+
+
+def test_a_micro_run_that_was_killed_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="failed in the new tree: ended with code -9$"):
+        tree = tmp_path / "new"
+        tree.mkdir()
+        equal._run(tree, [sys.executable, "-c", KILLED])
+
+
+KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"

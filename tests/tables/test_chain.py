@@ -9,7 +9,7 @@ from pipeline.core.intervals import Mean
 from pipeline.errors import UserError
 from pipeline.tables import chain
 from pipeline.tables.chain import Claim, Step
-from pipeline.tables.gains import COLUMNS, Gains
+from pipeline.tables.gains import COLUMNS, FILE, Gains
 
 IMAGES = 600
 
@@ -214,7 +214,7 @@ def test_an_audit_of_records_names_what_is_missing_and_what_stands_in(here):
 
 
 def test_a_column_that_no_table_shows_is_named(here):
-    path = audit.FILE
+    path = FILE
     path.write_text(path.read_text().replace("core_worst", "pgd9"))
     steps = Gains(here).claims()[0].steps
     assert steps[1].lacks == "table1 has no column pgd9"

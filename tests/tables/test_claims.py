@@ -149,16 +149,53 @@ def test_where_a_data_set_stands_in_there_is_a_difference_and_no_verdict(tmp_pat
     assert costs[0] == "not at this scale" and costs[1].endswith(" % saved")
 
 
+def test_one_seed_or_a_cut_decides_no_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(find.Tables, "departures", lambda self, table, text: [])
+    plan = tiny.place(tmp_path, monkeypatch, tiny.table_of(["standard", "pgd_at"]))
+    tiny.made(plan, ["standard", "pgd_at"])
+    claim = {"table": "table1", "better": "pgd_at", "worse": "standard", "points": "0"}
+    claim |= {"column": "pgd10", "relation": "above"}
+    verdict, text = Ours(plan).verdict(claim)
+    assert verdict == "not at this scale" and "[" in text  # the tiny plan cuts training
+
+    monkeypatch.setattr(type(plan.entries), "recipe_cut", lambda *_: {})
+    ours = Ours(plan)
+    verdict, text = ours.verdict(claim)
+    assert verdict == "cannot tell from 1 seed" and "[" in text
+    for row in ours.tables.tabulation("table1").rows:
+        row.verdicts["pgd10"] *= 2
+    assert ours.verdict(claim)[0] == "cannot tell from 2 seeds"
+
+    monkeypatch.setattr(find.Tabulation, "is_cut", lambda *_: True)
+    assert Ours(plan).verdict(claim)[0] == "not at this scale"
+
+
+@pytest.mark.parametrize("text, said", [
+    ("", "cannot be read"),
+    ("paper,points\na,1\na,1,2\n", "cannot be read"),
+    ("paper,points\na,b,1\n", "columns must be paper, points"),
+    ("paper\na\n", "columns must be paper, points"),
+    ("paper,points\na,1\nb,\n", "line 3: points: '' is no number"),
+])  # fmt: skip
+def test_a_faulty_file_of_claims_is_one_line(tmp_path, text, said):
+    path = tmp_path / "ours.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"ours.csv: {said}") as raised:
+        read(path, ("paper", "points"))
+    assert "\n" not in str(raised.value)
+
+
 def test_verdicts_of_a_page_hold_together(tmp_path, monkeypatch):
     """One test of many needs a wider interval; the printed one stays at 95 %."""
     monkeypatch.setattr(find.Tables, "departures", lambda self, table, text: [])
+    monkeypatch.setattr(find.Tables, "is_cut", lambda *_: False)
     plan = tiny.place(tmp_path, monkeypatch, tiny.table_of(["standard", "pgd_at"]))
     tiny.made(plan, ["standard", "pgd_at"])
     ours = Ours(plan)
     row = next(r for r in ours.tables.tabulation("table1").rows if r.label == "pgd_at")
     other = next(r for r in ours.tables.tabulation("table1").rows if r.label == "standard")
-    row.verdicts["clean"] = [np.array([1.0] * 10 + [0.0] * 20, np.float32)]
-    other.verdicts["clean"] = [np.array([0.0] * 30, np.float32)]
+    row.verdicts["clean"] = [np.array([1.0] * 10 + [0.0] * 20, np.float32)] * 3
+    other.verdicts["clean"] = [np.array([0.0] * 30, np.float32)] * 3
     claim = {"table": "table1", "better": "pgd_at", "worse": "standard", "points": "0"}
     claim |= {"column": "clean", "relation": "above"}
     assert ours.count_tests([claim] * 4) == 4
@@ -169,11 +206,14 @@ def test_verdicts_of_a_page_hold_together(tmp_path, monkeypatch):
 def test_verdicts_are_those_of_the_records(tmp_path, monkeypatch):
     """Rows by their words, another column of the same row, a difference of two rows, a cost."""
     monkeypatch.setattr(find.Tables, "departures", lambda self, table, text: [])
+    monkeypatch.setattr(find.Tables, "is_cut", lambda *_: False)
     found = tiny.table_of(["standard", "pgd_at", "pgd_at_single", "to_come"])
     plan = tiny.place(tmp_path, monkeypatch, found)
     tiny.made(plan, ["standard", "pgd_at", "pgd_at_single"])
     ours = Ours(plan)
     rows = {row.label: row.verdicts for row in ours.tables.tabulation("table1").rows}
+    for verdicts in rows.values():
+        verdicts |= {column: 3 * vectors for column, vectors in verdicts.items()}  # as three seeds
 
     def ask(better, worse, column="pgd10", relation="above", points="0", table="table1"):
         claim = {"table": table, "column": column, "better": better, "worse": worse}

@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from pytest import MonkeyPatch
 from pipeline import evaluate
 from pipeline.errors import UserError
 from pipeline.flags import published
-from pipeline.flags.flags import Flag
+from pipeline.flags.flags import Flag, Judged
 from pipeline.plan import Plan, load_plan
 from pipeline.store.records import meta, pack, read_arrays
 from pipeline.tools import compare, lint
@@ -342,3 +343,45 @@ def test_lint_without_records_says_so_and_not_all_clear(tmp_path, monkeypatch, c
         lint.main(asked)
         first, *_ = capsys.readouterr().out.splitlines()
         assert re.match(r"warn (\d+) of \1 records of \S+.* are not here: nothing is said", first)
+
+
+def test_lint_says_what_of_another_scale_it_does_not_look_at(here, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(lint.published, "lint", lambda: iter([]))
+    record = next(r for r in here.graph.records.values() if r.path.exists())
+    other = record.path.with_name("core-0123456789.npz")
+    shutil.copyfile(record.path, other)
+    try:
+        lint.main([])
+        assert "warn 1 other records in results/records are of another scale" in (
+            capsys.readouterr().out
+        )
+        lint.main(["results/table1.csv"])
+        assert "other records" not in capsys.readouterr().out
+    finally:
+        other.unlink()
+
+
+def test_a_worst_case_that_is_not_trusted_is_compared_with_nothing() -> None:
+    one, other = side("sound", [1, 1, 0]), side("masked", [1, 1, 1])
+    masked = replace(other, untrusted=("C13", "C22"))
+    found = compare.compare(one, masked)
+    assert found["not_trusted"] == {"masked": ("C13", "C22")} and "paired" not in found
+    assert compare.text(found, "sound", "masked", "adaptive_worst") == (
+        "adaptive_worst: sound 66.7, masked 100.0\n"
+        "not trusted, so compared with nothing: masked (C13 C22); docs/flags.md says what these "
+        "mean\n"
+    )
+    assert compare.compare(one, other)["not_trusted"] == {}
+
+
+def test_the_flags_of_a_victims_records_decide_whether_it_is_compared(here, monkeypatch) -> None:
+    asked = []
+
+    def judge(records, read):
+        asked.append([record.suite for record in records])
+        return Judged(evidence=(), flags=(), doubts={"C13"})
+
+    monkeypatch.setattr(compare, "judge", judge)
+    table = here.table("table1")
+    assert compare.side(here, table, "standard", "clean").untrusted == () and not asked
+    assert compare.side(here, table, "standard", "core_worst").untrusted == ("C13",) and asked

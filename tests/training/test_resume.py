@@ -195,3 +195,17 @@ def test_a_second_sigterm_waits_for_the_saving_a_second_ctrl_c_does_not():
         signal.raise_signal(signal.SIGINT)
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_state_without_its_snapshots_says_what_is_made_again(tmp_path, monkeypatch, capsys):
+    plan = tiny.place(tmp_path, monkeypatch, tiny.changed(validate_every=0))
+    run = tiny.one_run(plan, "standard")
+    trainer = Trainer(plan, run, tiny.CPU, 1)
+    trainer.method = tiny.StopAfter(trainer.method, 10)  # in epoch 3
+    with pytest.raises(Interrupted):
+        trainer.fit()
+    (run.snapshots / "0001.safetensors").unlink()
+    capsys.readouterr()
+    assert Trainer(plan, run, tiny.CPU, 1).training.epoch == 1
+    made = "are needed and some are missing, so epochs 1 to 2 are made again"
+    assert capsys.readouterr().out == f"{run.id}: snapshots from epoch 1 on {made}\n"
