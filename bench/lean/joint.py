@@ -147,18 +147,19 @@ def trs(job: Job) -> None:
     gradients = [g / size for g in gradients]
 
     eps = v.eps_start + (v.eps_end - v.eps_start) * job.progress
-    moved, total = begin(x, eps, "uniform"), torch.zeros_like(x)
+    clean, labels = x[half:], y[half:]
+    moved, total = begin(clean, eps, "uniform"), torch.zeros_like(clean)
     with crafting(nets, job.mode):
         for _ in range(v.steps):
             moved.requires_grad_()
             norms = 0
             for net in nets:
-                loss = F.cross_entropy(net(moved), y, reduction="sum")
+                loss = F.cross_entropy(net(moved), labels, reduction="sum")
                 norms += torch.autograd.grad(loss, moved, create_graph=True)[0].square().sum()
             total = total + torch.autograd.grad(norms, moved)[0]
-            moved = clip(moved.detach() + v.stride * eps * total.sign(), x, eps)
+            moved = clip(moved.detach() + v.stride * eps * total.sign(), clean, eps)
 
-    mixed = torch.cat([x[:half], moved[half:]])
+    mixed = torch.cat([x[:half], moved])
     steep = [_sloped(net, mixed, y)[1] / size for net in nets]
     loss = sum(losses) + v.coeff * _mean_cosine(gradients, v.least) + v.lamda * _squared(steep)
     update(job.optimisers, loss)
