@@ -5,7 +5,9 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= 2
 STAMP := $(VENV)/.installed
 # an environment's scripts name its folder: a clone that was moved or copied needs another
-MOVED := $(shell test -s $(STAMP) && test "$$(cat $(STAMP))" != "$$(cd $(VENV) && pwd -P)" && echo moved)
+find_moved = $(shell test -s $(1)/.installed && test "$$(cat $(1)/.installed)" != "$$(cd $(1) && pwd -P)" && echo moved)
+MOVED := $(call find_moved,$(VENV))
+MOVED_DOCS := $(call find_moved,.venv-docs)
 
 # a container's user may have neither name nor home: Snakemake ends in a trace without
 ifndef USER
@@ -29,16 +31,16 @@ table1: setup  ## every stage, from data to results/table1.csv, at the scale of 
 
 report: setup  ## results/report.html: one page with all that is finished, to look at or mail
 	snakemake -q rules host -c $(CORES) results/report.html
-	@cat logs/present/report.log
+	@cat logs/present/report.log 2> /dev/null || echo "results/report.html: open it in a browser"
 
 docs: .venv-docs/.installed  ## site/: the pages of docs/ and README to read in a browser, links checked
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 	@echo "open site/index.html; to search in it: $(PYTHON) -m http.server -d site"
 
-.venv-docs/.installed: envs/docs.txt
-	$(PYTHON) -m venv .venv-docs
+.venv-docs/.installed: envs/docs.txt $(MOVED_DOCS)
+	$(PYTHON) -m venv $(if $(MOVED_DOCS),--clear) .venv-docs
 	.venv-docs/bin/python -m pip install --quiet --requirement envs/docs.txt
-	touch $@
+	cd .venv-docs && pwd -P > .installed
 
 test: setup  ## what CI runs
 	$(MAKE) lint typecheck
@@ -74,19 +76,19 @@ $(STAMP): envs/cpu.txt envs/common.txt envs/nodeps.txt $(MOVED)
 	$(VENV)/bin/python -m pip install --quiet --no-deps --requirement envs/nodeps.txt
 	cd $(VENV) && pwd -P > .installed
 
-lint:  ## formatters in check mode, and the linters
+lint: setup  ## formatters in check mode, and the linters
 	ruff format --check .
 	ruff check .
 	lint-imports --no-cache > /dev/null || lint-imports
 	snakefmt --check Snakefile pipeline/rules
 	snakemake --lint
 
-format:  ## what lint asks for
+format: setup  ## what lint asks for
 	ruff format .
 	ruff check --fix .
 	snakefmt Snakefile pipeline/rules
 
-typecheck:  ## mypy, strict
+typecheck: setup  ## mypy, strict
 	mypy
 
 strength: setup  ## attacks at full strength whatever the scale: results/strength.csv

@@ -120,7 +120,7 @@ def audit(plan: Plan) -> str:
         TARGET: frame.to_csv(index=False, lineterminator="\n").encode(),
     }
 
-    presented.write_text(plan, presented.audit(plan), files)
+    presented.save_text(plan, presented.audit(plan), files)
     return text
 
 

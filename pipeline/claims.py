@@ -67,7 +67,7 @@ def main(argv: list[str] | None) -> None:
     parser.parse_args(argv)
     plan = load_plan()
     text = build_page(plan)
-    presented.write_text(plan, presented.claims(plan), {presented.CLAIMS: text.encode()})
+    presented.save_text(plan, presented.claims(plan), {presented.CLAIMS: text.encode()})
     print(text, end="")
 
 

@@ -30,7 +30,7 @@ from pipeline.job.report import report
 from pipeline.job.signals import StopRequest
 from pipeline.loading import models, sets
 from pipeline.loading.images import Split, load_split, subset
-from pipeline.plan import Plan, Record, frozen, load_part, shared
+from pipeline.plan import Plan, Record, frozen, load_part, record_id, shared
 from pipeline.store.lease import hold
 from pipeline.store.records import Arrays, meta, pack
 from pipeline.store.sums import write_together
@@ -206,7 +206,7 @@ def main(argv: list[str] | None) -> None:
     parser.add_argument("record", help="id or file of a record, as python -m pipeline.plan lists")
     given = parser.parse_args(argv).record
     plan = load_part(given)
-    record = plan.record(given.removeprefix("results/records/").removesuffix(".npz"))
+    record = plan.record(record_id(given))
 
     where = device.select(plan.entries.device, plan.entries.threads)
     with hold(f"records/{record.id}"):

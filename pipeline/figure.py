@@ -41,6 +41,10 @@ def numbers(plan: Plan, figure: Figure) -> tuple[Any, pd.DataFrame]:
         return kind, kind.numbers(loaded(plan, figure, where))
     shown = recorded(plan, figure)
     frame = kind.numbers(shown)
+    if "row" not in frame:
+        file = f"pipeline/figures/{figure.kind['component']}.py"
+        raise UserError(f"{file}: numbers: the table lacks the column row, a row's label")
+
     for key in ("flags", "not_trusted"):
         said: dict[str, str] = {}
         for item in shown:  # of all seeds of a row

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.job.logs import find_error, find_log, find_steps, find_stop
+from pipeline.job.logs import find_error, find_progress, find_steps, find_stop
 from pipeline.plan import Artifact, Plan, Table
 from pipeline.plan.estimate import PROCESS, describe
 from pipeline.plan.graph.targets import Target
@@ -131,7 +131,7 @@ class Headway:
 
     def _measure_share(self, state: State) -> float:
         """What this workflow has done of a job that runs; an older log is of another one."""
-        log = find_log(state.artifact)
+        log = find_progress(state.artifact)
         if not log.is_file() or log.stat().st_mtime < self.since:
             return 0.0
         steps = find_steps(log)

@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.job import warm
+from pipeline.job.logs import find_stop
 from pipeline.job.report import ended_well
 from pipeline.plan import Plan, frozen
 from pipeline.store.files import storing, write_atomic
@@ -162,11 +163,13 @@ def _list_asked(jobs: Iterable[Any]) -> list[str]:
 
 
 def explain() -> None:
-    """Print the end of the log of each job that began here and did not end well, and its command.
+    """Print the end of the log of each job that began here and failed, and its command.
 
-    Jobs that were tried again and ended well are not among them: a job has one log.
+    Jobs that were tried again and ended well are not among them: a job has one log. Nor are those
+    that saved and stopped, as after Ctrl-C.
     """
-    failed = [p for p in sorted(Path("logs").rglob("*.log")) if _is_new(p) and not ended_well(p)]
+    logs = [path for path in sorted(Path("logs").rglob("*.log")) if _is_new(path)]
+    failed = [path for path in logs if not ended_well(path) and not find_stop(path)]
     for path in failed[:SHOWN]:
         command, tail = _read_ends(path)
         print(f"\nfailed; the end of {path}:\n{tail}", file=sys.stderr)

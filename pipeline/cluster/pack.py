@@ -13,21 +13,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from pipeline.cluster.resources import PACK
 from pipeline.errors import EXIT_INTERRUPTED, Interrupted, UserError
+from pipeline.job.logs import find_pack_log
 from pipeline.job.signals import StopRequest
 from pipeline.plan import Plan, Run
 from pipeline.store import checkpoint
 
 POLL = 0.2  # seconds
-
-
-def log_path(run: Run) -> Path:
-    """What a run printed before its own job's turn."""
-    return Path("logs/train") / f"{run.id}.pack"
 
 
 def is_trained(run: Run) -> bool:
@@ -65,7 +60,7 @@ def train(plan: Plan, run: Run) -> None:
 
 def _tell(run: Run) -> None:
     """Move to this job's log what the run printed while another job trained it."""
-    path = log_path(run)
+    path = find_pack_log(run.id)
     if path.exists():
         print(path.read_text(), end="", flush=True)
         path.unlink()
@@ -77,7 +72,7 @@ def _start(member: Run, leader: Run) -> "subprocess.Popen[Any]":
         return subprocess.Popen(command)
 
     # Another's words go beside: its own job shows them when its turn comes.
-    path = log_path(member)
+    path = find_pack_log(member.id)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as log:
         return subprocess.Popen(command, stdout=log, stderr=log)

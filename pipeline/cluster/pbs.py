@@ -20,7 +20,7 @@ from pipeline.errors import UserError
 from pipeline.job.report import report
 from pipeline.store.files import write_atomic
 
-PROPERTIES = re.compile(r"^# properties = (?P<json>\{.*\})$", re.MULTILINE)
+PROPERTIES = re.compile(rb"^# properties = (?P<json>\{.*\})$", re.MULTILINE)
 LOGS = Path(".snakemake/pbs_logs")
 FINISHED = ("F", "X")  # states of a job that PBS keeps in its history
 UNKNOWN = re.compile("unknown job", re.IGNORECASE)
@@ -31,7 +31,7 @@ TRAP = """ended={file}; trap 'echo $? > "$ended"' EXIT"""
 
 def submit(script: Path) -> str:
     """Hand a job's script to qsub; returns the id that PBS gives it."""
-    text = script.read_text()
+    text = script.read_bytes()  # in the encoding of whoever wrote it
     match = PROPERTIES.search(text)
     if match is None:
         raise UserError(f"{script}: has no line of properties; Snakemake's scripts have changed")
@@ -41,8 +41,8 @@ def submit(script: Path) -> str:
     # Made here, empty: of a file that is there, NFS shows what another machine wrote and closed.
     handle, end = mkstemp(suffix=".end", dir=LOGS.absolute())
     os.close(handle)
-    trap = TRAP.format(file=shlex.quote(end))
-    write_atomic(script, f"{text[: match.end()]}\n{trap}{text[match.end() :]}".encode())
+    trap = os.fsencode(TRAP.format(file=shlex.quote(end)))
+    write_atomic(script, text[: match.end()] + b"\n" + trap + text[match.end() :])
     try:
         done = subprocess.run(
             [*command, str(script)], capture_output=True, text=True, timeout=PATIENCE, check=False

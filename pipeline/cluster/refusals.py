@@ -12,7 +12,8 @@ KEYS = (
     (r"partition", "slurm_partition", "SBATCH_PARTITION"),
     (r"feature|constraint", "constraint", "SBATCH_CONSTRAINT"),
     (r"gres|generic resource|gpu|node configuration", "gpu_syntax", ""),
-    (r"qos|option", "slurm_extra", ""),
+    (r"qos", "slurm-qos", "SBATCH_QOS"),
+    (r"option", "slurm_extra", ""),
 )
 # what params.yaml asks of each stage
 AMOUNTS = r"memory|time limit|cpu count|node count|violates accounting"

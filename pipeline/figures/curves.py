@@ -1,7 +1,6 @@
 """Accuracy along a setting of the attack or of the table: a radius, a weight, an epoch."""
 
 import json
-import math
 import os
 from collections import Counter
 from dataclasses import dataclass
@@ -10,9 +9,10 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline.core import intervals, metrics
+from pipeline.core import metrics
 from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
+from pipeline.figures._accuracy import accuracy
 from pipeline.figures._exhibit import Recorded
 from pipeline.flags.evidence import Attack
 from pipeline.plan.params import schema
@@ -47,7 +47,7 @@ class Curves:
             found = _worst(found)
 
         lines = [
-            (row, attack, x, *_accuracy(vectors))
+            (row, attack, x, *accuracy(vectors), len(vectors[0]), len(vectors))
             for (row, attack), points in found.items()
             for x, vectors in sorted(points.items())
         ]
@@ -149,12 +149,6 @@ def _worst(found: Points) -> Points:
         }
         for row, points in joined.items()
     }
-
-
-def _accuracy(vectors: list[Verdicts]) -> tuple[float, float, float, int, int]:
-    low, high = intervals.interval(vectors) or (math.nan, math.nan)  # of two seeds, none
-    mean = sum(float(v.mean()) for v in vectors) / len(vectors)
-    return mean, low, high, len(vectors[0]), len(vectors)
 
 
 def _common(names: list[str]) -> str:

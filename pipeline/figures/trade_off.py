@@ -1,16 +1,15 @@
 """Clean accuracy against the worst case, the size of a circle by members (AUTE, Fig. 1)."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline.core import intervals, metrics
+from pipeline.core import metrics
 from pipeline.core.metrics import Verdicts
 from pipeline.errors import UserError
+from pipeline.figures._accuracy import accuracy
 from pipeline.figures._exhibit import Recorded
 from pipeline.tables.canvas import HOLLOW, SMALL, Pictures, drawn, looks
 from pipeline.tables.labels import name_row
@@ -43,7 +42,7 @@ class TradeOff:
             members = int(items[0].settings["members"])
             method = label.replace(f" x{members}", "")
             about = (label, method, members, len(clean[0]), len(items))
-            lines.append((*about, *_accuracy(clean), *_accuracy(worst)))
+            lines.append((*about, *accuracy(clean), *accuracy(worst)))
         return pd.DataFrame(lines, columns=[*COLUMNS, *POINTS])
 
     def draw(self, frame: pd.DataFrame, title: str) -> Pictures:
@@ -82,9 +81,3 @@ class TradeOff:
 
 def _worst(item: Recorded) -> Verdicts:
     return metrics.worst([a.right for name, a in item.attacks.items() if name != "clean"])
-
-
-def _accuracy(vectors: list[Verdicts]) -> tuple[float, float, float]:
-    """Mean over seeds, and its interval."""
-    low, high = intervals.interval(vectors) or (math.nan, math.nan)  # of two seeds, none
-    return float(np.mean([v.mean() for v in vectors])), low, high

@@ -21,11 +21,7 @@ def select(name: str, threads: int) -> torch.device:
     when cuda is asked for and there is none. TF32 stays off: fp32 means fp32; speed on a GPU is the
     recipe's `precision: bf16`.
     """
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "params.yaml: scale's device is cuda but torch sees no GPU; "
-            "set `device: auto` or run on a GPU node"
-        )
+    found = find(name)
     torch.set_num_threads(threads)
     # cuBLAS repeats its sums only with a workspace of fixed size.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -34,13 +30,24 @@ def select(name: str, threads: int) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
 
-    use_cuda = name == "cuda" or (name == "auto" and torch.cuda.is_available())
-    if use_cuda and "SLURM_JOB_ID" not in os.environ:  # which hands GPUs out itself
+    if found.type == "cuda" and "SLURM_JOB_ID" not in os.environ:  # which hands GPUs out itself
         if GPU not in os.environ:
             os.environ[GPU] = str(_lease_gpu())
         torch.cuda.set_device(int(os.environ[GPU]))
         return torch.device("cuda", int(os.environ[GPU]))
-    return torch.device("cuda" if use_cuda else "cpu")
+    return found
+
+
+def find(name: str) -> torch.device:
+    """The device called cpu, cuda or auto; raises UserError when cuda is asked for and there is
+    none."""
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise UserError(
+            "params.yaml: scale's device is cuda but torch sees no GPU; "
+            "set `device: auto` or run on a GPU node"
+        )
+    return torch.device("cuda" if has_gpu and name != "cpu" else "cpu")
 
 
 def _lease_gpu() -> int:

@@ -26,6 +26,17 @@ def find_log(artifact: Artifact) -> Path:
     return Path("logs") / artifact.stage / f"{name}.log"
 
 
+def find_pack_log(id: str) -> Path:
+    """What a training says while another job of its pack trains it, before its own turn comes."""
+    return Path("logs/train") / f"{id}.pack"
+
+
+def find_progress(artifact: Artifact) -> Path:
+    """Where it stands how far the job of an artifact is."""
+    beside = find_pack_log(artifact.id)
+    return beside if artifact.stage == "train" and beside.exists() else find_log(artifact)
+
+
 def read_lines(log: Path) -> list[str]:
     """Its lines; none of a job that never began."""
     return log.read_text(errors="replace").splitlines() if log.is_file() else []

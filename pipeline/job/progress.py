@@ -11,7 +11,7 @@ class Progress:
     """Counts `total` epochs or attacks of the artifact `name`."""
 
     def __init__(self, name: str, total: int) -> None:
-        self.name, self.total, self.shown = name, total, 0
+        self.name, self.total = name, total
         self._since, self._lines = time.monotonic(), 0
         self.bar = tqdm(total=total, desc=name, disable=not sys.stderr.isatty(), leave=False)
 
@@ -26,7 +26,7 @@ class Progress:
     def epoch(self, row: dict[str, Any]) -> None:
         """An epoch has ended."""
         scores = {k: row[k] for k in ("val_clean", "val_robust") if row[k] != ""}
-        text = " ".join(f"{k.removeprefix('val_')} {100 * v:.1f}" for k, v in scores.items())
+        text = " ".join(f"{k.removeprefix('val_')} {100 * v:.1f} %" for k, v in scores.items())
         self.line(row["epoch"], f"loss {row['loss']:.4f} {text}")
 
     def line(self, done: int, text: str) -> None:

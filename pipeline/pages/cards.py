@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from pipeline.pages import charts
 from pipeline.plan import Plan, Run, Table
 from pipeline.plan.graph.targets import Cell, label
 from pipeline.plan.params.schema import ROOT
-from pipeline.store.sums import read_mapping, sum_of
+from pipeline.store.sums import as_seconds, read_mapping, sum_of
 
 FLAGS_PAGE = Path("docs/flags.md")
-EPS = re.compile(r"(?P<attack>.+)_eps_(?P<eps>\d+(_\d+)?)$")  # a sweep's column: pgd20_eps_8_255
+# a sweep's column: pgd20_eps_8_255, pgd50_5_eps_0p01
+EPS = re.compile(r"(?P<attack>.+)_eps_(?P<eps>\d+(?:p\d+|_[1-9]\d*)?)$")
+MADE = {"train": "trained", "average": "averaged", "adopt": "adopted"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Card:
     family: str  # the method whose loss trained it
     papers: tuple[str, ...]
     words: dict[str, str]  # docstrings, by the file they stand in
+    whose: str  # training the settings and the curve are of, where members train apart
     settings: str
     curve: str
     radii: str
@@ -55,8 +59,8 @@ def _build_card(
     plan: Plan, table: Table, cell: Cell, name: str, found: dict[str, Any], sweeps: dict[str, Any]
 ) -> Card:
     assert cell.victim is not None
-    run = plan.run(cell.victim.elements[0].run)
-    trained = plan.training(run)
+    runs = [plan.run(element.run) for element in cell.victim.elements]
+    run, trained = runs[0], plan.training(runs[0])
     parts = [("methods", trained.spec["method"]["component"])]
     parts += [("averages", run.spec["average"]["component"])] if run.stage == "average" else []
 
@@ -67,13 +71,14 @@ def _build_card(
         family=str(parts[0][1]),
         papers=papers_of(cell.row),
         words={f"pipeline/{room}/{part}.py": _read_docstring(room, part) for room, part in parts},
+        whose=_name_member(plan, runs, 0),
         settings=_list_settings(run, trained),
         curve=charts.lines(_read_history(trained), "epoch"),
         radii=charts.lines(
             _collect_radii(sweeps.get(name, {})), "radius, in 255ths of a pixel's range"
         ),
         flags=[(c, text, meanings().get(c, "")) for c, text in found["flags"].items()],
-        receipts=[*_list_receipts(run, cell)],
+        receipts=[*_list_receipts(plan, runs, cell)],
         again=f"python -m pipeline plan {target} --row {shlex.quote(name)} --seed {cell.seed}"
         " --run",
         load=f'model, (images, labels) = load("{target}", "{name}")',
@@ -103,7 +108,9 @@ def meanings() -> dict[str, str]:
     """What each check fires at and what that usually means, by its code, as docs/flags.md says."""
     if not FLAGS_PAGE.is_file():
         raise UserError(f"{FLAGS_PAGE}: is missing; run: git checkout {FLAGS_PAGE}")
-    rows = re.findall(r"^\| (C\d+) \| (.+?) \| (.+?) \|", FLAGS_PAGE.read_text("utf-8"), re.M)
+    # A later table counts false alarms of the same checks.
+    page = FLAGS_PAGE.read_text("utf-8").partition("| flag |")[0]
+    rows = re.findall(r"^\| (C\d+) \| (.+?) \| (.+?) \|", page, re.M)
     return {check: f"Fires when {when}. Usually: {means}." for check, when, means in rows}
 
 
@@ -142,24 +149,49 @@ def _collect_radii(found: dict[str, Any]) -> dict[str, charts.Points]:
     for column, value in found.items():
         match = EPS.match(column)
         if match and isinstance(value, dict):
-            above, _, below = match["eps"].partition("_")
-            eps = 255 * float(above) / float(below or 1)
-            series.setdefault(match["attack"], []).append((eps, 100 * value["mean"]))
+            eps = Fraction(match["eps"].replace("p", ".").replace("_", "/"))
+            point = (float(255 * eps), 100 * value["mean"])
+            series.setdefault(match["attack"], []).append(point)
     return {attack: sorted(points) for attack, points in series.items()}
 
 
-def _list_receipts(run: Run, cell: Cell) -> Iterator[tuple[str, str]]:
+def _name_member(plan: Plan, runs: list[Run], index: int) -> str:
+    """Which of the members that train apart a run makes; empty where one run makes them all."""
+    if len(runs) == 1:
+        return ""
+    seed = plan.training(runs[index]).spec["seed"]
+    return f", member {index + 1} of {len(runs)}, seed {seed}"
+
+
+def _list_receipts(plan: Plan, runs: list[Run], cell: Cell) -> Iterator[tuple[str, str]]:
     """Ids and sums of what the row rests on, versions, the kind of machine, seconds."""
     assert cell.victim is not None
     yield "victim", cell.victim.id
-    for element in cell.victim.elements:
-        path = run.folder.parent / element.run / run.checkpoint(element.checkpoint).name
+    for run, element in zip(runs, cell.victim.elements, strict=True):
+        path = run.checkpoint(element.checkpoint)
         yield path.as_posix(), _show_sum(path)
     for record in cell.records.values():
         yield record.path.as_posix(), _show_sum(record.path)
-    yield from _list_maker(run.folder / "run.time.json", "trained")
+
+    for index, run in enumerate(runs):
+        whose = _name_member(plan, runs, index)
+        for made in {r.id: r for r in (plan.training(run), run)}.values():
+            yield from _list_maker(_find_times(made), MADE[made.stage] + whose)
+    yield from _sum_trainings([plan.training(run) for run in runs])
     for record in cell.records.values():
         yield from _list_maker(record.path.with_suffix(".time.json"), f"judged, {record.suite}")
+
+
+def _find_times(run: Run) -> Path:
+    return run.folder / "run.time.json"
+
+
+def _sum_trainings(trained: list[Run]) -> Iterator[tuple[str, str]]:
+    """The seconds of several trainings; nothing where one is unknown, for a part is no sum."""
+    seconds = [as_seconds(read_mapping(_find_times(run)).get("seconds")) for run in trained]
+    known = [s for s in seconds if s is not None]
+    if 1 < len(seconds) == len(known):
+        yield "trained, all members", f"{len(known)} trainings, {round(sum(known), 1)} s in all"
 
 
 def _show_sum(path: Path) -> str:

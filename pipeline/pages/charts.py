@@ -1,12 +1,13 @@
 """Small charts of a row as SVG that takes the page's own colour, in light and in dark."""
 
 import io
-from collections.abc import Mapping, Sequence
-from itertools import cycle
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+
+from pipeline.tables.canvas import looks
 
 INK = "#010203"  # stands for the page's colour of text, which a picture cannot know
 STYLE: Any = {
@@ -16,8 +17,6 @@ STYLE: Any = {
     **{key: INK for key in ("text.color", "axes.labelcolor", "axes.edgecolor")},
     **{key: INK for key in ("xtick.color", "ytick.color")},
 }
-# colour-blind safe (Okabe and Ito), and told apart without colour
-LOOKS = [("#0072b2", "-", "o"), ("#d55e00", "--", "s"), ("#009e73", ":", "^")]
 
 Points = Sequence[tuple[float, float]]
 
@@ -28,13 +27,12 @@ def lines(series: Mapping[str, Points], across: str) -> str:
     if not shown:
         return ""
 
-    looks = cycle(LOOKS)
     with rc_context(STYLE):
         figure = Figure(figsize=(4.2, 2.6), layout="constrained")
         axes = figure.subplots()
-        for (name, points), (colour, dashes, marker) in zip(shown.items(), looks, strict=False):
+        for (name, points), look in zip(shown.items(), _looks(), strict=False):
             x, y = zip(*points, strict=True)
-            axes.plot(x, y, dashes, color=colour, marker=marker, markersize=3, label=name)
+            axes.plot(x, y, **look, markersize=3, label=name)
 
         axes.set_xlabel(across)
         axes.set_ylabel("%")
@@ -56,6 +54,12 @@ def dot(mean: float, low: float | None, high: float | None, hollow: bool) -> str
         f"{bar}"
         f'<circle cx="{100 * mean:.1f}" cy="6" r="4" fill="{fill}" class="mark"/></svg>'
     )
+
+
+def _looks() -> Iterator[dict[str, Any]]:
+    """Those of the pictures; what is black there is the page's own colour, seen in the dark too."""
+    for look in looks():
+        yield look | ({"color": INK} if look["color"] == "#000000" else {})
 
 
 def _write_inline(figure: Figure) -> str:

@@ -203,8 +203,13 @@ def load_part(*given: str) -> Plan:
 
 def _ids_of(given: str) -> tuple[str, str]:
     """What a record's file or id, or another artifact's, may be called."""
-    record = given.removeprefix("results/records/").removesuffix(".npz")
-    return record, Path(given).name.removesuffix(".safetensors")
+    return record_id(given), Path(given).name.removesuffix(".safetensors")
+
+
+def record_id(given: str) -> str:
+    """The id of a record that is given by its id or by its file, wherever that is seen from."""
+    file = Path(given)
+    return "/".join(file.with_suffix("").parts[-2:]) if file.suffix == ".npz" else given
 
 
 def load_plan(path: str | Path | None = None) -> Plan:

@@ -80,7 +80,7 @@ def _name_text(plan: Plan, path: Path, files: tuple[Path, ...], suffixes: tuple[
     )
 
 
-def write_text(plan: Plan, text: Text, files: Mapping[Path, bytes]) -> None:
+def save_text(plan: Plan, text: Text, files: Mapping[Path, bytes]) -> None:
     """Write a text's files, then its receipt."""
     rests_on = {record.path.as_posix(): sum_of(record.path) for record in text.records}
     receipt = {"plan": text.digest, "scale": plan.scale, "rests_on": rests_on}

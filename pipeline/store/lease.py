@@ -51,7 +51,8 @@ class Lease:
     """The right to work on `name`; use `hold`."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.folder = name, ROOT / name
+        # Absolute: its process may go to another folder, as `judge` does.
+        self.name, self.folder = name, (ROOT / name).absolute()
         self.path = self.folder / "0"
         self._done = threading.Event()
 

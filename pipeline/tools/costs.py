@@ -49,8 +49,10 @@ def _sum_training(plan: Plan, cell: Cell) -> tuple[Any, set[str]]:
     times_of_runs = [
         _read_times(r.folder / "run.time.json") for r in runs.values() if r.stage == "train"
     ]
-    # One unknown time makes the sum unknown: a part of it would look like the whole.
-    known = all("seconds" in times for times in times_of_runs)
+    # One unknown time makes the sum unknown: a part of it would look like the whole. Nobody knows
+    # what the training of adopted weights took.
+    is_adopted = any(run.stage == "adopt" for run in runs.values())
+    known = not is_adopted and all("seconds" in times for times in times_of_runs)
     seconds = round(sum(times["seconds"] for times in times_of_runs), 1) if known else ""
     return seconds, {times["device"] for times in times_of_runs if "device" in times}
 

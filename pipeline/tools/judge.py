@@ -63,8 +63,10 @@ def main(argv: list[str] | None) -> None:
             check_clean(plan, cell, args.expect_clean, entry, where)
         make_records(plan, cell, where)
         answer = judge(plan, table, cell)
+        is_written = table.is_here()  # worthless numbers have no table
     print("\n".join(answer))
-    print(f"files: {folder}/results/{judging.TABLE}.md, .csv, .json, .png")
+    if is_written:
+        print(f"files: {folder}/results/{judging.TABLE}.md, .csv, .json, .png")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -36,7 +36,7 @@ def load_row(
     cell = cells[0 if seed is None else seeds.index(seed)]
     assert cell.victim is not None
 
-    where = device.select(on or plan.entries.device, plan.entries.threads)
+    where = device.find(on or plan.entries.device)  # threads and flags are the caller's own
     record = next(iter(cell.records.values()))
     split = load_split(cell.victim.dataset, record.split, where)
     model = models.load_victim(plan, cell.victim, split, where)

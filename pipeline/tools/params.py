@@ -9,36 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.job.report import report
-from pipeline.plan.graph import (
-    audit,
-    averages,
-    figures,
-    outside,
-    runs,
-    suites,
-    table_entries,
-    victims,
-)
-from pipeline.plan.params import checks, entries, scale, schema
+from pipeline.plan.graph import figures
+from pipeline.plan.params import checks, entries, schema
 from pipeline.plan.params.schema import ROOT
 from pipeline.tools.keys import COMPONENTS, FIELDS, INTRODUCTION, KEYS
 
 HEAD = ("| key | type | default | meaning |", "|---|---|---|---|")
-CHECKED = {  # the keys that the plan lets each section's entries have
-    "scales": scale.KEYS,
-    "datasets": entries.BESIDE["datasets"],
-    "archs": entries.BESIDE["archs"],
-    "attacks": entries.BESIDE["attacks"],
-    "methods": entries.OWN,
-    "averages": averages.KEYS,
-    "weights": (*outside.WEIGHTS_KEYS, *outside.READING),
-    "parents": runs.PARENT_KEYS,
-    "victims": victims.KEYS,
-    "suites": suites.KEYS,
-    "tables": (*table_entries.KEYS, "on_request"),
-    "figures": figures.KEYS,
-    "resources": (*audit.STAGE_KEYS, *(key for keys in audit.OWN_KEYS.values() for key in keys)),
-}
 
 
 def page() -> str:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from pipeline.errors import UserError
-from pipeline.plan import Plan, Record, Table
+from pipeline.plan import Plan, Record, Table, record_id
 from pipeline.plan.graph.targets import Cell, label
 from pipeline.plan.params.words import nearest, unique
 
@@ -46,7 +46,7 @@ def _find_elsewhere(plan: Plan, table: Table, name: str) -> Cell:
 
 def find_record(plan: Plan, name: str, attack: str, target: str) -> Record:
     """A record by its id, its file or a unique beginning, or by a row of a table and an attack."""
-    given = name.removeprefix("results/records/").removesuffix(".npz")
+    given = record_id(name)
     known = plan.graph.records
     id = given if given in known else unique(given, known) if "-" in given else None
     if id is not None:

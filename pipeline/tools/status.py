@@ -14,7 +14,7 @@ from os.path import exists
 from pathlib import Path
 
 from pipeline.cluster.master import ASKED
-from pipeline.job.logs import find_error, find_log, find_steps, lease_of
+from pipeline.job.logs import find_error, find_log, find_progress, find_steps, lease_of
 from pipeline.job.report import report
 from pipeline.plan import Artifact, Dataset, Figure, Plan, Table, load_plan
 from pipeline.plan.estimate import describe
@@ -100,12 +100,12 @@ def _find_failure(job: Job, is_run: bool) -> str:
 
 
 def _describe_progress(state: State) -> str:
-    steps = find_steps(find_log(state.artifact))
+    steps = find_steps(find_progress(state.artifact))
     return "{done}/{total} {text}".format(**steps[-1].groupdict()).rstrip() if steps else "begins"
 
 
 def _measure_share(state: State) -> float:
-    steps = find_steps(find_log(state.artifact))
+    steps = find_steps(find_progress(state.artifact))
     return int(steps[-1]["done"]) / max(int(steps[-1]["total"]), 1) if steps else 0.0
 
 

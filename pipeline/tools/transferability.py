@@ -12,22 +12,27 @@ from torch import nn
 
 from pipeline.contracts.attack import Attack
 from pipeline.core.draws import Draws, derive
-from pipeline.core.ensemble import check_finite
+from pipeline.core.ensemble import check_finite, combine
 from pipeline.errors import UserError
+from pipeline.evaluation.surrogates import surrogates
 from pipeline.evaluation.verdicts import BATCH
 from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models, registry
 from pipeline.loading.images import Split, load_split, subset
 from pipeline.plan import load_plan
+from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import nearest
 from pipeline.tools.rows import find_record
 
 
 def matrix(
-    members: list[nn.Module], split: Split, rows: torch.Tensor, attack: Attack
+    members: list[nn.Module], split: Split, rows: torch.Tensor, spec: Entry
 ) -> list[list[float]]:
-    """Share fooled, by member attacked and member asked, of the images that all get right."""
+    """Share fooled, by member attacked and member asked, of the images that all get right.
+
+    spec: of the attack, which climbs what its `surrogate` makes of one member alone.
+    """
     everyone = [
         row for part in torch.split(rows, BATCH) for row in _find_all_right(members, split, part)
     ]
@@ -35,10 +40,17 @@ def matrix(
     if not len(kept):
         raise UserError("no image is right for every member: there is nothing to transfer")
 
+    attack: Attack = registry.build("attacks", spec)
     return [
-        _attack_member(member, members, split, kept, attack, number)
+        _attack_member(_find_climbed(member, spec), members, split, kept, attack, number)
         for number, member in enumerate(members)
     ]
+
+
+def _find_climbed(member: nn.Module, spec: Entry) -> nn.Module:
+    """What an attack on a member differentiates."""
+    (climbed,) = surrogates(combine("single", [member]), spec["surrogate"])
+    return climbed
 
 
 def _find_all_right(members: list[nn.Module], split: Split, rows: torch.Tensor) -> list[int]:
@@ -93,10 +105,9 @@ def main(argv: list[str] | None) -> None:
     split = load_split(record.victim.dataset, record.split, where)
     members = list(models.load_victim(plan, record.victim, split, where).members)
     rows = torch.tensor(subset(record.images, len(split)), device=where)
-    attack: Attack = registry.build("attacks", attacks[args.attack])
 
     sys.stdout.write(",".join(["attacked", *(f"member {n}" for n in range(len(members)))]) + "\n")
-    for number, line in enumerate(matrix(members, split, rows, attack)):
+    for number, line in enumerate(matrix(members, split, rows, attacks[args.attack])):
         shares = ",".join(f"{share:.4f}" for share in line)
         sys.stdout.write(f"member {number},{shares}\n")
 

@@ -8,6 +8,7 @@ import pytest
 import tiny
 
 from pipeline.cluster import headway
+from pipeline.job.logs import find_pack_log
 from pipeline.plan.graph.targets import Table
 from pipeline.plan.state import states
 
@@ -104,6 +105,9 @@ def test_what_runs_counts_by_the_steps_of_this_try(started):
     )  # not begun: its log is not read
     begun.begin([number])
     assert begun.line().startswith(f"{share} % of the work")
+    beside = find_pack_log(run.id)  # while another job of its pack trains it
+    beside.write_text("".join([*lines, lines[-1].replace("8/10", "9/10")]))
+    assert begun._measure_share(begun.left[run.path]) == pytest.approx(0.3)
     begun.since = 1e12
     assert begun._measure_share(begun.left[run.path]) == 0.0  # another workflow's log
 

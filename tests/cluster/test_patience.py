@@ -200,6 +200,7 @@ def test_a_busy_slurm_is_waited_out_and_a_wrong_request_is_not(
         ("Invalid account or account/partition combination", f"{PROFILE}:2: # slurm_account: x"),
         ("Invalid feature specification", "SBATCH_CONSTRAINT=a100 in the environment"),
         ("Requested node configuration is not available", f"{PROFILE}:4: gpu_syntax: gres"),
+        ("Invalid qos specification", f"{PROFILE}:5: slurm-qos: nope"),
         ("Memory specification can not be satisfied", "`resources:` of params.yaml"),
         ("Requested time limit is invalid (missing or ...)", "`resources:` of params.yaml"),
     ],
@@ -209,7 +210,9 @@ def test_a_refused_job_says_once_sbatchs_last_line_and_what_to_change(
 ):
     (tmp_path / "slurm").mkdir()
     lines = ["default-resources:", "  # slurm_account: x", "  slurm_partition: gpuu"]
-    (tmp_path / "slurm/config.yaml").write_text("\n".join([*lines, "  gpu_syntax: gres", ""]))
+    (tmp_path / "slurm/config.yaml").write_text(
+        "\n".join([*lines, "  gpu_syntax: gres", "slurm-qos: nope", ""])
+    )
     monkeypatch.chdir(tmp_path)
     for name in ("ACCOUNT", "PARTITION"):
         monkeypatch.delenv(f"SBATCH_{name}", raising=False)

@@ -24,7 +24,8 @@ MADE = re.compile(r"results/[\w/]+\.(?:csv|png)")
 def commands(page):
     """Lines of blocks and whole spans of code that begin with a program's name."""
     text = page.read_text()
-    blocks = re.findall(r"^```(?:bash|sh|console)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    # Of every language, so that a closing fence opens none; lines of Python begin with no program.
+    blocks = re.findall(r"^```\w*\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     return [c.strip() for c in (*lines, *spans) if c.strip().startswith(PROGRAMS)]
@@ -129,6 +130,12 @@ def refusal_of_dvc(words):
 def test_every_command_of_a_page_is_taken_by_its_program(page):
     told = {c: wrong_with(c) for c in commands(page) if c not in REFUSED}
     assert {command: wrong for command, wrong in told.items() if wrong} == {}
+
+
+def test_a_block_behind_one_of_another_language_is_read(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nx = 1\n```\n\n```\nmake table1\n```\n")
+    assert commands(page) == ["make table1"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 import tiny
 import torch
 import yaml
+from projects import published
 
 from pipeline import adopt, evaluate, transfer
 from pipeline.core import metrics
@@ -16,7 +17,6 @@ from pipeline.errors import UserError
 from pipeline.evaluation.verdicts import Evaluation
 from pipeline.loading import models, sets
 from pipeline.loading.images import load_split
-from pipeline.loading.registry import build
 from pipeline.plan import Plan, Record
 from pipeline.plan.params.entries import Setting
 from pipeline.share import writer
@@ -472,8 +472,19 @@ def test_a_member_falls_to_its_own_attack_more_than_the_others(here) -> None:
     record = record_of(here, "standard", "plain")
     split = load_split(record.victim.dataset, "test", tiny.CPU)
     members = list(models.load_victim(here, record.victim, split, tiny.CPU).members)
-    attack = build("attacks", dict(record.attacks)["pgd10"])
-    found = matrix(members, split, torch.arange(100), attack)
+    spec = dict(record.attacks)["pgd10"]
+    found = matrix(members, split, torch.arange(100), spec)
     assert len(found) == len(found[0]) == 2
     for own in range(2):
         assert found[own][own] == max(found[own]) > 0.3
+
+    # what the attack climbs is made of the one member, as of a whole victim
+    heated = matrix(members, split, torch.arange(100), {**spec, "surrogate": "heated"})
+    assert heated != found
+    records = Plan(published() | {"scale": "demo"}).graph.records.values()
+    force = next(
+        dict(r.attacks)["chosen_force"] for r in records if "chosen_force" in dict(r.attacks)
+    )
+    force = {**force, "fields": {**force["fields"], "steps": 3, "restarts": 1}}
+    found = matrix(members, split, torch.arange(40), force)  # climbs answers: an IndexError
+    assert all(found[own][own] == max(found[own]) for own in range(2))

@@ -170,7 +170,7 @@ def test_neither_validation_nor_transferability_count_them():
     with pytest.raises(UserError, match="validation: its scores on 12 of 12"):
         accuracies(combine("mean_prob", nets), split_of(255), None, 0)
     with pytest.raises(UserError, match="member 1: its scores on 12 of 12"):
-        matrix(nets, split_of(255), torch.arange(12), lambda *_: torch.ones(()))
+        matrix(nets, split_of(255), torch.arange(12), {})
 
 
 def test_a_transfer_set_is_not_crafted_on_them(here, monkeypatch):

@@ -386,6 +386,18 @@ def test_what_varies_nowhere_is_refused():
         curves("weight").numbers([recorded("a", pgd_of("p", [1], 0.1))])
 
 
+def test_a_kind_whose_numbers_name_no_row_is_refused(monkeypatch):
+    kind = SimpleNamespace(numbers=lambda shown: pd.DataFrame({"line": ["a"]}))
+    monkeypatch.setattr(command.registry, "build", lambda *_: kind)
+    monkeypatch.setattr(command, "recorded", lambda *_: [recorded("a")])
+    plan = SimpleNamespace(entries=SimpleNamespace(device="cpu", threads=1))
+    cells = [SimpleNamespace(victim=object())]
+    spec = {"component": "sureness", "fields": {}}
+    figure = SimpleNamespace(name="sure", cells=cells, kind=spec, reads_weights=False)
+    with pytest.raises(UserError, match="^pipeline/figures/sureness.py: .* lacks the column row"):
+        command.numbers(plan, figure)
+
+
 # ---- members against their peers
 
 

@@ -1,6 +1,7 @@
 """results/report.html in a real browser: it opens, sorts, filters, complains of nothing."""
 
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -13,12 +14,16 @@ from projects import ROOT, copy_project, jobs, run, tiny_params
 from pipeline import present
 from pipeline.errors import UserError
 from pipeline.pages import charts, page
-from pipeline.pages.cards import _collect_radii, _list_maker, cards, papers_of
+from pipeline.pages.cards import _collect_radii, _list_maker, cards, meanings, papers_of
 from pipeline.plan import Plan, presented, workflow
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
 ROWS = ["pgd_at", "standard", "meat", "to_come"]
 TITLE = "A table <b>of</b> & more"
+LINE = re.compile(  # its dashes, colour, and the outline of its marker
+    r'style="fill: none; (?:stroke-dasharray: ([\d.,]+); [^"]*?)?stroke: ([^;]+); [^"]*"/>'
+    r'\s*<defs>\s*<path id="\w+" d="([^"]*z\s*)"'
+)
 PROBE = """
 <script type="module">
 const rows = () => [...document.querySelectorAll('#main tbody tr')].map(r => r.dataset.row);
@@ -55,7 +60,7 @@ def made(tmp_path_factory):
         tiny.tabulated(plan)
         shutil.copytree(ROOT / "docs", folder / "docs")
         hostile = b"| a |\n|---|\n| <script>alert(1)</script> |\n"
-        presented.write_text(plan, presented.claims(plan), {presented.CLAIMS: hostile})
+        presented.save_text(plan, presented.claims(plan), {presented.CLAIMS: hostile})
         present.present(plan)
         yield plan, folder / "results" / "report.html"
 
@@ -122,8 +127,10 @@ def test_an_untrusted_dot_is_hollow():
 
 def test_a_sweeps_columns_are_accuracies_by_radius():
     found = {"pgd20_eps_0": {"mean": 0.9}, "pgd20_eps_8_255": {"mean": 0.5}, "clean": {"mean": 0.9}}
-    assert _collect_radii({**found, "pgd20_eps_1": {"mean": 0}}) == {
-        "pgd20": [(0, 90), (8, 50), (255, 0)]
+    found |= {"pgd20_eps_1": {"mean": 0}, "pgd50_5_eps_0p01": {"mean": 0.75}}
+    assert _collect_radii(found) == {
+        "pgd20": [(0, 90), (8, 50), (255, 0)],
+        "pgd50_5": [(2.55, 75)],
     }
     assert charts.lines({"clean": []}, "epoch") == ""
 
@@ -153,10 +160,15 @@ def test_two_seeds_have_no_interval():
     assert page.hover(value).endswith("against pgd_at: 2 and 1 seeds")
 
 
-def test_every_series_has_its_line():
-    names = ["fgsm", "mim50", "pgd10", "pgd100", "square"]
+def test_every_series_has_a_line_told_apart_without_colour_that_a_dark_page_shows():
+    names = ["fgsm", "mim50", "pgd10", "pgd100", "square", "apgd", "fab"]
     drawn = charts.lines({name: [(0.0, 90.0), (8.0, 40.0)] for name in names}, "radius")
     assert all(name in drawn for name in names)
+
+    found = LINE.findall(drawn)
+    assert len(found) == len({(dashes, marker) for dashes, _, marker in found}) == len(names)
+    assert len({colour for _, colour, _ in found}) == len(names)
+    assert "#000000" not in drawn
 
 
 def test_a_clone_without_records_has_the_page_all_the_same(made):
@@ -178,6 +190,42 @@ def test_times_that_are_cut_or_older_are_no_trace(tmp_path):
     path.write_text('{"seconds": 3, "device": "cpu x86_64"}')
     ((_, said),) = _list_maker(path, "trained")
     assert said == "3 s on cpu x86_64, unknown, torch unknown, Python unknown"
+
+
+def test_members_trained_apart_count_with_all_their_seconds(tmp_path, monkeypatch):
+    plan = tiny.place(
+        tmp_path, monkeypatch, tiny.table_of(["standard"], members=[2], reference="none")
+    )
+    table = plan.table("table1")
+    monkeypatch.setattr("pipeline.pages.cards.FLAGS_PAGE", ROOT / "docs/flags.md")
+    times = [one.folder / "run.time.json" for one in tiny.runs(plan, "standard", 2)]
+    for time, seconds in zip(times, (3, 4.5), strict=True):
+        time.parent.mkdir(parents=True)
+        time.write_text(f'{{"seconds": {seconds}}}')
+
+    (card,) = cards(plan, table, {"standard": {"status": "done", "flags": {}}}, {})
+    said = dict(card.receipts)
+    assert card.whose == ", member 1 of 2, seed 0"
+    assert said["trained, member 2 of 2, seed 1"].startswith("4.5 s")
+    assert said["trained, all members"] == "2 trainings, 7.5 s in all"
+
+    times[0].unlink()
+    (card,) = cards(plan, table, {"standard": {"status": "done", "flags": {}}}, {})
+    assert "trained, all members" not in dict(card.receipts)
+
+
+def test_an_average_counts_apart_from_its_training(made):
+    plan, _ = made
+    table = plan.table("table1")
+    card = next(c for c in cards(plan, table, page.rows_of(table), {}) if c.row == "meat")
+    assert card.whose == "" and {"trained", "averaged"} <= dict(card.receipts).keys()
+
+
+def test_a_checks_meaning_is_its_own_and_not_how_often_it_errs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    meanings.cache_clear()
+    assert list(meanings()) == [f"C{number}" for number in range(1, 24)]
+    assert [c for c, said in meanings().items() if re.match(r"Fires when [\d.]+ %", said)] == []
 
 
 def test_a_row_that_stands_twice_is_made_again_by_its_label(made):
@@ -232,7 +280,7 @@ def test_a_table_that_the_page_shows_no_more_makes_it_anew(two):
         assert (mark is None) == (changed is plan)
     workflow.mark_targets(two("Another title"))
     assert Path(workflow.page_input(two("Another title"), asked.append)).is_file()
-    presented.write_text(plan, presented.claims(plan), {presented.CLAIMS: b"claims"})
+    presented.save_text(plan, presented.claims(plan), {presented.CLAIMS: b"claims"})
     assert workflow.page_input(plan, asked.append) is not None
 
 
@@ -242,7 +290,7 @@ def test_texts_of_another_plan_or_changed_by_hand_are_not_shown(two):
     (Path("data/claims")).mkdir(parents=True)
     presented.OURS.write_text("paper,table\nours,table1\n")
     for text in (presented.claims(plan), presented.audit(plan)):
-        presented.write_text(plan, text, {f: b"said" for f in text.outputs if f.suffix != ".json"})
+        presented.save_text(plan, text, {f: b"said" for f in text.outputs if f.suffix != ".json"})
     assert presented.written(plan) == [presented.CLAIMS, presented.AUDIT]
 
     presented.AUDIT.write_text("by hand")

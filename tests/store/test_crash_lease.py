@@ -77,6 +77,16 @@ def test_a_killed_holder_is_followed_at_once():
         assert time.monotonic() - started < 2
 
 
+def test_a_holder_that_goes_to_another_folder_keeps_its_lease(monkeypatch):
+    """`judge` held a GPU, went to its workplace, and ended itself at the next beat."""
+    Path("elsewhere").mkdir()
+    with lease.hold("x") as held:
+        monkeypatch.chdir("elsewhere")
+        held.check()  # ends the process where the file is not found
+    monkeypatch.chdir("..")
+    assert not Path("elsewhere/work").exists() and lease.list_held() == {}
+
+
 def test_an_impatient_caller_leaves_with_one_line():
     process = holding(60)
     with pytest.raises(UserError, match=f"x: process {process.pid} on .* works on it; wait for it"):

@@ -197,6 +197,9 @@ def test_a_flag_that_doubts_the_numbers_is_the_verdict(nets, capsys, images, che
     judged("--arch", "tiny", "--images", images)
     text = capsys.readouterr().out
     assert verdict(text).startswith(f"verdict: not trusted: {check}: ")
+    files = re.findall(r"files: (\S+\.md), \.csv, \.json, \.png", text)
+    assert all(Path(file).with_suffix(s).is_file() for file in files for s in (".csv", ".png"))
+    assert bool(files) == (check == "C13")  # of worthless numbers there is no table
 
 
 @pytest.mark.parametrize(

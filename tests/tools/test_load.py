@@ -61,7 +61,8 @@ def test_tools_take_a_row_where_they_took_the_id_of_a_record(plan, tmp_path, cap
     record = find_record(plan, "pgd_at", "fgsm", "table1")
     assert "fgsm" in dict(record.attacks)
     assert record == find_record(plan, record.id, "fgsm", "table1")
-    assert record == find_record(plan, str(record.path), "fgsm", "table1")
+    for file in (record.path, f"./{record.path}", record.path.absolute()):
+        assert record == find_record(plan, str(file), "fgsm", "table1")
     with pytest.raises(UserError, match="pgd_at: meets no attack 'fgms'.*fgsm"):
         find_record(plan, "pgd_at", "fgms", "table1")
 
@@ -76,6 +77,17 @@ def test_tools_take_a_row_where_they_took_the_id_of_a_record(plan, tmp_path, cap
     head, *rows = capsys.readouterr().out.splitlines()
     assert head == "attacked,member 0,member 1"
     assert [row.split(",")[0] for row in rows] == ["member 0", "member 1"]
+
+
+def test_the_callers_own_threads_and_flags_stay(plan, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        load("results/table1.csv", "pgd_at")
+        assert torch.get_num_threads() == 2 and not torch.backends.cudnn.deterministic
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize(

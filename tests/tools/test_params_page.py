@@ -5,9 +5,35 @@ import runpy
 import pytest
 from projects import ROOT, published
 
-from pipeline.plan.params import entries, schema
+from pipeline.plan.graph import (
+    audit,
+    averages,
+    figures,
+    outside,
+    runs,
+    suites,
+    table_entries,
+    victims,
+)
+from pipeline.plan.params import entries, scale, schema
 from pipeline.tools.keys import KEYS
-from pipeline.tools.params import CHECKED, page
+from pipeline.tools.params import page
+
+CHECKED = {  # the keys that the plan lets each section's entries have
+    "scales": scale.KEYS,
+    "datasets": entries.BESIDE["datasets"],
+    "archs": entries.BESIDE["archs"],
+    "attacks": entries.BESIDE["attacks"],
+    "methods": entries.OWN,
+    "averages": averages.KEYS,
+    "weights": (*outside.WEIGHTS_KEYS, *outside.READING),
+    "parents": runs.PARENT_KEYS,
+    "victims": victims.KEYS,
+    "suites": suites.KEYS,
+    "tables": (*table_entries.KEYS, "on_request"),
+    "figures": figures.KEYS,
+    "resources": (*audit.STAGE_KEYS, *(key for keys in audit.OWN_KEYS.values() for key in keys)),
+}
 
 
 def test_the_page_is_todays():

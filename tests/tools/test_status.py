@@ -7,6 +7,7 @@ import pytest
 import tiny
 
 from pipeline.cluster import master
+from pipeline.job.logs import find_pack_log
 from pipeline.job.progress import Progress
 from pipeline.job.report import report
 from pipeline.store import lease
@@ -37,6 +38,10 @@ def test_what_runs_is_told_by_its_lease_and_not_by_an_old_log(plan):
         (line,) = lines_of(plan, "running")
         assert f"train {run.id}: 1/2 loss 2.3 (4 s each, 4 s left) (process " in line
         assert lines_of(plan, "failed") == []
+        beside = find_pack_log(run.id)  # while another job of its pack trains it
+        beside.write_text(f"{run.id}: 2/2 loss 1.9 (4 s each, 0 s left)\n")
+        assert "2/2 loss 1.9" in lines_of(plan, "running")[0]
+        beside.unlink()
     assert lines_of(plan, "running") == []
     (line,) = lines_of(plan, "failed")
     assert "ended without a word: " in line

@@ -61,6 +61,16 @@ def test_a_failed_job_is_said_by_hand_only_where_its_log_names_a_command(
     assert by_hand == (["python -m pipeline.train a"] if "python" in log else [])
 
 
+def test_a_job_that_saved_and_stopped_has_not_failed(tmp_path, monkeypatch, capsys):
+    """After Ctrl-C every job was said to have failed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(master, "_STARTED", [0])
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "job.log").write_text("# a head\nstopped: a: saved in epoch 5\n")
+    master.explain()
+    assert capsys.readouterr().err == ""
+
+
 def test_a_folder_whose_name_splits_a_search_path_is_refused(tmp_path, monkeypatch):
     folder = tmp_path / "10:30"
     folder.mkdir()

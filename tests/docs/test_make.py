@@ -1,0 +1,50 @@
+"""What the Makefile does in a fresh clone, in one without logs, and in one that was moved."""
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from projects import ROOT
+
+HELP = re.findall(r"^([a-z0-9-]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """A folder with the Makefile and its pins."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copytree(ROOT / "envs", tmp_path / "envs")
+    return tmp_path
+
+
+def make(folder, *words):
+    """What make says there."""
+    words = ["make", f"PYTHON={sys.executable}", *words]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("target", [name for name in HELP if name != "help"])
+def test_every_target_installs_what_it_runs(clone, target):
+    done = make(clone, "-n", target)
+    assert done.returncode == 0 and "pip install" in done.stdout
+
+
+def test_a_page_that_is_up_to_date_is_told_without_its_log(clone):
+    snakemake = clone / ".venv/bin/snakemake"
+    snakemake.parent.mkdir(parents=True)
+    snakemake.write_text("#!/bin/sh\n")
+    snakemake.chmod(0o755)
+    done = make(clone, "-o", "setup", "report")
+    assert done.returncode == 0 and "results/report.html: " in done.stdout
+
+
+@pytest.mark.parametrize(("folder", "target"), [(".venv", "setup"), (".venv-docs", "docs")])
+def test_an_environment_that_was_moved_is_made_anew(clone, folder, target):
+    stamp = clone / folder / ".installed"
+    stamp.parent.mkdir()
+    stamp.write_text(f"{clone / folder}\n")
+    assert "-m venv" not in make(clone, "-n", target).stdout
+    stamp.write_text("/elsewhere\n")
+    assert f"-m venv --clear {folder}" in make(clone, "-n", target).stdout
