@@ -19,6 +19,7 @@ from pipeline.store.records import Arrays
 
 UNRANKING = ("C7", "C13", "C22")
 GAINED = 0.02  # what C13 alone needs to unrank
+CLIMBING = symptoms.LINF | {"pgd_l1", "apgd"}  # on cross-entropy unless they say otherwise
 UNFAIR = 1.5  # C23: points that a cut may hide of a row beyond what it hides of the reference
 FAILS = ("C1", "C8", "C9", "C12", "C16", "C18", "C21")
 CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
@@ -112,19 +113,27 @@ def untrusted(evidence: Evidence, fired: list[Flag]) -> list[str]:
     C22 does so beside the core: where the gradient is not that of the values, no attack of it has
     seen the victim. C13 alone does not where attacks that need no slope of cross-entropy (margins,
     other surrogates, transfer) find no more than 2 points beyond the core's: an undefended net that
-    answers with certainty hides nothing that is left.
+    answers with certainty hides nothing that is left. Where there is no core, it does in a ball in
+    which attacks that need such a slope are the only ones.
     """
     doubts = [check for check in UNRANKING if check in {flag.check for flag in fired}]
     if "C7" in doubts or ("C22" in doubts and evidence.core):
         return doubts
 
     if not evidence.core:
-        return []
+        return doubts if _climb_alone(evidence) else []
     before = worst([a.right for a in evidence.core])
     balls = {a.ball for a in evidence.core}  # a larger one is no evidence about these
     others = (a for a in evidence.everything() if a.ball in balls and _needs_no_slope(a))
     after = worst([before, *(a.right for a in others)])
     return doubts if exceeds(before, after, GAINED) else []
+
+
+def _climb_alone(evidence: Evidence) -> bool:
+    """Whether attacks on the victim's cross-entropy are the only ones in one of their balls."""
+    attacks = evidence.everything()
+    climbing = (a for a in attacks if a.kind in CLIMBING and not _needs_no_slope(a))
+    return not {a.ball for a in climbing} <= {a.ball for a in attacks if _needs_no_slope(a)}
 
 
 def _needs_no_slope(attack: Attack) -> bool:

@@ -283,6 +283,20 @@ def test_c7_and_c22_unrank_alone_and_c13_where_margins_find_more_than_the_core()
     assert doubts("C22", margin=1000) == ["C22"]
 
 
+def test_without_the_core_c13_unranks_where_only_climbs_of_cross_entropy_met_the_victim() -> None:
+    """The planted fake led results/unseen.csv by 18 points: PGD in l2 and l1 saw nothing of it."""
+    fog = spec("fog", eps=EPS)
+
+    def doubts(**attacks: dict[str, Any]) -> list[str]:
+        seen = planted({name: (about, first(1000)) for name, about in attacks.items()})
+        assert untrusted(seen, []) == []
+        return untrusted(seen, [Flag("C13", "")])
+
+    assert doubts(l2=pgd(norm="l2"), fog=fog) == ["C13"] and doubts(fog=fog) == []
+    assert doubts(l2=pgd(norm="l2"), margin=pgd(loss="margin")) == ["C13"]  # of another ball
+    assert doubts(ce=pgd(), margin=pgd(loss="margin")) == []
+
+
 @pytest.mark.parametrize("other", [{"eps": 2 * EPS}, {"norm": "l2"}])
 def test_attacks_in_another_ball_are_no_evidence_about_the_cores(other) -> None:
     core: Suite = {"core": (pgd(), first(1000))}
