@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from pipeline.core.intervals import FEWEST
-from pipeline.plan import Artifact, Plan
+from pipeline.plan import Plan
 from pipeline.plan.estimate import seconds
 from pipeline.plan.graph.targets import Cell, walk
 from pipeline.plan.params import values
@@ -23,6 +23,7 @@ PAPER = "paper"  # the scale of what is printed
 UNKNOWN, STOOD_IN, NOT_RUN = "settings unknown", "not at this scale", "not run"
 
 Line = dict[str, str]
+Costs = dict[tuple[str, str], float | None]  # seconds by stage and id; None if unknown
 
 
 @dataclass
@@ -31,16 +32,7 @@ class Place:
 
     tabulation: Tabulation
     row: Row
-    hours: float | None = None
-
-
-@dataclass
-class Chance:
-    """A row of ours that is not run: how many printed numbers it decides, at what cost."""
-
-    name: str
-    costs: dict[tuple[str, str], float]  # seconds of what it still needs, by stage and id
-    numbers: int = 0
+    costs: Costs | None = None  # of what it still needs, where that was asked
 
 
 class Reproduced:
@@ -49,7 +41,6 @@ class Reproduced:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._places: dict[tuple[str, str], list[Place]] = {}
-        self._chances: dict[tuple[str, str], Chance] = {}
         for table in plan.tables.values():
             entry = table.spec["entry"]
             if entry["reported"] != "none" and entry["printed"] != "any":
@@ -60,9 +51,8 @@ class Reproduced:
 
     def lines(self) -> Iterator[Line]:
         """One line a published number, in the papers' order."""
-        for paper in PAPERS:
-            for printed in rows_of(paper).to_dict("records"):
-                yield self._judge_line(paper, {str(k): str(v) for k, v in printed.items()})
+        for paper, printed in _list_printed():
+            yield self._judge_line(paper, printed)
 
     def _judge_line(self, paper: str, printed: Line) -> Line:
         line = dict.fromkeys(COLUMNS, "")
@@ -81,8 +71,6 @@ class Reproduced:
         if place.row.status != "done":
             hours = self._estimate_hours(place)
             verdict = NOT_RUN if place.row.status != "needs weights" else "not run (needs weights)"
-            if verdict == NOT_RUN and hours:
-                self._count_chance(paper, printed["table"], place)
             return line | {"verdict": verdict, "hours": "" if hours is None else f"{hours:.1f}"}
         return line | self._judge(place, printed)
 
@@ -153,52 +141,57 @@ class Reproduced:
         return judged | {"low": f"{low:.2f}", "high": f"{high:.2f}", "verdict": verdict}
 
     def _estimate_hours(self, place: Place) -> float | None:
-        """Hours of what the row still needs, on one machine of the scale's `gflops`."""
-        if place.hours is None:
-            # What another row needs too is counted for each of them.
-            needed = seconds(self.plan, self._list_missing(place))
-            place.hours = None if needed is None else needed / 3600
-        return place.hours
+        """Hours of what the row still needs, on one machine of the scale's `gflops`; what another
+        row needs too is counted for each of them."""
+        costs = [*self._find_costs(place).values()]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known) / 3600 if len(known) == len(costs) else None
 
-    def _list_missing(self, place: Place) -> list[Artifact]:
-        records = [r for cell in place.row.cells for r in cell.records.values()]
-        return walk(self.plan.graph, records, lambda artifact: artifact.is_here())
-
-    def _count_chance(self, paper: str, number: str, place: Place) -> None:
-        """One more printed number that a row of ours would decide."""
-        name = f"{paper} Table {number}: {place.tabulation.table.path}, {place.row.label}"
-        key = (place.tabulation.table.name, place.row.label)
-        if key not in self._chances:
-            costs = {
-                (artifact.stage, artifact.id): seconds(self.plan, [artifact]) or 0
-                for artifact in self._list_missing(place)
-            }
-            self._chances[key] = Chance(name, costs)
-        self._chances[key].numbers += 1
+    def _find_costs(self, place: Place) -> Costs:
+        if place.costs is None:
+            records = [r for cell in place.row.cells for r in cell.records.values()]
+            missing = walk(self.plan.graph, records, lambda artifact: artifact.is_here())
+            place.costs = {(a.stage, a.id): seconds(self.plan, [a]) for a in missing}
+        return place.costs
 
     def choose(self, hours: float) -> list[tuple[str, int, float]]:
         """Rows that decide most numbers an hour, while they fit: (row, numbers, hours).
 
         A row costs what those before it have not made already.
         """
-        self._chances.clear()
-        for _ in self.lines():
-            pass
+        numbers: Counter[str] = Counter()
+        waiting: dict[str, Costs] = {}
+        for paper, printed in _list_printed():
+            place = self.find(paper, printed)
+            line = self._judge_line(paper, printed)
+            if place and line["verdict"] == NOT_RUN and line["hours"]:
+                table = place.tabulation.table
+                name = f"{paper} Table {printed['table']}: {table.path}, {place.row.label}"
+                numbers[name] += 1
+                waiting[name] = self._find_costs(place)
 
-        waiting, made, left = list(self._chances.values()), set[tuple[str, str]](), hours * 3600
-        chosen = []
+        chosen, made, left = [], set[tuple[str, str]](), hours * 3600
         while waiting:
-            costs = [sum(c for k, c in row.costs.items() if k not in made) for row in waiting]
-            fitting = [n for n, cost in enumerate(costs) if cost <= left]
+            costs = {
+                name: sum(cost or 0 for key, cost in needed.items() if key not in made)
+                for name, needed in waiting.items()
+            }
+            fitting = [name for name, cost in costs.items() if cost <= left]
             if not fitting:
                 break
 
-            best = max(fitting, key=lambda n: waiting[n].numbers / max(costs[n], 1))
-            row, cost = waiting.pop(best), costs[best]
-            chosen.append((row.name, row.numbers, cost / 3600))
-            made |= set(row.costs)
-            left -= cost
+            best = max(fitting, key=lambda name: numbers[name] / max(costs[name], 1))
+            chosen.append((best, numbers[best], costs[best] / 3600))
+            made |= waiting.pop(best).keys()
+            left -= costs[best]
         return chosen
+
+
+def _list_printed() -> Iterator[tuple[str, Line]]:
+    """Every published number, in the papers' order."""
+    for paper in PAPERS:
+        for printed in rows_of(paper).to_dict("records"):
+            yield paper, {str(k): str(v) for k, v in printed.items()}
 
 
 def totals(lines: list[Line]) -> list[str]:
