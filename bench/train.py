@@ -31,6 +31,7 @@ from pipeline.loading.images import Split
 from pipeline.plan import Plan, Run
 from pipeline.plan.params.entries import Setting
 from pipeline.plan.params.reader import read
+from pipeline.training.graphs import Updates
 
 ROOT = Path(__file__).resolve().parents[1]
 CPU = torch.device("cpu")
@@ -65,11 +66,14 @@ class Step:
     training: Training
     batch: Batch
     attack: SimpleNamespace | None
+    updates: Updates | None = None  # where something is replayed
 
-    def take(self) -> Tensor:
-        """One update as the trainer makes it."""
+    def take(self, is_checked: bool = False) -> Tensor:
+        """One update as the trainer makes it; is_checked: see Updates."""
         for network in self.training.networks:
             network.train()
+        if self.updates:
+            return self.updates.take(self.method, self.batch, is_checked=is_checked)
         return self.method.step(self.training, self.batch)
 
     def by_hand(self) -> Job:

@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def draw(folder: Path, data: Dataset, sizes: dict[str, int]) -> None:
 
 
 class Interrupting:
-    """A method whose third batch is met by SIGTERM."""
+    """A method whose sixth update is met by SIGTERM: replays are under way."""
 
     def __init__(self, method: Any) -> None:
         self.method, self.batches = method, 0
@@ -96,18 +97,26 @@ class Interrupting:
     def step(self, training: Training, batch: Batch) -> torch.Tensor:
         """The method's own."""
         self.batches += 1
-        if self.batches == 3:
+        if self.batches == 6:
             signal.raise_signal(signal.SIGTERM)
         return self.method.step(training, batch)
 
 
 def measure_resume(bench: Bench, report: Report, plan: Plan) -> None:
-    """Two epochs of four batches, whole and interrupted: the sha256 of their weights."""
+    """Two epochs of eight batches, whole and interrupted: the sha256 of their weights."""
+    for graphs in bench.graphs:
+        for precision in ("fp32",) if bench.tiny else ("fp32", "bf16"):
+            what = f"resumed to the byte {precision} {graphs}"
+            report.attempt(what, partial(_resume, bench, plan, precision, graphs))
+
+
+def _resume(bench: Bench, plan: Plan, precision: str, graphs: str) -> dict[str, Any]:
     params = copy.deepcopy(plan.entries.params)
     params["scales"]["lunch"]["recipe"] = {
-        **{"epochs": 2, "batch_size": bench.batch, "train_images": 4 * bench.batch},
-        "validate_every": 0,
+        **{"epochs": 2, "batch_size": bench.batch, "train_images": 8 * bench.batch},
+        **{"validate_every": 0, "precision": precision},
     }
+    params["resources"]["train"]["graphs"] = graphs
     short = Plan(params)
     victim = short.name_victim("pgd_at", Setting("cifar10", "resnet18", "unified", 1, 0))
     run, sums = short.run(victim.elements[0].run), []
@@ -119,16 +128,24 @@ def measure_resume(bench: Bench, report: Report, plan: Plan) -> None:
                 trainer.fit()
             except Interrupted as stop:
                 print(f"  {stop}", flush=True)
+            else:
+                raise RuntimeError("the training was not interrupted")
         train.train(short, run, bench.where, None)
         sums.append(sha256_of(run.weights)[:10])
         shutil.rmtree(run.folder)
-    report.add("resumed to the byte", equal=sums[0] == sums[1], whole=sums[0], parts=sums[1])
+    return {"equal": sums[0] == sums[1], "whole": sums[0], "parts": sums[1]}
 
 
-def measure_rows(bench: Bench, report: Report, plan: Plan) -> None:
-    """Rows of the table as long as what they need fits into the time that is left."""
-    speed = next((s["gflops"] for s in report.lines if "aute" in s["what"] and "ms" in s), None)
-    for cell in plan.table(TABLE).cells:
+def measure_rows(bench: Bench, report: Report, plan: Plan, rows: list[str]) -> None:
+    """Rows of the table, or these, as long as what they need fits into the time that is left."""
+    lines = [s for s in report.lines if "aute" in s["what"] and "steps" not in s["what"]]
+    speeds = [s["gflops"] for s in lines if "ms" in s]
+    speed = max(speeds, default=None)
+    cells = plan.table(TABLE).cells
+    if rows:
+        chosen = [cell for cell in cells if cell.row in rows]
+        cells = sorted(chosen, key=lambda cell: rows.index(cell.row))
+    for cell in cells:
         assert cell.victim is not None
         runs = [plan.run(element.run) for element in cell.victim.elements]
         what = f"row {cell.row} x{cell.members}"

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from pipeline.errors import UserError
+
 
 @dataclass
 class Report:
@@ -24,11 +26,14 @@ class Report:
         text = json.dumps({**self.head, "lines": self.lines}, indent=1)
         self.path.write_text(text + "\n")
 
-    def attempt(self, what: str, measure: Callable[[], dict[str, Any]]) -> None:
-        """One line, of what went wrong where something did: others are wanted all the same."""
+    def attempt(self, what: str, measure: Callable[[], dict[str, Any] | None]) -> None:
+        """One line of what is measured, if it is not written yet, or of what went wrong: others are
+        wanted all the same."""
         try:
-            self.add(what, **measure())
-        except (RuntimeError, AssertionError) as error:  # out of memory, too
+            found = measure()
+            if found is not None:
+                self.add(what, **found)
+        except (RuntimeError, AssertionError, UserError) as error:  # out of memory, too
             self.add(what, failed=str(error).splitlines()[0])
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

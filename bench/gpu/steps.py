@@ -1,10 +1,11 @@
 """Steps of training, processes that share a device, and AutoAttack."""
 
+import hashlib
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,24 +18,29 @@ from bench.train import Shape, Step, build, plan_at_demo
 from pipeline.attacks.autoattack import AutoAttack
 from pipeline.core.draws import Draws
 from pipeline.core.flops import FlopCount
+from pipeline.core.replay import ReplayError
 from pipeline.job import device
 from pipeline.loading.images import load_split
 from pipeline.plan import Dataset
+from pipeline.plan.params.checks import GRAPHS
+from pipeline.training.graphs import Updates
 
 ROOT = Path(__file__).resolve().parents[2]
 IMAGES = 50_000  # of an epoch
 EPS = 8 / 255
 SECONDS = 540  # of the ten minutes; the rest is the start
+# beside PGD-AT: of every kind of update, also with a memory, an average's and a random rule
+ROWS = ("trades", "aute", "soe", "red", "ps_red", "at_aka", "dverge_at", "more", "awp", "arow")
 ARCHS = ("resnet20", "resnet18", "preact_resnet18", "vgg16", "mobilenet_v2", "wrn34_10")
 
 
 class Bench:
     """A machine, and how long each part may take on it."""
 
-    def __init__(self, tiny: bool) -> None:
+    def __init__(self, tiny: bool, graphs: Sequence[str] = GRAPHS) -> None:
         self.tiny, self.where = tiny, device.select("cpu" if tiny else "auto", 1 if tiny else 4)
-        self.plan = plan_at_demo()
-        self.batch, self.window = (4, 0.01) if tiny else (128, 6.0)
+        self.plan, self.graphs = plan_at_demo(), graphs[:1] if tiny else graphs
+        self.batch, self.window = (4, 0.01) if tiny else (128, 1.5)
         self.started = time.monotonic()
 
     def left(self) -> float:
@@ -53,16 +59,27 @@ class Bench:
             shape = Shape("resnet8", 8, self.batch, min(members, 2))
         return build(self.plan, row, shape, self.where)
 
-    def measure(self, row: str, arch: str, members: int, precision: str) -> dict[str, Any]:
+    def measure(
+        self, row: str, arch: str, members: int, precision: str, graphs: str
+    ) -> dict[str, Any]:
         """The time of a row's step."""
-        return self.time(self.step(row, arch, members), precision)
+        return self.time(self.step(row, arch, members), precision, graphs)
 
-    def time(self, step: Step, precision: str) -> dict[str, Any]:
-        """Milliseconds a step, the epoch that follows, most memory, and GFLOP/s."""
+    def record(self, step: Step, graphs: str) -> None:
+        """Let a step replay what a training would; on a CPU there are no CUDA graphs."""
+        if self.where.type == "cuda":
+            step.updates = Updates(step.training, graphs)
+
+    def cast(self, precision: str) -> torch.autocast:
+        """Autocast as in a training."""
         half = precision == "bf16"
-        cast = torch.autocast(self.where.type, torch.bfloat16, half, cache_enabled=False)
+        return torch.autocast(self.where.type, torch.bfloat16, half, cache_enabled=False)
+
+    def time(self, step: Step, precision: str, graphs: str) -> dict[str, Any]:
+        """Milliseconds a step, the epoch that follows, most memory, and GFLOP/s."""
+        self.record(step, graphs)
         counter = FlopCount()
-        with cast:
+        with self.cast(precision):
             with counter:
                 step.take()
             if self.where.type == "cuda":
@@ -72,7 +89,50 @@ class Bench:
         found["epoch_s"] = round(taken * IMAGES / self.batch, 1)
         if self.where.type == "cuda":
             found["peak_mb"] = torch.cuda.max_memory_allocated() // 2**20
+            found["held_mb"] = torch.cuda.max_memory_reserved() // 2**20  # with graphs' own
+        if step.updates:
+            found["recorded"] = step.updates.count
         return found
+
+    def compare(self, row: str, arch: str, members: int, precision: str) -> dict[str, Any]:
+        """Whether updates of two epochs make the same weights again, and replayed; most memory."""
+        sums, found = {}, dict[str, Any]()
+        for graphs in ("none", *self.graphs):
+            step = self.step(row, arch, members)
+            self.record(step, graphs)
+            with self.cast(precision):
+                found[graphs] = self._take_epochs(step)
+            sums[graphs] = sums.get(graphs, []) + [_sum_weights(step)]
+
+        found["none"] = "equal" if len(set(sums["none"])) == 1 else "differs"
+        if "crafting" in sums and sums["crafting"][0] != sums["none"][0]:
+            found["crafting"] = "differs"
+        if self.where.type == "cuda":
+            found["peak_mb"] = torch.cuda.max_memory_allocated() // 2**20
+        return found
+
+    def _take_epochs(self, step: Step) -> str:
+        """Two epochs of six updates, the last of each done in both ways where it is replayed."""
+        for _ in range(2):
+            step.training.epoch += 1
+            if step.updates:
+                step.updates.begin_epoch()
+            for number in range(6):
+                is_checked = number == 5
+                try:
+                    step.take(is_checked)
+                except ReplayError:
+                    return "differs"
+        return f"{step.updates.count} recorded" if step.updates else "not replayed"
+
+
+def _sum_weights(step: Step) -> str:
+    """sha256 of all weights and statistics."""
+    found = hashlib.sha256()
+    for network in step.training.networks:
+        for tensor in network.state_dict().values():
+            found.update(tensor.cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def repeat(step: Callable[[], object], seconds: float, wait: Callable[[], None]) -> float:
@@ -89,21 +149,30 @@ def repeat(step: Callable[[], object], seconds: float, wait: Callable[[], None])
 
 
 def measure_steps(bench: Bench, report: Report) -> None:
-    """The four steps that hours are made of, then every arch's memory."""
+    """The steps that hours are made of, kernel by kernel and replayed."""
     rows = [
         ("pgd_at", "resnet18", 1),
         ("pgd_at", "wrn34_10", 1),
+        ("pgd_at", "resnet20", 1),
         ("aute", "resnet20", 3),
         ("red", "resnet18", 3),
+        ("at_aka", "resnet20", 1),
     ]
     for row, arch, members in rows:
         # bf16 once, where a CPU without it takes seconds a step
         for precision in ("fp32", "bf16") if not bench.tiny or row == "red" else ("fp32",):
-            what = f"{row} {arch} x{members} {precision}"
-            report.attempt(what, partial(bench.measure, row, arch, members, precision))
-    bench.window = 0.01
-    for arch in ARCHS[:1] if bench.tiny else ARCHS:
-        report.attempt(f"memory {arch}", partial(bench.measure, "pgd_at", arch, 1, "fp32"))
+            for graphs in bench.graphs:
+                measure = partial(bench.measure, row, arch, members, precision, graphs)
+                how = precision if graphs == "none" else f"{precision} {graphs}"
+                report.attempt(f"{row} {arch} x{members} {how}", measure)
+
+
+def compare_bytes(bench: Bench, report: Report) -> None:
+    """Whether steps repeat to the byte, kernel by kernel and replayed: every arch and kind."""
+    rows = [("pgd_at", arch, 1, precision) for arch in ARCHS for precision in ("fp32", "bf16")]
+    rows += [(row, "resnet20", 3, "bf16") for row in ROWS]
+    for row in rows[:1] if bench.tiny else rows:
+        report.attempt(f"same bytes {row[0]} {row[1]} {row[3]}", partial(bench.compare, *row))
 
 
 def measure_sharing(bench: Bench, report: Report) -> None:
@@ -132,7 +201,9 @@ def measure_sharing(bench: Bench, report: Report) -> None:
 def share(bench: Bench, arch: str) -> None:
     """One of those processes: seconds a step while the others run."""
     step = bench.step("pgd_at", arch, 1)
-    step.take()
+    bench.record(step, bench.plan.entries.graphs)
+    for _ in range(3):
+        step.take()
     bench.wait()
     print("ready", flush=True)
     sys.stdin.readline()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pipeline.contracts.fields import Arguments
 from pipeline.core.ascent import is_random
 from pipeline.core.draws import Draws
+from pipeline.core.norms import per_image
 from pipeline.errors import UserError
 
 # What returns its last iterate needs no draw of a random model to count as a success.
@@ -38,6 +39,7 @@ class Torchattacks:
     nothing bounds the result; PIFGSM's `max_epsilon` is written `eps`, too. Combinations known to
     say nothing are refused unless `as_published`: CW on log-probabilities, and searches that take
     one draw of a random model for a success.
+    An image of which a class makes NaN (DeepFool divides 0 by 0 where a net is flat) stays clean.
     The model keeps its modes and gradients and the generators their states; these attacks draw
     for a whole batch, so their results, unlike ours, depend on it.
     """
@@ -67,7 +69,15 @@ class Torchattacks:
                 self._refuse(f"cannot attack this victim ({type(error).__name__}: {said})")
 
         moved: Tensor = found.detach().to(images)
-        return moved.clamp(0, 1)
+        return self._keep_lost(moved, images).clamp(0, 1)
+
+    def _keep_lost(self, moved: Tensor, images: Tensor) -> Tensor:
+        """The clean image where an attack's own is no number, and a line that says how many."""
+        lost = moved.isnan().flatten(1).any(1)
+        if lost.any():
+            count = f"{int(lost.sum())} of {len(images)} images"
+            print(f"torchattacks' {self.class_} made NaN of {count}, which stay clean", flush=True)
+        return torch.where(per_image(lost, images), images, moved)
 
     def _find(self) -> Any:
         """The class; raises UserError naming an unknown one, or an argument that it has not."""
@@ -139,6 +149,10 @@ class _Frozen(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Scores [B, classes], a copy."""
+        if images.requires_grad:
+            # On a GPU a gradient lies channel by channel, on which some classes call `view`.
+            images = images.view_as(images)
+            images.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
         scores: Tensor = self._call[0](images)
         return scores.clone()
 
@@ -170,7 +184,7 @@ def _seeded(seed: int) -> Iterator[None]:
     # The library draws from Python's, numpy's and torch's generators.
     ours, theirs = random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count()))
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), _repeatable():
         torch.manual_seed(seed)
         np.random.seed(seed)
         random.seed(seed)
@@ -179,3 +193,22 @@ def _seeded(seed: int) -> Iterator[None]:
         finally:
             np.random.set_state(theirs)
             random.setstate(ours)
+
+
+@contextmanager
+def _repeatable() -> Iterator[None]:
+    """On a GPU sums in one order, for a while: the gradient of a resized image has none of its own
+    (DIFGSM)."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    # The public function imports a compiler, and what is not filled need not be.
+    memory: Any = torch.utils.deterministic
+    before, filled = torch.are_deterministic_algorithms_enabled(), memory.fill_uninitialized_memory
+    torch._C._set_deterministic_algorithms(True, warn_only=True)
+    memory.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch._C._set_deterministic_algorithms(before)
+        memory.fill_uninitialized_memory = filled

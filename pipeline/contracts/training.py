@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from pipeline.contracts.attack import Attack
 from pipeline.contracts.recipe import Recipe
+from pipeline.core.ascent import is_random
 from pipeline.core.batchnorm import attack_mode
 from pipeline.core.draws import Draws, derive
 from pipeline.core.ensemble import Combination
+from pipeline.core.replay import Replays, Work
 from pipeline.errors import UserError
 
 
@@ -75,6 +77,7 @@ class Training:
     epoch: int = 1
     images: int = 0
     memories: dict[str, Tensor] = field(default_factory=dict)
+    replays: Replays | None = None  # on a GPU
     # while a batch is learnt in parts: this one's share of the images, and the optimisers whose
     # steps wait for the last, with their bounds
     _share: float = 1
@@ -148,8 +151,40 @@ class Training:
             return batch.images
 
         target = self.ensemble if model is None else model
-        with attack_mode(target, bn_mode or self.recipe.attack_bn_mode) as climbed:
-            return crafting(climbed, batch.images, batch.labels, batch.draws.fork("attack"))
+        mode = bn_mode or self.recipe.attack_bn_mode
+
+        def craft(images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+            with attack_mode(target, mode, is_cast=True) as climbed:
+                return crafting(climbed, images, labels, draws)
+
+        draws = batch.draws.fork("attack")
+        if is_random(target) or not _is_capturable(crafting):
+            return craft(batch.images, batch.labels, draws)
+        # A rule has no weights of its own, and may be as new as the batch.
+        nets = tuple(target.members) if isinstance(target, Combination) else (target,)
+        kind = f"{mode} {type(target).__name__}"
+        return self.replayed(mode, kind, (crafting, *nets), craft, batch, draws)
+
+    def replayed(
+        self,
+        mode: str,
+        kind: str,
+        held: tuple[object, ...],
+        craft: Work,
+        batch: Batch,
+        draws: Draws,
+    ) -> Tensor:
+        """`craft` of the batch's images, labels and these draws, in a BN mode; on a GPU what is
+        launched is recorded once and replayed (pipeline/core/replay.py).
+
+        kind, held: a word and the objects, the same ones at every batch, of what it depends on
+        beside them. It may not choose by values of tensors what to launch.
+        """
+        # What updates statistics cannot be done twice to compare, dropout not be drawn twice.
+        is_repeatable = mode == "eval" or (mode == "train_frozen" and not has_dropout(held))
+        if self.replays is None or not is_repeatable:
+            return craft(batch.images, batch.labels, draws)
+        return self.replays.run(kind, held, craft, batch.images, batch.labels, draws)
 
     def split(self, batch: Batch) -> list[Batch]:
         """The batch, or parts of nearly equal size of at most the recipe's `micro_batch` images.
@@ -172,12 +207,13 @@ class Training:
         images, losses = sum(len(part.labels) for part in parts), []
         _clear(self.optimisers)
         self._waiting = {}
-        for i, part in enumerate(parts):
-            self._share = len(part.labels) / images
-            losses.append(self._share * step(i))
-
-        _step(self._waiting)
-        self._waiting = None
+        try:
+            for i, part in enumerate(parts):
+                self._share = len(part.labels) / images
+                losses.append(self._share * step(i))
+            _step(self._waiting)
+        finally:
+            self._waiting = None
         return torch.stack(losses).sum()
 
     def update(self, index: int, losses: Tensor, clip: float = 0) -> Tensor:
@@ -204,6 +240,19 @@ class Training:
         loss.backward()  # type: ignore[no-untyped-call]
         _step(bounds)
         return loss.detach()
+
+
+def _is_capturable(attack: Attack) -> bool:
+    """Whether it launches the same whatever the images are: one PGD in the linf ball."""
+    fields = vars(attack) if hasattr(attack, "__dict__") else {}
+    wanted = {"norm": "linf", "restarts": 1, "any_iterate": False}
+    return all(fields.get(name) == value for name, value in wanted.items())
+
+
+def has_dropout(held: Iterable[object]) -> bool:
+    """Whether any of the networks among these draws what it drops."""
+    modules = [m for part in held if isinstance(part, nn.Module) for m in part.modules()]
+    return any(isinstance(m, nn.modules.dropout._DropoutNd) and m.p for m in modules)
 
 
 def _clear(optimisers: Iterable[torch.optim.Optimizer]) -> None:

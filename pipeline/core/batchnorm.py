@@ -16,11 +16,11 @@ def layers(module: nn.Module) -> list[_BatchNorm]:
 
 
 @contextmanager
-def attack_mode(module: nn.Module, mode: str) -> Iterator[nn.Module]:
+def attack_mode(module: nn.Module, mode: str, *, is_cast: bool = False) -> Iterator[nn.Module]:
     """What training examples climb, in a mode: `in_mode`'s, in evaluation mode folded once for all
-    steps, since the net is a fixed function there."""
+    steps, since the net is a fixed function there (is_cast: see folding.py)."""
     with in_mode(module, mode):
-        yield folded(module) if mode == "eval" else module
+        yield folded(module, is_cast=is_cast) if mode == "eval" else module
 
 
 @contextmanager

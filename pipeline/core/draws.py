@@ -61,6 +61,18 @@ class Draws:
         selected.ids, selected._state = self.ids[rows], self._state[rows]
         return selected
 
+    def clone(self) -> Self:
+        """The same streams, each going on where it stands, on memory of their own."""
+        cloned = copy(self)
+        cloned.ids, cloned._state = self.ids.clone(), self._state.clone()
+        return cloned
+
+    def become(self, other: Self) -> None:
+        """Go on as the streams of as many other samples, in place."""
+        self.ids.copy_(other.ids)
+        self._state.copy_(other._state)
+        self._calls = other._calls
+
     def uniform(self, *shape: int) -> Tensor:
         """Uniform numbers in [0, 1) on a grid of 2**-24, float32 [B, *shape]."""
         words = self._words(shape)

@@ -178,6 +178,8 @@ class RandomOne(Combination):
         return logits
 
     def _draw(self, shape: tuple[int, ...]) -> Tensor:
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("a member is drawn at every call")
         return torch.randint(len(self.members), shape, generator=self._generator)
 
 

@@ -11,20 +11,26 @@ import torch
 from torch import Tensor, nn
 
 
-def folded(model: nn.Module) -> nn.Module:
+def folded(model: nn.Module, *, is_cast: bool = False, keeps_layout: bool = False) -> nn.Module:
     """The model in evaluation mode up to rounding; it shares all but the folded convolutions.
 
     Whatever cannot be folded is the model's own, and a model with nothing to fold is returned.
-    A model that generates its weights says by `fixed` which net it is just now.
+    A model that generates its weights says by `fixed` which net it is just now. is_cast: under
+    autocast, which must then hold at every pass, weights are stored as each pass would cast them.
+    keeps_layout: activations lie as the model's own do; a model says so for all that is below it.
     """
     fixed = getattr(model, "fixed", None)
     if fixed is not None and not model.training:
         model = fixed()
 
-    children = {name: child and folded(child) for name, child in model._modules.items()}
+    keeps_layout = keeps_layout or getattr(model, "keeps_layout", False)
+    children = {
+        name: child and folded(child, is_cast=is_cast, keeps_layout=keeps_layout)
+        for name, child in model._modules.items()
+    }
     # Only a Sequential's own forward is sure to run its layers in their order.
     if type(model).forward is nn.Sequential.forward:
-        children = _folded_pairs(children)
+        children = _folded_pairs(children, is_cast, keeps_layout)
     if list(children.items()) == list(model._modules.items()):
         return model
 
@@ -34,14 +40,16 @@ def folded(model: nn.Module) -> nn.Module:
     return clone
 
 
-def _folded_pairs(layers: dict[str, nn.Module | None]) -> dict[str, nn.Module | None]:
+def _folded_pairs(
+    layers: dict[str, nn.Module | None], is_cast: bool, keeps_layout: bool
+) -> dict[str, nn.Module | None]:
     """Layers in a row, each convolution with the normalisation that follows it."""
     kept: dict[str, nn.Module | None] = {}
     last = ""
     for name, layer in layers.items():
         before = kept.get(last)
         if _has_own_weight(before) and _is_fixed(layer):
-            kept[last] = _fold(before, layer)
+            kept[last] = _fold(before, layer, is_cast, keeps_layout)
         else:
             kept[name], last = layer, name
     return kept
@@ -60,7 +68,7 @@ def _is_fixed(layer: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
 
 
 @torch.no_grad()
-def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d, is_cast: bool, keeps_layout: bool) -> nn.Conv2d:
     """One convolution that does both, in float64 until its weights are rounded once."""
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
 
@@ -71,11 +79,17 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
     bias = bias * scale if norm.bias is None else bias * scale + norm.bias
 
     weight = (conv.weight * scale[:, None, None, None]).to(conv.weight.dtype)
-    weight = weight.contiguous(memory_format=torch.channels_last)  # the faster layout everywhere
+    if not keeps_layout:
+        weight = weight.contiguous(memory_format=torch.channels_last)  # faster everywhere
+
+    bias = bias.to(conv.weight.dtype)
+    if is_cast and torch.is_autocast_enabled(weight.device.type):
+        lower = torch.get_autocast_dtype(weight.device.type)
+        weight, bias = weight.to(lower), bias.to(lower)
 
     both = copy(conv)
     both.__dict__["_parameters"] = {
         "weight": nn.Parameter(weight, requires_grad=False),
-        "bias": nn.Parameter(bias.to(weight.dtype), requires_grad=False),
+        "bias": nn.Parameter(bias, requires_grad=False),
     }
     return both

@@ -1,5 +1,6 @@
 """The device, its threads, and arithmetic that repeats."""
 
+import atexit
 import os
 import platform
 import time
@@ -11,7 +12,8 @@ from pipeline.errors import UserError
 from pipeline.store.lease import Taken, hold
 
 GPU = "ROBUST_GPU"  # number of the device that a process's children share
-_GPU = ExitStack()  # ends with the process
+_GPU = ExitStack()  # ends with the process, while its modules are still there
+atexit.register(_GPU.close)
 
 
 def select(name: str, threads: int) -> torch.device:

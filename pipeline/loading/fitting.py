@@ -161,7 +161,7 @@ def _check_statistics(member: nn.Module, found: Statistics, where: str) -> None:
     if normalise is None:
         return
     for key, (name, values) in found.items():
-        stated = getattr(normalise, key).flatten()
+        stated = getattr(normalise, key).flatten().cpu()
         same = len(values) in (1, len(stated))  # one value is that of every channel
         if not same or (torch.tensor(values) - stated).abs().max() > 1e-3:
             ours = [round(float(v), 4) for v in stated]

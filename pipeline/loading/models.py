@@ -68,8 +68,13 @@ def _maker(spec: Entry, split: Split) -> Maker:
 def _place(networks: list[nn.Module], device: torch.device) -> list[nn.Module]:
     # NHWC is faster on a CPU too, but there torch 2.13 writes beyond the weight gradient of a 1x1
     # convolution of stride 2 from 4 to 8 channels (segmentation fault)
-    layout = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-    return [n.to(device=device, memory_format=layout) for n in networks]  # type: ignore[call-overload]
+    placed = []
+    for network in networks:
+        is_ours = not getattr(network, "keeps_layout", False)
+        is_fast = device.type == "cuda" and is_ours
+        layout = torch.channels_last if is_fast else torch.contiguous_format
+        placed.append(network.to(device=device, memory_format=layout))  # type: ignore[call-overload]
+    return placed
 
 
 def load_members(

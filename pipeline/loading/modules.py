@@ -18,7 +18,12 @@ from pipeline.plan.params.values import Entry
 
 
 class Foreign(nn.Module):
-    """Normalise, then the user's network: logits [B, classes] of images in [0, 1]."""
+    """Normalise, then the user's network: logits [B, classes] of images in [0, 1].
+
+    Its activations lie as the user's code expects, who may call `view` on them.
+    """
+
+    keeps_layout = True
 
     def __init__(self, normalise: Normalise, network: nn.Module) -> None:
         super().__init__()

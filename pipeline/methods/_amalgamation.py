@@ -56,9 +56,16 @@ class Amalgamating(Method):
             divided=self.divided,
         )
 
-        draws: Draws = batch.draws.fork("particles")
-        with attack_mode(nn.ModuleList(models), training.recipe.attack_bn_mode) as climbed:
-            return particles.climb(list(climbed.children()), batch.images, batch.labels, draws)
+        mode = training.recipe.attack_bn_mode
+
+        def craft(images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
+            with attack_mode(nn.ModuleList(models), mode, is_cast=True) as climbed:
+                return particles.climb(list(climbed.children()), images, labels, draws)
+
+        draws = batch.draws.fork("particles")
+        if self.kernel == "fixed":  # it may warn, which looks at values
+            return craft(batch.images, batch.labels, draws)
+        return training.replayed(mode, f"{mode} particles", (self, *models), craft, batch, draws)
 
     def distance(self, student: Tensor, logits_KBC: Tensor, labels: Tensor) -> Tensor:
         """From the student's logits to the amalgamated ones, [B]; no gradient into those."""

@@ -130,6 +130,13 @@ RESOURCES: dict[str, Key] = {
         "`train` alone: between two saves of its state, at the end of an epoch; 0 for every epoch. "
         "A signal saves at once",
     ),
+    "graphs": (
+        "`none`, `crafting`, `steps`",
+        "crafting",
+        "`train` alone, on a GPU: what is recorded as a CUDA graph and replayed where it takes at "
+        "most a tenth of its memory. `crafting` has the bytes of `none`; `steps` (whole updates; "
+        "not yet tried on a GPU) rounds the optimiser's step otherwise",
+    ),
     "batch": (
         "whole number",
         MUST,

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.contracts.method import learn
 from pipeline.contracts.training import Batch, Training
 from pipeline.core.draws import derive
 from pipeline.core.ensemble import combine
 from pipeline.core.flops import FlopCount
+from pipeline.core.replay import ReplayError
 from pipeline.errors import Interrupted, UserError
 from pipeline.job.progress import Progress
 from pipeline.job.signals import StopRequest
@@ -27,6 +27,7 @@ from pipeline.store import checkpoint
 from pipeline.store.checkpoint import Weights
 from pipeline.store.scratch import throw_away
 from pipeline.training.ema import Ema
+from pipeline.training.graphs import Updates
 from pipeline.training.resume import fits, has_snapshots
 from pipeline.training.schedules import learning_rate, momentum
 from pipeline.training.validate import accuracies
@@ -65,6 +66,8 @@ class Trainer:
         self.validation = self._attack(spec["validation_attack"])
         self.training.assistants = models.build_assistants(spec, self.split, where)
         self.training.optimisers = self.method.setup(self.training)
+        graphs = plan.entries.graphs if where.type == "cuda" else "none"
+        self.updates = Updates(self.training, graphs)
         self.ema = Ema(members, self.recipe) if self.recipe.ema_decay else None
         self.history: list[dict[str, Any]] = []
         self.best: tuple[float, Weights] | None = None
@@ -89,6 +92,7 @@ class Trainer:
                 is_last = self.training.epoch > self.recipe.epochs
                 if is_last or time.monotonic() - self.saved >= self.pause:
                     self._save_state(0)
+        self.updates.end()
 
     def _epoch(self, stop: StopRequest, started: float) -> None:
         training, seed = self.training, self.run.spec["seed"]
@@ -97,6 +101,7 @@ class Trainer:
         for network in training.networks:
             network.train()
 
+        self.updates.begin_epoch()
         policy = policy_in(epoch, self.recipe.augment, self.recipe.augment_after)
         loader = batches(self.split, self.run.dataset, size, seed, epoch, self.done, policy)
         for batch in loader:
@@ -128,18 +133,25 @@ class Trainer:
         torch.manual_seed(derive(self.run.spec["seed"], "layers", *moment))
         for rule in (self.training.ensemble, *self.training.parents.values()):
             rule.reseed(derive(self.run.spec["seed"], "rule", *moment))
-        with autocast, counter if self.done == 0 else nullcontext():
-            loss = learn(self.method, self.training, batch)
+        # What is replayed cannot be counted, so the first batch never is; later it is compared.
+        is_first = self.done == 0
+        is_checked = is_first or self.done == len(self.split) // len(batch.labels) // 2
+        with autocast, counter if is_first else nullcontext():
+            loss = self._take(batch, is_checked)
         self.flops += round(counter.total * len(self.split) / len(batch.labels))
         return loss
+
+    def _take(self, batch: Batch, is_checked: bool) -> Tensor:
+        try:
+            return self.updates.take(self.method, batch, is_checked=is_checked)
+        except ReplayError:  # the epochs so far may rest on such updates
+            throw_away(self.run.state)
+            raise
 
     def _set_rate(self, fraction: float) -> None:
         epoch = self.training.epoch
         rate = learning_rate(self.recipe, epoch, fraction)
-        inertia = momentum(self.recipe, epoch, fraction)
-        for optimiser in self.training.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"], group["momentum"] = rate, inertia
+        self.updates.set_rate(rate, momentum(self.recipe, epoch, fraction))
 
     def _end_epoch(self, progress: Progress) -> None:
         epoch, loss = self.training.epoch, self._mean_loss()
@@ -247,6 +259,7 @@ class Trainer:
         parts: list[Any] = [*self.training.networks, *self.training.optimisers]
         for part, saved in zip(parts, [*state["networks"], *state["optimisers"]], strict=True):
             part.load_state_dict(saved)
+        self.updates.go_on()
         self.training.memories = {k: v.to(self.device) for k, v in state["memories"].items()}
         if self.ema:
             self.ema.restore(state["ema"])

@@ -160,6 +160,28 @@ def test_their_deepfool_stops_on_the_boundary() -> None:
     assert float((top[:, 0] - top[:, 1]).median()) < 1e-3
 
 
+class Flat(nn.Module):
+    """Class 0 without any slope on dark images, a line on bright ones."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, 2]."""
+        rise = (images.flatten(1).mean(1) - 0.5).relu()
+        return torch.stack([torch.full_like(rise, 0.1), rise], 1)
+
+
+def test_an_image_of_which_deepfool_makes_nan_stays_clean(capsys) -> None:
+    """It divides 0 by 0 there, in a net that was attacked at RED's settings."""
+    images = torch.stack([torch.full((1, 4, 4), value) for value in (0.2, 0.55)])
+    labels = torch.zeros(2, dtype=torch.int64)
+    attack = foreign("DeepFool", steps=5)
+    moved = attack(Flat(), images, labels, Draws(0, torch.arange(2)))
+    assert torch.equal(moved[0], images[0])
+    assert not torch.equal(moved[1], images[1]) and moved.isfinite().all()
+    assert capsys.readouterr().out == (
+        "torchattacks' DeepFool made NaN of 1 of 2 images, which stay clean\n"
+    )
+
+
 @pytest.mark.parametrize("name", ["CW", "DeepFool", "Square", "APGD", "AutoAttack", "Pixle"])
 def test_lucky_draws_are_refused_unless_published_so(name: str) -> None:
     model = Exact()

@@ -20,7 +20,7 @@ def test_gpu_bench_runs_tiny_on_a_cpu_and_leaves_json(tmp_path):
     assert not [line for line in found["lines"] if "failed" in line]
     for what in ("pgd_at resnet18 x1 fp32", "pgd_at wrn34_10 x1 fp32", "red resnet18 x3 bf16"):
         assert lines[what]["ms"] > 0 and lines[what]["epoch_s"] > 0
-    assert lines["resumed to the byte"]["equal"]
+    assert lines["resumed to the byte fp32 none"]["equal"]
     assert lines["2 runs on one device resnet20"]["gain"] > 0
     assert lines["autoattack of 4"]["robust"] <= lines["autoattack of 4"]["clean"] <= 4
     for row in ("standard", "pgd_at"):

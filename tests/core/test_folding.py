@@ -12,6 +12,8 @@ from torch import nn
 from pipeline.core.batchnorm import attack_mode
 from pipeline.core.ensemble import MeanProb, RandomOne
 from pipeline.core.folding import folded
+from pipeline.core.layers import Normalise
+from pipeline.loading.modules import Foreign
 from pipeline.methods.pgd_at import PgdAt
 from pipeline.methods.ps_red import _Generated
 
@@ -29,6 +31,16 @@ def test_a_folded_net_is_the_same_function_and_leaves_the_net_alone(name: str) -
     assert folded(fast) is fast
 
 
+def test_weights_stored_as_they_would_be_cast_give_the_same_bits() -> None:
+    net, images = lively("resnet8")
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        stored, cast = folded(net, is_cast=True), folded(net)
+        assert torch.equal(stored(images), cast(images))
+    for halved, kind in ((stored, torch.bfloat16), (cast, torch.float32)):
+        assert {m.weight.dtype for m in halved.modules() if isinstance(m, nn.Conv2d)} == {kind}
+    assert all(p.dtype == torch.float32 for p in folded(net, is_cast=True).parameters())
+
+
 def test_what_cannot_be_folded_is_the_models_own() -> None:
     net, images = lively("resnet8")
     assert folded(net.train()) is net
@@ -42,6 +54,31 @@ def test_what_cannot_be_folded_is_the_models_own() -> None:
     assert folded(pair).members[0].head is net.head
     moody = RandomOne([net, bare])
     assert folded(moody)._generator is moody._generator and folded(moody).random
+
+
+class Viewing(nn.Module):
+    """A user's network, which calls `view` on activations as they lie in their own training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU())
+        self.head = nn.Linear(16 * 64, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [B, 10] of images of 8x8."""
+        x = self.body(images)
+        return self.head(x.view(len(x), -1))
+
+
+def test_a_users_network_is_folded_in_its_own_layout() -> None:
+    """Folded convolutions answer channel by channel otherwise, on which `view` ends in a trace."""
+    net = Foreign(Normalise(3, [0.5] * 3, [0.2] * 3), Viewing()).eval()
+    images = torch.rand(4, 3, 8, 8)
+    fast = folded(net)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in fast.modules())
+    assert torch.allclose(fast(images), net(images), atol=1e-5)
+    with pytest.raises(RuntimeError, match="view size"):
+        folded(net.network)(images)
 
 
 def test_generated_convolutions_are_folded_as_they_are_now() -> None:
@@ -111,7 +148,7 @@ def test_a_step_on_folded_examples_is_the_step_on_the_nets_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     found = []
-    for fold in (folded, lambda net: net):
+    for fold in (folded, lambda net, **_: net):
         monkeypatch.setattr("pipeline.core.batchnorm.folded", fold)
         training = training_of("pgd_at", method_of("pgd_at"), 1, attack_bn_mode="eval")
         training.ensemble.double()

@@ -1,10 +1,15 @@
 """Jobs on a workstation with several GPUs, which here are names."""
 
+import os
+import subprocess
+import sys
 from contextlib import ExitStack
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from projects import ROOT
 
 from pipeline.job import device
 
@@ -64,3 +69,20 @@ def test_slurm_hands_out_gpus_itself(gpus, monkeypatch):
 
 def test_cpus_are_not_leased(gpus, tmp_path):
     assert device.select("cpu", 1) == torch.device("cpu") and not (tmp_path / "work").exists()
+
+
+def test_the_lease_ends_while_the_process_still_can_end_it(tmp_path: Path) -> None:
+    """On Python 3.12 a generator that ends with the interpreter finds no module left: the lease
+    was not released and a trace was printed."""
+    code = """
+import atexit
+from pathlib import Path
+atexit.register(lambda: print([p.read_text() for p in Path().rglob("gpus/*/*") if p.is_file()]))
+from pipeline.job import device
+from pipeline.store.lease import hold
+device._GPU.enter_context(hold("gpus/one", patient=False))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stdout == "['null']\n" and not done.stderr

@@ -246,6 +246,11 @@ CASES = [
     # resources
     ("resources.trian", {}, "resources: 'trian' is not one of train, average, transfer, evaluate"),
     ("resources.train", {"gpu": 3}, "resources.train.gpu: no such key (nearest: gpus)"),
+    (
+        "resources.train.graphs",
+        "step",
+        "resources.train.graphs: 'step' is not one of none, crafting",
+    ),
     ("resources.train.gpus", GONE, "resources.train: key gpus is missing"),
     ("resources.train.cpus", 0, "resources.train.cpus: 0 is too few; write 1 or more"),
     ("archs.resnet20.macs", 0, "archs.resnet20.macs: 0 is too few; write 1 or more"),

@@ -32,7 +32,10 @@ CHECKED = {  # the keys that the plan lets each section's entries have
     "suites": suites.KEYS,
     "tables": (*table_entries.KEYS, "on_request"),
     "figures": figures.KEYS,
-    "resources": (*audit.STAGE_KEYS, *(key for keys in audit.OWN_KEYS.values() for key in keys)),
+    "resources": (
+        *audit.STAGE_KEYS,
+        *(key for kind in (audit.OWN_KEYS, audit.WORDS) for keys in kind.values() for key in keys),
+    ),
 }
 
 

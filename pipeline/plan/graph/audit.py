@@ -46,6 +46,7 @@ def audit(graph: Graph) -> None:
 STAGES = ("train", "average", "transfer", "evaluate", "figure")  # those whose jobs a cluster runs
 STAGE_KEYS = ("gpus", "cpus", "mem_mb", "minutes", "slack", "most_minutes")
 OWN_KEYS = {"train": ("save_minutes",), "evaluate": ("batch",)}
+WORDS = {"train": {"graphs": checks.GRAPHS}}  # what need not be given, and which words it may be
 
 
 def _names(entries: Entries, kind: str) -> list[str]:
@@ -120,7 +121,10 @@ def _check_resources(entries: Entries) -> None:
         checks.one_of(name, STAGES, "resources")
         where, entry = f"resources.{name}", entries.section("resources")[name]
         keys = (*STAGE_KEYS, *OWN_KEYS.get(name, ()))
-        values.only(entry, keys, where, must=keys)
+        words = WORDS.get(name, {})
+        values.only(entry, (*keys, *words), where, must=keys)
+        for key in words.keys() & entry.keys():
+            checks.one_of(entry[key], words[key], f"{where}.{key}")
         for key in keys:
             least = 0 if key in ("gpus", "save_minutes") else 1
             values.as_int(entry[key], f"params.yaml: {where}.{key}", least)

@@ -19,6 +19,7 @@ COMBINATIONS = (
     "random_one",
     "random_each",
 )
+GRAPHS = ("none", "crafting", "steps")  # what trainings on a GPU replay
 SURROGATES: tuple[str, ...] = ("self", "averaged", "mean_logit", "members", "normalised")
 SCALINGS = {"cooled": 0.1, "heated": 10.0}  # factors of the victim's logits
 SURROGATES += ("answers", *SCALINGS)

@@ -39,7 +39,8 @@ BESIDE = {  # keys of other entries that are no fields, and of archs and data se
     "archs": ("macs", "parameters", "activations", "runs_per_gpu"),
     "datasets": ("images",),
 }
-USUAL = {"save_minutes": 10, "batch": 300}  # of `resources:`, where there is no such section
+# of `resources:`, where there is no such section
+USUAL = {"save_minutes": 10, "batch": 300}
 ROWS = ("victims", "averages", "methods")  # sections that a table's row may name
 
 
@@ -211,6 +212,11 @@ class Entries(Scale):
     def resource(self, stage: str, key: str) -> int:
         """A number of `resources:`, or the usual one where a params.yaml has no such section."""
         return int(self.section("resources").get(stage, {}).get(key, USUAL[key]))
+
+    @property
+    def graphs(self) -> str:
+        """What trainings on a GPU replay: none, crafting, or whole steps."""
+        return str(self.section("resources").get("train", {}).get("graphs", "crafting"))
 
     def surrogate(self, name: str) -> str:
         """What an attack differentiates instead of the victim: see evaluation/surrogates.py."""
