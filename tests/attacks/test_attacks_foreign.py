@@ -160,6 +160,19 @@ def test_their_deepfool_stops_on_the_boundary() -> None:
     assert float((top[:, 0] - top[:, 1]).median()) < 1e-3
 
 
+@pytest.mark.parametrize(
+    "name, arguments", [("SparseFool", dict(steps=2)), ("PGDL2", dict(eps=1, norm="l2"))]
+)
+def test_gradients_that_lie_channel_by_channel_are_no_hindrance(name: str, arguments: dict) -> None:
+    """As a net's on a GPU do; these classes call `view` on them."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 10))
+    images = torch.rand(4, 3, 8, 8)
+    labels = net(images).argmax(1)
+    far = net.to(memory_format=torch.channels_last)
+    moved = foreign(name, **arguments)(far, images, labels, Draws(0, torch.arange(4)))
+    assert moved.shape == images.shape and not torch.equal(moved, images)
+
+
 class Flat(nn.Module):
     """Class 0 without any slope on dark images, a line on bright ones."""
 
