@@ -3,7 +3,8 @@
 Thresholds are compared with bounds of paired differences on the same images, so that a small
 subset does not fire by noise. C1, C8, C9, C12, C16, C18 and C21 say that a number is worthless,
 but C8 not of random victims, where lucky draws explain it. C7, C13 and C22 say that a worst case
-may be far too high: such a row is not ranked.
+may be far too high: such a row is not ranked. Nor is a net that collapsed (C21), whose row stands
+in its table: one of ninety would keep the others from being seen.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,8 @@ from pipeline.flags.evidence import Attack, Evidence, by_images, exceeds
 from pipeline.plan import Record
 from pipeline.store.records import Arrays
 
-UNRANKING = ("C7", "C13", "C22")
+DOUBTS = ("C7", "C13", "C22")  # of a worst case
+UNRANKING = (*DOUBTS, "C21")
 GAINED = 0.02  # what C13 alone needs to unrank
 CLIMBING = symptoms.LINF | {"pgd_l1", "apgd"}  # on cross-entropy unless they say otherwise
 UNFAIR = 1.5  # C23: points that a cut may hide of a row beyond what it hides of the reference
@@ -83,10 +85,11 @@ def judge(records: Iterable[Record], read: Callable[[Record], Arrays]) -> Judged
     evidence = [Evidence([(read(r), list(r.attacks)) for r in group]) for group in groups]
     fired = [flags(some) for some in evidence]
     for group, some in zip(groups, fired, strict=True):
-        for flag in (flag for flag in some if flag.fails):
+        for flag in (flag for flag in some if flag.fails and flag.check not in UNRANKING):
             where = group[0].path.parent
             raise UserError(f"{where}: {flag.check}: {flag.text}; see docs/flags.md")
     doubts = {check for pair in zip(evidence, fired, strict=True) for check in untrusted(*pair)}
+    doubts |= {"C21"} & {flag.check for some in fired for flag in some}
     return Judged(evidence, [flag for some in fired for flag in some], doubts)
 
 
@@ -116,7 +119,7 @@ def untrusted(evidence: Evidence, fired: list[Flag]) -> list[str]:
     answers with certainty hides nothing that is left. Where there is no core, it does in a ball in
     which attacks that need such a slope are the only ones.
     """
-    doubts = [check for check in UNRANKING if check in {flag.check for flag in fired}]
+    doubts = [check for check in DOUBTS if check in {flag.check for flag in fired}]
     if "C7" in doubts or ("C22" in doubts and evidence.core):
         return doubts
 

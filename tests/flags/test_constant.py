@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.flags.evidence import Evidence
-from pipeline.flags.flags import FAILS, Flag
+from pipeline.flags.flags import FAILS, Flag, judge
 from pipeline.flags.masking import constant, outputs
 from pipeline.store.records import Arrays
 
@@ -57,3 +57,13 @@ def test_scores_that_are_no_numbers_fail(part, value):
     e.clean[f"clean/{part}"][7] = value
     assert list(outputs(e)) == ["the victim's scores under no attack are no finite numbers"]
     assert "C16" in FAILS
+
+
+def test_a_collapsed_net_has_a_row_without_a_rank(monkeypatch) -> None:
+    """One of ninety kept the whole table from being made."""
+    evidence = of(np.full(100, 3))
+    monkeypatch.setattr("pipeline.flags.flags.by_images", lambda records: [records])
+    monkeypatch.setattr("pipeline.flags.flags.Evidence", lambda pairs: evidence)
+    monkeypatch.setattr("pipeline.flags.flags.CHECKS", {"C21": constant})
+    found = judge([], lambda record: {})
+    assert found.doubts == {"C21"} and [flag.check for flag in found.flags] == ["C21"]
