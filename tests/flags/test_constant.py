@@ -1,13 +1,16 @@
-"""A victim that gives one answer to everything fails its table; a poor one does not."""
+"""A victim that gives one answer to everything has no rank; a poor one has."""
 
 import json
 
 import numpy as np
 import pytest
+import tiny
 
+from pipeline.core.losses import cross_entropy
 from pipeline.flags.evidence import Evidence
-from pipeline.flags.flags import FAILS, Flag, judge
+from pipeline.flags.flags import FAILS, Flag
 from pipeline.flags.masking import constant, outputs
+from pipeline.methods.standard import Standard
 from pipeline.store.records import Arrays
 
 LABELS = np.arange(100) % 10
@@ -59,11 +62,18 @@ def test_scores_that_are_no_numbers_fail(part, value):
     assert "C16" in FAILS
 
 
-def test_a_collapsed_net_has_a_row_without_a_rank(monkeypatch) -> None:
+def test_a_collapsed_net_has_a_row_without_a_rank(tmp_path, monkeypatch) -> None:
     """One of ninety kept the whole table from being made."""
-    evidence = of(np.full(100, 3))
-    monkeypatch.setattr("pipeline.flags.flags.by_images", lambda records: [records])
-    monkeypatch.setattr("pipeline.flags.flags.Evidence", lambda pairs: evidence)
-    monkeypatch.setattr("pipeline.flags.flags.CHECKS", {"C21": constant})
-    found = judge([], lambda record: {})
-    assert found.doubts == {"C21"} and [flag.check for flag in found.flags] == ["C21"]
+
+    def always_0(self, training, index, batch, adversarial):
+        return cross_entropy(training.members[index](adversarial), 0 * batch.labels)
+
+    monkeypatch.setattr(Standard, "loss", always_0)
+    params = tiny.table_of(["standard", "pgd_at"])
+    params["scales"]["demo"]["images"] = 100
+    plan = tiny.place(tmp_path, monkeypatch, params)
+    tiny.made(plan, ["standard", "pgd_at"])
+    frame, _, _ = tiny.tabulated(plan)
+    assert "C21" in frame.loc["standard", "flags"].split()
+    assert frame.loc["standard", "not_trusted"] == "C21"
+    assert frame.loc["pgd_at", "clean"] > 0

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from members import ENTRIES, one_a_method
+from members import one_a_method
 
 from bench.train import TINY, build, plan_at_demo
 
@@ -21,8 +21,3 @@ def test_a_method_learns_in_half_precision(name: str) -> None:
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in after)
     moved = [not torch.equal(p, q) for p, q in zip(before, after, strict=True)]
     assert sum(moved) > len(moved) / 2
-
-
-@pytest.mark.parametrize("scale", ["short", "lunch"])
-def test_the_scales_of_one_gpu_train_in_half_precision(scale: str) -> None:
-    assert ENTRIES.params["scales"][scale]["recipe"]["precision"] == "bf16"

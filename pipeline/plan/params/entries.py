@@ -39,8 +39,7 @@ BESIDE = {  # keys of other entries that are no fields, and of archs and data se
     "archs": ("macs", "parameters", "activations", "runs_per_gpu"),
     "datasets": ("images",),
 }
-# of `resources:`, where there is no such section
-USUAL = {"save_minutes": 10, "batch": 300}
+USUAL = {"save_minutes": 10, "batch": 300}  # of `resources:`, where there is no such section
 ROWS = ("victims", "averages", "methods")  # sections that a table's row may name
 
 
