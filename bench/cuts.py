@@ -20,6 +20,7 @@ import yaml
 
 from bench.plan import copy_code
 from pipeline.flags.flags import UNFAIR
+from pipeline.job.report import report
 from pipeline.plan import Plan, load_plan
 from pipeline.plan.graph.hidden import FILE, KEYS, SUITE
 from pipeline.plan.params.reader import read
@@ -148,4 +149,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    report(lambda _: main(), is_job=False)

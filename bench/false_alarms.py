@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.flags.evidence import Evidence
 from pipeline.flags.flags import flags
+from pipeline.job.report import report
 from pipeline.plan import Record, load_plan
 from pipeline.store.records import Arrays, read_record
 
@@ -91,4 +92,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    report(lambda _: main(), is_job=False)

@@ -36,7 +36,9 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     def made(paths: list[Path]) -> list[nn.Module]:
         members = models.build_members(spec, split, where)
         checkpoint.distribute(averaged(paths, average), members, source)
-        BatchNormPass(spec, run, split, average).apply(members)
+        name = paths[-1].stem  # of a snapshot its epoch
+        last = int(name) if name.isdecimal() else recipe.epochs
+        BatchNormPass(spec, run, split, average, last).apply(members)
         return members
 
     paths, work = snapshot_paths(plan, run, average), run.work

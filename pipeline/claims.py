@@ -10,7 +10,8 @@ import argparse
 from pipeline.core.intervals import FEWEST
 from pipeline.job.report import report
 from pipeline.plan import Plan, load_plan, presented
-from pipeline.tables.claims import OURS, OURS_FILE, PAPERS, PRINTED, Ours, Printed, read_claims
+from pipeline.tables.claims import OURS, OURS_FILE, PRINTED, Ours, Printed, read_claims
+from pipeline.tables.reported import list_papers
 
 
 def build_page(plan: Plan) -> str:
@@ -44,7 +45,7 @@ def build_page(plan: Plan) -> str:
         lines.append("| " + " | ".join([*stated, *printed.verdict(claim)]) + " |")
 
     lines += ["", "# Printed averages that are not the mean of their row", ""]
-    wrong_means = [(p, *wrong) for p in PAPERS for wrong in printed.averages(p)]
+    wrong_means = [(p, *wrong) for p in list_papers() for wrong in printed.averages(p)]
     lines += [f"- {p}: {name}: printed {a:.1f}, mean {b:.2f}" for p, name, a, b in wrong_means]
     return "\n".join(lines) + "\n"
 

@@ -2,7 +2,9 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,17 +14,31 @@ from pipeline.job.report import report
 from pipeline.plan import load_plan
 from pipeline.raw.fetch import Files, Source, fetch, verify
 from pipeline.raw.local import take
-from pipeline.raw.receipt import receipt_row, write_receipt
+from pipeline.raw.receipt import (
+    DEEP,
+    OFFICIAL,
+    is_unchanged,
+    read_receipt,
+    receipt_row,
+    sum_tree,
+    write_receipt,
+)
 from pipeline.raw.unpack import unpack
 from pipeline.store.files import locked
 
 
 def download(
-    raw: Path, sources: Sequence[Source], sha256: Sequence[str], mirror: str | None
+    raw: Path,
+    sources: Sequence[Source],
+    sha256: Sequence[str],
+    mirror: str | None,
+    official: Collection[str] | None = None,
 ) -> None:
     """Make every source available below `raw`, and say so in its receipt.
 
-    Raises UserError when a file cannot be had or its checksum differs.
+    `official` are the sums of the files that the sources describe; where nobody says, all of
+    `sha256`. A corrected file has another one. Raises UserError when a file cannot be had or its
+    checksum differs.
     """
     if len(sha256) != len(sources):
         names = ", ".join(source.name for source in sources)
@@ -35,20 +51,30 @@ def download(
         rows = [
             row
             for source, digest in zip(sources, sha256, strict=True)
-            for row in _obtain(raw, source, digest, mirror)
+            for row in _obtain(raw, source, digest, mirror, digest in (official or sha256))
         ]
         write_receipt(raw, rows)
 
 
-def _obtain(raw: Path, source: Source, sha256: str, mirror: str | None) -> list[dict[str, Any]]:
+def _obtain(
+    raw: Path, source: Source, sha256: str, mirror: str | None, is_official: bool
+) -> list[dict[str, Any]]:
     """Receipt rows of one source: its file, what came out of it, or what serves instead."""
-    target = raw / source.name
+    if not is_official:
+        # Its md5, its size and what serves instead are those of a file that is not meant.
+        source = replace(source, md5=None, size=None, instead=())
+    target, inside = raw / source.name, f"{source.folder}{DEEP}"
     checksums = {"sha256": sha256} | ({"md5": source.md5} if source.md5 else {})
-    if not (target.is_file() and source.folder is None):
+
+    came_out = [row for row in _read_known(raw) if row["path"] == inside]  # of a corrected archive
+    if any(row.get("sha256") == sha256 and is_unchanged(raw, row) for row in came_out):
+        print(f"{raw / inside}: was there, checksum right")
+        return came_out
+    if not came_out and not (target.is_file() and source.folder is None):
         # Unpacked files, or torchvision's folder, serve as well as the file itself.
         for group in source.instead:
             if _is_there(raw, group):
-                return _verify_group(raw, group)
+                return _verify_group(raw, group, source)
 
     if target.is_file():
         verify(target, checksums)
@@ -62,9 +88,18 @@ def _obtain(raw: Path, source: Source, sha256: str, mirror: str | None) -> list[
         return [receipt_row(raw, source.name, checksums)]
     print(f"{raw / source.folder}: unpacking", flush=True)
     unpack(target, raw / source.folder)
+    if not is_official:
+        return [receipt_row(raw, inside, {"sha256": sha256, "tree": sum_tree(raw, inside)})]
     if not _is_there(raw, source.instead[0]):
         raise UserError(f"{target}: lacks files of the official archive; delete it and run again")
-    return _verify_group(raw, source.instead[0])
+    return _verify_group(raw, source.instead[0], source)
+
+
+def _read_known(raw: Path) -> list[dict[str, Any]]:
+    """Rows of the receipt that is there; none where it is missing or damaged: it is made anew."""
+    with suppress(UserError):
+        return read_receipt(raw)
+    return []
 
 
 def _list_locations(source: Source, component: str, mirror: str | None) -> tuple[str, ...]:
@@ -86,12 +121,12 @@ def _is_there(raw: Path, group: Sequence[Files]) -> bool:
     return not wrong
 
 
-def _verify_group(raw: Path, group: Sequence[Files]) -> list[dict[str, Any]]:
-    rows = []
+def _verify_group(raw: Path, group: Sequence[Files], source: Source) -> list[dict[str, Any]]:
+    rows, packed = [], f"put {source.name} with it into {raw} and write the sha256 of that"
     for files in group:
         checksums = {"md5": files.md5} if files.md5 else {}
         if checksums:
-            verify(raw / files.path, checksums)
+            verify(raw / files.path, checksums, f"{packed} at the data set in params.yaml")
         rows.append(receipt_row(raw, files.path, checksums))
 
     more = f" and {len(group) - 1} more" if len(group) > 1 else ""
@@ -111,7 +146,8 @@ def main(argv: list[str] | None = None) -> None:
         return
     sources = import_module(f"pipeline.datasets.{entry.component}").sources()
     mirror = os.environ.get("ROBUST_MIRROR") or plan.mirror
-    download(entry.raw, sources, entry.fields["sha256"], mirror)
+    official = OFFICIAL.get(entry.component)
+    download(entry.raw, sources, entry.fields["sha256"], mirror, official)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from pipeline.core.ensemble import Combination, Scaled
 from pipeline.core.metrics import worst
 from pipeline.errors import Interrupted, UserError
 from pipeline.evaluation import latency
-from pipeline.evaluation.differences import find_radius
 from pipeline.evaluation.parts import Parts
 from pipeline.evaluation.verdicts import SEED, Evaluation, images_at_once
 from pipeline.flags import evidence
@@ -31,6 +30,7 @@ from pipeline.job.signals import StopRequest
 from pipeline.loading import models, sets
 from pipeline.loading.images import Split, load_split, subset
 from pipeline.plan import Plan, Record, frozen, load_part, record_id, shared
+from pipeline.plan.params.values import find_radius
 from pipeline.store.lease import hold
 from pipeline.store.records import Arrays, meta, pack
 from pipeline.store.sums import write_together
@@ -62,7 +62,8 @@ def evaluate(plan: Plan, record: Record, where: torch.device) -> None:
 
     attacks = Attacks(plan, evaluation, record, split, parts)
     verdicts = attacks.run()
-    arrays = verdicts | _clean(evaluation, find_radius(record.attacks))
+    radius = record.spec.get("radius") or find_radius(record.attacks)
+    arrays = verdicts | _clean(evaluation, radius)
 
     about |= {
         "cost": _cost(plan, record, victim, split),

@@ -32,7 +32,8 @@ from pipeline.tables.labels import read as read_name
 
 def numbers(plan: Plan, figure: Figure) -> tuple[Any, pd.DataFrame]:
     """The kind that draws a figure, and the numbers it draws."""
-    where = device.select(plan.entries.device, plan.entries.threads)
+    wanted = plan.entries.device if figure.reads_weights else "cpu"  # records need no GPU
+    where = device.select(wanted, plan.entries.threads)
     if not any(cell.victim for cell in figure.cells):
         raise UserError(f"params.yaml: figures.{figure.name}: every row is planned; none to draw")
 

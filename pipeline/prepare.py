@@ -4,11 +4,12 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from pipeline.contracts.dataset import Images, ImageSet, Labels, stratified
 from pipeline.errors import UserError
@@ -16,19 +17,22 @@ from pipeline.job.device import times
 from pipeline.job.report import report
 from pipeline.loading.registry import component_class
 from pipeline.plan import Dataset, Plan, load_plan
-from pipeline.raw.receipt import check_receipt, check_stated
+from pipeline.raw.receipt import OFFICIAL, check_receipt, check_stated
 from pipeline.store.files import Content, safetensors
 from pipeline.store.sums import write_together
 
 SPLITS = ("train", "validation", "test")
 
 
-def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
+def prepare(
+    data: ImageSet, raw: Path, folder: Path, official: Collection[str] | None = None
+) -> bool:
     """Write `<folder>/<split>.safetensors`; False when all three were there already.
 
     Each file holds images uint8 [N, C, H, W], labels int64 [N] and metadata: dataset, digest (the
     folder's names), classes, mean and std (JSON lists; the training images' channels in [0, 1]).
-    Equal raw files and fields give equal bytes, so a killed run is simply run again.
+    Equal raw files and fields give equal bytes, so a killed run is simply run again. `official`
+    are the sha256 of the component's official files, where there are such.
     """
     paths = {split: folder / f"{split}.safetensors" for split in SPLITS}
     if all(path.is_file() for path in paths.values()):
@@ -37,7 +41,7 @@ def prepare(data: ImageSet, raw: Path, folder: Path) -> bool:
     started = time.monotonic()
     # Verified once, and compared again here: a file may have changed since.
     check_receipt(raw)
-    check_stated(raw, data.sha256)
+    check_stated(raw, data.sha256, official)
     arrays = data.load(raw)
     data.check(arrays, raw)
 
@@ -89,8 +93,13 @@ def channel_statistics(images: Images) -> tuple[list[float], list[float]]:
 
 def check_images(plan: Plan, dataset: Dataset) -> None:
     """Raise UserError where a table asks for more images than were found, before it trains."""
-    with safe_open(dataset.folder / "test.safetensors", "numpy") as file:
-        (available,) = file.get_slice("labels").get_shape()
+    path = dataset.folder / "test.safetensors"
+    try:
+        with safe_open(path, "numpy") as file:
+            (available,) = file.get_slice("labels").get_shape()
+    except SafetensorError as error:
+        remedy = f"delete it and run python -m pipeline.prepare {dataset.name}"
+        raise UserError(f"{path}: truncated or corrupt ({error}); {remedy}") from error
     for table in plan.tables.values():
         records = [record for cell in table.cells for record in cell.records.values()]
         own = [r.images for r in records if r.victim.dataset == dataset and r.split == "test"]
@@ -108,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
     plan = load_plan()
     entry = plan.dataset(parser.parse_args(argv).dataset)
     data = component_class("datasets", entry.component)(**entry.fields)
-    written = prepare(data, entry.raw, entry.folder)
+    written = prepare(data, entry.raw, entry.folder, OFFICIAL.get(entry.component))
     check_images(plan, entry)
     print(f"{entry.folder}: {'written' if written else 'is up to date, nothing to do'}")
 

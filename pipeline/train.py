@@ -99,8 +99,8 @@ def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
         shutil.rmtree(run.work)
         raise UserError(
             f"{run.folder}: training again on this machine gave other weights than the recorded "
-            "ones, so their trajectory cannot be re-derived here; pull the snapshots, or delete "
-            "the run to replace it"
+            "ones, so their trajectory cannot be re-derived here: derive it on the kind of machine "
+            "that trained them, or delete the run to replace it"
         )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pipeline.core.ascent import input_gradient
 from pipeline.core.draws import Draws
 from pipeline.core.losses import cross_entropy
+from pipeline.errors import UserError
 
 AMPLITUDE = 100.0  # of the coarsest level, as in the authors' code; only ratios matter
 
@@ -22,10 +23,15 @@ class Fog:
     (map - side) / 2: the authors' fixed 16 pixels fit sides of 32 and 224 only.
     """
 
-    strength: float
+    strength: float  # of the fog, in pixels of [0, 1]
     step_size: float  # of the variables in [0, 1]
     steps: int
-    decay: float
+    decay: float  # by which the amplitude of each finer level is divided
+
+    def __post_init__(self) -> None:
+        """Refuse levels that are no finer."""
+        if self.decay <= 0:
+            raise UserError("params.yaml: attacks: fog needs a decay above 0; 2 halves each level")
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:
         """Foggy images [B, C, H, W] in the box, detached."""

@@ -16,6 +16,7 @@ from pipeline.core.ascent import gradient_in, rank_rivals
 from pipeline.core.draws import Draws
 from pipeline.core.losses import TINY, gap
 from pipeline.core.norms import lengths, per_image, project, uniform_start
+from pipeline.errors import UserError
 
 BEYOND = 0.05  # the paper's rho: this part of the radius past a boundary
 
@@ -33,6 +34,11 @@ class MembersARC:
     steps: int
     restarts: int
     targets: int
+
+    def __post_init__(self) -> None:
+        """Refuse to look for a boundary towards no class."""
+        if self.targets < 1:
+            raise UserError("params.yaml: attacks: members_arc needs targets of 1 or more")
 
     @torch.no_grad()
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, draws: Draws) -> Tensor:

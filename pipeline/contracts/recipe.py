@@ -25,7 +25,7 @@ class Recipe:
     attack: Attack  # crafts the training examples, or none
     attack_bn_mode: Literal["eval", "train_frozen", "train_update"]
     normalise: bool  # by the training split's channel statistics, inside the model
-    train_images: int  # of each training split, the first ones in stratified order; 0 is all
+    train_images: int  # at most so many, the first ones in stratified order; 0 is all
     precision: Literal["fp32", "bf16"]
     ema_decay: float  # per-step average of the weights; 0 is none
     ema_start: Epoch

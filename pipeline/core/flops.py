@@ -33,7 +33,19 @@ class FlopCount(TorchDispatchMode):  # type: ignore[no-untyped-call]
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=result)
+        if func._overloadpacket is torch.ops.aten.convolution_backward:
+            self.total -= _count_too_much(formula, args, result)
         return result
+
+
+def _count_too_much(formula: Any, args: Any, result: Any) -> int:
+    """What torch's formula adds for a weight's gradient of grouped convolutions: it takes every
+    channel of the output for one of every channel of the input."""
+    *others, groups, wanted = args
+    if groups == 1 or not wanted[1]:
+        return 0
+    weight = int(formula(*others, groups, [False, True, False], out_val=result))
+    return weight - weight // int(groups)
 
 
 def count_parameters(module: nn.Module) -> int:

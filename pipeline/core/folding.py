@@ -10,6 +10,8 @@ from typing import TypeGuard, cast
 import torch
 from torch import Tensor, nn
 
+OF_CONV = {"weight", "bias"}
+
 
 def folded(model: nn.Module, *, is_cast: bool = False, keeps_layout: bool = False) -> nn.Module:
     """The model in evaluation mode up to rounding; it shares all but the folded convolutions.
@@ -19,11 +21,12 @@ def folded(model: nn.Module, *, is_cast: bool = False, keeps_layout: bool = Fals
     autocast, which must then hold at every pass, weights are stored as each pass would cast them.
     keeps_layout: activations lie as the model's own do; a model says so for all that is below it.
     """
-    fixed = getattr(model, "fixed", None)
+    keeps_layout = keeps_layout or getattr(model, "keeps_layout", False)
+    # Not asked of a user's network, whose word may mean something else.
+    fixed = None if keeps_layout else getattr(model, "fixed", None)
     if fixed is not None and not model.training:
         model = fixed()
 
-    keeps_layout = keeps_layout or getattr(model, "keeps_layout", False)
     children = {
         name: child and folded(child, is_cast=is_cast, keeps_layout=keeps_layout)
         for name, child in model._modules.items()
@@ -43,28 +46,42 @@ def folded(model: nn.Module, *, is_cast: bool = False, keeps_layout: bool = Fals
 def _folded_pairs(
     layers: dict[str, nn.Module | None], is_cast: bool, keeps_layout: bool
 ) -> dict[str, nn.Module | None]:
-    """Layers in a row, each convolution with the normalisation that follows it."""
+    """Layers in a row, each convolution with the normalisation that follows it, whose place stays:
+    somebody's `layers[:3]` must mean the same."""
     kept: dict[str, nn.Module | None] = {}
     last = ""
     for name, layer in layers.items():
         before = kept.get(last)
-        if _has_own_weight(before) and _is_fixed(layer):
+        if _is_plain_conv(before) and _is_fixed(layer):
             kept[last] = _fold(before, layer, is_cast, keeps_layout)
+            kept[name] = nn.Identity()
         else:
             kept[name], last = layer, name
     return kept
 
 
-def _has_own_weight(layer: nn.Module | None) -> TypeGuard[nn.Conv2d]:
-    """Whether a layer is a convolution whose weight is a parameter; others may make theirs late."""
-    return isinstance(layer, nn.Conv2d) and "weight" in layer._parameters
+def _is_plain_conv(layer: nn.Module | None) -> TypeGuard[nn.Conv2d]:
+    """Whether a layer is torch's convolution with its weight and bias, and nothing beside.
+
+    Others may make their weight from what they hold (late, standardised, of low rank, masked).
+    """
+    if not isinstance(layer, nn.Conv2d) or not _is_as_written(layer, nn.Conv2d):
+        return False
+    makes_it = type(layer)._conv_forward is not nn.Conv2d._conv_forward
+    return not makes_it and "weight" in layer._parameters and set(layer._parameters) <= OF_CONV
 
 
 def _is_fixed(layer: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
-    """Whether a layer is batch normalisation by stored statistics."""
-    if not isinstance(layer, nn.BatchNorm2d):
+    """Whether a layer is torch's batch normalisation by stored statistics."""
+    if not isinstance(layer, nn.BatchNorm2d) or not _is_as_written(layer, nn.BatchNorm2d):
         return False
     return not layer.training and layer.running_mean is not None
+
+
+def _is_as_written(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a layer computes what torch's own of this kind does, with nothing hooked on."""
+    has_hooks = bool(layer._forward_hooks or layer._forward_pre_hooks)
+    return type(layer).forward is kind.forward and not has_hooks
 
 
 @torch.no_grad()

@@ -61,7 +61,7 @@ class Pictures(LocalSet):
                 if opened.mode.startswith(("I", "F")):  # which convert would cut off at 255
                     raise ValueError("more than 8 bits a channel; save it with 8")
                 image = opened.convert(MODES[self.channels])
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise self.refuse(where, f"is no image that can be read ({error})") from error
         square = (self.size, self.size)
         if self.resize:

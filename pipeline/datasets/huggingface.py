@@ -12,14 +12,16 @@ import numpy as np
 from pipeline.contracts.dataset import Arrays, Images, Labels
 from pipeline.datasets._local import TEST, Pictures
 from pipeline.errors import UserError
+from pipeline.raw.receipt import walk_files
 
 SUFFIXES = (".parquet", ".arrow")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Huggingface(Pictures):
-    """`<split>*.parquet` or `<split>/*.arrow` at any depth, images stored as encoded bytes.
+    """Files `<split>.*`, `<split>-*` or `<split>/*`, .parquet or .arrow, images as encoded bytes.
 
+    Those of a split lie in one folder at any depth: in two they are other configs or revisions.
     image, label: names of the two columns; names of classes are those of the files' own features.
     """
 
@@ -36,13 +38,18 @@ class Huggingface(Pictures):
     def _table(self, root: Path, splits: tuple[str, ...]) -> Any:
         """The rows of the first of these splits that has files."""
         arrow, parquet = _pyarrow(""), _pyarrow(".parquet")
-        files = sorted(p for p in root.rglob("*") if p.suffix in SUFFIXES)
+        files = sorted(p for p in walk_files(root) if p.suffix in SUFFIXES)
         # beside the rows the library leaves results of its `map` and `filter`
         files = [p for p in files if not p.name.startswith("cache-")]
         for split in splits:
-            own = [p for p in files if p.name.startswith(split) or p.parent.name == split]
+            begin = (f"{split}.", f"{split}-")  # test_small is another split than test
+            own = [p for p in files if p.name.startswith(begin) or p.parent.name == split]
             if not own:
                 continue
+            places = sorted({f"{p.relative_to(root).parent}/*{p.suffix}" for p in own})
+            if len(places) > 1:
+                twice = f"has the split {split} more than once, in {places[0]} and in {places[1]}"
+                raise self.refuse(root, f"{twice}; `files` must name a folder with one of them")
             try:
                 parts = [
                     parquet.read_table(p) if p.suffix == ".parquet" else _read_stream(arrow, p)
@@ -51,7 +58,8 @@ class Huggingface(Pictures):
                 return arrow.concat_tables(parts)
             except (OSError, arrow.ArrowException) as error:
                 raise self.refuse(own[0], f"cannot be read ({error})") from error
-        raise self.refuse(root, f"has no .parquet or .arrow files of the split {splits[0]}")
+        asked = " or ".join(f"{splits[0]}{end}" for end in (".*", "-*", "/*"))
+        raise self.refuse(root, f"has no .parquet or .arrow files named {asked}")
 
     def _columns(self, root: Path, table: Any) -> tuple[Images, Labels]:
         lost = [name for name in (self.image, self.label) if name not in table.column_names]

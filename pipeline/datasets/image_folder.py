@@ -8,6 +8,7 @@ from PIL import Image
 
 from pipeline.contracts.dataset import Arrays, Images, Labels
 from pipeline.datasets._local import TEST, Pictures
+from pipeline.raw.receipt import walk_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +37,11 @@ class ImageFolder(Pictures):
 
     def _read(self, folder: Path, names: list[str]) -> tuple[Images, Labels]:
         known = Image.registered_extensions()
+        above = (folder.parent.resolve(), folder.resolve())  # where no link of a class leads back
         found = [
             (path, label)
             for label, name in enumerate(names)
-            for path in sorted((folder / name).rglob("*"))
+            for path in sorted(walk_files(folder / name, above))
             if path.suffix.lower() in known
         ]
         images = self.decode((path, path) for path, _ in found)

@@ -1,26 +1,16 @@
 """Whether a victim's gradient is that of its values: finite differences along its sign."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from pipeline.core.ascent import gradient_in
 from pipeline.core.losses import cross_entropy, margin
-from pipeline.plan.params.values import settings_of
 
 # Parts of the radius that the steps are. The margin of an undefended network on real images bends
 # within a tenth of 8/255; what hides a gradient does so at every one of them.
 SHARES = (10, 30, 100)
 HIDDEN = 0.1  # part of the slope's rise that pixels without a gradient may change it by
 FLOOR = 1e-6  # of the margin's slope: below it cross-entropy is saturated, which is C13's business
-
-
-def find_radius(attacks: tuple[tuple[str, dict[str, Any]], ...]) -> float:
-    """The smallest l_inf radius above 0 of a record's attacks, 0 where none has one."""
-    fields = [spec["fields"] for _, spec in attacks]
-    radii = [settings_of(f).get("eps") for f in fields if f.get("norm", "linf") == "linf"]
-    return min((float(eps) for eps in radii if eps), default=0.0)
 
 
 def compare_slopes(model: nn.Module, images: Tensor, labels: Tensor, radius: float) -> Tensor:

@@ -47,7 +47,10 @@ class GateAnswers(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """[B, members, classes + 1], the logarithm last."""
         logits_BKC = self.mixture.logits(images).transpose(0, 1)
-        return torch.cat([logits_BKC, self.mixture.weights(images).log()[..., None]], -1)
+        weights_BK = self.mixture.weights(images)
+        # A gate that is certain gives 0 to the others, whose logarithm has no gradient.
+        trust_BK = weights_BK.clamp_min(torch.finfo(weights_BK.dtype).tiny).log()
+        return torch.cat([logits_BKC, trust_BK[..., None]], -1)
 
 
 def surrogates(victim: Combination, kind: str) -> list[nn.Module]:

@@ -103,12 +103,10 @@ def moved(victim: Combination, *steps: tuple[float, Direction]) -> Iterator[None
     """The victim at its weights plus these multiples of directions; back at its own afterwards."""
     # Copies, not subtraction afterwards: rounding would leave other weights behind.
     own = {name: weight.detach().clone() for name, weight in victim.named_parameters()}
+    there = {k: w + sum(size * way[k] for size, way in steps) for k, w in own.items()}
+    # Loaded, not copied: a net that generates weights from these learns that they moved.
+    victim.load_state_dict(there, strict=False)
     try:
-        with torch.no_grad():
-            for name, weight in victim.named_parameters():
-                weight.copy_(own[name] + sum(size * way[name] for size, way in steps))
         yield
     finally:
-        with torch.no_grad():
-            for name, weight in victim.named_parameters():
-                weight.copy_(own[name])
+        victim.load_state_dict(own, strict=False)

@@ -29,6 +29,7 @@ class Weights:
     bins: int
 
     reads_weights: ClassVar[bool] = True
+    pools_seeds: ClassVar[bool] = True
 
     def numbers(self, shown: list[Loaded]) -> pd.DataFrame:
         """Counts by row and bin, with the standard deviation of all the row's weights."""

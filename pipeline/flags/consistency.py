@@ -109,12 +109,13 @@ def black_box(e: Evidence) -> Iterator[str]:
             continue
 
         met = (a for a in e.everything() if a.kind not in BLIND and a.ball == blind.ball)
-        seeing = [a.right for a in met]
+        # By themselves: a suite that stops when fooled asks no later attack about what it fooled.
+        seeing = [e.alone(a) for a in met]
         if not seeing:
             continue
 
         # Right when clean and under every attack that sees the gradient, wrong under the blind one.
-        only = np.maximum(worst([*seeing, e.right]) - blind.right, 0)
+        only = np.maximum(worst([*seeing, e.right]) - e.alone(blind), 0)
         share = float(only.mean())
         if wilson(share, len(only))[0] > BLACK_BOX:
             yield f"{blind.name} fools {100 * share:.1f} % of images that no gradient attack does"

@@ -126,6 +126,11 @@ class Evidence:
         """Attacks of suites that stop when fooled."""
         return [attack for group in self.cascades for attack in group]
 
+    def alone(self, attack: Attack) -> Verdicts:
+        """Verdicts of an attack by itself: whom others had fooled before it was not its doing."""
+        right: Verdicts = np.where(attack.arrays["asked"], attack.right, self.right)
+        return right
+
     def everything(self) -> list[Attack]:
         """All attacks; those of suites that stop when fooled come last."""
         return [*self.attacks, *self.left]

@@ -22,6 +22,8 @@ DOUBTS = ("C7", "C13", "C22")  # of a worst case
 UNRANKING = (*DOUBTS, "C21")
 GAINED = 0.02  # what C13 alone needs to unrank
 CLIMBING = symptoms.LINF | {"pgd_l1", "apgd"}  # on cross-entropy unless they say otherwise
+# By queries, by differences of logits, or by these too
+OTHERWISE = {"square", "fab", "autoattack", "Square", "FAB", "AutoAttack"}
 UNFAIR = 1.5  # C23: points that a cut may hide of a row beyond what it hides of the reference
 FAILS = ("C1", "C8", "C9", "C12", "C16", "C18", "C21")
 CHECKS: dict[str, Callable[[Evidence], Iterator[str]]] = {
@@ -140,5 +142,6 @@ def _climb_alone(evidence: Evidence) -> bool:
 
 
 def _needs_no_slope(attack: Attack) -> bool:
-    """Whether it climbs no cross-entropy of the victim itself."""
-    return not attack.is_exact or attack.field("loss", "ce") != "ce"
+    """Whether it climbs no cross-entropy of the victim itself, or not that alone."""
+    other = not attack.is_exact or attack.kind in OTHERWISE
+    return other or attack.field("loss", "ce") != "ce"

@@ -47,7 +47,9 @@ def gap(e: Evidence) -> Iterator[str]:
     left = e.left
     strong = [a.right for a in same if a in left or a.kind in CASCADE]
     beyond = float((best.right - worst([best.right, *strong])).mean())
-    if strong and wilson(beyond, len(best.right))[1] < INCOMPLETE:
+    # Where PGD leaves next to nothing there is nothing left to find.
+    left_any = float(best.right.mean()) > INCOMPLETE
+    if strong and left_any and wilson(beyond, len(best.right))[1] < INCOMPLETE:
         yield f"the worst case finds nothing that {best.name} does not"
 
 
@@ -198,7 +200,7 @@ def _compare_scaled(e: Evidence, cooled: bool) -> Iterator[str]:
         return
 
     before = worst(own)
-    after = worst([before, *(a.right for a in scaled)])
+    after = worst([before, *(e.alone(a) for a in scaled)])
     if exceeds(before, after, SCALING):
         names = ", ".join(a.name for a in scaled)
         yield f"{names} find {points(before, after)} more than all climbs of its own loss"

@@ -46,7 +46,7 @@ class Cell:
 def read(folder: Path = FOLDER) -> list[Cell]:
     """Every printed accuracy whose attack has a role here."""
     cells = []
-    for path in sorted(folder.glob("*.csv")):
+    for path in sorted(folder.glob("[!.]*.csv")):
         with path.open(newline="", encoding="utf-8") as file:
             for line in csv.DictReader(file):
                 role = ROLE.get(line["attack"])

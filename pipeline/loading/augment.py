@@ -3,7 +3,8 @@
 A recipe's `augment` is the data set's own, or a policy on top of it: `autoaugment` (with Cutout, as
 CCG trains), `idbh_weak` and `idbh_strong` (Li and Spratling, ICLR 2023). Single operations are
 torchvision's on uint8 images. Sizes follow the image, being stated for 32 pixels; where the data
-set itself does not flip, no policy does.
+set itself does not flip, no policy does. Departure: AutoAugment's shears turn about the image's
+centre, where CCG's stay at its upper left corner: up to 5 of 32 pixels aside.
 """
 
 import math

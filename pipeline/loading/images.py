@@ -23,7 +23,10 @@ from pipeline.store.files import load_safetensors
 
 @dataclass(frozen=True)
 class Split:
-    """images uint8 [N, C, H, W], labels int64 [N], both on the device; statistics in [0, 1]."""
+    """images uint8 [N, C, H, W], labels int64 [N], both on the device; statistics in [0, 1].
+
+    std is what nets divide by: 1 for a channel that is the same in every training image.
+    """
 
     images: Tensor
     labels: Tensor
@@ -55,7 +58,8 @@ def load_split(dataset: Dataset, split: str, device: torch.device, root: Path = 
 
     try:
         names, mean, std = (json.loads(metadata[key]) for key in ("classes", "mean", "std"))
-        loaded = Split(tensors["images"], tensors["labels"], names, mean, std)
+        divisors = [1.0 if deviation == 0 else deviation for deviation in std]
+        loaded = Split(tensors["images"], tensors["labels"], names, mean, divisors)
         is_whole = metadata["digest"] == dataset.digest and _is_whole(loaded)
     except (KeyError, TypeError, ValueError, RecursionError):
         is_whole = False
@@ -80,8 +84,10 @@ def _is_whole(split: Split) -> bool:
 
 
 def load_training(dataset: Dataset, images: int, held_out: str, device: torch.device) -> Split:
-    """What a recipe trains on: a stratified part of so many `images`, or all (0); validation
-    images that nothing validates on stand behind the others. Statistics stay the split's."""
+    """What a recipe trains on: a stratified part of at most so many `images`, or all (0).
+
+    Validation images that nothing validates on stand behind them. Statistics stay the split's.
+    """
     split = load_split(dataset, "train", device)
     if held_out == "if_validated":  # and it does not, or the plan says always
         other = load_split(dataset, "validation", device)
@@ -93,11 +99,9 @@ def load_training(dataset: Dataset, images: int, held_out: str, device: torch.de
 
 
 def cut(split: Split, images: int, seed: int) -> Split:
-    """A stratified part of a split; 0 images is all of it."""
-    if images in (0, len(split)):
+    """A stratified part of a split, all of it where it has no more images; 0 is all too."""
+    if not 0 < images < len(split):
         return split
-    if images > len(split):
-        raise UserError(f"params.yaml: train_images: {images} of {len(split)} images asked for")
     rows = stratified(split.labels.cpu().numpy(), images, seed)[1]
     return split.subset(torch.from_numpy(rows).to(split.labels.device))
 
@@ -139,7 +143,8 @@ def subset(images: int, available: int) -> list[int]:
     """The fixed index list: all, or Python's sample with seed 0 (as DVERGE and SoE draw it)."""
     if not 1 <= images <= available:
         raise UserError(
-            f"params.yaml: images: {images} asked for, the test split has {available}; lower it"
+            f"params.yaml: images: {images} asked for, the test split has {available}; lower it in "
+            "the table's entry"
         )
     if images == available:
         return list(range(available))

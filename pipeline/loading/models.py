@@ -80,11 +80,18 @@ def _place(networks: list[nn.Module], device: torch.device) -> list[nn.Module]:
 def load_members(
     plan: Plan, run: Run, which: str, split: Split, device: torch.device
 ) -> list[nn.Module]:
-    """The trained members of a run at checkpoint `last` or `best`, frozen in evaluation mode."""
-    members = build_members(plan.training(run).spec, split, device)
+    """The trained members of a run at checkpoint `last` or `best`, frozen in evaluation mode.
+
+    Raises UserError where a user's own network gives no logits of the split's classes.
+    """
+    spec = plan.training(run).spec
+    members = build_members(spec, split, device)
     checkpoint.load(run.checkpoint(which), members)
     for member in members:
         member.eval().requires_grad_(False)
+        if isinstance(member, modules.Foreign):  # here, where its device is the one it is used on
+            model, few = spec["arch"]["model"], split.floats(slice(2))
+            modules.check_scores(member, model, few, run.dataset.name, len(split.names))
     return members
 
 

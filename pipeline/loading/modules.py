@@ -4,11 +4,13 @@ Their code, imported because they named it, and only while it is the code of the
 """
 
 import importlib.util
+import os
 import sys
 import traceback
 from pathlib import Path
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.core.layers import Normalise
@@ -62,14 +64,41 @@ def _call(path: Path, function: str) -> object:
         return getattr(module, function)()
     except Exception as error:  # whatever their code raises
         sys.modules.pop(module.__name__, None)
-        lines = [
-            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)
-        ]
-        at = f", line {lines[-1]}" if lines else ""
-        raise UserError(f"{path}{at}: {type(error).__name__}: {error}") from error
+        raise UserError(_describe_error(path, error)) from error
     finally:
         _forget(set(sys.modules) - loaded - {module.__name__}, path)
         sys.path.remove(folder)
+
+
+def check_scores(network: Foreign, model: str, images: Tensor, dataset: str, classes: int) -> None:
+    """Raise UserError unless a user's network gives logits [B, classes] of images [B, C, H, W].
+
+    model: where it is built, as in my_file.py:build. dataset: whose images these are.
+    """
+    try:
+        with torch.no_grad():
+            scores: object = network.network(network.normalise(images))
+    except Exception as error:  # whatever their code raises
+        # its file's folder is left once it is loaded
+        remedy = "; import it where the file begins" if isinstance(error, ImportError) else ""
+        path = Path(model.rpartition(":")[0])
+        raise UserError(f"{_describe_error(path, error)}{remedy}") from error
+
+    wanted = (len(images), classes)
+    found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    if found != wanted:
+        raise UserError(
+            f"{model}: of {len(images)} images of {dataset} its network gives {found}, not logits "
+            f"{wanted}; return these alone, or name the data set whose classes it tells apart"
+        )
+
+
+def _describe_error(path: Path, error: Exception) -> str:
+    """What a user's file raised, with the last line of it on the way there, in one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == os.path.abspath(path)]
+    at = f", line {lines[-1]}" if lines else ""
+    return f"{path}{at}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _forget(names: set[str], path: Path) -> None:

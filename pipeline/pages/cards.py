@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,14 @@ from pipeline.errors import UserError
 from pipeline.pages import charts
 from pipeline.plan import Plan, Run, Table
 from pipeline.plan.graph.targets import Cell, label
+from pipeline.plan.params.pages import pages
 from pipeline.plan.params.schema import ROOT
+from pipeline.plan.params.values import settings_of
 from pipeline.store.sums import as_seconds, read_mapping, sum_of
 
 FLAGS_PAGE = Path("docs/flags.md")
 # a sweep's column: pgd20_eps_8_255, pgd50_5_eps_0p01
-EPS = re.compile(r"(?P<attack>.+)_eps_(?P<eps>\d+(?:p\d+|_[1-9]\d*)?)$")
+EPS = re.compile(r"(.+)_eps_\d+(?:p\d+|_[1-9]\d*)?")
 MADE = {"train": "trained", "average": "averaged", "adopt": "adopted"}
 
 
@@ -46,8 +47,16 @@ class Card:
     load: str
 
 
-def cards(plan: Plan, table: Table, details: dict[str, Any], sweeps: dict[str, Any]) -> list[Card]:
-    """A card for each finished row of a table, of its first seed."""
+def cards(
+    plan: Plan,
+    table: Table,
+    details: dict[str, Any],
+    sweeps: dict[str, dict[str, charts.Points]],
+) -> list[Card]:
+    """A card for each finished row of a table, of its first seed.
+
+    sweeps: accuracy against radius by attack, of victims by their ids.
+    """
     first: dict[str, Cell] = {}
     for cell in table.cells:
         first.setdefault(label(cell, table.cells), cell)
@@ -56,7 +65,12 @@ def cards(plan: Plan, table: Table, details: dict[str, Any], sweeps: dict[str, A
 
 
 def _build_card(
-    plan: Plan, table: Table, cell: Cell, name: str, found: dict[str, Any], sweeps: dict[str, Any]
+    plan: Plan,
+    table: Table,
+    cell: Cell,
+    name: str,
+    found: dict[str, Any],
+    sweeps: dict[str, dict[str, charts.Points]],
 ) -> Card:
     assert cell.victim is not None
     runs = [plan.run(element.run) for element in cell.victim.elements]
@@ -74,9 +88,7 @@ def _build_card(
         whose=_name_member(plan, runs, 0),
         settings=_list_settings(run, trained),
         curve=charts.lines(_read_history(trained), "epoch"),
-        radii=charts.lines(
-            _collect_radii(sweeps.get(name, {})), "radius, in 255ths of a pixel's range"
-        ),
+        radii=charts.lines(sweeps.get(cell.victim.id, {}), "radius, in 255ths of a pixel's range"),
         flags=[(c, text, meanings().get(c, "")) for c, text in found["flags"].items()],
         receipts=[*_list_receipts(plan, runs, cell)],
         again=f"python -m pipeline plan {target} --row {shlex.quote(name)} --seed {cell.seed}"
@@ -99,7 +111,7 @@ def papers_of(row: str) -> tuple[str, ...]:
 @cache
 def _read_pages() -> dict[str, dict[str, Any]]:
     """What each paper's page says."""
-    files = sorted((ROOT / "papers").glob("*.yaml"))
+    files = pages(ROOT / "params.yaml")
     return {file.stem: yaml.safe_load(file.read_text("utf-8")) for file in files}
 
 
@@ -143,16 +155,25 @@ def _read_history(run: Run) -> dict[str, charts.Points]:
     }
 
 
-def _collect_radii(found: dict[str, Any]) -> dict[str, charts.Points]:
-    """Accuracy against radius in pixels of 255, by attack, from the columns of a sweep."""
-    series: dict[str, list[tuple[float, float]]] = {}
-    for column, value in found.items():
-        match = EPS.match(column)
-        if match and isinstance(value, dict):
-            eps = Fraction(match["eps"].replace("p", ".").replace("_", "/"))
-            point = (float(255 * eps), 100 * value["mean"])
-            series.setdefault(match["attack"], []).append(point)
-    return {attack: sorted(points) for attack, points in series.items()}
+def collect_radii(
+    table: Table, details: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, charts.Points]]]:
+    """Accuracy against radius in pixels of 255, by attack, of every victim that a table sweeps.
+
+    The radius is that of the evaluation: where a data set stands in, it is scaled.
+    """
+    for cell in table.cells:
+        attacks = {name: spec for record in cell.records.values() for name, spec in record.attacks}
+        swept = {name: match[1] for name in attacks if (match := EPS.fullmatch(name))}
+        found = details.get(label(cell, table.cells), {}) if swept else {}
+
+        series: dict[str, list[tuple[float, float]]] = {}
+        for name, attack in swept.items():
+            if isinstance(value := found.get(name), dict):
+                eps = float(settings_of(attacks[name]["fields"])["eps"])
+                series.setdefault(attack, []).append((255 * eps, 100 * value["mean"]))
+        if cell.victim and series:
+            yield cell.victim.id, {attack: sorted(points) for attack, points in series.items()}
 
 
 def _name_member(plan: Plan, runs: list[Run], index: int) -> str:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipeline.errors import UserError
 from pipeline.pages import charts
-from pipeline.pages.cards import cards
+from pipeline.pages.cards import cards, collect_radii
 from pipeline.plan import Figure, Plan, Table
 from pipeline.plan.params.schema import ROOT
 from pipeline.plan.state import describe_data
@@ -28,11 +28,11 @@ TEMPLATE = ROOT / "pipeline" / "pages" / "report.html.j2"
 def render(plan: Plan, table: Table, others: list[Table | Figure], texts: list[Path]) -> str:
     """The page of one table, and of whatever other tables, figures and texts there are."""
     details = rows_of(table)
-    sweeps: dict[str, Any] = {}
+    sweeps: dict[str, dict[str, charts.Points]] = {}
     for other in others:
         if isinstance(other, Table):
-            for row, numbers in rows_of(other).items():
-                sweeps.setdefault(row, {}).update(numbers)
+            for victim, found in collect_radii(other, rows_of(other)):
+                sweeps.setdefault(victim, {}).update(found)
 
     known = cards(plan, table, details, sweeps)
     loader = jinja2.FileSystemLoader(TEMPLATE.parent)
@@ -75,7 +75,7 @@ def rows_of(table: Table) -> dict[str, Any]:
 
 def columns_of(details: dict[str, Any]) -> list[str]:
     """Accuracies and costs of the rows, in their order."""
-    hidden = ("method", "dataset", "arch", "flags", "status", "not_trusted", "notes")
+    hidden = ("method", "dataset", "arch", "flags", "status", "not_trusted", "not_ranked", "notes")
     known = [
         pair for numbers in details.values() for pair in numbers.items() if pair[0] not in hidden
     ]

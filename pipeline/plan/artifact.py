@@ -39,6 +39,7 @@ class Dataset(Files):
     fields: dict[str, Any]
     digest: str
     place: str | None = None  # of the user's own files
+    is_shared: bool = True  # its official files are those that its component's own entry names
     stage: ClassVar[str] = "prepare"
 
     @property
@@ -49,7 +50,8 @@ class Dataset(Files):
     @property
     def raw(self) -> Path:
         """Folder of the fetched files, or of the link to the user's own."""
-        return Path("data/raw") / (self.component if self.place is None else self.name)
+        is_shared = self.is_shared and self.place is None
+        return Path("data/raw") / (self.component if is_shared else self.name)
 
     @cached_property
     def folder(self) -> Path:

@@ -64,7 +64,7 @@ def run_flops(plan: Plan, run: Run) -> int | None:
         return None
 
     images = min(images, spec["recipe"]["train_images"] or images)
-    crafting = passes(spec["attack"]["fields"]) if spec["attack"] else 0
+    crafting = passes(spec["attack"]) if spec["attack"] else 0
 
     if run.stage == "average":
         once = images * _pass_cost(run.spec["average"]["fields"]["bn_data"], crafting) * 2 * macs
@@ -100,7 +100,7 @@ def _count_judged(run: Run, spec: Entry) -> int:
     attack, on_test = spec["validation_attack"], spec["recipe"]["select"] == ON_TEST
     fields = run.dataset.fields
     images = int(fields.get("test", TEST_IMAGES) if on_test else fields["validation"])
-    return images * (1 + (passes(attack["fields"]) if attack else 0))
+    return images * (1 + (passes(attack) if attack else 0))
 
 
 def _list_asked(plan: Plan, run: Run) -> list[Element]:
@@ -143,20 +143,21 @@ def _particle_passes(spec: Entry, models: int) -> int:
     """Passes of one network in crafting by the method itself, one particle for each network."""
     fields = spec["method"]["fields"]
     others = models if fields.get("gradients") == "every" and fields["kernel"] != "none" else 1
-    return passes(fields) * others if "steps" in fields else 0
+    return passes(spec["method"]) * others if "steps" in fields else 0
 
 
 def record_flops(plan: Plan, record: Record) -> int | None:
     """FLOPs of a suite on every image, as if no image were fooled."""
     macs = [forward_macs(plan, plan.run(e.run)) for e in record.victim.elements]
-    work = sum(passes(spec["fields"]) for _, spec in record.attacks)
+    classes = record.victim.dataset.fields["classes"]
+    work = sum(passes(spec, record.victim.members, classes) for _, spec in record.attacks)
     return None if None in macs else record.images * work * 2 * sum(m for m in macs if m)
 
 
 def set_flops(plan: Plan, made: TransferSet) -> int | None:
     """FLOPs of crafting a transfer set."""
     macs = [forward_macs(plan, plan.run(e.run)) for e in made.surrogate.elements]
-    work = passes(made.attack["fields"])
+    work = passes(made.attack, made.surrogate.members)
     return None if None in macs else made.images * work * 2 * sum(m for m in macs if m)
 
 
@@ -173,7 +174,7 @@ def figure_flops(plan: Plan, figure: Figure) -> int | None:
         macs = [forward_macs(plan, plan.run(e.run)) for e in elements]
         if None in macs:
             return None
-        crafting = (passes(a["fields"]) * a["fields"].get("particles", 1) for a in attacks.values())
+        crafting = (passes(attack, len(elements)) for attack in attacks.values())
         work = points * (1 + sum(crafting)) * int(fields.get("images", 1))
         total += work * 2 * sum(m for m in macs if m)
     return total

@@ -44,7 +44,9 @@ def _sources() -> Iterator[tuple[str, Path]]:
         yield path.relative_to(base()).as_posix(), path
     for pattern in PATTERNS:
         for path in sorted(ROOT.glob(pattern)):
-            yield path.relative_to(ROOT).as_posix(), path
+            name = path.relative_to(ROOT)
+            if not any(part.startswith(".") for part in name.parts):  # an editor's leftover
+                yield name.as_posix(), path
 
 
 def fingerprint() -> str:

@@ -21,29 +21,49 @@ LIBRARY: dict[str, Entry] = {
 OURS = {"n_queries": "queries", "n_restarts": "restarts", "eot_iter": "eot"}
 
 
-def passes(fields: Entry) -> int:
-    """Forwards and backwards of one image that is never fooled."""
-    fields = as_ours(fields)
+def passes(attack: Entry, members: int = 1, classes: int = 10) -> int:
+    """Forwards and backwards of one image that is never fooled, {component, fields}, by all members
+    of a victim of so many, of a data set of so many classes."""
+    fields, kind = as_ours(attack["fields"]), attack["component"]
     if "version" in fields:
-        return _add_parts(fields)
+        return _add_parts(fields, classes)
     if "widths" in fields or "tries" in fields:  # candidates, each looked at once
         return int(fields.get("tries", len(fields.get("widths", ()))))
 
-    restarts, queries = fields.get("restarts", 1), fields.get("queries", 0)
+    restarts, targets = fields.get("restarts", 1), fields.get("targets", 0)
+    if kind == "fab":  # a step, and whether it fooled; plain FAB differentiates every class
+        work = 3 * targets if targets else 2 + classes
+    elif kind == "members_arc":  # a member's step, its rivals' boundaries, and whether it fooled
+        work = 1 + members * (2 + targets)
+    elif kind == "gate_pgd" or fields.get("goal") == "force":  # each member in turn
+        work = 2 * members * max(targets, 1)
+    else:
+        work = step_passes(fields)
+    work *= fields.get("particles", 1)
+
+    queries = fields.get("queries", 0)
     steps = fields.get("steps", 0 if queries else 1)  # FGSM has one and says nothing
-    looks = max(fields.get("targets", 1), 1) * fields.get("eot", 1) * fields.get("searches", 1)
-    # a step towards the nearest of several boundaries differentiates each
-    work = 2 * looks if "rivals" not in fields else (2 + fields["rivals"]) * looks
     return int(restarts * (steps * work + queries))
 
 
-def _add_parts(fields: Entry) -> int:
-    """Of AutoAttack: the sum of its parts, as the standard or the random version has them."""
+def step_passes(fields: Entry) -> int:
+    """Of a step of gradient ascent with these fields."""
+    looks = max(fields.get("targets", 1), 1) * fields.get("eot", 1) * fields.get("searches", 1)
+    # a step towards the nearest of several boundaries differentiates each
+    return int(2 * looks if "rivals" not in fields else (2 + fields["rivals"]) * looks)
+
+
+def _add_parts(fields: Entry, classes: int) -> int:
+    """Of AutoAttack: the sum of its parts, as its version has them."""
     step: Entry = {k: fields[k] for k in ("steps", "restarts", "eot") if k in fields}
+    apgd, fab = ({"component": kind, "fields": step} for kind in ("apgd", "fab"))
     if fields["version"] == "rand":  # cross-entropy and DLR
-        return 2 * passes(step)
+        return 2 * passes(apgd)
+
     each: Entry = {**step, "restarts": 1, "targets": fields["targets"]}
-    return passes(step) + 2 * passes(each) + int(fields["queries"])
+    targeted = [{"component": kind, "fields": each} for kind in ("apgd", "fab")]
+    plain = [apgd, apgd, fab] if fields["version"] == "plus" else [apgd]
+    return sum(passes(a, classes=classes) for a in [*plain, *targeted]) + int(fields["queries"])
 
 
 def as_ours(fields: Entry) -> Entry:

@@ -21,6 +21,7 @@ CHUNK = 1 << 18
 TIMEOUT = 30  # seconds without a byte
 RANGE_NOT_SATISFIABLE = 416
 PARTIAL_CONTENT = 206
+MEANT = "write its sha256 at the data set in params.yaml"  # what makes a file the right one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,30 +62,33 @@ def fetch(
     """Make `target` from the first URL that has it; `checksums` is algorithm -> hex digest.
 
     What arrived before a failure stays in `<target>.part`; the next call goes on from there. Who
-    sends more than `size` bytes, or others, is left for the next. Raises UserError when no URL has
-    the file, or when the disk is full.
+    sends more than `size` bytes, or others, is left for the next. A file that was kept as
+    `<target>.bad` serves once it is what `checksums` say. Raises UserError when no URL has the
+    file, or when the disk is full.
     """
-    part = target.with_name(target.name + ".part")
-    if not (part.is_file() and not _mismatch(part, checksums)):
+    part, aside = (target.with_name(target.name + end) for end in (".part", ".bad"))
+    found = [path for path in (part, aside) if path.is_file() and not _mismatch(path, checksums)]
+    if not found:
         _fetch_any(urls, target, part, checksums, size)
 
-    os.replace(part, target)
+    os.replace(found[0] if found else part, target)
     sync_folder(target.parent)
 
 
-def verify(path: Path, checksums: Mapping[str, str]) -> None:
+def verify(path: Path, checksums: Mapping[str, str], keep: str = MEANT) -> None:
     """Raise UserError when a checksum differs; the file is then kept as `<path>.bad`.
 
-    A file behind a link, in a group's folder perhaps, stays where it is.
+    A file behind a link, in a group's folder perhaps, stays where it is. `keep` says what to do
+    for the file to be the right one.
     """
     wrong = _mismatch(path, checksums)
     if wrong:
         aside = _keep_aside(path)
         remedy = (
-            "run the same command again to fetch the official file, or put it there; if this is "
-            "the file that you mean, write its sha256 at the data set in params.yaml"
+            "run the same command again to fetch the right file, or put it there; if this is "
+            f"the file that you mean, {keep}"
         )
-        where = f"kept as {aside}; {remedy}" if aside else "put the official file there"
+        where = f"kept as {aside}; {remedy}" if aside else "put the right file there"
         raise UserError(f"{path}: {wrong}; {where}")
 
 
@@ -132,8 +136,7 @@ def _fetch_any(
     raise UserError(
         f"{target}: not fetched ({'; '.join(failures)}): run the same command again to go on where "
         "it stopped, set `mirror:` in params.yaml or ROBUST_MIRROR to a folder or URL that has "
-        f"{target.name}, or put the file there; if what was found is what you mean, write its "
-        "sha256 at the data set in params.yaml"
+        f"{target.name}, or put the file there; if what was found is what you mean, {MEANT}"
     )
 
 

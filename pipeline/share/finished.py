@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.plan.artifact import SPLITS
 from pipeline.plan.graph.artifacts import TRAINING_FILES, run_files
 from pipeline.plan.params.words import digest
 from pipeline.raw.local import LINK
@@ -78,7 +79,9 @@ def on_disk() -> Iterator[Finished]:
         kind = "raw" if folder.parent.name == "raw" else "data"
         is_ours = not (kind == "raw" and (folder / LINK).is_symlink())  # else the user's own
         if is_ours and (folder / LAST[kind]).exists():
-            files = (folder / RECEIPT,) if kind == "raw" else tuple(sorted(folder.glob("*.safe*")))
+            # By name: a killed writer's leftover ends in .tmp beside them.
+            names = [RECEIPT] if kind == "raw" else [f"{split}.safetensors" for split in SPLITS]
+            files = tuple(folder / n for n in sorted(names) if (folder / n).exists())
             yield Finished(folder, kind, files)
 
 

@@ -20,6 +20,7 @@ from pipeline.store.files import locked, write_atomic
 from pipeline.store.manifest import MANIFEST, Line
 
 RUNS, SNAPSHOTS = Path("results/runs"), Path("results/snapshots")
+POOLS = {RUNS, Path("results/records"), Path("results/transfer"), Path("data/raw")}
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Side:
 
 
 def side(commit: str, trees: Trees) -> Side:
-    """What a commit recorded."""
+    """What a commit recorded; what else of results/ and data/ a user gave to DVC is git's."""
     names = git(["ls-tree", "--name-only", commit, "results/", "data/"]).splitlines()
     lines: list[Line] = []
     if MANIFEST.as_posix() in names:
@@ -39,11 +40,11 @@ def side(commit: str, trees: Trees) -> Side:
         lines = manifest.parse(git(["show", str(where)]), where)
 
     listings = {}
-    for name in names:
-        if name.endswith(".dvc"):
-            pool = Path(name).with_suffix("")
-            text = git(["show", f"{commit}:{name}"])
-            listings[pool] = trees.load(pool, pools.tree_hash(text, Path(name)))
+    for pool in sorted(POOLS | {pools.pool_of(Path(line.artifact)) for line in lines}):
+        file = pools.pool_file(pool)
+        if file.as_posix() in names:
+            text = git(["show", f"{commit}:{file}"])
+            listings[pool] = trees.load(pool, pools.tree_hash(text, file))
     return Side(manifest.winners(lines), listings)
 
 

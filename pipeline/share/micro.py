@@ -1,12 +1,15 @@
 """A micro-run of one component: every entry that uses it, cut to seconds, as a params.yaml."""
 
 import copy
+import os
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
 from pipeline.plan.params import schema, values
 from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import nearest
+from pipeline.raw.local import NONE
 
 CUT = {"epochs": 6, "batch_size": 32, "train_images": 320, "validate_every": 3}
 TABLE: Entry = {
@@ -29,14 +32,21 @@ TABLE: Entry = {
 
 
 def entries_of(params: Entry, kind: str, name: str) -> list[str]:
-    """Entries of params.yaml that a component stands behind, `base:` followed."""
+    """Entries of params.yaml that a component stands behind, `base:` followed.
+
+    Those whose `files` are none are bases of others: there is nothing to run.
+    """
     section = values.section(params, kind)
-    entries = [e for e in section if values.inherit(section, kind, e)[0] == name]
+    merged = {e: values.inherit(section, kind, e) for e in section}
+    entries = [e for e, (root, _) in merged.items() if root == name]
 
     if not entries:
         hint = nearest(name, schema.available(kind))
         raise UserError(f"params.yaml: {kind}: no entry uses {name}{hint}; nothing to prove")
-    return entries
+    with_files = [e for e in entries if merged[e][1].get("files") != NONE]
+    if not with_files:
+        raise UserError(f"params.yaml: {kind}: no entry of {name} names `files`; add one to prove")
+    return with_files
 
 
 def params_for(params: Entry, kind: str, name: str, has_cifar10: bool) -> Entry:
@@ -48,6 +58,9 @@ def params_for(params: Entry, kind: str, name: str, has_cifar10: bool) -> Entry:
     demo = cut["scales"]["demo"]
     demo["recipe"], demo["images"], demo["tables"], demo["recipes"] = dict(CUT), 40, {}, {}
     demo["figures"], cut["figures"] = {}, {}
+    for entry in values.section(cut, "datasets").values():
+        if entry.get("files", NONE) != NONE:  # the micro-run is at home in another folder
+            entry["files"] = str(Path(os.path.expanduser(entry["files"])).absolute())
 
     names = entries_of(cut, kind, name)
     cut["suites"]["micro"] = {"attacks": ["pgd10"]}
@@ -74,7 +87,7 @@ def _list_tables(params: Entry, kind: str, names: list[str]) -> list[Entry]:
     if kind == "archs":
         return [{"archs": names}]
     if kind == "datasets":
-        return [{"datasets": names}]
+        return [{"datasets": names, "images": 1}]  # nothing is judged, and a set may be small
     if kind == "attacks":
         return [{}]
 

@@ -112,12 +112,25 @@ class Lease:
         return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal())
 
     def _look(self) -> Seen | None:
-        """The highest file; opened, since NFS then asks the server for its time."""
+        """The highest file; opened, since NFS then asks the server for its time.
+
+        Raises UserError where this user may not read it: nobody then knows that it is free.
+        """
         for number in reversed(self._numbers()):
-            # Whoever takes over may delete it just now: the next lower one is looked at then.
-            with suppress(OSError), (self.folder / str(number)).open("rb") as file:
-                stamp = os.fstat(file.fileno()).st_mtime_ns
-                return Seen(number, _holder(file.read()), stamp)
+            path = self.folder / str(number)
+            try:
+                with path.open("rb") as file:
+                    stamp = os.fstat(file.fileno()).st_mtime_ns
+                    return Seen(number, _holder(file.read()), stamp)
+            except PermissionError as error:
+                raise UserError(
+                    f"{path}: cannot be read, so nobody sees whether {self.name} is free: its "
+                    f"owner types chmod -R g+rwX {ROOT}, and umask 002 from then on"
+                ) from error
+            except OSError as error:
+                if error.errno not in GONE:
+                    raise
+                # Whoever takes over has just deleted it: the next lower one is looked at.
         return None
 
     def check(self) -> None:
@@ -249,7 +262,7 @@ def list_held() -> dict[str, str]:
     held, now = {}, _read_clock()
     for folder in sorted({path.parent for path in ROOT.rglob("*") if path.name.isdecimal()}):
         name = folder.relative_to(ROOT).as_posix()
-        with suppress(OSError):
+        with suppress(OSError, UserError):
             seen = Lease(name)._look()
             if seen is None or _is_over(seen.holder):
                 continue

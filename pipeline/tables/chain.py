@@ -6,6 +6,7 @@ claim is tested once, at its last step; a step counts as tested while all before
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ class Step:
     differences: NDArray[np.float64] | None  # ours minus baseline; None where it `lacks` a side
     lacks: str = ""
     untrusted: str = ""  # flags that make a side's worst case worthless
+    images: frozenset[Any] = frozenset()  # what tells them from others
 
     @property
     def gain(self) -> Mean | None:
@@ -58,7 +60,9 @@ class Claim:
 def change(before: Step, after: Step) -> Mean | None:
     """What a step changes, paired on image and seed; None on other images or seeds."""
     a, b = before.differences, after.differences
-    return None if a is None or b is None or a.shape != b.shape else crossed(b - a, added=2)
+    if a is None or b is None or a.shape != b.shape or before.images != after.images:
+        return None
+    return crossed(b - a, added=2)
 
 
 def tested(claim: Claim) -> list[bool]:

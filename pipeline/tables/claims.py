@@ -1,6 +1,7 @@
 """The papers' sentences, decided by our records and by the papers' own cells."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -11,7 +12,8 @@ from pipeline.plan.graph.column_names import COSTS
 from pipeline.plan.params import values
 from pipeline.tables.find import Tables, sides_of
 from pipeline.tables.markdown import points_of
-from pipeline.tables.rows import WORST
+from pipeline.tables.reported import list_papers, rows_of
+from pipeline.tables.rows import Row
 
 OURS_FILE = presented.OURS
 OURS = ("paper", "kind", "sentence", "table", "column", "better", "worse", "relation", "points")
@@ -28,7 +30,6 @@ KINDS = ("paper", "audit")  # a sentence of the paper, or a question of ours
 # the table right or wrong; it was hedged ("in most cases"); another reading of it holds
 FAILURES = ("contradicted", "impossible", "exception", "by one reading")
 ABOUT = 0.5  # points: what `about` a number of up to 10 allows, a twentieth of larger ones
-PAPERS = ("aute", "soe", "at_aka", "red", "meat")
 
 
 def read_claims(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
@@ -95,22 +96,21 @@ class Ours:
             for t, c, text in sides
         )
 
-        # A cost is one number without images: what is saved decides, with no interval.
         if claim["column"] in COSTS:
-            less, more = (row.costs[claim["column"]] for row in rows if row)
-            saved = 100 * (1 - less / more)
-            decided = _decide(claim["relation"], points, saved, saved)
-            return decided if fits else STOOD_IN, f"{saved:.1f} % saved"
+            verdict, text = _decide_cost(claim, rows)
+            return verdict if fits or not text else STOOD_IN, text
 
-        better, worse = (self.tables.verdicts(*side) for side in sides)
-        if len(better[0]) != len(worse[0]):
+        if len(set.union(*(self._find_images(*side) for side in sides))) > 1:
             return "judged on other images", ""
-        if len(better) != len(worse):
+        if len({len(row.cells) for row in rows if row}) > 1:
             return "judged on other seeds", ""
 
+        better, worse = (self.tables.verdicts(*side) for side in sides)
         difference = intervals.paired(better, worse)
         text = points_of(intervals.numbers(difference))
-        flags = {f for row in rows if row for f in row.untrusted if WORST in claim["column"]}
+        shown = {t: self.tables.tabulation(t).columns for t, *_ in sides}
+        worst = any(shown[table].is_worst(column) for table, column, _ in sides)
+        flags = {f for row in rows if row for f in row.untrusted if worst}
         if flags or not fits:
             return f"not trusted: {' '.join(sorted(flags))}" if flags else STOOD_IN, text
 
@@ -122,11 +122,30 @@ class Ours:
         low, high = (100 * bound for bound in bounds)
         return _decide(claim["relation"], points, low, high), text
 
+    def _find_images(self, table: str, column: str, text: str) -> set[tuple[Any, ...]]:
+        """The images behind a side's verdicts, which may be those of two rows."""
+        rows = [self.tables.row(table, part) for part in text.split(" - ")]
+        cells = [cell for row in rows if row for cell in row.cells]
+        return self.tables.tabulation(table).columns.find_images(cells, column)
+
     def count_tests(self, claims: list[dict[str, str]]) -> int:
         """How many of these sentences an interval decides, or cannot; 1 at the least."""
         decided = ("agrees", "does not", UNDECIDED)
         accuracies = [c for c in claims if c["column"] not in COSTS]
         return max(1, sum(self.verdict(claim)[0] in decided for claim in accuracies))
+
+
+def _decide_cost(claim: dict[str, str], rows: list[Row | None]) -> tuple[str, str]:
+    """The verdict of a cost: one number without images, so what is saved decides, with no interval;
+    and what is saved."""
+    column = claim["column"]
+    if len(rows) > 2:
+        raise UserError(f"{OURS_FILE}: {column} is of one row, not of a difference")
+    less, more = (row.costs[column] for row in rows if row)
+    if not less or not more:  # of an adopted net nobody knows the training
+        return "cost unknown", ""
+    saved = 100 * (1 - less / more)
+    return _decide(claim["relation"], float(claim["points"]), saved, saved), f"{saved:.1f} % saved"
 
 
 def _decide(relation: str, points: float, low: float, high: float) -> str:
@@ -148,13 +167,13 @@ class Printed:
     def __init__(self) -> None:
         self._cells: dict[tuple[str, str], float] = {}
         self._rows: dict[str, list[dict[str, str]]] = {}
-        for paper in PAPERS:
-            path = Path("data/reported") / f"{paper}.csv"
-            frame = pd.read_csv(path, keep_default_na=False, dtype=str)
-            self._rows[paper] = _read_lines(frame)
+        for paper in list_papers():
+            self._rows[paper] = _read_lines(rows_of(paper))
             for line in self._rows[paper]:
                 key = f"{line['table']}|{line['row']}|{line['column']}"
-                self._cells[paper, key] = float(values.fraction(line["value"], str(path)))
+                self._cells[paper, key] = float(
+                    values.fraction(line["value"], f"data/reported/{paper}.csv")
+                )
 
     def verdict(self, claim: dict[str, str]) -> tuple[str, str]:
         """Whether a printed sentence holds in the printed cells, and what they give."""

@@ -1,5 +1,6 @@
 """Columns of a table read from records: verdicts and distances of one victim at one seed."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,7 @@ class Columns:
         self.accuracies = [c for c in table.columns if c in known]
         self.distances = [c for c in table.columns if split(c, self.names)[1] in SIZES]
 
+        self._suites = {*table.suites}
         self._arrays: dict[str, Arrays] = {}
 
     def read(self, record: Record) -> Arrays:
@@ -53,6 +55,13 @@ class Columns:
         if record.id not in self._arrays:
             self._arrays[record.id] = read(record)
         return self._arrays[record.id]
+
+    def is_worst(self, column: str) -> bool:
+        """Whether an accuracy is a worst case over a suite, or made of such."""
+        of, _ = split(column, self.names)
+        if of in self.made:
+            return any(self.is_worst(part) for part in self.made[of])
+        return of in self._suites or of.removesuffix("_worst") in self._suites
 
     def check_weights(self, records: list[Record]) -> None:
         """Raise UserError unless all records of a victim saw the same weights."""
@@ -79,6 +88,19 @@ class Columns:
             if of == CLEAN or (of in dict(record.attacks) and not record.leave):
                 return [(record, of)]
         raise UserError(f"params.yaml: tables: column {column} is in none of the table's suites")
+
+    def find_images(self, cells: Iterable[Cell], column: str) -> set[tuple[Any, ...]]:
+        """What tells the images behind an accuracy from others: verdicts pair where it is one.
+
+        Entries of `datasets:` may share their test images: of the same files, in the same order.
+        """
+        records = {r.id: r for cell in cells for r, _ in self.behind(cell, column)}
+        found = set[tuple[Any, ...]]()
+        for record in records.values():
+            data, arrays = record.victim.dataset, self.read(record)
+            files = data.fields["sha256"] if record.split == "test" else [data.digest]
+            found.add((record.split, *files, arrays["ids"].tobytes(), arrays["labels"].tobytes()))
+        return found
 
     def _list_parts(self, cell: Cell, made: str) -> list[str]:
         """What a column is made of; strongest can only be an attack that the victim is for."""

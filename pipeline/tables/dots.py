@@ -74,7 +74,7 @@ def _points(axes: Any, column: str, rows: list[tuple[float, Any]], look: dict[st
 
 
 def _is_hollow(column: str, row: dict[str, Any]) -> bool:
-    return bool(row.get("not_trusted")) and "_worst" in column
+    return column in row.get("not_ranked", ())
 
 
 def _length(value: dict[str, Any], end: float | None) -> float:

@@ -10,7 +10,7 @@ from pipeline.plan import Plan, presented
 from pipeline.tables.chain import Claim, Step
 from pipeline.tables.claims import Printed, read_claims
 from pipeline.tables.find import TRAINING, Tables, sides_of
-from pipeline.tables.rows import WORST, Row
+from pipeline.tables.rows import Row
 
 FILE = presented.GAINS
 COLUMNS = (
@@ -86,13 +86,16 @@ class Gains:
                 return Step(line["changes"], None, f"{line['table']} has no column {column}")
 
         sides = [row for row in rows.values() if row]
+        shown = self.tables.tabulation(line["table"]).columns
+        pairs = zip(sides, columns, strict=True)
+        judged = {i for row, column in pairs for i in shown.find_images(row.cells, column)}
         differences = _pair_differences(sides, columns)
-        if differences is None:
+        if differences is None or len(judged) > 1:
             return Step(line["changes"], None, "judged on other images or seeds")
 
-        worst = any(WORST in column for column in columns)
+        worst = any(map(shown.is_worst, columns))
         flags = dict.fromkeys(f for row in sides for f in row.untrusted) if worst else {}
-        return Step(line["changes"], differences, "", " ".join(flags))
+        return Step(line["changes"], differences, "", " ".join(flags), frozenset(judged))
 
     def ratios(self, line: Line) -> dict[str, float | None]:
         """Ours over the baseline's costs, where both are known."""

@@ -5,9 +5,10 @@ from typing import Any
 
 from pipeline.core.intervals import FEWEST
 from pipeline.plan.graph.table_entries import find_points
+from pipeline.plan.params.checks import compares
 from pipeline.tables import starts
 from pipeline.tables.columns import HEADLINES
-from pipeline.tables.rows import WORST, Row, Tabulation
+from pipeline.tables.rows import Row, Tabulation
 
 
 def markdown(tabulation: Tabulation, details: dict[str, Any]) -> str:
@@ -77,6 +78,7 @@ def _describe_table(tabulation: Tabulation) -> str:
     training = entries.recipe_cut(entry["recipe"])
     cuts += [f"training {_describe_cut(training)}"] if training else []
 
+    small = _list_left_out(tabulation)
     against = (
         f"{' or '.join(HEADLINES)} (the first that is a column, else the last accuracy) minus "
         f"{entry['reference']} with as many members, paired"
@@ -89,9 +91,20 @@ def _describe_table(tabulation: Tabulation) -> str:
         f"vs reference: {against if entry['reference'] != 'none' else 'none'}.",
         *([f"Stand-ins: {', '.join(stand_ins)}."] if stand_ins else []),
         *([f"Cut by the scale: {'; '.join(cuts)}."] if cuts else []),
+        *([f"Left out, for want of classes: {', '.join(small)}."] if small else []),
         *_explain_names(tabulation),
     ]
     return " ".join(parts)
+
+
+def _list_left_out(tabulation: Tabulation) -> list[str]:
+    """Attacks whose loss compares more classes than one of the table's data sets has."""
+    cells = tabulation.table.cells
+    counts = {int(cell.victim.dataset.fields["classes"]) for cell in cells if cell.victim}
+    asked = {attack for suite in tabulation.table.suites.values() for attack in suite.values()}
+    entry = tabulation.plan.entries.entry
+    needs = {attack: compares(entry("attacks", attack)[1]) for attack in sorted(asked)}
+    return [f"{a} compares {n}" for a, n in needs.items() if counts and n > min(counts)]
 
 
 def _describe_factor(factor: float) -> str:
@@ -194,7 +207,7 @@ def _format_value(numbers: dict[str, Any], column: str) -> str:
         if value["low"] is not None:
             text += f" [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
         # A worst case that is not trusted stands in brackets: it is not ranked.
-        text = f"[{text}]" if numbers.get("not_trusted") and WORST in column else text
+        text = f"[{text}]" if column in numbers.get("not_ranked", ()) else text
         published = value["published"]
         return text if published is None else f"{text} ({100 * published:.1f})"
 

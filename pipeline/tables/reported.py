@@ -23,8 +23,15 @@ COLUMNS = (
     "attack",
     "checkpoint",
 )
+FIRST = ("aute", "soe", "at_aka", "red", "meat")
 CELL = ["entry", "dataset", "arch", "members", "attack", "checkpoint"]  # what a cell must equal
 PRINTED = ["table", "eps", "value"]  # of a number, what is asked then
+
+
+def list_papers() -> list[str]:
+    """Papers with published numbers: those that came first, then others by name."""
+    found = sorted(path.stem for path in _find_path("").parent.glob("[!.]*.csv"))
+    return sorted(found, key=lambda p: FIRST.index(p) if p in FIRST else len(FIRST))
 
 
 def _find_path(paper: str) -> Path:

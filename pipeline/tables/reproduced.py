@@ -10,8 +10,7 @@ from pipeline.plan import Plan
 from pipeline.plan.estimate import seconds
 from pipeline.plan.graph.targets import Cell, walk
 from pipeline.plan.params import values
-from pipeline.tables.claims import PAPERS
-from pipeline.tables.reported import rows_of
+from pipeline.tables.reported import list_papers, rows_of
 from pipeline.tables.rows import Row, Tabulation
 
 MATCHES = ("data", "arch", "recipe", "attack", "checkpoint", "seeds")
@@ -189,7 +188,7 @@ class Reproduced:
 
 def _list_printed() -> Iterator[tuple[str, Line]]:
     """Every published number, in the papers' order."""
-    for paper in PAPERS:
+    for paper in list_papers():
         for printed in rows_of(paper).to_dict("records"):
             yield paper, {str(k): str(v) for k, v in printed.items()}
 

@@ -17,11 +17,9 @@ from pipeline.plan.graph.hidden import SUITE
 from pipeline.plan.graph.targets import Cell
 from pipeline.plan.graph.targets import label as label_of
 from pipeline.store.records import meta
-from pipeline.tables.columns import Columns
+from pipeline.tables.columns import HEADLINES, Columns
 from pipeline.tables.making import status_of
 from pipeline.tables.reported import Reported
-
-WORST = "_worst"  # in the names of columns that are a worst case of attacks
 
 
 @dataclass(frozen=True)
@@ -167,6 +165,9 @@ class Tabulation:
         details["flags"] = {f.check: f.text for f in row.flags}
         details["notes"] = list(row.notes)
         details["not_trusted"] = " ".join(row.untrusted)
+        if row.untrusted:
+            worst = [c for c in self.accuracies if self.columns.is_worst(c)]
+            details["not_ranked"] = [self.shown[column] for column in worst]
         return details
 
     def _describe_known(self, row: Row) -> dict[str, Any]:
@@ -199,18 +200,28 @@ class Tabulation:
 
         reference = self._by_victim.get(_cut_digest(row.cells[0].reference or ""))
         doubtful = row.untrusted or (reference is not None and reference.untrusted)
-        if doubtful and WORST in column:  # nor is anything compared with it
+        if doubtful and self.columns.is_worst(column):  # nor is anything compared with it
             return cell
 
         if reference is not None and reference is not row and reference.status == "done":
             against = reference.verdicts[column]
             cell["against"] = {"row": reference.label}
-            if len(against) == len(vectors):
+            if self._is_ranked_by_luck(row, column):
+                cell["against"]["refused"] = f"random: {HEADLINES[0]} ranks it"
+            elif len(against) == len(vectors):
                 difference = intervals.paired(vectors, against)
                 cell["against"] |= intervals.numbers(difference)
             else:
                 cell["against"]["refused"] = f"{len(vectors)} and {len(against)} seeds"
         return cell
+
+    def _is_ranked_by_luck(self, row: Row, column: str) -> bool:
+        """Whether this would rank a random victim by attacks that end where the mean of its
+        members is fooled, of which many may still be right."""
+        victim = row.cells[0].victim
+        if victim is None or HEADLINES[0] in self.accuracies:
+            return False
+        return column == HEADLINES[1] and victim.combine.startswith("random")
 
     def _average_distance(self, row: Row, column: str) -> float | None:
         """Mean over seeds; None where no image was fooled."""

@@ -27,7 +27,6 @@ from pipeline.plan.graph.targets import Cell
 from pipeline.plan.params.words import nearest
 from pipeline.tables.columns import Columns
 from pipeline.tables.markdown import points_of
-from pipeline.tables.rows import WORST
 from pipeline.tools.rows import find_cells
 
 
@@ -40,6 +39,7 @@ class Side:
     verdicts: list[Verdicts]
     ids: NDArray[np.int64]
     labels: NDArray[np.int64]
+    images: frozenset[Any] = frozenset()  # what tells these from other images, beside the above
     untrusted: tuple[str, ...] = ()  # checks for which its worst cases are not ranked
 
 
@@ -63,7 +63,8 @@ def compare(a: Side, b: Side, classes: bool = True) -> dict[str, Any]:
     if len(a.seeds) != len(b.seeds):
         counts = f"{a.name} has {len(a.seeds)} and {b.name} has {len(b.seeds)}"
         raise UserError(f"{counts} seeds: compare two victims by their ids")
-    if not np.array_equal(a.ids, b.ids):
+    pairs = ((a.ids, b.ids), (a.labels, b.labels))
+    if a.images != b.images or not all(np.array_equal(*pair) for pair in pairs):
         raise UserError(f"{a.name} and {b.name} were evaluated on other images: nothing to compare")
 
     compared: dict[str, Any] = {
@@ -111,18 +112,17 @@ def _compare_class(a: Side, b: Side, mask: NDArray[np.bool_]) -> dict[str, Any]:
 def side(plan: Plan, table: Table, name: str, column: str) -> Side:
     """A row of a table, or a victim, under one of the table's accuracies."""
     cells, columns, verdicts = find_cells(plan, table, name), Columns(plan, table), []
-    images = []
     for cell in cells:
-        records = [record for record, _ in columns.behind(cell, column)]
-        columns.check_weights(records)
+        columns.check_weights([record for record, _ in columns.behind(cell, column)])
         verdicts.append(columns.verdict(cell, column))
-        images.append(columns.read(records[0]))
 
-    if any(not np.array_equal(images[0]["ids"], other["ids"]) for other in images):
+    images = frozenset(columns.find_images(cells, column))
+    if len(images) > 1:
         raise UserError(f"{name}: its seeds were evaluated on other images")
+    arrays = columns.read(columns.behind(cells[0], column)[0][0])
     seeds = [cell.seed for cell in cells]
-    untrusted = _list_doubts(cells, columns) if WORST in column else ()
-    return Side(name, seeds, verdicts, images[0]["ids"], images[0]["labels"], untrusted)
+    untrusted = _list_doubts(cells, columns) if columns.is_worst(column) else ()
+    return Side(name, seeds, verdicts, arrays["ids"], arrays["labels"], images, untrusted)
 
 
 def _list_doubts(cells: list[Cell], columns: Columns) -> tuple[str, ...]:

@@ -115,6 +115,8 @@ def check_words(args: argparse.Namespace, entries: Entries) -> None:
         outside.describe_module(args.model, "--model")
     if args.arch:
         values.find(entries.section("archs"), "--arch", args.arch)
+    if not {"core", "adaptive"} & entries.section("suites").keys():
+        raise UserError("params.yaml: suites: has neither core nor adaptive to judge by; add one")
     for key in ("mean", "std"):
         judging.read_numbers(key, args)
     if not entries.dataset(args.dataset).is_here():
@@ -150,10 +152,13 @@ def check_clean(plan: Plan, cell: Cell, expected: float, entry: Entry, where: to
     split = load_split(cell.victim.dataset, record.split, where)
     rows = split.labels.new_tensor(subset(record.images, len(split)))
     victim = models.load_victim(plan, cell.victim, split, where)
-    right = 0
+    right = 0.0
     with torch.no_grad():
         for part in torch.split(rows, BATCH):
-            right += int((victim(split.floats(part)).argmax(1) == split.labels[part]).sum())
+            scores, logits_KBC = victim.heard(split.floats(part))
+            # The expected accuracy over the draw, as in the record, instead of one lucky draw.
+            said_KB = (logits_KBC if victim.random else scores[None]).argmax(-1)
+            right += float((said_KB == split.labels[part]).float().mean(0).sum())
 
     clean, left_out = right / len(rows), 1 - len(rows) / len(split)
     allowed = TOLERANCE + 2 * math.sqrt(expected * (1 - expected) * left_out / len(rows))

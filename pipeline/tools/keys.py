@@ -127,8 +127,8 @@ RESOURCES: dict[str, Key] = {
     "save_minutes": (
         "whole number",
         MUST,
-        "`train` alone: between two saves of its state, at the end of an epoch; 0 for every epoch. "
-        "A signal saves at once",
+        "`train` alone: between two saves of its state, within an epoch too; 0: after every epoch "
+        "alone. A signal saves at once",
     ),
     "graphs": (
         "`none`, `crafting`, `steps`",

@@ -82,8 +82,11 @@ class BatchNormPass:
     """One pass over the training images, augmented as in the last epoch that is averaged, with the
     averaged weights."""
 
-    def __init__(self, spec: dict[str, Any], run: Run, split: Split, average: Average) -> None:
+    def __init__(
+        self, spec: dict[str, Any], run: Run, split: Split, average: Average, last: int
+    ) -> None:
         self.spec, self.run, self.split, self.average = spec, run, split, average
+        self.last = last  # epoch that is averaged
 
     def apply(self, members: list[nn.Module]) -> None:
         """Re-estimate running statistics of every member, jointly crafted where they train so."""
@@ -101,8 +104,7 @@ class BatchNormPass:
 
     def _batches(self) -> Iterator[Batch]:
         recipe, seed = self.spec["recipe"], self.spec["seed"]
-        last = getattr(self.average, "stop", 0) or recipe["epochs"]
-        policy = policy_in(last, recipe["augment"], recipe["augment_after"])
+        policy = policy_in(self.last, recipe["augment"], recipe["augment_after"])
         # Trainings count epochs from 1, so the pass of epoch 0 has draws of its own.
         size = recipe["batch_size"]
         return batches(self.split, self.run.dataset, size, seed, epoch=0, policy=policy)

@@ -11,6 +11,7 @@ from pipeline.contracts.training import Training
 from pipeline.store.checkpoint import view
 
 Shapes = dict[str, torch.Size]
+ELEMENTWISE = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)  # state as their weights are
 
 
 def fits(state: Mapping[str, Any], training: Training, averages: bool, batches: int) -> bool:
@@ -78,7 +79,7 @@ def _is_average(ema: Any, training: Training) -> bool:
 
 
 def _suits(optimiser: torch.optim.Optimizer, saved: Any) -> bool:
-    """Whether groups are as large, and what is kept of a parameter has its shape."""
+    """Whether groups are as large, and what is kept of a parameter can be of it."""
     if not isinstance(saved, dict) or set(saved) != {"state", "param_groups"}:
         return False
 
@@ -86,6 +87,10 @@ def _suits(optimiser: torch.optim.Optimizer, saved: Any) -> bool:
     groups = [group["params"] for group in saved["param_groups"]]
     if groups != [group["params"] for group in own]:
         return False
+
+    # Others may keep what they like: Adafactor sums of rows, 8-bit Adam blocks.
+    if not isinstance(optimiser, ELEMENTWISE):
+        return True
 
     # torch numbers parameters across all groups, in order.
     parameters = [p for group in optimiser.param_groups for p in group["params"]]

@@ -73,7 +73,7 @@ class Trainer:
         self.best: tuple[float, Weights] | None = None
         self.flops, self.seconds, self.seen = 0, 0.0, 0
         self.pause = 60 * plan.entries.resource("train", "save_minutes")
-        self.saved = time.monotonic()  # or begun
+        self.saved = self.counted = time.monotonic()  # or begun
         self.loss = torch.zeros((), dtype=torch.float64, device=where)  # sum over the images seen
         self._resume()
 
@@ -85,16 +85,21 @@ class Trainer:
         """Train to the last epoch; raises Interrupted after saving when a signal asks."""
         with StopRequest() as stop, Progress(self.run.id, self.recipe.epochs) as progress:
             while self.training.epoch <= self.recipe.epochs:
-                started = time.monotonic()
-                self._epoch(stop, started)
+                self.counted = time.monotonic()
+                self._epoch(stop)
                 self._end_epoch(progress)
-                self.seconds += time.monotonic() - started
+                self._count_time()
                 is_last = self.training.epoch > self.recipe.epochs
                 if is_last or time.monotonic() - self.saved >= self.pause:
                     self._save_state(0)
         self.updates.end()
 
-    def _epoch(self, stop: StopRequest, started: float) -> None:
+    def _count_time(self) -> None:
+        """Add what passed since the last count to the seconds of this training."""
+        now = time.monotonic()
+        self.seconds, self.counted = self.seconds + now - self.counted, now
+
+    def _epoch(self, stop: StopRequest) -> None:
         training, seed = self.training, self.run.spec["seed"]
         size, epoch = self.recipe.batch_size, training.epoch
         count = -(-len(self.split) // size)  # rounded up
@@ -111,10 +116,14 @@ class Trainer:
             if self.ema:
                 self.ema.update(training.members, epoch)
             self.done += 1
-            if stop.requested:
+            # With no pause at all, every epoch is saved and no batch.
+            is_due = 0 < self.pause <= time.monotonic() - self.saved and self.done < count
+            is_asked = stop.requested
+            if is_asked or is_due:
                 self._mean_loss()  # no state is saved after a loss that is no number
-                self.seconds += time.monotonic() - started
+                self._count_time()
                 self._save_state(self.done)
+            if is_asked:
                 raise Interrupted(f"{self.run.id}: saved in epoch {epoch}; run again to resume")
 
     def _step(self, batch: Batch) -> Tensor:

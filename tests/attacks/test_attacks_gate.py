@@ -53,6 +53,15 @@ def test_it_leads_the_gate_to_the_expert_that_fails():
     assert (found - images).abs().max() <= 0.2 + 1e-6 and not found.requires_grad
 
 
+def test_a_gate_that_is_certain_makes_no_image_that_is_no_number():
+    """Its weight of the weak expert is 0 in float32: a logarithm without end, and no gradient."""
+    model, images, labels, draws = mixture()
+    model.members[0].slope.data.fill_(6000.0)
+    assert (model.weights(images)[:, 1] == 0).all()
+    found = ATTACK(*surrogates(model, "answers"), images, labels, draws)
+    assert found.isfinite().all() and (found - images).abs().max() <= 0.2 + 1e-6
+
+
 def test_a_plain_attack_on_the_mixture_finds_less():
     """The weak expert is the surer one at first, so cross-entropy leads the gate away from it."""
     model, images, labels, draws = mixture()

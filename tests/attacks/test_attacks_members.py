@@ -49,6 +49,11 @@ def share(members: list[nn.Module], images: Tensor, labels: Tensor) -> Tensor:
     return torch.stack([right(m, images, labels) for m in members]).float().mean(0)
 
 
+def test_a_boundary_towards_no_class_is_refused() -> None:
+    with pytest.raises(UserError, match="members_arc needs targets of 1 or more"):
+        arc(targets=0)
+
+
 @pytest.mark.parametrize("goal", GOALS)
 @pytest.mark.parametrize("heard", ["all", "confident"])
 def test_the_result_lies_in_ball_and_box_whatever_the_batch(goal: str, heard: str) -> None:

@@ -225,6 +225,11 @@ def test_no_fog_still_stretches_brightness_and_black_stays_black() -> None:
     assert torch.equal(clear[1], images[1])
 
 
+def test_fog_whose_levels_grow_without_end_is_refused() -> None:
+    with pytest.raises(UserError, match="fog needs a decay above 0"):
+        fog(decay=0.0)
+
+
 def test_adversarial_fog_is_worse_than_random_fog() -> None:
     model = trained(0.0)
     images, labels, draws = held_out(100)

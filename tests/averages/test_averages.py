@@ -195,7 +195,7 @@ def test_a_pass_holds_one_batch_at_a_time(here, monkeypatch):
     spec = here.training(run).spec
     rule = registry.build("averages", run.spec["average"])
     members = models.build_members(spec, split, tiny.CPU)
-    examples = BatchNormPass(spec, run, split, rule)._examples(members)
+    examples = BatchNormPass(spec, run, split, rule, 1)._examples(members)
     members[0].register_forward_pre_hook(lambda *_: order.append("forward"))
     assert not order
     for images in examples:

@@ -35,6 +35,23 @@ def test_an_attack_step_costs_a_forward_and_the_backward_to_the_images():
     assert counter.total == 4 * 3 * (CONV + LINEAR)
 
 
+def test_a_grouped_convolutions_gradient_costs_what_its_forward_does():
+    """torch's formula takes every channel for one of every group: eight times too much here."""
+    for groups in (1, 2, 8):
+        net = nn.Conv2d(8, 8, 3, groups=groups)
+        images, forward, whole = (
+            torch.rand(4, 8, 8, 8, requires_grad=True),
+            FlopCount(),
+            FlopCount(),
+        )
+        with forward, torch.no_grad():
+            net(images)
+        with whole:
+            net(images).sum().backward()
+        assert forward.total == 4 * 2 * 8 * (8 // groups) * 9 * 36
+        assert whole.total == 3 * forward.total
+
+
 def test_counting_changes_no_bit():
     net, images = conv_net(), torch.rand(4, 1, 8, 8)
     plain = torch.autograd.grad(net(images).sum(), list(net.parameters()))

@@ -81,6 +81,74 @@ def test_a_users_network_is_folded_in_its_own_layout() -> None:
         folded(net.network)(images)
 
 
+class Standardised(nn.Conv2d):
+    """Every filter of mean 0 and deviation 1, whatever it is scaled by."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Activations [B, C, H, W]."""
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        weight = weight / weight.std((1, 2, 3), keepdim=True)
+        return self._conv_forward(images, weight, self.bias)
+
+
+class Signed(nn.Conv2d):
+    """The signs of its weights alone."""
+
+    def _conv_forward(
+        self, input: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        return super()._conv_forward(input, weight.sign(), bias)
+
+
+class Masked(nn.Conv2d):
+    """Its weights times scores, which are parameters too."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.scores = nn.Parameter(torch.rand_like(self.weight))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Activations [B, C, H, W]."""
+        return self._conv_forward(images, self.weight * self.scores, self.bias)
+
+
+class Halved(nn.BatchNorm2d):
+    """Batch normalisation by a rule of its own."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        """Activations [B, C, H, W]."""
+        return super().forward(input) / 2
+
+
+class Sliced(nn.Module):
+    """A network that takes parts of a Sequential by their places."""
+
+    fixed = True  # a word of the user's own, which means nothing here
+
+    def __init__(self, conv: nn.Module, norm: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(conv, norm, nn.ReLU(), nn.Conv2d(4, 4, 3))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits [B, 4]."""
+        return self.layers[3](self.layers[:3](images)).mean((2, 3))
+
+
+@pytest.mark.parametrize("conv", [Standardised, Signed, Masked, nn.Conv2d, "hooked"])
+@pytest.mark.parametrize("norm", [Halved, nn.BatchNorm2d])
+def test_layers_of_somebodys_own_keep_their_function(conv: Any, norm: Any) -> None:
+    first = (nn.Conv2d if conv == "hooked" else conv)(3, 4, 3)
+    if conv == "hooked":
+        first.register_forward_hook(lambda layer, given, made: made.square())
+    net = Foreign(Normalise(3, [0.5] * 3, [0.2] * 3), Sliced(first, norm(4)))
+    images = torch.rand(16, 3, 8, 8)
+    net.train()(10 * images)  # statistics that are not those of a new layer
+    net.eval()
+    fast = folded(net)
+    assert torch.allclose(fast(images), net(images), atol=1e-5)
+    assert (fast is net) != (conv is nn.Conv2d and norm is nn.BatchNorm2d)
+
+
 def test_generated_convolutions_are_folded_as_they_are_now() -> None:
     net, images = lively("resnet8")
     net, images = net.double(), images.double()

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 from test_add_pages import accuracies, tiny_table
 
+from pipeline.plan import Plan
 from pipeline.share import writer
 
 PAGE = "add-a-data-set.md"
@@ -78,6 +79,16 @@ def digest_of(folder):
         for p in folder.rglob("*")
         if p.is_file()
     }
+
+
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_the_page_holds_for_the_params_that_ship(scale):
+    """Three classes are fewer than two losses of the core and of the adaptive suite compare."""
+    plan = Plan(pages.merged(projects.published() | {"scale": scale}, PAGE))
+    (cell, *_) = plan.tables["mine"].cells
+    met = {suite: [name for name, _ in record.attacks] for suite, record in cell.records.items()}
+    assert "apgd_t" not in met["core"] and {"fab_t", "margin_pgd100"} < {*met["core"]}
+    assert "mean_logit_apgd_dlr" in met["adaptive"]  # compares three
 
 
 @pytest.fixture

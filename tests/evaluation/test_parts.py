@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -15,6 +16,7 @@ from pipeline.evaluation.verdicts import Evaluation
 from pipeline.plan import Plan, Record
 from pipeline.store import checkpoint
 from pipeline.store.files import load_safetensors
+from pipeline.store.records import read_arrays
 
 BEFORE, AFTER = ("fgsm", "mim50"), ("fgsm", "noise", "mim50")
 
@@ -55,6 +57,15 @@ def test_an_attack_put_in_the_middle_costs_only_what_depends_on_it(
     assert not Path("work/records", record.id).exists()
     assert made_fresh(record, grown) == whole
     assert crafted[-3:] == [*AFTER]
+
+
+def test_slopes_are_compared_where_no_attack_has_a_ball_too(tmp_path, monkeypatch):
+    """C22 needs a radius: the attacks' own, or that of the papers."""
+    ratios = []
+    for attack in ("fgsm", "blur"):
+        plan = tiny.place(tmp_path / attack, monkeypatch, asked(attack))
+        ratios.append(read_arrays(made(plan).path)["clean/slope_ratio"])
+    assert np.isfinite(ratios[0]).any() and np.array_equal(*ratios, equal_nan=True)
 
 
 def test_a_suite_that_loses_or_reorders_attacks_runs_none(tmp_path, monkeypatch, crafted):

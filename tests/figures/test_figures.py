@@ -35,6 +35,7 @@ from pipeline.figures.weight_landscape import WeightLandscape, directions, moved
 from pipeline.figures.weights import Weights, last_convolution
 from pipeline.flags.evidence import Attack
 from pipeline.loading.images import Split
+from pipeline.methods.ps_red import _Generated
 
 IMAGES = 6
 PGD = {"norm": "linf", "eps": 0.1, "step_size": 0.03, "steps": 3, "restarts": 1,
@@ -154,6 +155,21 @@ def test_images_are_attacked_anew_at_every_point():
         here = float(losses(item.victim, images, item.labels)[1].mean())
     assert found == here
     assert not torch.equal(images, kind._images(item))
+
+
+def test_a_net_that_generates_its_weights_moves_with_those_it_generates_from():
+    net = _Generated(build(RESNET8), embedding=4, unit=0, init="he").eval().requires_grad_(False)
+    victim = combine("single", [net])
+    images = draw_images(batch=IMAGES)
+    before = victim(images)  # generates, and keeps what it generated
+    made = {n for n, _ in victim.named_parameters() if "hyper" in n or "embeddings" in n}
+    step = {n: 0.5 * p if n in made else torch.zeros_like(p) for n, p in victim.named_parameters()}
+    with moved(victim, (1.0, step)):
+        there = victim(images)
+        anew = copy.deepcopy(victim)
+        anew.load_state_dict(victim.state_dict())  # as a checkpoint with these weights
+        assert torch.equal(there, anew(images))
+    assert not torch.allclose(there, before) and torch.equal(victim(images), before)
 
 
 # ---- directions over weights

@@ -53,7 +53,10 @@ def planted(*suites: Suite, cascades: tuple[Suite, ...] = (), **about: Any) -> E
         said = {"suite": "planted", "weights": {}, "spec": {"leave": leave}, **about}
         arrays = {"meta": np.array(json.dumps(said)), "ids": np.arange(IMAGES)}
         arrays |= {"labels": np.arange(IMAGES) % 10, "clean/right": first(IMAGES)}
-        arrays |= {f"{name}/right": right for name, (_, right) in suite.items()}
+        standing = np.full(IMAGES, True)
+        for name, (_, right) in suite.items():
+            arrays |= {f"{name}/right": right, f"{name}/asked": standing}
+            standing = standing & (right > 0) if leave else standing
         records.append((arrays, [(name, asked) for name, (asked, _) in suite.items()]))
     return Evidence(records)
 
@@ -198,14 +201,15 @@ def test_nobody_comes_back_in_a_suite_that_leaves() -> None:
 @pytest.mark.parametrize("leave", [False, True])
 @pytest.mark.parametrize("strong", [spec("apgd", **APGD), WHOLE, theirs("AutoAttack")])
 def test_a_worst_case_that_finds_nothing_beyond_pgd(strong: Any, leave: bool) -> None:
-    def texts(count: int) -> list[str]:
-        plain: Suite = {"pgd": (pgd(), first(1000)), "noise": (NOISE, first(IMAGES))}
+    def texts(count: int, left: int = 1000) -> list[str]:
+        plain: Suite = {"pgd": (pgd(), first(left)), "noise": (NOISE, first(IMAGES))}
         whole: Suite = {"strong": (strong, first(count))}
         suites = planted(plain, cascades=(whole,)) if leave else planted(plain | whole)
         return list(symptoms.gap(suites))
 
     assert texts(1000) == ["the worst case finds nothing that pgd does not"]
     assert texts(980) == []
+    assert texts(0, left=0) == [] and texts(4, left=4) == []  # nothing is left to find
 
 
 def test_without_a_stronger_attack_there_is_no_worst_case_to_blame() -> None:
@@ -295,6 +299,8 @@ def test_without_the_core_c13_unranks_where_only_climbs_of_cross_entropy_met_the
     assert doubts(l2=pgd(norm="l2"), fog=fog) == ["C13"] and doubts(fog=fog) == []
     assert doubts(l2=pgd(norm="l2"), margin=pgd(loss="margin")) == ["C13"]  # of another ball
     assert doubts(ce=pgd(), margin=pgd(loss="margin")) == []
+    whole = {**WHOLE, "fields": {**WHOLE["fields"], "norm": "l2"}}  # has DLR, FAB and Square too
+    assert doubts(l2=pgd(norm="l2"), whole=whole) == []
 
 
 @pytest.mark.parametrize("other", [{"eps": 2 * EPS}, {"norm": "l2"}])

@@ -123,22 +123,25 @@ def judge(net: nn.Module) -> tuple[float, float, list[str], set[str]]:
     trained(0.0)  # before anything asks for it without gradients
     victim = Single([net]).eval().requires_grad_(False)
     records, rights = [], []
-    for suite, attacks in (("open", OPEN), ("core", CORE), ("adaptive", MARGIN)):
+    standing = torch.ones(IMAGES, dtype=torch.bool)
+    suites = {"open": OPEN, "core": CORE, "adaptive": MARGIN, "transfer": {}}
+    for suite, attacks in suites.items():
         found = Evaluation(victim, split(), list(range(IMAGES)))
         arrays = {"labels": found.labels.numpy(), "ids": found.ids.numpy()}
         arrays |= {f"clean/{k}": v.numpy() for k, v in found.clean.items()}
         arrays |= {f"clean/{k}": v.numpy() for k, v in found.gradients(EPS).items()}
-        asked = dict(attacks)
+        asked, leave = dict(attacks), suite in ("core", "adaptive")
+        found.standing = standing if leave else found.standing  # the second is `after` the first
         for name, attack in attacks.items():
             verdicts = found.attack(name, attack, 0)
             arrays |= {f"{name}/{k}": v for k, v in verdicts.items()}
-            if suite == "core":
-                found.standing &= torch.from_numpy(verdicts["right"]) > 0
-        if suite == "adaptive":
+            if leave:
+                standing &= torch.from_numpy(verdicts["right"]) > 0
+        if suite == "transfer":
             for number, images in enumerate(crafted_on(0.1)):
                 asked[f"set{number}"] = SET
                 arrays |= {f"set{number}/{k}": v for k, v in found.stored(images).items()}
-        said = {"spec": {"leave": suite == "core"}, "flips": found.flips(), "weights": {}}
+        said = {"spec": {"leave": leave}, "flips": found.flips(), "weights": {}}
         said |= {"outputs": found.outputs(), "untouched": True, "suite": suite}
         arrays["meta"] = np.array(json.dumps(said))
         records.append((arrays, list(asked.items())))

@@ -7,14 +7,22 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
-from projects import ROOT, copy_project, jobs, run, tiny_params
+from projects import ROOT, copy_project, jobs, published, run, tiny_params
 
 from pipeline import present
 from pipeline.errors import UserError
 from pipeline.pages import charts, page
-from pipeline.pages.cards import _collect_radii, _list_maker, cards, meanings, papers_of
+from pipeline.pages.cards import (
+    _list_maker,
+    _read_pages,
+    cards,
+    collect_radii,
+    meanings,
+    papers_of,
+)
 from pipeline.plan import Plan, presented, workflow
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -126,18 +134,37 @@ def test_an_untrusted_dot_is_hollow():
 
 
 def test_a_sweeps_columns_are_accuracies_by_radius():
-    found = {"pgd20_eps_0": {"mean": 0.9}, "pgd20_eps_8_255": {"mean": 0.5}, "clean": {"mean": 0.9}}
-    found |= {"pgd20_eps_1": {"mean": 0}, "pgd50_5_eps_0p01": {"mean": 0.75}}
-    assert _collect_radii(found) == {
-        "pgd20": [(0, 90), (8, 50), (255, 0)],
-        "pgd50_5": [(2.55, 75)],
-    }
+    """Of the victim, not of the label: two recipes may have a row `standard`."""
+    plan = Plan(published() | {"scale": "demo"})
+    table = plan.tables["sweep"]
+    cell = next(c for c in table.cells if c.row == "standard")
+    numbers = {"pgd20_eps_0": {"mean": 0.9}, "pgd20_eps_8_255": {"mean": 0.5}, "clean": {"mean": 1}}
+    ((victim, found),) = collect_radii(table, {"standard": numbers})
+    ((attack, points),) = found.items()
+    assert victim == cell.victim.id and attack == "pgd20"
+    # The digits that stand in are attacked at radii 6.375 times as large
+    assert np.allclose(points, [(0, 90), (8 * 6.375, 50)])
+
+    record = cell.records["sweep"]
+    theirs = {"component": "torchattacks", "fields": {"class": "PGD", "arguments": {"eps": 0.2}}}
+    other = replace(record, attacks=(("pgd20_eps_8_255", theirs),))
+    swept = replace(table, cells=(replace(cell, records={"sweep": other}),))
+    ((_, found),) = collect_radii(swept, {"standard": numbers})
+    assert np.allclose(found["pgd20"], [(51, 50)])
     assert charts.lines({"clean": []}, "epoch") == ""
 
 
 def test_a_row_belongs_to_the_papers_whose_pages_show_it():
     assert "aute" in papers_of("aute_released") and "meat" in papers_of("meat")
     assert papers_of("no_such_row") == ()
+
+
+def test_an_editors_leftover_is_no_page_of_a_paper(tmp_path, monkeypatch):
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers/aute.yaml").write_text("methods: {}")
+    (tmp_path / "papers/.#aute.yaml").symlink_to("me@host.1234")
+    monkeypatch.setattr("pipeline.pages.cards.ROOT", tmp_path)
+    assert _read_pages.__wrapped__() == {"aute": {"methods": {}}}
 
 
 @pytest.mark.workflow

@@ -12,6 +12,7 @@ from pipeline.cluster import cluster, resources
 from pipeline.errors import UserError
 from pipeline.plan import Figure, Plan, Table, estimate, state
 from pipeline.plan.__main__ import main
+from pipeline.plan.graph.targets import label
 from pipeline.plan.state import closure
 from pipeline.plan.workflow import artifact_of, figure_pattern, inputs, stages, table_folder
 from pipeline.share import guard, unused, writer
@@ -105,6 +106,23 @@ def test_where_picks_one_value_of_an_axis():
     figure = Plan(changed).figures["regions"]
     assert [(c.row, c.setting.eps, c.members) for c in figure.cells] == [
         ("pgd_at", 0.04, 2), ("soe", 0.04, 2), ("pgd_at", 0.04, 3), ("soe", 0.04, 3)]  # fmt: skip
+    names = [{label(c, figure.cells, along).split()[0:2][-1] for c in figure.cells}
+             for along in ("", "members")]  # fmt: skip
+    assert names == [{"x2", "x3"}, {"train_eps=0.04"}]  # of a line along members none is said
+
+
+def test_a_picture_of_weights_is_of_one_seed():
+    """Two seeds of a row would be two surfaces of one name, found out when all are computed."""
+    for key in ("loss", "regions"):
+        changed = copy.deepcopy(params())
+        del changed["figures"][key]["where"]["seed"]
+        Plan(changed)  # the demo has one seed
+        with pytest.raises(UserError, match=f"figures.{key}.where: needs a seed, one of 0, 1, 2"):
+            Plan(changed | {"scale": "paper"})
+    weights = {"kind": "weights", "title": "W", "table": "table1", "rows": ["pgd_at"]}
+    weights |= {"suites": [], "where": {}, "bins": 9}
+    both = plan_with("figures.loss", weights, scale="paper").figures["loss"]  # puts them together
+    assert {cell.seed for cell in both.cells} == {0, 1, 2}
 
 
 @pytest.mark.parametrize("scale", ["paper", "short", "smoke", "demo"])

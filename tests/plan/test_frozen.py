@@ -10,6 +10,7 @@ from projects import Project, job_params
 
 from pipeline.errors import UserError
 from pipeline.plan import frozen
+from pipeline.plan.params import references, schema
 from pipeline.share import writer
 
 NAMES = (
@@ -66,6 +67,23 @@ def test_every_file_that_names_depend_on_is_in_the_copy(place):
     prose = {".md", ".rst"}
     left = {p for p in whole - copied if p.suffix not in prose and "__pycache__" not in p.parts}
     assert left == set()
+
+
+def test_an_editors_leftover_is_no_code(place, monkeypatch):
+    monkeypatch.setattr(references, "ROOT", place.folder)
+
+    def look():
+        references.files.cache_clear()
+        thing = schema.component("methods", "pgd_at", place.folder)
+        return frozen.fingerprint(), schema._sum_code(place.folder), thing, {*references.files()}
+
+    before, room = look(), place.folder / "pipeline/methods"
+    (room / ".#pgd_at.py").symlink_to("me@host.1234")  # Emacs, of a buffer that is not saved
+    (room / "._pgd_at.py").write_bytes(b"\0\5\x16\7")  # macOS, on a disk of another system
+    try:
+        assert look() == before
+    finally:
+        references.files.cache_clear()
 
 
 def test_files_that_change_while_a_workflow_starts_are_one_line(place):

@@ -1,5 +1,7 @@
 """What a run or record costs, against a count by hand and against torch's own counter."""
 
+from fractions import Fraction
+
 import pytest
 import torch
 from projects import published, tiny_params
@@ -16,6 +18,7 @@ from pipeline.plan.estimate import (
     seconds,
 )
 from pipeline.plan.memory import FIXED, record_bytes, run_bytes
+from pipeline.plan.params.entries import Entries
 from pipeline.plan.params.schema import available
 from pipeline.plan.passes import passes
 from pipeline.plan.state import describe_transfer, headline, states
@@ -92,11 +95,12 @@ def test_every_data_set_that_a_table_names_states_its_images():
         ({"tries": 10}, 10),
         ({"widths": [0.5, 1.0, 1.5]}, 3),
         # AutoAttack: APGD-CE, APGD-T and FAB-T of nine targets, Square; APGD-CE and -DLR
-        ({"version": "standard", "steps": 100, "targets": 9, "restarts": 1, "queries": 5000}, 8800),
+        ({"version": "standard", "steps": 100, "targets": 9, "restarts": 1, "queries": 5000}, 9700),
+        ({"version": "plus", "steps": 100, "targets": 9, "restarts": 5, "queries": 5000}, 17500),
         ({"version": "rand", "steps": 100, "targets": 9, "restarts": 1, "eot": 20}, 8000),
         # torchattacks, at its own budgets where none is stated
         ({"class": "Square", "arguments": {"eps": 0.03}}, 5000),
-        ({"class": "AutoAttack", "arguments": {"eps": 0.03, "seed": 0}}, 5380),
+        ({"class": "AutoAttack", "arguments": {"eps": 0.03, "seed": 0}}, 5470),
         ({"class": "PGD", "arguments": {"alpha": 0.01}}, 20),
         ({"class": "Pixle", "arguments": {"restarts": 10, "max_iterations": 50}}, 1000),
         ({"class": "OnePixel", "arguments": {"steps": 10, "popsize": 10}}, 110),
@@ -104,7 +108,24 @@ def test_every_data_set_that_a_table_names_states_its_images():
     ],
 )
 def test_passes_are_two_a_gradient_step_and_one_a_query(fields, wanted):
-    assert passes(fields) == wanted
+    assert passes({"component": "pgd", "fields": fields}) == wanted
+
+
+@pytest.mark.parametrize(
+    "entry, members, wanted",
+    [
+        ("fab_t", 3, 100 * 9 * 3),  # a step is a forward and a backward, and a look afterwards
+        ("fab", 3, 100 * (2 + 10)),
+        ("chosen_force", 3, 5 * 3 * 50 * 2),  # each member in turn
+        ("chosen_force_t", 3, 3 * 9 * 50 * 2),
+        ("gate_pgd", 3, 3 * 50 * 2),
+        ("members_arc", 3, 2 * 50 * (1 + 3 * (2 + 3))),
+        ("svgd", 1, 20 * 10 * 2),
+    ],
+)
+def test_passes_of_attacks_that_take_members_or_classes_in_turn(entry, members, wanted):
+    found = Entries(published() | {"scale": "paper"}).attack(entry, Fraction(1)).spec
+    assert passes(found, members) == wanted
 
 
 def tiny_plan(**changes):

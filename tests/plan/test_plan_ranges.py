@@ -103,5 +103,19 @@ def test_validation_needs_images_that_are_held_out():
 def test_dlr_needs_three_classes():
     found = changed("datasets", "digits", classes=2)
     found["suites"]["unified"]["attacks"] += ["mean_logit_apgd_dlr"]
-    with pytest.raises(UserError, match=r"mean_logit_apgd_dlr: its loss dlr compares 3 classes"):
+    found["suites"]["unified"]["stop_when_fooled"] = True
+    found["tables"]["table1"]["columns"] = ["clean", "unified_worst"]
+    (cell, *_) = Plan(found).tables["table1"].cells
+    met = [name for name, _ in cell.records["unified"].attacks]
+    assert "mean_logit_apgd_dlr" not in met and met  # the others mean something
+    found["datasets"]["digits"]["classes"] = 1
+    with pytest.raises(UserError, match="suites.unified: has no attack for .* and 1 classes"):
+        Plan(found)
+
+
+def test_a_column_that_needs_more_classes_is_refused_by_name():
+    found = changed("datasets", "digits", classes=2)
+    found["suites"]["unified"]["attacks"] += ["mean_logit_apgd_dlr"]
+    found["tables"]["table1"]["columns"] += ["mean_logit_apgd_dlr"]
+    with pytest.raises(UserError, match="columns: mean_logit_apgd_dlr does not meet the row"):
         Plan(found)

@@ -52,6 +52,18 @@ def evaluated(plan):
                 yield from ((cell, name, spec) for name, spec in record.attacks)
 
 
+@pytest.mark.parametrize("scale", ["demo", "paper"])
+def test_the_audit_rests_on_records_of_the_papers_own_tables(scale):
+    """A scale cuts the tables that it names, and none that is based on them."""
+    tables = plan_of(scale).tables
+    for name in (n for n in tables if n.endswith("_gain")):
+        paper = name.removesuffix("_gain")
+        own = {r.id for n, t in tables.items() if n.startswith(f"{paper}_") and n != name
+               for cell in t.cells for r in cell.records.values()}  # fmt: skip
+        asked = {r.id for cell in tables[name].cells for r in cell.records.values()}
+        assert asked and asked <= own, (name, sorted(asked - own)[:3])
+
+
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_scale_resolves_every_table(scale):
     plan = plan_of(scale)

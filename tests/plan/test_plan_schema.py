@@ -41,6 +41,13 @@ def test_a_field_with_a_value_in_its_class_is_one_that_entries_need_not_state(pr
         component("methods", "thing", written(project, "class Thing:\n    k: int = f()\n"))
 
 
+def test_a_field_named_as_python_itself_ends_in_a_line_and_its_key_does_not(project):
+    text = "class Thing:\n    lambda_: float = 0.5\n    eps_: float = 0.1\n"
+    found = component("methods", "thing", written(project, text))
+    assert found.types == {"lambda": "float", "eps_": "float"}
+    assert found.usual == {"lambda": 0.5, "eps_": 0.1}
+
+
 @pytest.mark.parametrize(
     "text, problem",
     [

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -23,8 +24,9 @@ from official import (
 )
 
 from pipeline.download import download
+from pipeline.plan import load_plan
 from pipeline.raw.fetch import Files, Source
-from pipeline.raw.receipt import check_receipt
+from pipeline.raw.receipt import check_receipt, check_stated
 from pipeline.store.files import locked
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -154,6 +156,58 @@ def test_torchvisions_md5_is_checked_too(server, tmp_path):
         download(tmp_path / "set", [source], [CHECKSUMS["sha256"]], None)
 
 
+@pytest.mark.parametrize("is_summed", [True, False])  # of Tiny-ImageNet's files nobody is
+def test_a_corrected_archive_serves_once_its_sum_is_stated(cifar, tmp_path, is_summed):
+    content, source = cifar
+    if not is_summed:
+        source = replace(source, instead=((Files(path=f"{FOLDER}/*", count=len(BATCHES)),),))
+    mended = BATCHES | {"data_batch_2": b"mended"}
+    packed = tar_of({f"{FOLDER}/{name}": data for name, data in mended.items()})
+    official, stated, raw = [sha256(content)], [sha256(packed)], tmp_path / "cifar10"
+
+    write_files(raw, {source.name: packed})
+    with one_line("kept as cifar.tar.gz.bad", "is the file that you mean, write its sha256"):
+        download(raw, [source], official, None, official)
+    download(raw, [source], stated, None, official)
+    for _ in range(2):
+        assert tree(raw / FOLDER) == mended and not (raw / f"{FOLDER}.bad").exists()
+        check_receipt(raw)
+        check_stated(raw, stated, official)
+        download(raw, [source], stated, None, official)
+
+    # And back: what came out of the corrected archive is not taken for official.
+    with one_line("verified.json", "is of other files than"):
+        check_stated(raw, official, official)
+    write_files(tmp_path / "mirror", {source.name: content})
+    with one_line("kept as cifar.tar.gz.bad"):
+        download(raw, [source], official, str(tmp_path / "mirror"), official)
+    download(raw, [source], official, str(tmp_path / "mirror"), official)
+    assert tree(raw / FOLDER) == BATCHES
+    check_stated(raw, official, official)
+
+
+def test_unpacked_official_files_are_not_those_of_another_sum(cifar, tmp_path):
+    content, source = cifar
+    official, raw = [sha256(content)], tmp_path / "cifar10"
+    write_files(raw / FOLDER, BATCHES)
+    download(raw, [source], official, None, official)
+    before = tree(raw)
+    check_stated(raw, official, official)
+    with one_line("verified.json", "is of other files than", "pipeline.download cifar10"):
+        check_stated(raw, ["0" * 64], official)
+    with one_line(raw / source.name, "not fetched"):
+        download(raw, [source], ["0" * 64], None, official)
+    assert tree(raw) == before
+
+
+def test_a_corrected_unpacked_file_is_told_to_go_into_its_archive(cifar, tmp_path):
+    content, source = cifar
+    raw = tmp_path / "cifar10"
+    write_files(raw / FOLDER, BATCHES | {"data_batch_2": b"mended"})
+    with one_line(f"put cifar.tar.gz with it into {raw} and write the sha256 of that"):
+        download(raw, [source], [sha256(content)], None)
+
+
 def test_too_few_checksums_name_the_key(cifar, tmp_path):
     with one_line("params.yaml: datasets.cifar10.sha256", "cifar.tar.gz"):
         download(tmp_path / "cifar10", [cifar[1]], [], None)
@@ -212,6 +266,15 @@ def test_download_and_prepare_work_by_hand(clone, capsys):
     assert sorted(tree(folder)) == files
     import_module("pipeline.prepare").main(["digits"])
     assert "nothing to do" in capsys.readouterr().out
+
+
+def test_an_entry_that_states_other_sums_than_its_base_has_files_of_its_own(clone):
+    more = f"  fixed: {{base: digits, sha256: [{'f' * 64}]}}\n  other: {{base: digits, test: 9}}\n"
+    (clone / "params.yaml").write_text(PARAMS.replace("tables:", f"{more}tables:"))
+    raw = {name: load_plan().dataset(name).raw.name for name in ("digits", "fixed", "other")}
+    assert raw == {"digits": "digits", "fixed": "fixed", "other": "digits"}
+    with one_line("data/raw/fixed/digits.csv.gz: not fetched", "f" * 64):
+        import_module("pipeline.download").main(["fixed"])
 
 
 def test_the_environments_mirror_comes_before_that_of_params(clone, monkeypatch):

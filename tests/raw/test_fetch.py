@@ -160,7 +160,7 @@ def test_a_file_behind_a_link_stays_where_it_is(tmp_path):
     (tmp_path / "group").mkdir()
     (tmp_path / "group/file.bin").write_bytes(b"other")
     (tmp_path / "raw").symlink_to(tmp_path / "group")
-    with one_line(tmp_path / "raw/file.bin", "sha256 expected", "put the official file there"):
+    with one_line(tmp_path / "raw/file.bin", "sha256 expected", "put the right file there"):
         verify(tmp_path / "raw/file.bin", CHECKSUMS)
     assert tree(tmp_path / "group") == {"file.bin": b"other"}
 

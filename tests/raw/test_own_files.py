@@ -1,19 +1,23 @@
 """Data sets of the user's own: what is refused, in one line that never advises to delete."""
 
+import hashlib
+import os
 import re
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from official import sha256
 from PIL import Image
 
 from pipeline.datasets import huggingface
 from pipeline.datasets.image_folder import ImageFolder
 from pipeline.datasets.npz import Npz
 from pipeline.errors import UserError
-from pipeline.raw.local import take
-from pipeline.raw.receipt import check_receipt
+from pipeline.raw.local import INSIDE, take
+from pipeline.raw.receipt import check_receipt, sum_tree
 
 FIELDS = {"classes": 2, "channels": 1, "size": 4, "validation": 1, "split_seed": 0}
 FIELDS |= {"augment": "none", "padding": 0, "sha256": ["none"], "files": "unused"}
@@ -68,16 +72,50 @@ def test_an_array_alone_and_an_archive_of_texts_are_refused(tmp_path):
     assert "\n" not in str(raised.value)
 
 
-def test_what_the_hubs_library_keeps_of_its_map_is_no_data(tmp_path, monkeypatch):
-    (tmp_path / "train").mkdir()
-    for name in ("cache-1f2e3d.arrow", "data-00000-of-00002.arrow", "data-00001-of-00002.arrow"):
-        (tmp_path / "train" / name).touch()
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hugging Face data set, of which names of files are read."""
     arrow = SimpleNamespace(concat_tables=list, ArrowException=OSError)
     monkeypatch.setattr(huggingface, "_pyarrow", lambda part: arrow)
     monkeypatch.setattr(huggingface, "_read_stream", lambda arrow, path: path.name)
-    data = huggingface.Huggingface(**FIELDS, resize=False, image="image", label="label")
-    read = data._table(tmp_path, ("train",))
-    assert read == ["data-00000-of-00002.arrow", "data-00001-of-00002.arrow"]
+
+    def read(split, *names):
+        for name in names:
+            (tmp_path / "hub" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "hub" / name).touch()
+        data = huggingface.Huggingface(**FIELDS, resize=False, image="image", label="label")
+        return data._table(tmp_path / "hub", (split,))
+
+    return read
+
+
+def test_what_the_hubs_library_keeps_of_its_map_is_no_data(hub):
+    rows = ["data-00000-of-00002.arrow", "data-00001-of-00002.arrow"]
+    assert hub("train", *(f"train/{name}" for name in ("cache-1f2e3d.arrow", *rows))) == rows
+
+
+def test_a_split_whose_name_goes_on_is_another_one(hub, tmp_path):
+    names = ("test-0.arrow", "test-1.arrow", "test_small-0.arrow", "testing.arrow")
+    assert hub("test", *names) == ["test-0.arrow", "test-1.arrow"]
+    with pytest.raises(UserError, match=r"no .parquet or .arrow files named train.\* or train-\*"):
+        hub("train")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk/train.arrow").touch()
+    (tmp_path / "hub/linked").symlink_to(tmp_path / "disk")
+    assert hub("train") == ["train.arrow"]
+
+
+@pytest.mark.parametrize("names", [
+    ("snapshots/1a/data/train-0.arrow", "snapshots/2b/data/train-0.arrow"),
+    ("clean/train/data-0.arrow", "noisy/train/data-0.arrow"),
+    ("train.arrow", "train.parquet"),
+])  # fmt: skip
+def test_two_configs_or_revisions_are_not_read_as_one(hub, names):
+    with pytest.raises(UserError, match=r"has the split train more than once, in \S+ and in") as e:
+        hub("train", *names)
+    text = str(e.value)
+    assert "\n" not in text and "`files` must name a folder with one" in text
+    assert all(str(Path(name).with_name("*" + Path(name).suffix)) in text for name in names)
 
 
 def test_a_picture_of_another_size_or_class_is_refused_by_name(tmp_path):
@@ -101,6 +139,45 @@ def test_a_picture_of_more_than_8_bits_is_refused_by_name(tmp_path):
         Image.fromarray(grey).save(tmp_path / "files" / split / name / "1.png")
     with pytest.raises(UserError, match="train/a/1.png: .*more than 8 bits a channel; save it"):
         ImageFolder(**FIELDS, resize=False).load(tmp_path)
+
+
+def write_pictures(folder):
+    """A picture of each of two classes in either split."""
+    for split, name in (("train", "a"), ("train", "b"), ("test", "a"), ("test", "b")):
+        (folder / split / name).mkdir(parents=True)
+        Image.new("L", (4, 4)).save(folder / split / name / "1.png")
+
+
+def test_pictures_behind_a_linked_folder_are_read(tmp_path):
+    write_pictures(tmp_path / "files")
+    (tmp_path / "more").mkdir()
+    Image.new("L", (4, 4), 255).save(tmp_path / "more/2.png")
+    (tmp_path / "files/train/a/more").symlink_to(tmp_path / "more")
+    (tmp_path / "more/up").symlink_to(tmp_path / "files")
+    arrays = ImageFolder(**FIELDS, resize=False).load(tmp_path)
+    assert arrays.train_images.max((1, 2, 3)).tolist() == [0, 255, 0]
+    assert arrays.train_labels.tolist() == [0, 0, 1] and len(arrays.test_labels) == 2
+
+    (tmp_path / "more/2.png").rename(tmp_path / "more/3")  # which left a link to nothing behind
+    (tmp_path / "more/2.png").symlink_to("nowhere")
+    with pytest.raises(UserError, match="train/a/more/2.png: is no image that can be read"):
+        ImageFolder(**FIELDS, resize=False).load(tmp_path)
+
+
+def test_a_picture_of_more_pixels_than_pillow_opens_is_refused_by_name(tmp_path, monkeypatch):
+    write_pictures(tmp_path / "files")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)  # it refuses twice as many
+    with pytest.raises(UserError, match="train/a/1.png: is no image that can be read .*exceeds"):
+        ImageFolder(**FIELDS, resize=True).load(tmp_path)
+
+
+def test_a_name_that_is_no_utf8_is_summed(tmp_path):
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files/caf\u00e9").write_bytes(b"one")
+    found = hashlib.sha256(f"files/caf\u00e9 {sha256(b'one')}\n".encode()).hexdigest()
+    assert sum_tree(tmp_path, INSIDE) == found
+    (tmp_path / "files" / os.fsdecode(b"caf\xe9")).write_bytes(b"two")
+    assert sum_tree(tmp_path, INSIDE) != found
 
 
 def test_files_are_linked_summed_and_left_alone(tmp_path):

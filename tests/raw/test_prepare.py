@@ -5,9 +5,11 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from official import (
@@ -22,13 +24,18 @@ from official import (
 from projects import small
 
 from pipeline.contracts.dataset import stratified
+from pipeline.core.layers import Normalise
 from pipeline.datasets import cifar10, digits
+from pipeline.datasets.npz import Npz
 from pipeline.download import download
 from pipeline.download import main as download_job
-from pipeline.prepare import SPLITS, channel_statistics, prepare
+from pipeline.loading.images import load_split
+from pipeline.plan import Dataset
+from pipeline.prepare import SPLITS, channel_statistics, check_images, prepare
 from pipeline.prepare import main as prepare_job
+from pipeline.raw.local import take
 from pipeline.share import writer
-from pipeline.store.files import load_safetensors
+from pipeline.store.files import load_safetensors, save_safetensors
 
 DIGITS_SHA256 = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
 NAMED = {**COMMON, "sha256": [DIGITS_SHA256]}
@@ -196,6 +203,27 @@ def test_channel_statistics_agree_with_numpy():
     np.testing.assert_allclose(std, (images / 255).std((0, 2, 3)), rtol=1e-12)
 
 
+def test_a_channel_that_never_varies_is_moved_to_0_and_not_scaled(tmp_path, monkeypatch):
+    """Micrographs without blue: 0 / 0 was found after an epoch, as a loss that is no number."""
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
+    images[..., 2] = 51
+    labels = np.arange(20) % 2
+    np.savez("mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    own = {"classes": 2, "channels": 3, "size": 4, "validation": 0, "files": "mine.npz"}
+    own |= {"sha256": [sha256(Path("mine.npz").read_bytes())]}
+    data = Npz(**{**COMMON, **own})
+    take(Path("data/raw/mine"), data.files, data.sha256)
+    dataset = Dataset("mine", "npz", vars(data), "abc")
+    prepare(data, Path("data/raw/mine"), dataset.folder)
+
+    split = load_split(dataset, "train", torch.device("cpu"))
+    assert json.loads(read(dataset.folder, "train")[2]["std"])[2] == 0  # what the images have
+    assert split.std[2] == 1 and split.std[:2] == pytest.approx([0.29] * 2, abs=0.03)
+    normalised = Normalise(3, split.mean, split.std)(split.floats())
+    assert not normalised[:, 2].any() and normalised.isfinite().all()
+
+
 def test_nothing_downloaded_names_the_command(tmp_path):
     with one_line("verified.json", "is missing", "python -m pipeline.download cifar10"):
         prepare(CIFAR10, tmp_path / "raw" / "cifar10", tmp_path / "cifar10" / "a")
@@ -220,6 +248,15 @@ def test_a_damaged_receipt_is_one_line(raw_digits, tmp_path, content):
     (raw_digits / "verified.json").write_bytes(content)
     with one_line("verified.json", "is no receipt of verified files", "pipeline.download digits"):
         prepare(DIGITS, raw_digits, tmp_path / "digits" / "abc")
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_truncated_prepared_file_is_one_line(tmp_path, size):
+    path = tmp_path / "test.safetensors"
+    save_safetensors(path, {"labels": torch.zeros(50)}, {})
+    path.write_bytes(path.read_bytes()[:size])
+    with one_line(path, "truncated or corrupt", "run python -m pipeline.prepare digits"):
+        check_images(None, SimpleNamespace(folder=tmp_path, name="digits"))
 
 
 def test_a_table_of_more_images_than_a_set_has_is_refused_when_it_is_prepared(

@@ -11,8 +11,10 @@ from official import (
     sha256,
     write_files,
 )
+from projects import published
 
 from pipeline.download import download
+from pipeline.raw.receipt import OFFICIAL
 
 DIGITS_SHA256 = "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
 
@@ -38,6 +40,11 @@ def test_sources_have_addresses_and_md5(name, files, address):
     for source in sources:
         assert source.urls[0].startswith(address) and source.urls[0].endswith(source.name)
         assert len(source.md5) == 32
+
+
+def test_the_official_sums_are_those_that_ship():
+    shipped = published()["datasets"]
+    assert {name: tuple(shipped[name]["sha256"]) for name in OFFICIAL} == OFFICIAL
 
 
 def test_torchvision_imports_beside_any_torch_wheel():

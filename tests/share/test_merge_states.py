@@ -160,6 +160,21 @@ def test_a_file_of_results_that_no_target_makes_is_merged_by_hand():
         assert Path("results/notes.md").read_text() == "words of both"
 
 
+def test_what_a_user_gave_to_dvc_is_left_to_git():
+    folder = lab.branches("given", "empty", "recorded", "recorded")
+    single = "outs:\n- md5: 0123456789abcdef0123456789abcdef\n  path: x.npz\n"
+    with chdir(folder):
+        pools.Trees().store(Path("data/weights"), {("net.pt",): "0" * 32})
+        whole = {"data/weights.dvc": Path("data/weights.dvc").read_text(), "data/x.npz.dvc": single}
+        lab.write(Path("data/x.npz.dvc"), single)
+        git(folder, "add", "--force", *whole)
+        git(folder, "commit", "-qm", "given")
+        union = lab.expected(folder)
+        merge.merge("theirs")
+        assert {name: Path(name).read_text() for name in whole} == whole
+    lab.check(folder, union)
+
+
 def test_a_merge_that_git_refuses_leaves_untracked_tables_where_they_were():
     folder = lab.branches("refused", "empty", "built", "recorded")
     with chdir(folder):

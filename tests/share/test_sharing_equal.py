@@ -2,12 +2,14 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import sharing_lab as lab
 import sharing_origin as home
 
 from pipeline.errors import UserError
+from pipeline.plan import Plan
 from pipeline.plan.params.reader import read
 from pipeline.share import equal
 from pipeline.share.micro import params_for
@@ -107,6 +109,18 @@ def test_archs_are_compared_on_cifar10_where_it_was_fetched():
     without = params_for(params, "archs", "vgg16", False)["scales"]["demo"]["stand_ins"]
     having = params_for(params, "archs", "vgg16", True)["scales"]["demo"]["stand_ins"]
     assert set(without) - set(having) == {"cifar10"}
+
+
+def test_own_data_are_run_where_they_lie_and_a_base_without_files_is_not():
+    params = read(lab.ROOT / "params.yaml")
+    with pytest.raises(UserError, match="datasets: no entry of npz names `files`; add one"):
+        params_for(params, "datasets", "npz", False)
+    params["datasets"]["mine"] = {"base": "npz", "files": "../mine.npz"}
+    made = params_for(params, "datasets", "npz", False)
+    assert made["tables"]["micro0"]["datasets"] == ["mine"]
+    assert made["datasets"]["mine"]["files"] == str(Path("../mine.npz").absolute())
+    assert params["datasets"]["mine"]["files"] == "../mine.npz"
+    assert {run.dataset.name for run in Plan(made).graph.runs.values()} == {"mine"}
 
 
 def test_a_micro_run_that_was_killed_is_one_line(tmp_path):

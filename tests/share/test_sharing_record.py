@@ -9,12 +9,18 @@ import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import sharing_lab as lab
 import sharing_origin as home
+from projects import small
 
 from pipeline.plan import load_plan
+from pipeline.raw.receipt import OFFICIAL, receipt_row, write_receipt
+from pipeline.share import finished, writer
+from pipeline.share.record import Recorder
+from pipeline.store import manifest
 
 pytestmark = pytest.mark.sharing
 TARGETS = (lab.TABLE, home.PAPER)
@@ -122,6 +128,61 @@ def test_a_second_content_of_a_recorded_run_is_refused():
     said = lab.run(clone, "record").fails()
     assert f"dvc pull results/runs/{run.name}" in said
     assert lab.git(clone, "status", "--short", "results").text == ""
+
+
+def lay(folder, name):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(name)
+
+
+def test_a_killed_writers_leftover_is_no_part_of_a_data_set(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["test.safetensors", "train.safetensors", "validation.safetensors"]
+    for name in [*names, ".train.safetensors.0a1b2c3d.tmp"]:
+        lay(tmp_path / "data/digits/0a1b", name)
+    (artifact,) = finished.on_disk()
+    assert [path.name for path in artifact.files] == names
+
+
+IDX = ("train-images", "train-labels", "t10k-images", "t10k-labels")
+
+
+@pytest.mark.parametrize(
+    ("layout", "stated", "becomes"),
+    [
+        ("MNIST/raw/{}", OFFICIAL["mnist"], "known"),
+        ("{}.gz", OFFICIAL["mnist"], "added"),
+        ("MNIST/raw/{}", ("f" * 64, *OFFICIAL["mnist"][1:]), "refused"),
+    ],
+)
+def test_official_files_in_another_layout_are_what_was_recorded(
+    tmp_path, monkeypatch, layout, stated, becomes
+):
+    monkeypatch.chdir(tmp_path)
+    params = small()
+    params["datasets"]["mnist"]["sha256"] = list(stated)
+    writer.write(tmp_path, params)
+    raw, rows = Path("data/raw/mnist"), []
+    for name, sha256 in zip(IDX, OFFICIAL["mnist"], strict=True):
+        path = layout.format(name)
+        lay((raw / path).parent, Path(path).name)
+        sums = {"md5": "1" * 32} | ({"sha256": sha256} if path.endswith(".gz") else {})
+        rows.append(receipt_row(raw, path, sums))
+    write_receipt(raw, rows)
+
+    recorder = Recorder(load_plan())
+    about = {"plan": "p", "host": "h", "versions": {}, "bytes": 1, "seconds": 1.0, "rests_on": {}}
+    line = manifest.Line(
+        artifact=str(raw), sha256={"verified.json": "0" * 64}, date="2026-01-01", **about
+    )
+    recorder.listed = {str(raw): line}
+    monkeypatch.setattr(finished, "check_receipt", lambda raw: None)
+    (artifact,) = finished.on_disk()
+    recorder.look(artifact)
+    assert len(recorder.added) == (becomes == "added")
+    assert ["another content was recorded first" in p for p in recorder.problems] == (
+        [True] if becomes == "refused" else []
+    )
 
 
 def test_a_stale_table_is_refused_and_all_else_recorded():

@@ -1,5 +1,6 @@
 """One process at a time, whatever dies: the lease, with processes of this machine."""
 
+import errno
 import json
 import os
 import signal
@@ -160,6 +161,23 @@ def test_numbers_are_not_used_twice():
     for number in (1, 2, 3):
         with lease.hold("x"):
             assert [p.name for p in Path("work/leases/x").iterdir()] == [str(number)]
+
+
+def test_a_lease_that_another_user_keeps_to_himself_is_one_line_and_not_taken(monkeypatch):
+    pretend(FAR)
+    Path("work/leases/x/1").rename("work/leases/x/5")
+    whole = Path.open
+
+    def refuse(path, *args, **named):  # as of a file of umask 077; root would read it
+        if path.name == "5":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return whole(path, *args, **named)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(UserError, match="leases/x/5: cannot be read, .* umask 002"):
+        lease.Lease("x").take(patient=True)
+    assert [path.name for path in Path("work/leases/x").iterdir()] == ["5"]
+    assert lease.list_held() == {}
 
 
 def test_who_works_is_listed_whatever_this_machines_clock_says(monkeypatch):

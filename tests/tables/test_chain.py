@@ -1,5 +1,8 @@
 """The audit's arithmetic and its verdict rule, on verdicts whose figures are known."""
 
+import shutil
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
@@ -7,6 +10,7 @@ import tiny
 from pipeline import audit
 from pipeline.core.intervals import Mean
 from pipeline.errors import UserError
+from pipeline.store.records import pack, read_arrays
 from pipeline.tables import chain
 from pipeline.tables.chain import Claim, Step
 from pipeline.tables.gains import COLUMNS, FILE, Gains
@@ -162,6 +166,7 @@ def test_a_step_is_tested_while_all_before_it_gain():
 def test_a_change_on_other_images_is_none():
     a, b = Step("a", level(5, images=300)), Step("b", level(5, images=200))
     assert chain.change(a, b) is None and isinstance(chain.change(a, a), Mean)
+    assert chain.change(a, replace(a, images=frozenset({("test", "other")}))) is None
 
 
 # ---- from records
@@ -211,6 +216,17 @@ def test_an_audit_of_records_names_what_is_missing_and_what_stands_in(here):
     before = audit.TARGET.with_suffix(".json").read_bytes()
     audit.audit(here)
     assert audit.TARGET.with_suffix(".json").read_bytes() == before  # byte for byte
+
+
+def test_as_many_images_of_another_set_give_no_difference(here, tmp_path, monkeypatch):
+    shutil.copytree(".", tmp_path / "copy", symlinks=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    path = next(c for c in here.table("table1").cells if c.row == "standard").records["core"].path
+    arrays = read_arrays(path)
+    tiny.replace(path, pack({**arrays, "labels": (arrays["labels"] + 1) % 10}))
+    first, second, _ = Gains(here).claims()[0].steps
+    assert first.differences is not None  # of the suite that was left alone
+    assert second.lacks == "judged on other images or seeds"
 
 
 def test_a_column_that_no_table_shows_is_named(here):

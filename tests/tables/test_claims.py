@@ -1,6 +1,8 @@
 """Published numbers: complete, consistent with their averages, and set against their prose."""
 
 import csv
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,13 @@ from projects import published
 
 from pipeline.claims import build_page
 from pipeline.errors import UserError
-from pipeline.plan import Plan, load_plan, presented, workflow
+from pipeline.plan import Plan, frozen, load_plan, presented, workflow
 from pipeline.share import writer
+from pipeline.store.records import pack, read_arrays
 from pipeline.tables import find
-from pipeline.tables.claims import KINDS, OURS, PAPERS, PRINTED, RELATIONS, Ours, Printed, _decide
+from pipeline.tables.claims import KINDS, OURS, PRINTED, RELATIONS, Ours, Printed, _decide
 from pipeline.tables.claims import read_claims as read
+from pipeline.tables.reported import FIRST, list_papers
 
 ROOT = Path(__file__).resolve().parents[2]
 CELLS = {  # tables of each paper: printed rows x columns, counted by eye
@@ -31,7 +35,19 @@ def rows(paper: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("paper", PAPERS)
+def test_a_further_paper_is_one_more_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert list_papers() == list(FIRST) == list(CELLS)
+    shutil.copytree("data/reported", tmp_path / "data/reported")
+    shutil.copy("data/reported/red.csv", tmp_path / "data/reported/a_new_one.csv")
+    (tmp_path / "data/reported/.#red.csv").symlink_to("nowhere")  # an editor's
+    monkeypatch.setattr(frozen, "base", lambda: tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert list_papers() == [*FIRST, "a_new_one"]
+    assert Printed().averages("a_new_one") == Printed().averages("red")
+
+
+@pytest.mark.parametrize("paper", CELLS)
 def test_every_cell_of_every_table_is_typed_once(paper):
     found = rows(paper)
     for table, count in CELLS[paper].items():
@@ -40,7 +56,7 @@ def test_every_cell_of_every_table_is_typed_once(paper):
     assert {r["table"] for r in found} == set(CELLS[paper])
 
 
-@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize("paper", CELLS)
 def test_every_reported_entry_exists_or_is_planned(paper):
     plan = load_plan(ROOT / "params.yaml")
     known = {*plan.graph.kinds, *plan.entries.params["planned"]}
@@ -48,7 +64,7 @@ def test_every_reported_entry_exists_or_is_planned(paper):
     assert unknown == set()
 
 
-@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize("paper", CELLS)
 def test_printed_averages_are_the_means_of_their_rows(paper, monkeypatch):
     """A wrong digit typed anywhere in AUTE's tables shows here."""
     monkeypatch.chdir(ROOT)
@@ -238,6 +254,32 @@ def test_verdicts_are_those_of_the_records(tmp_path, monkeypatch):
         ask("standard", "cifar10")
     with pytest.raises(UserError, match="no relation 'is'"):
         ask("standard", "pgd_at", relation="is")
+    with pytest.raises(UserError, match="train_flops is of one row, not of a difference"):
+        ask("standard", "pgd_at - standard", "train_flops")
+
+    listed = ours.tables.tabulation("table1").rows
+    (place,) = (i for i, row in enumerate(listed) if row.label == "pgd_at")
+    listed[place].costs["train_flops"] = 0  # of an adopted net nobody knows them
+    assert ask("standard", "pgd_at", "train_flops") == ("cost unknown", "")
+    assert ask("pgd_at", "standard", "train_flops") == ("cost unknown", "")
+    listed[place] = replace(listed[place], cells=2 * listed[place].cells)
+    assert ask("standard", "pgd_at - standard") == ("judged on other seeds", "")
+
+
+def test_as_many_images_of_another_set_are_other_images(tmp_path, monkeypatch):
+    plan = tiny.place(tmp_path, monkeypatch, tiny.table_of(["standard", "pgd_at"]))
+    tiny.made(plan, ["standard", "pgd_at"])
+    claim = {"table": "table1", "better": "pgd_at", "worse": "standard", "points": "0"}
+    claim |= {"column": "pgd10", "relation": "above"}
+    assert Ours(plan).verdict(claim)[0] == "not at this scale"
+
+    (cell,) = [c for c in plan.table("table1").cells if c.row == "pgd_at"]
+    for record in cell.records.values():
+        arrays = read_arrays(record.path)
+        tiny.replace(record.path, pack({**arrays, "labels": (arrays["labels"] + 1) % 10}))
+    assert Ours(plan).verdict(claim) == ("judged on other images", "")
+    claim |= {"worse": "pgd_at - standard"}
+    assert Ours(plan).verdict(claim) == ("judged on other images", "")
 
 
 def test_an_unknown_cell_or_relation_is_refused_by_name(monkeypatch):

@@ -252,3 +252,15 @@ def test_a_column_whose_attacks_the_scale_cuts_says_so():
     named = name_columns(Tabulation(plan, plan.table("table1"), partial=True))
     assert named[:4] == ["clean", "mim50 (cut)", "pgd10", "pgd100 (cut)"]
     assert {"core_worst (cut)", "adaptive_worst (cut)", "members"} <= {*named}
+
+
+def test_a_worst_case_is_one_whatever_its_column_is_called():
+    """SoE's table names a suite, and a mean may be one of worst cases."""
+    params = published() | {"scale": "paper"}
+    plan = Plan(params)
+    found = Columns(plan, plan.tables["soe_table1"])
+    worst = {c: found.is_worst(c) for c in ("clean", "pgd50_5", "soe_adaptive", "core_worst")}
+    assert worst == {"clean": False, "pgd50_5": False, "soe_adaptive": True, "core_worst": True}
+    found.made["avg"] = ["clean", "core_worst"]
+    assert found.is_worst("avg") and found.is_worst("core_worst_all")
+    assert not found.is_worst("soe_strongest")

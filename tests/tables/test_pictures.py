@@ -42,7 +42,7 @@ def test_no_two_lines_of_a_picture_look_alike_without_colour():
 def test_what_is_not_ranked_is_hollow_and_flags_stand_behind_names(monkeypatch):
     cell = {"mean": 0.5, "low": 0.4, "high": 0.6}
     honest = {"status": "done", "clean": cell, "core_worst": cell, "flags": {}, "not_trusted": ""}
-    planted = {**honest, "flags": {"C10": "", "C22": ""}, "not_trusted": "C22"}
+    planted = {**honest, "flags": {"C10": "", "C22": ""}, "not_ranked": ["core_worst"]}
     sheets = []
     monkeypatch.setattr(dots, "drawn", lambda size, title, paint: sheets.append(paint))
     dots.draw({"aute": honest, "overconfident": planted}, "title")

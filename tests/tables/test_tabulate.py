@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,21 @@ def test_a_row_of_other_seeds_has_no_difference_to_the_reference(full, monkeypat
     row.verdicts["core_worst"].append(row.verdicts["core_worst"][0])
     found = tabulation.details()["wa"]["core_worst"]["against"]
     assert found == {"row": "pgd_at_single", "refused": "2 and 1 seeds"}
+
+
+def test_a_random_row_is_not_ranked_by_attacks_that_end_where_the_mean_is_fooled(full):
+    tabulation = Tabulation(full, full.table("table1"), False)
+    (place,) = (i for i, row in enumerate(tabulation.rows) if row.label == "wa")
+    row = tabulation.rows[place]
+    drawn = replace(row.cells[0].victim, combine="random_one")
+    tabulation.rows[place] = replace(row, cells=(replace(row.cells[0], victim=drawn),))
+    for accuracies, ranked in ((["clean", "core_worst"], False), (["adaptive_worst"], True)):
+        tabulation.accuracies = accuracies
+        found = tabulation._summarise(tabulation.rows[place], "core_worst")["against"]
+        assert ("difference" in found) is ranked
+    tabulation.accuracies = ["clean", "core_worst"]
+    found = tabulation._summarise(tabulation.rows[place], "clean")["against"]
+    assert "difference" in found  # no worst case
 
 
 def test_a_table_says_who_starts_from_the_same_weights(full):

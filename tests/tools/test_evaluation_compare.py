@@ -105,8 +105,13 @@ def test_a_comparison_says_whom_it_speaks_of() -> None:
 
 
 def test_other_images_are_not_compared() -> None:
-    with pytest.raises(UserError, match="a and b were evaluated on other images"):
-        compare.compare(side("a", [1, 0]), side("b", [1, 0, 0]))
+    a = side("a", [1, 0], labels=[3, 7])
+    same = side("b", [1, 0], labels=[3, 7])
+    others = [side("b", [1, 0, 0]), side("b", [1, 0], labels=[7, 3])]  # of another set: ids alike
+    for b in [*others, replace(same, images=frozenset([("test", "other files")]))]:
+        with pytest.raises(UserError, match="a and b were evaluated on other images"):
+            compare.compare(a, b)
+    assert compare.compare(a, same)["n"] == 2
 
 
 def test_other_numbers_of_seeds_are_not_compared() -> None:

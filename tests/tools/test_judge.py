@@ -5,6 +5,7 @@ import re
 import shlex
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import others
 import pytest
@@ -15,12 +16,14 @@ from torch import Tensor, nn
 from victims import pgd
 
 from pipeline.core.draws import Draws
+from pipeline.core.ensemble import combine
 from pipeline.errors import UserError
 from pipeline.loading import models, modules
-from pipeline.loading.images import load_split, subset
+from pipeline.loading.images import Split, load_split, subset
 from pipeline.plan import Plan
 from pipeline.plan.graph import outside
 from pipeline.plan.graph.outside import sum_module
+from pipeline.plan.graph.suites import FOLDING
 from pipeline.share import writer
 from pipeline.store.files import load_safetensors, sha256_of
 from pipeline.store.records import meta, read_arrays
@@ -128,6 +131,42 @@ def test_several_files_are_an_ensemble_with_a_rule(nets, capsys):
     assert "file: [net.pth, two.pth]" in text and "verdict: " in text
 
 
+class Says(nn.Module):
+    """One class, whatever it sees."""
+
+    def __init__(self, answer: int) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [B, 2]."""
+        return torch.eye(2)[[self.answer] * len(images)]
+
+
+@pytest.mark.parametrize("rule, clean", [("random_one", 0.5), ("random_each", 0.5), ("vote", 1)])
+def test_an_expected_clean_accuracy_is_that_over_a_random_rules_draws(monkeypatch, rule, clean):
+    """One draw for 250 images was compared with it, which is one member's."""
+    split = Split(torch.zeros(8, 1, 2, 2, dtype=torch.uint8), torch.zeros(8).long(), [], [], [])
+    victim = combine(rule, [Says(0), Says(1)])
+    monkeypatch.setattr(judge, "load_split", lambda *_: split)
+    monkeypatch.setattr(models, "load_victim", lambda *_: victim)
+    record = SimpleNamespace(images=len(split), split="test")
+    cell = SimpleNamespace(victim=SimpleNamespace(dataset=""), records={"core": record})
+    judge.check_clean(None, cell, clean, {}, tiny.CPU)
+    with pytest.raises(UserError, match=f"clean accuracy is {clean:.3f} on 8 images, 0.250 is exp"):
+        judge.check_clean(None, cell, 0.25, {"mean": [0], "std": [1]}, tiny.CPU)
+
+
+def test_a_params_yaml_without_a_worst_case_is_refused(tmp_path, monkeypatch):
+    plain = tiny.table_of(["standard"], reference="none", suites=["unified"], columns=["clean"])
+    plain["suites"] = {"unified": plain["suites"]["unified"]}
+    tiny.place(tmp_path, monkeypatch, plain)
+    Path("net.pth").touch()
+    with pytest.raises(UserError, match="params.yaml: suites: has neither core nor adapt") as e:
+        judge.main(["net.pth", "--dataset", "digits", "--arch", "tiny"])
+    tiny.line(e)
+
+
 OWN = """import torch
 from beside import WIDTH
 
@@ -146,6 +185,15 @@ def build():
 """
 
 
+def answering(answer: str) -> str:
+    """The same network with another answer, made of its scores."""
+    first, last = "        return self.last(", "(x - self.mean).flatten(1))\n"
+    assert OWN.count(first) == OWN.count(last) == 1
+    late = "def late(scores):\n    from beside import WIDTH\n    return scores\n"
+    made = OWN.replace(first, "        scores = self.last(")
+    return made.replace(last, f"{last}        return {answer}\n") + late
+
+
 def test_any_module_of_a_users_own_file_is_judged(tmp_path, monkeypatch, capsys):
     plan = tiny.place(tmp_path, monkeypatch, asked())
     Path("nets").mkdir()
@@ -162,7 +210,10 @@ def test_any_module_of_a_users_own_file_is_judged(tmp_path, monkeypatch, capsys)
     rows = torch.tensor(subset(200, len(split)))
     right = (mine(split.floats(rows)).argmax(1) == split.labels[rows]).numpy()
     for path in folder.glob("results/records/**/*.npz"):
-        assert (read_arrays(path)["clean/right"] == right).all()
+        found = read_arrays(path)
+        assert (found["clean/right"] == right).all()
+        # Records of when such a net's own layers were folded wrongly have another name.
+        assert meta(found)["spec"]["folding"] == FOLDING
 
 
 @pytest.mark.parametrize(
@@ -174,6 +225,11 @@ def test_any_module_of_a_users_own_file_is_judged(tmp_path, monkeypatch, capsys)
         ("1 / 0", "my_net.py:build", "my_net.py, line 1: ZeroDivisionError: division by zero"),
         ("def build():\n    return 3", "my_net.py:build", r"build\(\) gives no torch.nn.Module"),
         (OWN.replace("last", "end"), "my_net.py:build", r"1 missing|2 missing \(end.weight, end.b"),
+        (answering("scores, scores"), "my_net.py:build", "digits its network gives tuple, not log"),
+        (answering("scores[:, :3]"), "my_net.py:build", r"gives \(2, 3\), not logits \(2, 10\)"),
+        (answering("scores.repeat(1, 10)"), "my_net.py:build", r"\(2, 100\), .*name the data set"),
+        (answering("scores @ x"), "my_net.py:build", "my_net.py, line 13: RuntimeError: "),
+        (answering("late(scores)"), "my_net.py:build", "No module named 'beside'; import it where"),
     ],
 )
 def test_what_is_wrong_with_a_users_module_is_said_in_one_line(

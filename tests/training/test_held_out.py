@@ -77,6 +77,8 @@ def test_training_images_are_the_split_and_behind_it_what_nothing_validates_on(
     assert trainer.split.std == parts[0].std
     few = load_training(run.dataset, 100, "if_validated", tiny.CPU)
     assert len(few) == 100 and few.labels.bincount().tolist() == [10] * 10
+    # A scale that cuts every set to thousands leaves a smaller one as it is.
+    assert len(load_training(run.dataset, 5000, "always", tiny.CPU)) == 897
 
 
 @pytest.mark.parametrize("given, wanted", [([0.25], [0.25]), ([0.2, 0.3, 0.4], None)])

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,10 +71,12 @@ def test_an_interrupted_training_ends_in_the_same_bytes(
 
 @dataclass(frozen=True, kw_only=True)
 class Counting(Method):
-    """Losses weigh by how often an image was seen; AdamW instead of the recipe's optimiser."""
+    """Losses weigh by how often an image was seen; another optimiser than the recipe's."""
+
+    optimiser: type[torch.optim.Optimizer] = torch.optim.AdamW
 
     def setup(self, training):
-        return [torch.optim.AdamW(net.parameters()) for net in training.networks]
+        return [self.optimiser(net.parameters()) for net in training.networks]
 
     def loss(self, training, index, batch, adversarial):
         seen = training.memory("seen", 2)
@@ -82,8 +85,12 @@ class Counting(Method):
         return weights * cross_entropy(training.members[index](batch.images), batch.labels)
 
 
-def test_what_a_method_keeps_of_every_image_is_saved_and_resumed(tmp_path, monkeypatch):
-    method = Counting(joint=False, combine="mean_prob")
+# Adafactor keeps sums of rows and columns, which have no weight's shape.
+@pytest.mark.parametrize("optimiser", [torch.optim.AdamW, torch.optim.Adafactor])
+def test_what_a_method_keeps_of_every_image_is_saved_and_resumed(
+    tmp_path, monkeypatch, capsys, optimiser
+):
+    method = Counting(joint=False, combine="mean_prob", optimiser=optimiser)
     monkeypatch.setattr(models, "method_of", lambda spec: method)
     found = []
     for name, stops in (("whole", ()), ("parts", (1, 2, 4))):
@@ -91,7 +98,7 @@ def test_what_a_method_keeps_of_every_image_is_saved_and_resumed(tmp_path, monke
         run = tiny.one_run(plan, "standard")
         fit(plan, run, *stops)
         found.append(tiny.sums(run))
-    assert found[0] == found[1]
+    assert found[0] == found[1] and "thrown away" not in capsys.readouterr().out
 
     trainer = Trainer(plan, run, tiny.CPU, None)
     trainer.fit()
@@ -130,6 +137,34 @@ def test_a_state_is_saved_as_often_as_asked_and_behind_the_last_epoch(
     )
     trainer.fit()
     assert len(found) == saves and found[-1] == 4
+
+
+def test_a_long_epoch_is_saved_within(tmp_path, monkeypatch):
+    """A node that dies in an epoch of hours costs `save_minutes`, not hours."""
+    found = []
+    for name, killed in (("whole", False), ("parts", True)):
+        plan = tiny.place(tmp_path / name, monkeypatch, tiny.changed(epochs=2))
+        run = tiny.one_run(plan, "standard")
+        with monkeypatch.context() as patch, suppress(MemoryError):
+            trainer, states = Trainer(plan, run, tiny.CPU, None), []
+            trainer.pause = 1e-9
+
+            def save(path, state, states=states, whole=checkpoint.save_state):
+                whole(path, state)
+                states.append((state["epoch"], state["done"]))
+                if len(states) == 2:
+                    raise MemoryError
+
+            patch.setattr(checkpoint, "save_state", save)
+            if killed:
+                trainer.fit()
+        if killed:
+            assert states == [(1, 1), (1, 2)]
+            again = Trainer(plan, run, tiny.CPU, None)
+            assert (again.training.epoch, again.done) == (1, 2)
+        train.train(plan, run, tiny.CPU, None)
+        found.append(tiny.sums(run))
+    assert found[0] == found[1]
 
 
 def test_a_state_is_written_and_read_piece_by_piece():

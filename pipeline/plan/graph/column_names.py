@@ -24,6 +24,7 @@ KEYS = (
     "flags",
     "notes",
     "not_trusted",
+    "not_ranked",
     "status",
     "scale",
     "cut",

@@ -43,6 +43,12 @@ def build(graph: Graph, name: str) -> Figure:
     fields = values.coerce(settings, component.types, where, eps_factor=factor)
     kind = Resolved(entry["kind"], component.name, fields, component.code)
 
+    reads_weights = bool(_read_constant(entry["kind"], "reads_weights"))
+    pools = not reads_weights or _read_constant(entry["kind"], "pools_seeds", False)
+    if len(table["seeds"]) > 1 and not pools:
+        listed = ", ".join(map(str, table["seeds"]))
+        raise UserError(f"params.yaml: {where}.where: needs a seed, one of {listed}")
+
     _check_columns(entries, entry, fields, where)
     tables.check_met(entries, table, fields.get("columns", ()), cells, f"{where}.columns")
     _check_attacks(entries, fields, component.types, where)
@@ -62,7 +68,7 @@ def build(graph: Graph, name: str) -> Figure:
         kind=kind.spec,
         attacks=attacks,
         pool=table["images"],
-        reads_weights=_reads_weights(entry["kind"]),
+        reads_weights=reads_weights,
     )
 
 
@@ -182,10 +188,12 @@ def _describe_cell(cell: Cell) -> list[Any]:
 
 
 @cache
-def _reads_weights(kind: str) -> bool:
-    """The constant `reads_weights` of a kind's class: whether records are not enough."""
+def _read_constant(kind: str, name: str, usual: object = None) -> object:
+    """A constant of a kind's class; raises UserError where it has none and none is usual."""
     path = ROOT / "pipeline" / "figures" / f"{kind}.py"
     for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == "reads_weights":
-            return bool(ast.literal_eval(node.value)) if node.value else False
-    raise UserError(f"{path}: its class has no constant reads_weights")
+        if isinstance(node, ast.AnnAssign) and ast.unparse(node.target) == name and node.value:
+            return ast.literal_eval(node.value)
+    if usual is None:
+        raise UserError(f"{path}: its class has no constant {name}")
+    return usual

@@ -245,7 +245,8 @@ def _name_earlier(
 
 def _parent_setting(graph: Graph, entry: Entry, where: str, setting: Setting) -> Setting:
     """The row's setting with the keys of an entry of `parents:`."""
-    own = {k: entry[k] for k in PARENT_KEYS[1:] if k in entry}
+    own: Entry = {"checkpoint": "last"}  # whatever the table shows of its rows
+    own |= {k: entry[k] for k in PARENT_KEYS[1:] if k in entry}
     if isinstance(own.get("arch"), dict):  # one arch per data set
         own["arch"] = own["arch"].get(setting.dataset, setting.arch)
     for key in {"arch", "recipe"} & own.keys():

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from fractions import Fraction
 from itertools import product
 from typing import Any
 
@@ -17,6 +18,8 @@ from pipeline.plan.params.words import digest
 STORED = "set"  # component of an attack whose images are a transfer set's
 KEYS = ("attacks", "stop_when_fooled", "after", "eps", "surrogates", "peers", "split")
 SPLITS = ("test", "validation")
+FOLDING = 2  # what attacks on users' own networks climb: at first, their own layers folded wrongly
+RADIUS = Fraction(8, 255)  # within which C22 compares differences where no attack has an l_inf ball
 
 
 def names(entries: Entries, suite: str) -> tuple[str, ...]:
@@ -133,7 +136,12 @@ def _name_record(graph: Graph, victim: Victim, suite: str, setting: Setting, ima
     entries = graph.entries
     entry = check(entries, suite)
     leave = leaves(entries, suite)
-    suited = _find_suited(graph, suite, victim.combine, setting)
+    classes = int(victim.dataset.fields["classes"])
+    suited = [
+        (name, attack, spec)
+        for name, attack, spec in _find_suited(graph, suite, victim.combine, setting)
+        if checks.compares(spec["fields"]) <= classes  # the table says which are left out
+    ]
 
     # what is crafted on a surrogate is crafted once, whoever meets it
     sets: list[str] = []
@@ -150,10 +158,10 @@ def _name_record(graph: Graph, victim: Victim, suite: str, setting: Setting, ima
         attacks = [(n, {**spec, "surrogate": entries.surrogate(a)}) for n, a, spec in suited]
 
     if not attacks:
-        raise UserError(f"params.yaml: suites.{suite}: has no attack for {victim.entry}")
+        raise UserError(
+            f"params.yaml: suites.{suite}: has no attack for {victim.entry} and {classes} classes"
+        )
     checks.judged(images, victim.dataset.fields, victim.dataset.name)
-    for _, attack, attack_spec in suited:
-        checks.rivals(attack, attack_spec["fields"], victim.dataset.fields["classes"])
 
     named = {"leave": "stop_when_fooled", "peers": "peers"}  # as identity has known them
     settings = {old: entry[key] for old, key in named.items() if entry.get(key)}
@@ -162,6 +170,10 @@ def _name_record(graph: Graph, victim: Victim, suite: str, setting: Setting, ima
         images = checks.held_out(victim.dataset.fields, recipes, f"suites.{suite}.split")
         settings["split"] = "validation"
 
+    if any("model" in graph.runs[e.run].spec.get("arch", {}) for e in victim.elements):
+        settings["folding"] = FOLDING
+    if not values.find_radius(attacks):
+        settings["radius"] = float(RADIUS * entries.stand_in(setting.dataset)[1])
     if has_peers(entries, suite) and victim.members == 1:
         raise UserError(f"params.yaml: suites.{suite}.peers: {victim.entry} has one member")
     before = None

@@ -1,5 +1,6 @@
 """What the entry of a table says at a scale, checked before any cell is named."""
 
+from fractions import Fraction
 from typing import Any
 
 from pipeline.errors import UserError
@@ -205,6 +206,9 @@ def _check_axis(graph: Graph, entry: Entry, key: str, where: str) -> Any:
         along = find_points(entry, key, dataset)
         if not isinstance(along, list) or not along or any(isinstance(p, dict) for p in along):
             raise UserError(f"params.yaml: {where}.{key}: an axis is a list of values")
+        if key == "train_eps":  # here, where it is written, and not at each attack that takes it
+            for point in along:
+                values.coerce({key: point}, {key: "Radius"}, where, eps_factor=Fraction(1))
         _check_apart(graph.entries, entry["recipe"], key, along, where)
     return entry[key]
 

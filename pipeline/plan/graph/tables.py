@@ -74,8 +74,8 @@ def check_met(
         for attack in sorted(asked - met):
             raise UserError(
                 f"params.yaml: {where}: {attack} does not meet the row {cell.row} (see its `only`, "
-                "or the row's `twin`): leave one out, or show the strongest of several by a mean "
-                "{strongest: [...]}"
+                "the row's `twin`, or how many classes its loss compares): leave one out, or show "
+                "the strongest of several by a mean {strongest: [...]}"
             )
 
 

@@ -188,7 +188,7 @@ def _find_axes(cells: Sequence[Cell]) -> set[str]:
 def _spell(cell: Cell, axes: Collection[str], without: str = "") -> str:
     setting = cell.setting
     parts = [cell.row]
-    parts += [f"x{cell.members}"] if "members" in axes else []
+    parts += [f"x{cell.members}"] if "members" in axes and without != "members" else []
     parts += [setting.dataset] if "dataset" in axes else []
     parts += [setting.arch] if "arch" in axes else []
     parts += [f"{k}={v}" for k, v in setting.overrides if k != without]

@@ -197,18 +197,14 @@ def judged(images: int, dataset: Entry, name: str) -> None:
         raise UserError(f"params.yaml: images: {images} asked for, {name} has {available} to test")
 
 
-def rivals(attack: str, fields: Entry, classes: int) -> None:
-    """Raise UserError where a loss compares more classes than there are."""
-    loss = str(fields.get("loss", "cross-entropy"))
-    if "version" in fields:  # of AutoAttack
-        targeted = fields["version"] != "rand" and fields.get("targets")
+def compares(fields: Entry) -> int:
+    """The number of classes that an attack's loss compares: of a set of fewer it means nothing."""
+    known = values.settings_of(fields)
+    loss = known.get("loss")
+    if "version" in known:  # of AutoAttack
+        targeted = known["version"] != "rand" and known.get("targets")
         loss = "dlr_targeted" if targeted else "dlr"
-    needs = {"dlr": 3, "dlr_targeted": 4}.get(loss, 2)
-    if classes < needs:
-        raise UserError(
-            f"params.yaml: attacks.{attack}: its loss {loss} compares {needs} classes, the "
-            f"data set has {classes}"
-        )
+    return {"dlr": 3, "dlr_targeted": 4}.get(str(loss), 2)
 
 
 def parent(keys: Entry, where: str) -> None:

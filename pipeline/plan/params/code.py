@@ -72,8 +72,13 @@ def _shape_and_names(path: Path, mtime: int, name: str) -> tuple[Any, set[str]]:
 def room_state(path: Path) -> tuple[object, ...]:
     """What changes when a file of the room of `path` does: names and times."""
     with os.scandir(path.parent) as files:
-        found = [(f.name, f.stat().st_mtime_ns) for f in files if f.name.endswith(".py")]
+        found = [(f.name, f.stat().st_mtime_ns) for f in files if is_source(f.name)]
     return tuple(sorted(found))
+
+
+def is_source(name: str) -> bool:
+    """Whether a file's name is of Python source; Emacs and macOS leave others, such as `.#a.py`."""
+    return name.endswith(".py") and not name.startswith(".")
 
 
 def _imports_from_room(path: Path) -> dict[str, tuple[Path, str]]:

@@ -139,7 +139,10 @@ class Entries(Scale):
         types = self.component("datasets", resolved.component).types
         named, place = checks.part_place(resolved.fields, types)
         spec = {**resolved.spec, "fields": named, "core": self.core["prepare"]}
-        return Dataset(name, resolved.component, resolved.fields, digest(spec), place)
+        # A folder of raw files is fetched by the entry of its name, which says their sums.
+        root = self.section("datasets")[resolved.component]
+        is_shared = root.get("sha256") == resolved.fields.get("sha256")
+        return Dataset(name, resolved.component, resolved.fields, digest(spec), place, is_shared)
 
     def resolve(
         self, kind: str, name: str, entry: Entry | None = None, factor: Fraction = Fraction(1)

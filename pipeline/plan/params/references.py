@@ -13,7 +13,14 @@ from functools import cache
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.plan.params.code import NOT_EXECUTED, definitions, imports, parse, shape
+from pipeline.plan.params.code import (
+    NOT_EXECUTED,
+    definitions,
+    imports,
+    is_source,
+    parse,
+    shape,
+)
 from pipeline.plan.params.schema import KINDS, ROOT
 from pipeline.plan.params.words import digest
 from pipeline.store.scratch import read_memo, write_scratch
@@ -31,7 +38,8 @@ Uses = dict[str, tuple[str, list[str]]]  # of a file, by name: its hash, and wha
 def files() -> dict[str, Uses]:
     """What the files of the shared rooms, of the components and of the jobs define, by file."""
     memo, base = read_memo(MEMO), ROOT / "pipeline"
-    paths = [path for room in (*SHARED, *KINDS) for path in sorted((base / room).glob("*.py"))]
+    rooms = [base / room for room in (*SHARED, *KINDS)]
+    paths = [p for room in rooms for p in sorted(room.glob("*.py")) if is_source(p.name)]
     paths += [base / name for name in (*JOBS, DEVICE.partition(":")[0])]
 
     found, known = dict[str, Uses](), dict[str, Uses]()

@@ -9,6 +9,7 @@ name while it has that value: an option that a component gains renames nothing.
 import ast
 import hashlib
 import json
+import keyword
 import os
 import sys
 from contextlib import suppress
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan.params.code import code_hash, parse, room_state
+from pipeline.plan.params.code import code_hash, is_source, parse, room_state
 from pipeline.plan.params.words import nearest
 from pipeline.store.scratch import read_memo, write_scratch
 
@@ -121,7 +122,7 @@ def _sum_code(root: Path) -> str:
     whole = hashlib.sha256(repr(sys.version_info[:2]).encode())
     for folder, folders, files in os.walk(root / "pipeline"):
         folders.sort()
-        for name in sorted(f for f in files if f.endswith(".py")):
+        for name in sorted(filter(is_source, files)):
             path = os.path.join(folder, name)
             whole.update(os.path.relpath(path, root).encode() + b"\0")
             whole.update(Path(path).read_bytes() + b"\0")
@@ -175,8 +176,14 @@ def _fields(node: ast.ClassDef, tree: ast.Module) -> dict[str, str]:
         if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
             annotation = ast.unparse(item.annotation)
             if not annotation.startswith("ClassVar"):
-                fields[item.target.id.removesuffix("_")] = annotation  # `class_` is key `class`
+                fields[_key(item.target.id)] = annotation
     return fields
+
+
+def _key(field: str) -> str:
+    """The key of a field in params.yaml: `class` of `class_`, which Python keeps for itself."""
+    key = field.removesuffix("_")
+    return key if keyword.iskeyword(key) else field
 
 
 def _bases(node: ast.ClassDef, tree: ast.Module) -> list[tuple[ast.ClassDef, ast.Module]]:
@@ -204,7 +211,7 @@ def _usual(node: ast.ClassDef, tree: ast.Module) -> dict[str, Any]:
             continue
         if item.value and not ast.unparse(item.annotation).startswith("ClassVar"):
             try:
-                found[item.target.id] = ast.literal_eval(item.value)
+                found[_key(item.target.id)] = ast.literal_eval(item.value)
             except ValueError:
                 problem = f"{node.name}.{item.target.id} has a value that is no constant"
                 raise UserError(f"pipeline: {problem}: write one, or none") from None

@@ -3,7 +3,7 @@
 import ast
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fractions import Fraction
 from functools import cache, lru_cache
 from typing import Any
@@ -101,6 +101,13 @@ def _read_exactly(value: float | str) -> Fraction | str:
     except (ValueError, ZeroDivisionError):
         return f"{value!r} {NO_NUMBER}"
     return number if abs(number) <= HUGE else too_large
+
+
+def find_radius(attacks: Iterable[tuple[str, Entry]]) -> float:
+    """The smallest l_inf radius above 0 of a record's attacks, 0 where none has one."""
+    fields = [spec["fields"] for _, spec in attacks]
+    radii = [settings_of(f).get("eps") for f in fields if f.get("norm", "linf") == "linf"]
+    return min((float(eps) for eps in radii if eps), default=0.0)
 
 
 def settings_of(fields: Mapping[str, Any]) -> Entry:
