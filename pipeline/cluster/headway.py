@@ -104,7 +104,7 @@ class Headway:
     def _describe_work(self) -> list[str]:
         if any(s.seconds is None for s in (*self.left.values(), *self.ended)):
             jobs = f"{len(self.jobs) - len(self.unfinished)} of {len(self.jobs)} jobs"
-            return [f"{jobs} (the work is {describe(None)})"]
+            return [f"{jobs}; the work is {describe(None)}"]
 
         before = sum(map(self._weigh, self.here))
         paths = {self.made[jobid].path for jobid in self.begun & self.made.keys()}

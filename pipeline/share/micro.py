@@ -2,6 +2,7 @@
 
 import copy
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,6 @@ def params_for(params: Entry, kind: str, name: str, has_cifar10: bool) -> Entry:
 
     names = entries_of(cut, kind, name)
     cut["suites"]["micro"] = {"attacks": ["pgd10"]}
-    if kind == "attacks":
-        cut["suites"]["micro"] = {"attacks": names}
-
     if kind == "archs":
         demo["archs"] = {}
         demo["recipe"] = {**CUT, "epochs": 1, "train_images": 32}
@@ -89,12 +87,31 @@ def _list_tables(params: Entry, kind: str, names: list[str]) -> list[Entry]:
     if kind == "datasets":
         return [{"datasets": names, "images": 1}]  # nothing is judged, and a set may be small
     if kind == "attacks":
-        return [{}]
+        return [*_list_attacked(params, names)]
 
     # One member trains alone whether joint or not, so joint entries get two.
     joint = [n for n in names if _is_joint(params, kind, n)]
     alone = [n for n in names if n not in joint]
     return [{"rows": r, "members": [m]} for r, m in ((alone, 1), (joint, 2)) if r]
+
+
+def _list_attacked(params: Entry, names: list[str]) -> Iterator[Entry]:
+    """Tables of one network, and for attacks that are `only` for some rules of two that have the
+    first of these; each with a suite of its own."""
+    by_rule: dict[str, list[str]] = {}
+    for name in names:
+        only = values.inherit(params["attacks"], "attacks", name)[1].get("only", [""])
+        by_rule.setdefault(only[0], []).append(name)
+
+    rules = {
+        name: values.inherit(params["methods"], "methods", name)[1]["combine"]
+        for name in values.section(params, "methods")
+    }
+    for rule, attacks in by_rule.items():
+        suite = f"micro_{rule}" if rule else "micro"
+        params["suites"][suite] = {"attacks": attacks}
+        rows = [name for name, combine in rules.items() if combine == rule][:1]
+        yield {"suites": [suite]} | ({"rows": rows, "members": [2]} if rule else {})
 
 
 def _is_joint(params: Entry, kind: str, name: str) -> bool:

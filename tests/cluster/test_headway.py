@@ -116,7 +116,8 @@ def test_work_that_is_unknown_is_called_so(started):
     begun, made, _ = started
     begun.left = {p: headway.State(s.artifact, s.status, None) for p, s in begun.left.items()}
     begun.finish(0)
-    assert begun.line().startswith(f"1 of {len(made)} jobs (an arch states no `macs`: the work is ")
+    said = f"1 of {len(made)} jobs; the work is unknown (an arch states no `macs`, or a data set"
+    assert begun.line().startswith(said)
 
 
 def test_many_jobs_that_end_together_are_counted(started):

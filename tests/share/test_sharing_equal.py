@@ -123,6 +123,18 @@ def test_own_data_are_run_where_they_lie_and_a_base_without_files_is_not():
     assert {run.dataset.name for run in Plan(made).graph.runs.values()} == {"mine"}
 
 
+def test_attacks_for_some_rules_run_on_rows_that_have_one():
+    params = read(lab.ROOT / "params.yaml")
+    for name, rules in (("members_arc", {"random_one"}), ("pgd", {"single"}),
+                        ("members_pgd", {"random_one", "max_conf"})):  # fmt: skip
+        plan = Plan(params_for(params, "attacks", name, False))
+        met = {}
+        for cell in (cell for table in plan.tables.values() for cell in table.cells):
+            (record,) = cell.records.values()
+            met |= {attack: cell.victim.combine for attack, _ in record.attacks}
+        assert met and set(met.values()) == rules, name
+
+
 def test_a_micro_run_that_was_killed_is_one_line(tmp_path):
     with pytest.raises(UserError, match="failed in the new tree: ended with code -9$"):
         tree = tmp_path / "new"
