@@ -3,6 +3,7 @@
 import importlib
 import re
 import shlex
+import sys
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -236,6 +237,7 @@ def test_what_is_wrong_with_a_users_module_is_said_in_one_line(
     tmp_path, monkeypatch, code, model, text
 ):
     tiny.place(tmp_path, monkeypatch, asked())
+    monkeypatch.delitem(sys.modules, "beside", raising=False)  # another test's
     Path("my_net.py").write_text(code)
     Path("beside.py").write_text("WIDTH = 3")
     own = {"body.0.weight": torch.ones(3, 1, 3, 3), "body.0.bias": torch.ones(3)}

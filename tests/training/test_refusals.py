@@ -133,13 +133,6 @@ def test_no_step_waits_for_its_loss(tmp_path, monkeypatch):
     assert len(reads) == 2 and min(reads) > 1
 
 
-def test_more_images_than_there_are_are_refused(tmp_path, monkeypatch):
-    plan = tiny.place(tmp_path, monkeypatch, tiny.params(train_images=5000))
-    with pytest.raises(UserError, match="params.yaml: train_images: 5000 of 897") as raised:
-        train.train(plan, tiny.one_run(plan, "standard"), tiny.CPU, None)
-    tiny.line(raised)
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_cuda_is_refused_where_there_is_none():
     with pytest.raises(UserError, match="device is cuda but torch sees no GPU") as raised:
