@@ -1,4 +1,4 @@
-"""Train one run: `python -m pipeline.train RUN [--snapshots-from EPOCH | --to-state]`.
+"""Train one run: `python -m pipeline.train RUN [--snapshots-from EPOCH | --alone]`.
 
 Killed at any moment, the same command resumes to the same weights. SIGTERM and SIGUSR1 save the
 state after the current batch and exit with code 75.
@@ -79,7 +79,7 @@ def train(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> N
 
     if snapshots is not None:
         _trajectory(run, snapshots).write_index()
-    if not pack.members():  # else Snakemake takes the outputs when the group fails or is requeued
+    if not pack.members():  # else Snakemake takes the outputs when its turn comes
         frozen.discard(run.work)
 
 
@@ -124,7 +124,7 @@ def main(argv: list[str] | None) -> None:
     parser.add_argument("run", help="id of a run, as `python -m pipeline.plan TARGET` lists them")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--snapshots-from", type=int, metavar="EPOCH", help="keep epochs from here")
-    other.add_argument("--to-state", action="store_true", help="to the last epoch, no outputs yet")
+    other.add_argument("--alone", action="store_true", help="not those that share its job")
     args = parser.parse_args(argv)
 
     plan = load_part(args.run, *pack.members())
@@ -137,11 +137,7 @@ def main(argv: list[str] | None) -> None:
         raise UserError(f"--snapshots-from {snapshots}: {run.id} has the epochs 1 to {epochs}")
 
     where = device.select(plan.entries.device, plan.entries.threads)
-    if args.to_state:
-        with hold(f"runs/{run.id}"):
-            Trainer(plan, run, where, plan.snapshots_from(run.id)).fit()
-        return
-    if snapshots is None:
+    if snapshots is None and not args.alone:
         pack.train(plan, run)
     with hold(f"runs/{run.id}"):
         _train_once(plan, run, where, snapshots)

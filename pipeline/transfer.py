@@ -37,7 +37,7 @@ def craft(plan: Plan, transfer_set: TransferSet, where: torch.device) -> None:
     parts, fooled = [], 0
     batch = images_at_once(plan)
     for part in split_rows(rows, transfer_set.attack, batch, surrogate.random):
-        # by image and set alone, whatever the batch and whoever is attacked
+        # by image and attack alone, whatever the batch and whoever is attacked
         draws = Draws(derive(0, transfer_set.name), part)
         moved = attack(climbed, split.floats(part), split.labels[part], draws)
         with torch.no_grad():

@@ -64,6 +64,7 @@ class Headway:
         self.taken: defaultdict[str, float] = defaultdict(float)
         self.expected: defaultdict[str, float] = defaultdict(float)
         self.told: list[str] = []  # jobs that ended since the last line
+        self.first: dict[Path, int] = {}  # of each log, the first step that this workflow made
 
     def begin(self, jobids: Iterable[int]) -> None:
         """Jobs have begun, or wait in a cluster's queue."""
@@ -137,7 +138,9 @@ class Headway:
         steps = find_steps(log)
         if not steps:
             return 0.0
-        return (int(steps[-1]["done"]) - int(steps[0]["done"]) + 1) / int(steps[0]["total"])
+        # Each slice of time begins the log anew, and what the earlier ones did counts too.
+        first = self.first.setdefault(log, int(steps[0]["done"]))
+        return (int(steps[-1]["done"]) - first + 1) / int(steps[0]["total"])
 
     def _describe_rows(self) -> str:
         """Rows of the one table whose records are all here, or finished tables and figures."""

@@ -1,6 +1,7 @@
 """What happens around a workflow: one master a folder, jobs of a dead one, what failed and why."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,8 @@ from pipeline.store.files import storing, write_atomic
 from pipeline.store.lease import hold
 
 WRITTEN = ("results", "data", "logs", "work")
-JOB_PREFIX = "robust_"  # slurm-jobname-prefix in slurm/config.yaml
+# slurm-jobname-prefix in slurm/config.yaml and the executor's uuid: no job of a user's own
+JOB_NAME = re.compile("robust_[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TAIL = 12  # lines of a failed job's log
 PATIENCE = 300  # seconds for cancelled jobs to save and end
 SHOWN = 5  # failed jobs
@@ -127,7 +129,7 @@ def _list_orphans() -> list[str]:
     jobs = [line.strip().split("|", 2) for line in lines if line.count("|") >= 2]
     # Several folders of one user may have masters: a job belongs to the one that it runs in.
     return [
-        id for id, name, folder in jobs if name.startswith(JOB_PREFIX) and _is_folder(here, folder)
+        id for id, name, folder in jobs if JOB_NAME.fullmatch(name) and _is_folder(here, folder)
     ]
 
 

@@ -2,9 +2,9 @@
 
 Snakemake hands several jobs to SLURM as one (a group), but its executor works them off one after
 the other. So the first of a pack to have its turn trains them all at once, each in a process of
-its own with its own lease, state and log, and only to the last epoch's state; every job then
-writes its own outputs from there when its turn comes. Killed or requeued, the pack goes on from
-the states.
+its own with its own lease, state, log and outputs, so that one that fails takes no other along.
+When a job's turn comes Snakemake removes its outputs, and it writes them again from the state of
+the last epoch. Killed or requeued, the pack goes on from the states.
 """
 
 import os
@@ -31,8 +31,8 @@ def is_trained(run: Run) -> bool:
         return True
     try:
         state = checkpoint.load_state(run.state, run.id)
-    except UserError:
-        return False  # its own training says what is wrong
+    except (UserError, OSError):
+        return False  # its own training says what is wrong, and no other fails of it
     return state is not None and state["epoch"] > run.spec["recipe"]["epochs"]
 
 
@@ -67,7 +67,7 @@ def _tell(run: Run) -> None:
 
 
 def _start(member: Run, leader: Run) -> "subprocess.Popen[Any]":
-    command = [sys.executable, "-m", "pipeline.train", member.id, "--to-state"]
+    command = [sys.executable, "-m", "pipeline.train", member.id, "--alone"]
     if member is leader:
         return subprocess.Popen(command)
 

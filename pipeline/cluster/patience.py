@@ -26,8 +26,8 @@ BUSY_SECONDS = 30  # between two tries to submit
 # states in which SLURM either starts a job again or has forgotten it
 LIMBO = ("PREEMPTED", "NODE_FAIL", "REQUEUED", "")
 BUSY = re.compile(
-    "temporarily unable|Unable to contact|Socket timed out|MaxSubmitJob|Zero Bytes were transmitted"
-    "|Resource temporarily unavailable|Connection refused|MAX_SUBMIT"
+    "temporarily unable|Unable to contact|Socket timed out|(Max|Grp)SubmitJob|MAX_SUBMIT"
+    "|Zero Bytes were transmitted|Resource temporarily unavailable|Connection refused"
 )
 # said of a submit limit, but also of a size that no queue takes
 LIMIT = "Job violates accounting/QOS policy"
@@ -36,10 +36,11 @@ SBATCH = re.compile(r"The error message was '(.*?)'\.\n", re.DOTALL)  # as the e
 Statuses = dict[str, str]
 
 
-def attach(executor: Any, kills: Counter[str]) -> None:
+def attach(executor: Any, kills: Counter[str], overruns: Counter[str]) -> None:
     """Put patience between SLURM and its executor; any other executor stays as it is.
 
-    `kills` counts how often SLURM killed a job for its memory, by `slices.key`.
+    `kills` counts how often SLURM killed a job for its memory, `overruns` how often it ran out of
+    time with nothing saved, both by `slices.key`.
     Raises UserError where an executor is installed that this was not made for.
     """
     module = sys.modules[type(executor).__module__]
@@ -47,7 +48,7 @@ def attach(executor: Any, kills: Counter[str]) -> None:
         needed = (module, "query_job_status"), (executor, "_report_job_error_threadsafe")
         if not all(hasattr(owner, name) for owner, name in needed):
             raise UserError(f"{PLUGIN}: is not the version of envs/common.txt; run `make setup`")
-        Patience(executor, module, kills)
+        Patience(executor, module, kills, overruns)
 
 
 class Patience:
@@ -58,14 +59,16 @@ class Patience:
         executor: Any,
         module: Any,
         kills: Counter[str],
+        overruns: Counter[str],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.executor, self.kills, self.now = executor, kills, now
+        self.executor, self.kills, self.overruns, self.now = executor, kills, overruns, now
         self.asked: dict[str, Any] = {}  # jobs of the look that is on its way, by SLURM's id
         self.since: dict[str, tuple[str, float]] = {}  # in limbo: state and its first moment
         self.ended: set[str] = set()  # time slices
         self.count: Counter[str] = Counter()  # of slices, by what a job is about
         self.saved: dict[str, int] = {}  # progress at the start of a slice
+        self.found: dict[str, list[int]] = {}  # times of outputs that were there before
         self.refused: set[str] = set()  # sbatch's words, told already
         self.answered, self.told = now(), 0.0
         self.closing = threading.Event()
@@ -120,11 +123,12 @@ class Patience:
 
         for id, info in self.asked.items():
             if id not in self.ended:
-                words[id] = self._judge(id, words.get(id, ""), info.job)
+                words[id] = self._judge(id, words.get(id, ""), info)
         return {id: state for id, state in words.items() if state}
 
-    def _judge(self, id: str, state: str, job: Any) -> str:
+    def _judge(self, id: str, state: str, info: Any) -> str:
         """A job too long in limbo is over; one whose slice ended is submitted again."""
+        job, key = info.job, slices.key(info.job)
         # SLURM starts such a job again by itself, or has forgotten it: which, time will tell.
         if state in LIMBO:
             known, since = self.since.get(id, ("none", 0.0))
@@ -132,12 +136,11 @@ class Patience:
                 self.since[id] = state, self.now()
             elif self.now() - since > LOST_SECONDS:
                 _say(f"SLURM job {id} is {state or 'unknown to SLURM'} for too long: it is over")
-                return _decide_outcome(job)
+                return _decide_outcome(job, self.found.get(key, []))
             return state
 
         self.since.pop(id, None)
-        key = slices.key(job)
-        if state == "OUT_OF_MEMORY":
+        if slices.was_killed_for_memory(state, info):
             self.kills[key] += 1
 
         if slices.has_ended(state, id, job, self.saved.get(key, 0)):
@@ -147,6 +150,8 @@ class Patience:
             self.executor._job_submission_executor.submit(self.run, job)
             # To the executor the job goes on, so that it reports neither success nor failure.
             return "PENDING"
+        if state == "TIMEOUT":
+            self.overruns[key] += 1
         return state
 
     def run(self, job: Any) -> None:
@@ -156,6 +161,7 @@ class Patience:
         try:
             # Compared when the slice ends: a job that was cut off and saved nothing has failed.
             self.saved[slices.key(job)] = slices.progress(job)
+            self.found[slices.key(job)] = _list_times(job)
             self._run(job)
         except Exception as error:  # in a thread whose errors nobody reads
             info = SimpleNamespace(job=job, external_jobid=None)
@@ -190,9 +196,17 @@ class Patience:
         return bool(BUSY.search(message)) or (own and LIMIT in message)
 
 
-def _decide_outcome(job: Any) -> str:
-    """What became of a job that SLURM forgot: its files are whole or absent."""
-    return "COMPLETED" if all(Path(file).exists() for file in job.output) else "FAILED"
+def _decide_outcome(job: Any, before: list[int]) -> str:
+    """What became of a job that SLURM forgot: its files are whole or absent, or those of `before`,
+    which a table or figure of an older plan has."""
+    now = _list_times(job)
+    return "COMPLETED" if len(now) == len(list(job.output)) and now != before else "FAILED"
+
+
+def _list_times(job: Any) -> list[int]:
+    """When each output that is there was written."""
+    files = [Path(file) for file in job.output]
+    return [file.stat().st_mtime_ns for file in files if file.exists()]
 
 
 def _find_reason(message: str) -> str:

@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import mkstemp
@@ -25,6 +26,9 @@ LOGS = Path(".snakemake/pbs_logs")
 FINISHED = ("F", "X")  # states of a job that PBS keeps in its history
 UNKNOWN = re.compile("unknown job", re.IGNORECASE)
 PATIENCE = 60  # seconds for an answer
+# what passes: a queue that is full, a server that does not answer
+BUSY = re.compile("would exceed|max_queued|cannot connect|timed out|busy|refused", re.IGNORECASE)
+BUSY_SECONDS = 30  # between two tries to submit
 # A job's script leaves its exit code, for a server that forgets a job when it ends.
 TRAP = """ended={file}; trap 'echo $? > "$ended"' EXIT"""
 
@@ -44,19 +48,29 @@ def submit(script: Path) -> str:
     trap = os.fsencode(TRAP.format(file=shlex.quote(end)))
     write_atomic(script, text[: match.end()] + b"\n" + trap + text[match.end() :])
     try:
-        done = subprocess.run(
-            [*command, str(script)], capture_output=True, text=True, timeout=PATIENCE, check=False
-        )
-        said = (done.stderr.strip().splitlines() or ["no word"])[-1] if done.returncode else ""
-    except (OSError, subprocess.TimeoutExpired) as error:  # no qsub here, or no answer
-        said = str(error)
-    if said:
+        job = _ask_until_taken([*command, str(script)])
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:  # no qsub here, or no answer
         Path(end).unlink()
-        raise UserError(f"qsub: {said}; pbs/config.yaml says what is asked for")
+        raise UserError(f"qsub: {error}; pbs/config.yaml says what is asked for") from None
 
-    job = done.stdout.strip()
     write_atomic(_link(job), end.encode())
     return job
+
+
+def _ask_until_taken(command: list[str]) -> str:
+    """The id that qsub gives; a full queue is waited out. ValueError of any other refusal."""
+    while True:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
+        if done.returncode == 0:
+            return done.stdout.strip()
+
+        said = (done.stderr.strip().splitlines() or ["no word"])[-1]
+        if not BUSY.search(said):
+            raise ValueError(said)
+        print(f"PBS takes no job now, tried again every {BUSY_SECONDS} s: {said}", file=sys.stderr)
+        time.sleep(BUSY_SECONDS)
 
 
 def _link(job: str) -> Path:

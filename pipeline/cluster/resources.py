@@ -13,9 +13,11 @@ from pipeline.errors import UserError
 from pipeline.plan import Artifact, Plan, Run
 from pipeline.plan.estimate import archs_of, seconds
 from pipeline.plan.graph.audit import STAGE_KEYS
+from pipeline.plan.graph.outside import MODULE
 from pipeline.plan.workflow import FIND
 
 PACK = "ROBUST_PACK"  # ids of runs, in the environment of jobs that share an allocation
+STAGES = ("train", "average", "transfer", "evaluate", "figure")  # that ask a cluster
 # sbatch's own variables, which the executor's options would otherwise hide
 VARIABLES = {
     "slurm_account": "SBATCH_ACCOUNT",
@@ -42,12 +44,19 @@ class Resources:
         self.plan, self.site = plan, site or Site()
         self.kind, self.model = self.site.gpus()
         self.kills: Counter[str] = Counter()  # for memory, by what a job is about
+        self.overruns: Counter[str] = Counter()  # of its time, with nothing saved
+        for stage in STAGES:  # what is missing is said before any rule asks
+            self.stage(stage)
 
-    def of(self, stage: str) -> dict[str, Any]:
-        """The `resources` of a rule, as Snakemake and its SLURM executor name them."""
+    def of(self, stage: str, rule: str = "") -> dict[str, Any]:
+        """The `resources` of a rule, by default the stage's, as Snakemake and its SLURM executor
+        name them."""
+        rule = rule or stage
         return {
             "mem_mb": lambda wildcards: self._find_memory(stage, key_of(wildcards)),
-            "runtime": lambda wildcards: self.slice(stage, self._find_artifact(stage, wildcards)),
+            "runtime": lambda wildcards: self.slice(
+                stage, self._find_artifact(rule, wildcards), key_of(wildcards)
+            ),
             "cpus_per_task": self.stage(stage)["cpus"],
             **self._request_gpus(stage),
             **{k: os.environ[v] for k, v in VARIABLES.items() if os.environ.get(v)},
@@ -68,23 +77,31 @@ class Resources:
 
     def _find_memory(self, stage: str, key: str) -> int:
         """MB of a job: once more what a stage asks for after each time that it was too little."""
-        # A group's key holds those of all its jobs: each of them gets more the next time.
-        killed = sum(n for keys, n in self.kills.items() if key in keys.split(", "))
-        return self.stage(stage)["mem_mb"] * (1 + killed)
+        return self.stage(stage)["mem_mb"] * (1 + _count(self.kills, key))
 
     def minutes(self, stage: str, artifact: Artifact) -> int:
         """Minutes that a job may need: some for the start, and `slack` times the estimate.
 
-        Runs that share a GPU are given the time to do so one after the other.
+        Runs that share a GPU are given the time to do so one after the other. A job of unknown
+        length is given all that a job may ask for.
         """
-        asked, estimate = self.stage(stage), seconds(self.plan, [artifact]) or 0
-        side_by_side = self.runs_per_gpu(artifact) if isinstance(artifact, Run) else 1
+        asked, estimate = self.stage(stage), seconds(self.plan, [artifact])
+        if estimate is None:
+            return max([asked["minutes"], *self._list_limits(stage)[:1]])
+        is_packed = isinstance(artifact, Run) and artifact.stage == "train"
+        side_by_side = self.group(artifact)[1] if is_packed else 1
         return asked["minutes"] + math.ceil(asked["slack"] * estimate * side_by_side / 60)
 
-    def slice(self, stage: str, artifact: Artifact) -> int:
-        """Minutes that a job asks for: it comes back as often as it takes."""
+    def slice(self, stage: str, artifact: Artifact, key: str = "") -> int:
+        """Minutes that a job asks for: it comes back as often as it takes; once more that after
+        each time that it ran out of them with nothing saved."""
+        needed = self.minutes(stage, artifact) * (1 + _count(self.overruns, key))
+        return min([needed, *self._list_limits(stage)])
+
+    def _list_limits(self, stage: str) -> list[int]:
+        """Minutes that a job may ask for at most: the stage's, then the partition's."""
         limits = self.stage(stage)["most_minutes"], self.site.limit
-        return min(self.minutes(stage, artifact), *(m for m in limits if m is not None))
+        return [minutes for minutes in limits if minutes is not None]
 
     def pack(self, wildcards: Any, settings: Any) -> str | None:
         """The group of a run that leaves a GPU room for more; None where it has its own.
@@ -100,9 +117,10 @@ class Resources:
 
     def group(self, run: Run) -> tuple[str, int]:
         """A name for runs of like length, within a factor of two, and how many share a GPU."""
-        count = self.runs_per_gpu(run)
-        length = int(seconds(self.plan, [run]) or 0).bit_length()
-        return f"pack_{count}_{length}", count
+        count, estimate = self.runs_per_gpu(run), seconds(self.plan, [run])
+        if estimate is None:  # of unknown length: like no other
+            return "alone", 1
+        return f"pack_{count}_{int(estimate).bit_length()}", count
 
     @cached_property
     def is_packed(self) -> bool:
@@ -115,6 +133,8 @@ class Resources:
         return min(map(self._find_room, archs_of(self.plan, run))) if self.gpus("train") else 1
 
     def _find_room(self, arch: str) -> int:
+        if arch == MODULE:  # a user's own, of which the plan knows nothing
+            return 1
         return self.plan.entries.stated("archs", arch, "runs_per_gpu") or 1
 
     def _find_artifact(self, stage: str, wildcards: Any) -> Artifact:
@@ -129,3 +149,8 @@ class Resources:
         if self.kind == "gres" or (stage == "train" and self.is_packed):
             return {"gres": f"gpu:{self.model}:{count}" if self.model else f"gpu:{count}"}
         return {"gpu": count, **({"gpu_model": self.model} if self.model else {})}
+
+
+def _count(times: Counter[str], key: str) -> int:
+    """How often something happened to a job; a group's key holds those of all its jobs."""
+    return sum(n for keys, n in times.items() if key in keys.split(", "))

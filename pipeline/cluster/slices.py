@@ -4,12 +4,28 @@ A job asks for no more than a slice of time. Warned before its end it saves and 
 that SLURM cut off all the same has moved on if its resume state has.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipeline.job.report import was_stopped
+
+# What slurmstepd and srun write when a step is killed; a GPU's "CUDA out of memory" is another.
+KILLED = re.compile("oom.kill event|: Out Of Memory$", re.MULTILINE)
+
+
+def was_killed_for_memory(state: str, info: Any) -> bool:
+    """Whether SLURM killed a job for its memory.
+
+    What computes is a step inside the job: its kill makes srun, and so the job, end with 1, which
+    SLURM calls FAILED. Only the job's log tells it from other failures.
+    """
+    log = info.aux.get("slurm_logfile")
+    if state != "FAILED" or log is None or not Path(log).is_file():
+        return state == "OUT_OF_MEMORY"
+    return bool(KILLED.search(Path(log).read_text(errors="replace")))
 
 
 def has_ended(state: str, id: str, job: Any, before: int) -> bool:

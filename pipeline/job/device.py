@@ -19,9 +19,9 @@ atexit.register(_GPU.close)
 def select(name: str, threads: int) -> torch.device:
     """The device called cpu, cuda or auto, with deterministic fp32 arithmetic.
 
-    Outside SLURM each process has a GPU of its own, and waits until one is free. Raises UserError
-    when cuda is asked for and there is none. TF32 stays off: fp32 means fp32; speed on a GPU is the
-    recipe's `precision: bf16`.
+    Where SLURM gave it none, each process has a GPU of its own, and waits until one is free. Raises
+    UserError when cuda is asked for and there is none. TF32 stays off: fp32 means fp32; speed on a
+    GPU is the recipe's `precision: bf16`.
     """
     found = find(name)
     torch.set_num_threads(threads)
@@ -32,7 +32,9 @@ def select(name: str, threads: int) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
 
-    if found.type == "cuda" and "SLURM_JOB_ID" not in os.environ:  # which hands GPUs out itself
+    # SLURM hands a job its GPU; whoever runs a workflow inside an allocation of several does not.
+    is_given = "SLURM_JOB_ID" in os.environ and torch.cuda.device_count() == 1
+    if found.type == "cuda" and not is_given:
         if GPU not in os.environ:
             os.environ[GPU] = str(_lease_gpu())
         torch.cuda.set_device(int(os.environ[GPU]))

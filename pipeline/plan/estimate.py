@@ -20,6 +20,26 @@ from pipeline.plan.passes import passes
 
 NATIVE = 32  # pixels of a side at which `macs` are stated
 TEST_IMAGES = 10000  # of CIFAR, MNIST and Tiny-ImageNet, which state no number
+# Passes of a step beside its crafting, by method: clean images too, a penalty's double backward,
+# several views. Others make the 3 of one forward and a backward that costs twice as much
+# (`python -m bench.train` counts them).
+UPDATE = {
+    "arow": 7,
+    "aute": 5,
+    "awp": 6,
+    "gal": 6,
+    "hat": 10,
+    "iad": 7,
+    "igat": 6,
+    "mart": 6,
+    "more": 15,
+    "rslad": 6,
+    "soe": 6,
+    "trades": 7,
+    "trs": 14,
+}
+ONCE = 3
+SEVERAL = {"ccg": 2, "stat": 3}  # examples of an image, each crafted and learnt
 PROCESS = 1  # seconds until a job of a workflow on one machine computes; alone it takes three
 
 
@@ -85,9 +105,11 @@ def run_flops(plan: Plan, run: Run) -> int | None:
     if None in frozen:
         return None
 
-    # A step of training is a forward and a backward that costs twice as much; parents answer once.
-    own = (crafting + 3) * macs + sum(m for m in frozen if m)
-    along = sum((_particle_passes(spec, len(assistants)) + 3) * m for m in assistants)
+    # Parents answer once.
+    component = spec["method"]["component"]
+    once = (crafting + UPDATE.get(component, ONCE)) * SEVERAL.get(component, 1)
+    own = once * macs + sum(m for m in frozen if m)
+    along = sum((_particle_passes(spec, len(assistants)) + ONCE) * m for m in assistants)
 
     epochs: int = spec["recipe"]["epochs"]
     every: int = spec["recipe"]["validate_every"]

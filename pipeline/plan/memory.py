@@ -15,6 +15,8 @@ from pipeline.plan.graph.outside import MODULE
 
 FIXED = 1e9  # bytes: CUDA's context and cuDNN's workspace
 PENALISED = ("gal", "ps_red", "red", "trs")  # losses of gradients in the images
+# Batches whose activations a step keeps at once, by method: clean ones too, views, directions
+TOGETHER = {"arow": 2, "ccg": 2, "hat": 3, "mart": 2, "soe": 4, "stat": 3, "trades": 2}
 GRAPH = 3  # times what a backward pass keeps, where it is differentiated itself
 VALIDATED = 500  # images at once, where a recipe has no `micro_batch`
 TRAINED = 3  # a weight, its gradient, its momentum
@@ -36,7 +38,8 @@ def run_bytes(plan: Plan, run: Run) -> float | None:
     images: int = recipe.get("micro_batch") or recipe["batch_size"]
     graph = GRAPH if method["component"] in PENALISED else 1
     width = 2 if recipe["precision"] == "bf16" else 4  # bytes of an activation
-    step: float = images * kept * graph * width
+    batches = TOGETHER.get(method["component"], 1)
+    step: float = images * batches * kept * graph * width
     if recipe["validate_every"]:  # climbs the members alone, in float32
         own = _sum(plan, "activations", [run.arch] * run.members) or 0
         step = max(step, 4 * own * (recipe.get("micro_batch") or VALIDATED))

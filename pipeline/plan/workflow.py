@@ -194,14 +194,15 @@ def table_folder(plan: Plan) -> str:
 
 
 @one_line
-def target_input(plan: Plan, name: str, ancient: Callable[[str], Any]) -> Any:
+def target_input(plan: Plan, name: str, ancient: Callable[[str], Any], is_main: bool = True) -> Any:
     """params.yaml as an old input while the receipt is today's; else a mark that is newer.
 
     The mark's name says today's digest and what is there instead: params.yaml itself, when only
     code or a reported number changed, still has the checksum Snakemake remembers, as would a mark
-    that it saw before, and neither would be a reason.
+    that it saw before, and neither would be a reason. The Snakemake that a job is needs no reason,
+    and the mark of files that a first attempt removed would have another name.
     """
-    return _mark_stale(plan.target(name), ancient)
+    return _mark_stale(plan.target(name), ancient) if is_main else ancient("params.yaml")
 
 
 @one_line

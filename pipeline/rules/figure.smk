@@ -1,7 +1,9 @@
 # Draw a figure: from records alone, and where weights are needed as a job of its own.
 rule plot:
     input:
-        plan=lambda wc: jobs.target_input(PLAN, wc.figure, ancient),
+        plan=lambda wc: jobs.target_input(
+            PLAN, wc.figure, ancient, workflow.is_main_process
+        ),
         made_of=ancient(made_of("plot")),
     output:
         png=report(
@@ -25,7 +27,9 @@ rule plot:
 
 rule figure:
     input:
-        plan=lambda wc: jobs.target_input(PLAN, wc.figure, ancient),
+        plan=lambda wc: jobs.target_input(
+            PLAN, wc.figure, ancient, workflow.is_main_process
+        ),
         made_of=ancient(made_of("figure")),
     output:
         png=report(

@@ -54,7 +54,7 @@ onstart:
         guard.check_jobs(PLAN, workflow.dag.needrun_jobs())
         master.begin(PLAN, FINGERPRINT)
         master.note_asked(workflow.dag.targetjobs)
-        patience.attach(workflow.scheduler._executor, ASKED.kills)
+        patience.attach(workflow.scheduler._executor, ASKED.kills, ASKED.overruns)
         master.look_once_a_job(
             workflow.scheduler, workflow.scheduling_settings.max_jobs_per_timespan
         )

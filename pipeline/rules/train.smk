@@ -33,7 +33,7 @@ rule trajectory:
     conda:
         ENVIRONMENT
     resources:
-        **ASKED.of("train"),
+        **ASKED.of("train", "trajectory"),
     shell:
         "exec python -m pipeline.train {wildcards.run} --snapshots-from {wildcards.epoch}"
         " > {log} 2>&1"

@@ -114,6 +114,9 @@ class Ours:
         if flags or not fits:
             return f"not trusted: {' '.join(sorted(flags))}" if flags else STOOD_IN, text
 
+        if _is_one_victim(rows):  # what the difference is needs no interval
+            return _decide(claim["relation"], points, 0.0, 0.0), text
+
         # A sentence is about methods, of which few seeds tell nothing.
         seeds = len(better)
         bounds = difference.spread(1 - (1 - intervals.LEVEL) / tests)  # Bonferroni
@@ -133,6 +136,12 @@ class Ours:
         decided = ("agrees", "does not", UNDECIDED)
         accuracies = [c for c in claims if c["column"] not in COSTS]
         return max(1, sum(self.verdict(claim)[0] in decided for claim in accuracies))
+
+
+def _is_one_victim(rows: list[Row | None]) -> bool:
+    """Whether two rows show the same networks, answering alike, under two names."""
+    shown = [[cell.victim.id if cell.victim else "" for cell in row.cells] for row in rows if row]
+    return len(shown) == 2 and shown[0] == shown[1]
 
 
 def _decide_cost(claim: dict[str, str], rows: list[Row | None]) -> tuple[str, str]:

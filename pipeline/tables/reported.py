@@ -1,5 +1,6 @@
 """Published numbers, typed once: printed beside ours only where everything matches."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ COLUMNS = (
 )
 FIRST = ("aute", "soe", "at_aka", "red", "meat")
 CELL = ["entry", "dataset", "arch", "members", "attack", "checkpoint"]  # what a cell must equal
+# words of a printed column beside its attack, and radii
+NO_ATTACK = ("best", "last", "robust", "change")
+NUMBER = re.compile(r"[\d./]+")
 PRINTED = ["table", "eps", "value"]  # of a number, what is asked then
 
 
@@ -104,7 +108,7 @@ class Reported:
         sentences = []
         for column in columns:
             rows = self.rows[self.rows["attack"] == column]
-            called = dict.fromkeys(text.split(" ")[-1] for text in rows["column"])
+            called = dict.fromkeys(filter(None, map(_find_attack, rows["column"])))
             as_printed = f"printed_{column.partition('_')[2]}"
             released = as_printed in self.plan.entries.section("attacks")
             mark = f" (the attack as released; as printed: {as_printed})" if released else ""
@@ -147,3 +151,9 @@ def _is_at(radius: float | None, fields: dict[str, Any]) -> bool:
     """Whether an attack has this radius; None is that of one that has none."""
     own = values.settings_of(fields).get("eps")
     return own is radius if own is None or radius is None else bool(abs(own - radius) < 1e-9)
+
+
+def _find_attack(column: str) -> str:
+    """The last word of a printed column that is no checkpoint and no radius; empty without one."""
+    words = [word for word in column.split(" ") if word not in NO_ATTACK]
+    return words[-1] if words and not NUMBER.fullmatch(words[-1]) else ""

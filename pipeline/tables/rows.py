@@ -206,7 +206,7 @@ class Tabulation:
         if reference is not None and reference is not row and reference.status == "done":
             against = reference.verdicts[column]
             cell["against"] = {"row": reference.label}
-            if self._is_ranked_by_luck(row, column):
+            if self._is_ranked_by_luck(row, reference, column):
                 cell["against"]["refused"] = f"random: {HEADLINES[0]} ranks it"
             elif len(against) == len(vectors):
                 difference = intervals.paired(vectors, against)
@@ -215,13 +215,14 @@ class Tabulation:
                 cell["against"]["refused"] = f"{len(vectors)} and {len(against)} seeds"
         return cell
 
-    def _is_ranked_by_luck(self, row: Row, column: str) -> bool:
-        """Whether this would rank a random victim by attacks that end where the mean of its
-        members is fooled, of which many may still be right."""
-        victim = row.cells[0].victim
-        if victim is None or HEADLINES[0] in self.accuracies:
+    def _is_ranked_by_luck(self, row: Row, reference: Row, column: str) -> bool:
+        """Whether this would rank a random victim by attacks that end at a lucky draw, or where the
+        mean of its members is fooled, of which many may still be right."""
+        ranking = [c for c in HEADLINES if c in self.accuracies] or self.accuracies[-1:]
+        if column != ranking[0] or column in (HEADLINES[0], CLEAN):
             return False
-        return column == HEADLINES[1] and victim.combine.startswith("random")
+        victims = [each.cells[0].victim for each in (row, reference)]
+        return any(v is not None and v.combine.startswith("random") for v in victims)
 
     def _average_distance(self, row: Row, column: str) -> float | None:
         """Mean over seeds; None where no image was fooled."""

@@ -232,7 +232,7 @@ FIELDS = {  # of components, where their own file says nothing beside them
     "lr_values": "see milestones",
     "momentum": "of SGD",
     "nesterov": "Nesterov's momentum",
-    "weight_decay": "of SGD",
+    "weight_decay": "of SGD, and of Adam where a method has it (ADP, GAL)",
     "attack_bn_mode": "mode of batch normalisation while crafting (glossary: bn mode)",
     "precision": "of training",
     "ema_start": "first epoch of that average",

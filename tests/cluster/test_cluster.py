@@ -216,6 +216,22 @@ def test_runs_of_a_small_net_share_a_gpu_side_by_side(slurm, undisturbed, tmp_pa
         assert not list((project.folder / "logs").rglob("*.pack"))
 
 
+def test_a_run_that_fails_does_not_take_along_what_shares_its_job(slurm, undisturbed, tmp_path):
+    params = job_params(["pgd_at"], 2, **PLAN)
+    params["archs"]["tiny"]["runs_per_gpu"] = 2
+    project = Project(tmp_path, params, slurm.env)
+    (sick, healthy), _ = project.plan()
+    folder = project.folder / "work/runs" / sick
+    folder.parent.mkdir(parents=True)
+    folder.write_text("a file where it would save its state")
+
+    done = project.run(*LITERAL, *FAST, "--retries", "0")
+    assert done.returncode == 1, done.stdout[-3000:]
+    made = {path: sum for path, sum in project.results().items() if "/runs/" in path}
+    assert made and all(healthy in path for path in made), done.stdout[-3000:]
+    assert len(made) == 4 and made.items() <= undisturbed.items()
+
+
 def test_what_fails_is_explained_and_dvc_goes_the_same_way(slurm, tmp_path):
     params = job_params(["pgd_at_single"], device="auto")
     project = Project(tmp_path, params, slurm.env)

@@ -37,6 +37,16 @@ def test_a_look_whether_a_folder_is_writable_shows_no_file(tmp_path, monkeypatch
     assert seen == [(0, [])]
 
 
+def test_only_jobs_of_a_master_are_its_orphans(tmp_path, monkeypatch):
+    """`sbatch robust_run.sh`, which runs the master, cancelled itself."""
+    monkeypatch.chdir(tmp_path)
+    names = {"1": "robust_3f2a1b0c-0000-4111-8222-0123456789ab", "2": "robust_run.sh"}
+    lines = "".join(f"{id}|{name}|{tmp_path}\n" for id, name in names.items())
+    monkeypatch.setattr(master, "_ask_slurm", lambda *_: lines)
+    monkeypatch.setattr(master.shutil, "which", lambda _: "squeue")
+    assert master._list_orphans() == ["1"]
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "results").write_text("a file")
     with pytest.raises(UserError, match="results: cannot be written"):

@@ -83,8 +83,10 @@ class Lab:
         monkeypatch.setattr(plugin, "query_job_status", plugin.query_job_status)  # restored
         self.script("scontrol", "echo 'MinJobAge = 3600 sec'")
         self.executor = Executor()
-        self.kills = Counter()
-        self.patience = patience.Patience(self.executor, plugin, self.kills, lambda: self.time)
+        self.kills, self.overruns = Counter(), Counter()
+        self.patience = patience.Patience(
+            self.executor, plugin, self.kills, self.overruns, lambda: self.time
+        )
 
     def script(self, name, text):
         (self.folder / name).write_text(f"#!/bin/sh\n{text}\n")
@@ -173,6 +175,7 @@ def test_a_cancelled_job_of_the_accounting_is_over(lab):
         ("sbatch: error: Slurm temporarily unable to accept job", [], True),
         ("sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job", [], True),
         ("Batch job submission failed: Unable to contact slurm controller", [], True),
+        ("sbatch: error: QOSGrpSubmitJobsLimit\nsbatch: error: " + patience.LIMIT, [], True),
         ("sbatch: error: " + patience.LIMIT, ["1"], True),
         ("sbatch: error: " + patience.LIMIT, [], False),
         ("sbatch: error: invalid partition specified: gpuu", ["1"], False),
@@ -275,9 +278,47 @@ def test_a_kill_for_memory_is_counted_and_no_other_end_is(lab):
     lab.script("squeue", "echo '1|OUT_OF_MEMORY'; echo '2|FAILED'; echo '3|TIMEOUT'")
     assert lab.look(job("1"), job("2"), job("3")) == []
     assert lab.kills == {"run1": 1} and lab.executor.failed == ["1", "2", "3"]
+    assert lab.overruns == {"run3": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "kills"),
+    [
+        ("slurmstepd: error: Detected 1 oom_kill event in StepId=7.0. Some of the step tasks", 1),
+        ("slurmstepd: error: Detected 2 oom-kill event(s) in StepId=7.0", 1),
+        ("srun: error: node1: task 0: Out Of Memory", 1),
+        ("torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB", 0),
+        ("srun: error: node1: task 0: Exited with exit code 1", 0),
+    ],
+)
+def test_a_step_that_is_killed_for_memory_makes_a_failed_job(lab, tmp_path, text, kills):
+    """What computes is a step: srun turns its kill into an exit code of 1."""
+    failed = job("7")
+    failed.aux["slurm_logfile"] = tmp_path / "7.log"
+    failed.aux["slurm_logfile"].write_text(f"before\n{text}\nafter\n")
+    lab.script("squeue", "echo '7|FAILED'")
+    assert lab.look(failed) == [] and lab.executor.failed == ["7"]
+    assert lab.kills["run7"] == kills
+
+
+def test_a_forgotten_job_whose_old_picture_is_there_has_not_drawn_it(lab, tmp_path):
+    picture = tmp_path / "radii.png"
+    picture.write_text("old")
+    jobs = job("1", picture), job("2", picture)
+    for each in jobs:
+        lab.patience.run(each.job)
+    lab.script("squeue", "true")
+    lab.look(jobs[0])
+    lab.time = patience.LOST_SECONDS + 1
+    assert lab.look(jobs[0]) == [] and lab.executor.failed == ["1"]
+
+    lab.look(jobs[1])
+    os.utime(picture, ns=(5, 5))
+    lab.time *= 3
+    assert lab.look(jobs[1]) == [] and lab.executor.done == ["2"]
 
 
 def test_another_executor_stays_as_it_is():
     local = SimpleNamespace(check_active_jobs=nullcontext)
-    patience.attach(local, Counter())
+    patience.attach(local, Counter(), Counter())
     assert local.check_active_jobs is nullcontext

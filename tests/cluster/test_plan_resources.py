@@ -12,8 +12,9 @@ from pipeline.cluster.cluster import report
 from pipeline.cluster.resources import PACK, Resources, pack_environment
 from pipeline.cluster.site import Site
 from pipeline.errors import UserError
-from pipeline.plan import Plan
+from pipeline.plan import Plan, Snapshots
 from pipeline.plan.estimate import archs_of, seconds
+from pipeline.plan.graph.outside import MODULE
 from pipeline.plan.memory import run_bytes
 from pipeline.plan.params.entries import Entries
 from pipeline.plan.state import NEED, states
@@ -135,6 +136,51 @@ def test_only_a_kill_for_memory_asks_for_more_memory(plan):
     resources.kills[f"a, {run.id}"] += 1  # as one of a pack
     assert asked(resources, "train", run) == first | {"mem_mb": 2 * first["mem_mb"]}
     assert asked(resources, "train", other)["mem_mb"] == first["mem_mb"]
+
+
+def test_a_job_that_ran_out_of_time_with_nothing_saved_asks_for_more(plan):
+    record = next(r for r in plan.graph.records.values() if "adaptive" in r.id)
+    resources = Resources(plan)
+    victim, suite = record.id.split("/")
+    wildcards = Wildcards(fromdict={"victim": victim, "suite": suite})
+    asks = resources.of("evaluate")["runtime"]
+    first = asks(wildcards)
+    resources.overruns[record.id] += 1
+    most = PARAMS["resources"]["evaluate"]["most_minutes"]
+    assert asks(wildcards) == min(2 * resources.minutes("evaluate", record), most) > first
+
+
+def test_what_nobody_can_estimate_is_given_all_the_time_and_shares_with_nobody():
+    unknown = changed(resnet20={"macs": None})
+    run = next(r for r in runs(unknown, "resnet20") if archs_of(unknown, r) == {"resnet20"})
+    assert seconds(unknown, [run]) is None
+    most = PARAMS["resources"]["train"]["most_minutes"]
+    assert asked(Resources(unknown), "train", run)["runtime"] == most
+    assert asked(Resources(unknown, Site(limit=60)), "train", run)["runtime"] == 60
+    assert Resources(unknown).runs_per_gpu(run) > 1 == Resources(unknown).group(run)[1]
+    assert Resources(unknown)._find_room(MODULE) == 1  # a parent that is a user's own network
+
+
+def test_a_stage_that_is_missing_is_one_line(plan):
+    short = {k: v for k, v in PARAMS["resources"].items() if k != "figure"}
+    with pytest.raises(UserError, match="resources.figure: is missing; needs"):
+        Resources(Plan(PARAMS | {"resources": short}))
+
+
+def test_what_is_never_packed_is_given_its_own_time_alone():
+    few, many = changed(resnet20={"runs_per_gpu": 1}), changed(resnet20={"runs_per_gpu": 5})
+    average = next(r for r in many.graph.runs.values() if r.stage == "average")
+    snapshots = next(
+        part
+        for run in many.graph.runs.values()
+        for part in run.inputs(many.graph)
+        if isinstance(part, Snapshots)
+    )
+    for stage, artifact in (("average", average), ("train", snapshots)):
+        assert len({Resources(p).minutes(stage, artifact) for p in (few, many)}) == 1
+    wildcards = Wildcards(fromdict={"run": snapshots.run.id, "epoch": str(snapshots.first)})
+    found = Resources(many).of("train", "trajectory")["runtime"](wildcards)
+    assert found == Resources(many).slice("train", snapshots)
 
 
 def test_a_job_asks_for_a_slice_of_what_it_needs(plan):

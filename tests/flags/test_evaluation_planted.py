@@ -3,6 +3,7 @@
 import copy
 import json
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -256,6 +257,15 @@ def test_cooled_logits_that_find_more_are_a_flag_and_heated_ones_a_note(surrogat
     assert text.startswith("cooled find 5.0 points more") and said == []
     none, (text,) = found(1000, 900)
     assert none == [] and text.startswith("hot find 5.0 points more") and "overstates" in text
+    if random:  # climbs that stop where the mean is fooled leave members that are right
+        surrogate = "averaged"
+        stops = planted({"own": (pgd(any_iterate=True), first(1000)),
+                         "cooled": (pgd("cooled"), first(900))}, random=True)  # fmt: skip
+        assert list(symptoms.scaling(stops)) == []
+        goes_on = spec("members_pgd", "answers", eps=EPS, goal="mean_ce")
+        stops.attacks.append(replace(stops.attacks[0], name="all", spec=goes_on))
+        (text,) = symptoms.scaling(stops)
+        assert text.startswith("cooled find 5.0 points more")
     # draws of a random victim are not the mean that is scaled
     assert (found(900, 1000, draws=900)[0] == []) is not random
 
@@ -273,6 +283,15 @@ def test_slopes_that_differences_do_not_confirm(right: int, fires: bool) -> None
     found.slope_ratios[:1000] = 0.4
     (text,) = symptoms.differences(found)
     assert "on 0 % of 1000 images" in text and "(1000 saturated ones left out)" in text
+
+
+@pytest.mark.parametrize(("version", "fires"), [("standard", True), ("rand", False)])
+def test_autoattack_holds_square_and_so_hides_nothing_that_square_finds(version, fires) -> None:
+    whole = spec("autoattack", **{**WHOLE["fields"], "version": version})
+    square = spec("square", norm="linf", eps=EPS)
+    suites: list[Suite] = [{"pgd": (pgd(), first(1500))}, {"square": (square, first(900))}]
+    assert judge(planted(*suites), "C7") != []
+    assert (judge(planted(*suites, {"aa": (whole, first(900))}), "C7") != []) is fires
 
 
 def test_c7_and_c22_unrank_alone_and_c13_where_margins_find_more_than_the_core() -> None:

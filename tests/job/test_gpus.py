@@ -62,8 +62,17 @@ def test_what_a_process_starts_computes_beside_it(gpus, monkeypatch):
     process.close()
 
 
+def test_jobs_inside_an_allocation_of_several_gpus_have_one_each(gpus, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    processes, devices = zip(*(start(monkeypatch) for _ in range(2)), strict=True)
+    assert devices == (torch.device("cuda", 0), torch.device("cuda", 1))
+    for process in processes:
+        process.close()
+
+
 def test_slurm_hands_out_gpus_itself(gpus, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert [start(monkeypatch)[1] for _ in range(3)] == [torch.device("cuda")] * 3
 
 

@@ -144,9 +144,9 @@ def test_a_trainings_flops_are_counted_as_by_hand():
     plan = tiny_plan(rows=["trades", "aute", "standard"])
     runs = plan.graph.runs.values()
     image = 2 * 12501632 * 8**2 // 32**2  # FLOPs of one forward at 8x8
-    assert run_flops(plan, of(runs, "trades")) == 64 * 2 * (2 * 2 + 3) * image
+    assert run_flops(plan, of(runs, "trades")) == 64 * 2 * (2 * 2 + 7) * image
     attack = of(runs, "aute").spec["attack"]["fields"]["steps"]
-    assert run_flops(plan, of(runs, "aute")) == 64 * 2 * 3 * (2 * attack + 3) * image
+    assert run_flops(plan, of(runs, "aute")) == 64 * 2 * 3 * (2 * attack + 5) * image
     assert run_flops(plan, of(runs, "standard")) == 64 * 2 * 3 * image
 
 
@@ -175,7 +175,7 @@ def test_parents_that_answer_and_images_that_choose_are_counted():
     teachers = [plan.run(e.run) for e in run.edges["teacher"].elements]
     asked = 2 * sum(forward_macs(plan, teacher) for teacher in teachers)
     steps = run.spec["method"]["fields"].get("steps", 0)
-    assert asked and run_flops(plan, run) == 64 * 2 * ((2 * steps + 3) * image + asked)
+    assert asked and run_flops(plan, run) == 64 * 2 * ((2 * steps + 6) * image + asked)
 
     params["recipes"]["unified"]["validate_every"] = 2
     params["scales"][params["scale"]]["recipe"].pop("validate_every", None)
@@ -204,7 +204,7 @@ def test_training_images_are_those_left_after_the_held_out_ones():
     params["scales"]["demo"]["recipe"]["train_images"] = 0
     plan = Plan(params)
     run = of(plan.graph.runs.values(), "trades")
-    assert run_flops(plan, run) == (1797 - 720 - 180) * 2 * 7 * 2 * forward_macs(plan, run)
+    assert run_flops(plan, run) == (1797 - 720 - 180) * 2 * 11 * 2 * forward_macs(plan, run)
 
 
 @pytest.mark.parametrize("bn_data, images", [("kept", 0), ("clean", 1), ("adversarial", 5)])

@@ -239,6 +239,8 @@ def test_verdicts_are_those_of_the_records(tmp_path, monkeypatch):
     assert ask("pgd_at", "standard cifar10 x1")[1].startswith(f"{difference:+.1f} [")
     assert ask("pgd_at", "pgd_at", "clean | pgd10", "at_least", "-20")[0] == "agrees"
     assert ask("pgd_at", "pgd_at - pgd_at", "clean", points="-20")[0] == "agrees"
+    assert ask("pgd_at", "pgd_at", relation="within")[0] == "agrees"  # one victim, two names
+    assert ask("pgd_at", "pgd_at")[0] == "cannot tell at this scale"
     costs = {
         row.label: row.costs.get("train_flops") for row in ours.tables.tabulation("table1").rows
     }

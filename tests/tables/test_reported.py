@@ -66,6 +66,10 @@ def test_a_bracket_says_what_the_paper_calls_the_attack(monkeypatch):
     assert Reported(plan, "aute", {}, 1).names(["apgd_ce", "pgd9"]) == ["apgd_ce as AA"]
     (name,) = Reported(plan, "red", {}, 1).names(["red_pgd"])
     assert name == "red_pgd as PGD (the attack as released; as printed: printed_pgd)"
+    meat = Reported(plan, "meat", {}, 1).names(["meat_pgd20", "autoattack"])
+    assert meat == ["meat_pgd20 as PGD-20", "autoattack as AutoAttack"]
+    # SoE's columns name a radius and no attack
+    assert Reported(plan, "soe", {}, 1).names(["pgd50_5", "soe_strongest", "transfer30"]) == []
 
 
 @pytest.mark.parametrize("changed", [

@@ -217,13 +217,29 @@ def test_a_random_row_is_not_ranked_by_attacks_that_end_where_the_mean_is_fooled
     row = tabulation.rows[place]
     drawn = replace(row.cells[0].victim, combine="random_one")
     tabulation.rows[place] = replace(row, cells=(replace(row.cells[0], victim=drawn),))
-    for accuracies, ranked in ((["clean", "core_worst"], False), (["adaptive_worst"], True)):
+
+    def compare(accuracies, column, place=place):
         tabulation.accuracies = accuracies
-        found = tabulation._summarise(tabulation.rows[place], "core_worst")["against"]
-        assert ("difference" in found) is ranked
+        return tabulation._summarise(tabulation.rows[place], column)["against"]
+
+    refused = "random: adaptive_worst ranks it"
+    assert compare(["clean", "core_worst"], "core_worst")["refused"] == refused
+    assert "difference" in compare(["core_worst", "adaptive_worst"], "core_worst")
+    assert "difference" in compare(["clean", "core_worst"], "clean")  # no worst case
+    # without a worst case the last column ranks
+    attack = next(c for c in row.verdicts if c != "clean" and not c.endswith("_worst"))
+    assert compare(["clean", attack], attack)["refused"] == refused
+    assert "difference" in compare([attack, "clean"], attack)
+
+
+def test_no_row_is_compared_with_a_random_one_by_such_attacks(full):
+    tabulation = Tabulation(full, full.table("table1"), False)
+    row, other = tabulation.rows[0], tabulation.rows[1]
+    drawn = replace(row.cells[0].victim, combine="random_one")
+    random = replace(row, cells=(replace(row.cells[0], victim=drawn),))
     tabulation.accuracies = ["clean", "core_worst"]
-    found = tabulation._summarise(tabulation.rows[place], "clean")["against"]
-    assert "difference" in found  # no worst case
+    assert tabulation._is_ranked_by_luck(other, random, "core_worst")
+    assert not tabulation._is_ranked_by_luck(other, row, "core_worst")
 
 
 def test_a_table_says_who_starts_from_the_same_weights(full):
