@@ -88,8 +88,9 @@ class Resources:
         asked, estimate = self.stage(stage), seconds(self.plan, [artifact])
         if estimate is None:
             return max([asked["minutes"], *self._list_limits(stage)[:1]])
-        is_packed = isinstance(artifact, Run) and artifact.stage == "train"
-        side_by_side = self.group(artifact)[1] if is_packed else 1
+        side_by_side = 1
+        if isinstance(artifact, Run) and artifact.stage == "train":
+            _, side_by_side = self.group(artifact)
         return asked["minutes"] + math.ceil(asked["slack"] * estimate * side_by_side / 60)
 
     def slice(self, stage: str, artifact: Artifact, key: str = "") -> int:
