@@ -3,7 +3,7 @@
 import os
 import sys
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -15,6 +15,7 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from pipeline.errors import UserError
+from pipeline.raw.aside import keep_aside, list_aside
 from pipeline.store.files import checksum, storing, sync_folder
 
 CHUNK = 1 << 18
@@ -66,42 +67,42 @@ def fetch(
     `<target>.bad` serves once it is what `checksums` say. Raises UserError when no URL has the
     file, or when the disk is full.
     """
-    part, aside = (target.with_name(target.name + end) for end in (".part", ".bad"))
-    found = [path for path in (part, aside) if path.is_file() and not _mismatch(path, checksums)]
+    part = target.with_name(f"{target.name}.part")
+    found = _find_right((part, *list_aside(target)), checksums)
     if not found:
         _fetch_any(urls, target, part, checksums, size)
 
-    os.replace(found[0] if found else part, target)
+    os.replace(found or part, target)
     sync_folder(target.parent)
 
 
 def verify(path: Path, checksums: Mapping[str, str], keep: str = MEANT) -> None:
     """Raise UserError when a checksum differs; the file is then kept as `<path>.bad`.
 
-    A file behind a link, in a group's folder perhaps, stays where it is. `keep` says what to do
-    for the file to be the right one.
+    One that was kept so before and is what `checksums` say takes its place. A file behind a link,
+    in a group's folder perhaps, stays where it is. `keep` says what to do for the file to be the
+    right one.
     """
     wrong = _mismatch(path, checksums)
-    if wrong:
-        aside = _keep_aside(path)
+    if not wrong:
+        return
+
+    is_linked = any(part.is_symlink() for part in (path, *path.parents))
+    right = None if is_linked else _find_right(list_aside(path), checksums)
+    kept = "" if is_linked else keep_aside(path, path.name)
+    if right and kept:
+        os.replace(right, path)
+        sync_folder(path.parent)
+    else:
         remedy = (
             "run the same command again to fetch the right file, or put it there; if this is "
             f"the file that you mean, {keep}"
         )
-        where = f"kept as {aside}; {remedy}" if aside else "put the right file there"
-        raise UserError(f"{path}: {wrong}; {where}")
+        raise UserError(f"{path}: {wrong}{kept}; {remedy if kept else 'put the right file there'}")
 
 
-def _keep_aside(path: Path) -> str:
-    """The new name of a bad file; empty where it is not ours to rename."""
-    if any(part.is_symlink() for part in (path, *path.parents)):
-        return ""
-    aside = path.with_name(path.name.removesuffix(".part") + ".bad")
-    try:
-        os.replace(path, aside)
-    except OSError:
-        return ""
-    return aside.name
+def _find_right(paths: Iterable[Path], checksums: Mapping[str, str]) -> Path | None:
+    return next((p for p in paths if p.is_file() and not _mismatch(p, checksums)), None)
 
 
 def _mismatch(path: Path, checksums: Mapping[str, str]) -> str:
@@ -130,7 +131,7 @@ def _fetch_any(
         wrong = _mismatch(part, checksums)
         if not wrong:
             return
-        failures.append(f"{shown(url)}: {wrong}; kept as {_keep_aside(part)}")
+        failures.append(f"{shown(url)}: {wrong}{keep_aside(part, target.name)}")
         part.unlink(missing_ok=True)
 
     raise UserError(

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import UserError
+from pipeline.raw.aside import keep_aside
 from pipeline.store.files import storing, sync_folder
 
 Member = tuple[str, bool]  # name, and whether it is a plain file or a folder
@@ -37,19 +38,12 @@ def unpack(archive: Path, folder: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
         try:
             _unpack(archive, folder.name, part)
-            keep_aside(folder)
+            if folder.exists():
+                keep_aside(folder, folder.name)
             os.replace(part / folder.name, folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     sync_folder(folder.parent)
-
-
-def keep_aside(folder: Path) -> None:
-    """Rename what stands at `folder`, if anything, to `<folder>.bad`."""
-    aside = folder.with_name(folder.name + ".bad")
-    if folder.exists():
-        shutil.rmtree(aside, ignore_errors=True)
-        os.replace(folder, aside)
 
 
 def _unpack(archive: Path, top: str, part: Path) -> None:

@@ -177,3 +177,38 @@ def test_an_address_that_is_none_is_one_line_without_it(tmp_path, address):
 def test_an_address_that_is_none_does_not_block_the_next(server, tmp_path):
     fetch(["http://[bad/x", f"{server.url}/file.bin"], tmp_path / "file.bin", CHECKSUMS)
     assert tree(tmp_path) == {"file.bin": BODY}
+
+
+def test_nothing_that_was_kept_aside_is_replaced_and_it_serves_again(server, tmp_path):
+    """The advice followed: a corrected file aside, the official one fetched, then its sum stated."""
+    target, mine = tmp_path / "file.bin", {"sha256": sha256(b"corrected")}
+    target.write_bytes(b"corrected")
+    with one_line(target, "kept as file.bin.bad; run the same command again"):
+        verify(target, CHECKSUMS)
+    fetch([f"{server.url}/file.bin"], target, CHECKSUMS)
+    verify(target, mine)
+    assert tree(tmp_path) == {"file.bin": b"corrected", "file.bin.1.bad": BODY}
+    verify(target, CHECKSUMS)  # and back
+    assert tree(tmp_path) == {"file.bin": BODY, "file.bin.bad": b"corrected"}
+
+    (tmp_path / "file.bin").rename(tmp_path / "file.bin.7.bad")
+    asked = len(server.asked)
+    fetch([f"{server.url}/file.bin"], target, CHECKSUMS)
+    assert len(server.asked) == asked
+
+    for page in (b"moved", b"moved", b"gone"):
+        target.write_bytes(page)
+        with one_line(target, "kept as file.bin."):
+            verify(target, {"sha256": "0" * 64})
+    kept = {"file.bin.bad": b"corrected", "file.bin.1.bad": b"moved", "file.bin.2.bad": b"gone"}
+    assert tree(tmp_path) == kept
+
+
+def test_what_was_fetched_wrong_below_a_link_is_kept_as_the_line_says(server, tmp_path):
+    """`data` may be a link to a larger disk: what arrived there is ours."""
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / "scratch")
+    server.files["/file.bin"] = b"corrected"
+    with one_line("found", "; kept as file.bin.bad)"):
+        fetch([f"{server.url}/file.bin"], tmp_path / "data/file.bin", CHECKSUMS)
+    assert tree(tmp_path / "scratch") == {"file.bin.bad": b"corrected"}

@@ -74,3 +74,12 @@ def test_what_a_killed_unpacking_left_is_cleared(tmp_path):
     write_files(tmp_path, {"top.zip": zip_of({"top/": b"", "top/in/a": b"a"})})
     unpack(tmp_path / "top.zip", tmp_path / "top")
     assert sorted(tree(tmp_path)) == ["top.zip", "top/in/a"]
+
+
+def test_no_folder_that_was_kept_aside_is_replaced(tmp_path):
+    write_files(tmp_path, {"top.zip": zip_of({"top/a": b"a"})})
+    for mine in (b"first", b"second"):
+        write_files(tmp_path / "top", {"a": mine})
+        unpack(tmp_path / "top.zip", tmp_path / "top")
+    kept = {"top.bad/a": b"first", "top.1.bad/a": b"second", "top/a": b"a"}
+    assert kept.items() < tree(tmp_path).items()
