@@ -5,7 +5,6 @@ rests on the other is dropped and planned again. Nothing is retrained, nothing l
 """
 
 import argparse
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +13,14 @@ from pipeline.errors import UserError
 from pipeline.job.report import report
 from pipeline.plan import Target, load_plan
 from pipeline.share import pools
+from pipeline.share.discard import RAW, RUNS, check_inside, discard
 from pipeline.share.pools import Entries, Trees, git
 from pipeline.store import manifest
 from pipeline.store.files import locked, write_atomic
 from pipeline.store.manifest import MANIFEST, Line
+from pipeline.store.names import is_artifact
 
-RUNS, SNAPSHOTS = Path("results/runs"), Path("results/snapshots")
-POOLS = {RUNS, Path("results/records"), Path("results/transfer"), Path("data/raw")}
+POOLS = {RUNS, Path("results/records"), Path("results/transfer"), RAW}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,9 @@ def union(ours: Side, theirs: Side) -> tuple[dict[str, Line], dict[Path, Entries
     # Of equal bytes ours stay, with the times beside them: nothing has to be fetched.
     kept |= {n: own for n, own in ours.lines.items() if n in kept and _is_same(own, kept[n])}
 
-    listings: dict[Path, Entries] = {p: {} for p in {**ours.pools, **theirs.pools}}
+    listings = {
+        p: _pick_loose(theirs, p) | _pick_loose(ours, p) for p in {**ours.pools, **theirs.pools}
+    }
     for name, line in kept.items():
         source = ours if ours.lines.get(name) == line else theirs
         path = Path(name)
@@ -65,6 +67,12 @@ def union(ours: Side, theirs: Side) -> tuple[dict[str, Line], dict[Path, Entries
             raise UserError(f"{pools.pool_file(pool)}: lacks {name}, which {MANIFEST} lists")
         listings[pool] |= entries
     return kept, listings
+
+
+def _pick_loose(side: Side, pool: Path) -> Entries:
+    """Entries of a pool of prepared data that are a user's own beside them."""
+    entries = {} if pool in POOLS else side.pools.get(pool, {})
+    return {k: v for k, v in entries.items() if not is_artifact((pool / k[0]).as_posix())}
 
 
 def _pick_below(entries: Entries, path: Path) -> Entries:
@@ -86,25 +94,6 @@ def lost(branch: Side, kept: dict[str, Line]) -> list[Path]:
 def _is_same(one: Line, other: Line) -> bool:
     """Whether two lines are of the same bytes, made from the same."""
     return (one.sha256, one.rests_on) == (other.sha256, other.rests_on)
-
-
-def discard(paths: Iterable[Path]) -> None:
-    """Delete artifacts from this folder; their commits still hold them. No link is followed."""
-    for path in paths:
-        if path.is_symlink() or not path.is_dir():
-            path.unlink(missing_ok=True)
-            path.with_suffix(".time.json").unlink(missing_ok=True)
-        else:
-            shutil.rmtree(path)
-        if path.parent == RUNS:  # nobody may take a lost run's epochs for those of the one that won
-            shutil.rmtree(SNAPSHOTS / path.name, ignore_errors=True)
-
-
-def check_inside(paths: Iterable[Path]) -> None:
-    """Raise UserError when a folder on the way to one of these is a link to elsewhere."""
-    links = {p for path in paths for p in (*path.parents, SNAPSHOTS / path.name) if p.is_symlink()}
-    for link in sorted(links):
-        raise UserError(f"{link}: is a link, and a merge deletes nothing behind one; replace it")
 
 
 def merge(branch: str) -> str:
@@ -149,7 +138,7 @@ def merge(branch: str) -> str:
         )
 
     # Only now: until here a refusal leaves every artifact where it was.
-    discard(gone)
+    discard(gone, ours.pools.get(RAW, {}))
     _drop_tables({*gone, *lost(theirs, kept)})
     git(["commit", "--no-edit", "--quiet"])
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import merge_lab as lab
 import pytest
+from official import md5
 from sharing_lab import git
 
 from pipeline.errors import UserError
 from pipeline.share import merge, pools
+from pipeline.share.discard import discard
 from pipeline.store.manifest import MANIFEST, Line
 
 pytestmark = pytest.mark.sharing
@@ -222,3 +224,32 @@ def test_nothing_behind_a_link_is_deleted():
         with pytest.raises(UserError, match="results/runs: is a link"):
             merge.merge("theirs")
         assert list(outside.iterdir())
+
+
+def test_of_raw_files_that_give_way_only_the_recorded_bytes_go(tmp_path):
+    raw = tmp_path / "data/raw/cifar10"
+    held = {"verified.json": "[]", "batches/one": "1", "batches/two": "2", "deep/in/three": "3"}
+    own = {"batches/two": "corrected", "cifar.tar.gz.bad": "mine", "batches/new": "4", "x.part": "5"}
+    for name, text in {**held, **own}.items():
+        lab.write(raw / name, text)
+    listed = {("cifar10", *Path(name).parts): md5(text.encode()) for name, text in held.items()}
+    with chdir(tmp_path):
+        discard([Path("data/raw/cifar10")], listed | {("mnist", "x"): md5(b"x")})
+    assert {str(p.relative_to(raw)): p.read_text() for p in raw.rglob("*") if p.is_file()} == own
+    assert not (raw / "deep").exists()
+
+    with chdir(tmp_path):
+        listed = {("cifar10", *Path(name).parts): md5(text.encode()) for name, text in own.items()}
+        discard([Path("data/raw/cifar10")], listed)
+    assert not raw.exists() and (tmp_path / "data/raw").exists()
+
+
+def test_a_pools_entries_that_are_of_no_artifact_stay():
+    """A user's images below data/birds, given to DVC before its data were prepared there."""
+    pool, prepared = Path("data/birds"), Path("data/birds/0123456789")
+    about = {"plan": "p", "host": "h", "versions": {}, "bytes": 1, "seconds": 1.0, "rests_on": {}}
+    one = Line(artifact=str(prepared), sha256={}, date="2026-01-01T00:00:00+00:00", **about)
+    entries = {(prepared.name, "test.safetensors"): "1", ("train", "a", "1.png"): "2"}
+    ours = merge.Side({str(prepared): one}, {pool: {**entries, (64 * "a", "train"): "orphan"}})
+    theirs = merge.Side({}, {pool: {("train", "a", "1.png"): "3", ("new.png",): "4"}})
+    assert merge.union(ours, theirs)[1] == {pool: entries | {("new.png",): "4"}}
