@@ -69,13 +69,12 @@ def prepare_networks(spec: Entry, paths: Sequence[str], members: int) -> list[Ne
     whole = foreign.verified(paths, sums, spec.get("part", ""))
     whole = _drop(whole, spec.get("drop", []), name_files(paths))
 
-    networks = [_take_statistics(weights) for weights in whole]
     if "model" in spec.get("arch", {}):  # a user's own network normalises as it does
         networks = [Network(weights, {}) for weights in whole]
-    elif len(networks) == 1 and members > 1:
-        shared = networks[0].statistics
-        parts = map(_take_statistics, _split(networks[0].weights))
-        networks = [Network(part.weights, shared | part.statistics) for part in parts]
+    elif len(whole) == 1 and members > 1:
+        networks = _split(whole[0])
+    else:
+        networks = [_take_statistics(weights) for weights in whole]
     keys = spec.get("keys", [])
     return [Network(_rename_prefixes(n.weights, keys), n.statistics) for n in networks]
 
@@ -85,17 +84,28 @@ def name_files(paths: Sequence[str]) -> str:
     return ", ".join(map(str, paths[:3])) + (", ..." if len(paths) > 3 else "")
 
 
-def _split(network: Weights) -> list[Weights]:
-    """The networks of members that stand numbered in one mapping: `models.0.conv1.weight`."""
+def _split(network: Weights) -> list[Network]:
+    """The networks of members that stand numbered in one mapping: `models.0.conv1.weight`.
+
+    Each may have a normaliser of its own, and one may stand beside them for all.
+    """
+    bare = {n: v for n, v in network.items() if not _is_statistic(n, v)}
+    above = "".join([*bare][:1]).removesuffix("".join([*foreign.unwrap(bare)][:1]))
     parts: dict[int, Weights] = {}
+    beside: Weights = {}
     for name, value in network.items():
-        first, _, rest = name.partition(".")
+        first, _, rest = name.removeprefix(above).partition(".")
         number = NUMBERED.fullmatch(first)
-        if number is None or not rest:
-            return [network]
-        parts.setdefault(int(number[1]), {})[rest] = value
-    found = [foreign.unwrap(parts[number]) for number in sorted(parts)]
-    return found if len({frozenset(part) for part in found}) == 1 else [network]
+        if number and rest and name.startswith(above):
+            parts.setdefault(int(number[1]), {})[rest] = value
+        else:
+            beside[name] = value
+
+    shared = _take_statistics(beside)
+    found = [_take_statistics(parts[number]) for number in sorted(parts)]
+    if shared.weights or len({frozenset(part.weights) for part in found}) != 1:
+        return [_take_statistics(network)]
+    return [Network(part.weights, shared.statistics | part.statistics) for part in found]
 
 
 def _drop(networks: list[Weights], prefixes: list[str], where: str) -> list[Weights]:
@@ -126,11 +136,15 @@ def _take_statistics(weights: Weights) -> Network:
     """A network's tensors, and its normaliser's apart."""
     found: Statistics = {}
     for name, value in weights.items():
-        key = STATISTICS.get(name.rpartition(".")[2])
-        if key and key not in found and value.numel() <= MOST_CHANNELS:
+        key = STATISTICS.get(name.rpartition(".")[2], "")
+        if _is_statistic(name, value) and key not in found:
             found[key] = (name, [round(float(v), 6) for v in value.flatten()])
     taken = {name for name, _ in found.values()}
     return Network(foreign.unwrap({n: v for n, v in weights.items() if n not in taken}), found)
+
+
+def _is_statistic(name: str, value: torch.Tensor) -> bool:
+    return name.rpartition(".")[2] in STATISTICS and value.numel() <= MOST_CHANNELS
 
 
 def _fill(member: nn.Module, given: Network, spec: Entry, where: str) -> None:

@@ -217,11 +217,13 @@ def find_extra(found: Pairing, spec: Entry, paths: Sequence[str]) -> list[str]:
     whole = found.networks[0].weights
     tops = list(dict.fromkeys(map(_find_top, whole)))
     surplus = set(map(_find_top, found.wrong["unexpected"]))
-    trials = [[top for top in tops if top in surplus]]
-    trials += [[top for top in tops if top != kept] for kept in tops]  # beside all of the network
+    trials = [([top for top in tops if top in surplus], [t for t in tops if t not in surplus])]
+    for kept in tops:  # beside all of a network, or of numbered members: these stay
+        others = [top for top in tops if _find_stem(top) != _find_stem(kept)]
+        trials.append((others, [kept]))
 
-    for prefixes in trials:
-        rest = {n: v for n, v in whole.items() if not n.startswith(tuple(prefixes))}
+    for prefixes, shown in trials:
+        rest = {n: v for n, v in whole.items() if _find_top(n) in shown}
         if prefixes and fitting.find_layouts(foreign.unwrap(rest), found.own):
             dropped = spec | {"drop": [*spec.get("drop", []), *prefixes]}
             with suppress(UserError):  # of members in one mapping, prefixes are other ones
@@ -236,6 +238,11 @@ def _find_top(name: str) -> str:
     """The first part of a tensor's name, with its dot."""
     first, dot, _ = name.partition(".")
     return first + dot
+
+
+def _find_stem(top: str) -> str:
+    """What numbered siblings share, as `model_#` of `model_0.`."""
+    return re.sub(r"\d+\.$", "#", top)
 
 
 def count_classes(found: Pairing) -> int | None:

@@ -10,6 +10,7 @@ import yaml
 from torch import nn
 
 from pipeline.errors import UserError
+from pipeline.loading import fitting
 from pipeline.loading.layouts import OWN
 from pipeline.plan import Plan
 from pipeline.tools import names
@@ -107,3 +108,42 @@ def test_what_would_fit_without_some_tensors_or_of_another_data_set_is_said(caps
     with pytest.raises(UserError, match="100 classes apart, unlike cifar10's; add --dataset cifar"):
         said(capsys, "net.pt", "--arch", "resnet20")
     assert "pairs all" in said(capsys, "net.pt", "--arch", "resnet20", "--dataset", "cifar100")
+
+
+def members(*outer: str) -> dict[str, torch.Tensor]:
+    """Three of them numbered in one mapping, each with a normaliser, as nn.ModuleList saves them."""
+    named = nn.ModuleList([dverge() for _ in range(3)]).state_dict()
+    return {"".join(outer) + name: value for name, value in named.items()}
+
+
+@pytest.mark.parametrize("outer", [(), ("module.", "models."), ("net_",)])
+def test_members_of_one_mapping_have_each_its_network_and_its_statistics(capsys, outer):
+    torch.save(members(*outer), "e.pth")
+    text = said(capsys, "e.pth", "--arch", "resnet20")
+    assert "3 network(s); beside resnet20" in text
+    assert (entry(text)["members"], entry(text)["mean"]) == (3, [0.5, 0.4, 0.3])
+    networks = fitting.prepare_networks(names.describe_files(["e.pth"]), ["e.pth"], 3)
+    means = [network.statistics["mean"] for network in networks]
+    assert means == [("normalizer.mean", [0.5, 0.4, 0.3])] * 3
+
+
+def test_a_normaliser_beside_the_members_is_that_of_all(capsys):
+    named = {n: v for n, v in members("net.").items() if "normalizer" not in n}
+    torch.save(named | {"norm.mean": torch.ones(3), "norm.std": torch.ones(3)}, "e.pth")
+    text = said(capsys, "e.pth", "--arch", "resnet20")
+    assert (entry(text)["members"], entry(text)["mean"]) == (3, [1.0, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("extra", ["1.head.weight", "net.1.head.weight"])
+def test_nobody_is_told_to_drop_an_ensembles_other_members(capsys, extra):
+    """Of one that is no ensemble of equals, and of one whose members stand below a name."""
+    torch.save(members(extra.rpartition("1.")[0]) | {extra: torch.ones(2)}, "e.pth")
+    with pytest.raises(UserError, match="no arch here fits it") as raised:
+        said(capsys, "e.pth", "--arch", "resnet20")
+    assert "--drop" not in tiny.line(raised)
+
+    equal = {n: v for n, v in members().items() if "normalizer" not in n}
+    torch.save(equal | {"fc.weight": torch.ones(2)}, "e.pth")
+    with pytest.raises(UserError, match=r"without fc\. it fits: add --drop fc\.$"):
+        said(capsys, "e.pth", "--arch", "resnet20")
+    assert "3 network(s)" in said(capsys, "e.pth", "--arch", "resnet20", "--drop", "fc.")
