@@ -17,8 +17,8 @@ INSIDE = f"{LINK}/**/*"  # of a folder
 def take(raw: Path, place: str, stated: Sequence[str]) -> str:
     """Link the user's file or folder as `<raw>/files` and write the receipt; what was done.
 
-    Raises UserError when nothing lies there, or its sum is not the one that the entry states; the
-    line then holds the sum, to be pasted.
+    Raises UserError when nothing lies there, when we write into that folder, or when its sum is not
+    the one that the entry states; the line then holds the sum, to be pasted.
     """
     where = f"params.yaml: datasets.{raw.name}"
     if place == NONE:
@@ -26,6 +26,7 @@ def take(raw: Path, place: str, stated: Sequence[str]) -> str:
     target = Path(os.path.expanduser(place)).absolute()
     if not target.exists():
         raise UserError(f"{where}.files: {place}: no such file or folder")
+    _check_apart(raw, target, f"{where}.files: {place}")
 
     with locked(raw):
         _link(raw / LINK, target)
@@ -37,6 +38,17 @@ def take(raw: Path, place: str, stated: Sequence[str]) -> str:
             )
         write_receipt(raw, [row])
     return f"{raw / LINK}: link to {place}, {row['files']} files, checksum right"
+
+
+def _check_apart(raw: Path, target: Path, where: str) -> None:
+    """Raise UserError where what is written for the data set would be among the user's files."""
+    prepared, place = (raw.parent.parent / raw.name).resolve(), target.resolve()
+    holds = any(folder.is_relative_to(place) for folder in (prepared, raw.resolve()))
+    if holds or place.is_relative_to(prepared):
+        raise UserError(
+            f"{where}: {raw.parent.parent / raw.name} and {raw} are written for this data set; "
+            "move your files to a folder elsewhere, such as ../my-data, and name that"
+        )
 
 
 def _link(link: Path, target: Path) -> None:

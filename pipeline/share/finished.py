@@ -16,7 +16,7 @@ from pipeline.raw.receipt import check_receipt
 from pipeline.store import manifest
 from pipeline.store.details import details
 from pipeline.store.files import check_safetensors
-from pipeline.store.names import is_sha256
+from pipeline.store.names import is_artifact, is_sha256
 from pipeline.store.records import meta, read_record, rests_on
 from pipeline.store.sums import read_mapping, sum_of
 
@@ -78,7 +78,7 @@ def on_disk() -> Iterator[Finished]:
     for folder in sorted(DATA.glob("*/*/")):
         kind = "raw" if folder.parent.name == "raw" else "data"
         is_ours = not (kind == "raw" and (folder / LINK).is_symlink())  # else the user's own
-        if is_ours and (folder / LAST[kind]).exists():
+        if is_ours and is_artifact(folder.as_posix()) and (folder / LAST[kind]).exists():
             # By name: a killed writer's leftover ends in .tmp beside them.
             names = [RECEIPT] if kind == "raw" else [f"{split}.safetensors" for split in SPLITS]
             files = tuple(folder / n for n in sorted(names) if (folder / n).exists())
@@ -154,6 +154,11 @@ def _verify_set(artifact: Finished) -> dict[str, str]:
 
 
 def _verify_data(artifact: Finished) -> dict[str, str]:
+    for split in SPLITS:
+        path = artifact.path / f"{split}.safetensors"
+        if path not in artifact.files:
+            name = artifact.path.parent.name
+            raise UserError(f"{path}: is missing; run python -m pipeline.prepare {name}")
     for path in artifact.files:
         if check_safetensors(path).get("digest") != artifact.path.name:
             raise UserError(f"{path}: belongs to another folder; delete {artifact.path}")

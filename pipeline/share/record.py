@@ -74,9 +74,14 @@ class Recorder:
     def _compare(self, artifact: Finished, known: Line) -> None:
         if artifact.sums() != known.sha256 and not self._is_official(artifact):
             name = known.artifact
+            remedy = f"rm -r {name} && dvc pull {name}"
+            if artifact.kind == "raw":  # which may be a user's own
+                remedy = (
+                    f"mv {name} {name}.mine && dvc pull {name}, or, if these are the files that "
+                    "you mean, write their sha256 at the data set in params.yaml"
+                )
             raise UserError(
-                f"{name}: another content was recorded first ({known.date}), which counts; "
-                f"rm -r {name} && dvc pull {name}"
+                f"{name}: another content was recorded first ({known.date}), which counts; {remedy}"
             )
 
     def _is_corrected(self, artifact: Finished, known: Line) -> bool:

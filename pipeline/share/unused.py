@@ -7,6 +7,7 @@ from pipeline.plan.graph.targets import walk
 from pipeline.plan.params.values import Entry
 from pipeline.share import pools
 from pipeline.store import manifest
+from pipeline.store.names import is_artifact
 
 FOLDERS = ("results/runs/*", "results/snapshots/*", "data/*/*")
 
@@ -26,7 +27,8 @@ def needed(params: Entry) -> set[str]:
 def present() -> set[str]:
     """Paths of everything on disk or in the manifest."""
     disk = {p.as_posix() for pattern in FOLDERS for p in Path().glob(pattern) if p.is_dir()}
-    disk = {p for p in disk if not p.startswith("data/reported/")}
+    # beside artifacts lies what nobody made here: a user's own images, what papers report
+    disk = {p for p in disk if p.startswith("results/snapshots/") or is_artifact(p)}
     return (
         disk
         | {p.as_posix() for p in Path("results/records").glob("*/*.npz")}

@@ -180,7 +180,7 @@ def test_an_address_that_is_none_does_not_block_the_next(server, tmp_path):
 
 
 def test_nothing_that_was_kept_aside_is_replaced_and_it_serves_again(server, tmp_path):
-    """The advice followed: a corrected file aside, the official one fetched, then its sum stated."""
+    """The advice followed: a corrected file aside, the official one fetched, its sum stated."""
     target, mine = tmp_path / "file.bin", {"sha256": sha256(b"corrected")}
     target.write_bytes(b"corrected")
     with one_line(target, "kept as file.bin.bad; run the same command again"):

@@ -230,3 +230,27 @@ def test_files_behind_links_of_a_folder_are_summed_and_a_link_upwards_ends(tmp_p
     place.rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="changed since it was verified"):
         check_receipt(raw)
+
+
+@pytest.mark.parametrize("place", ["data/mine", "data/mine/train", "data", ".", "data/raw/mine"])
+def test_files_among_which_we_would_write_are_refused(tmp_path, monkeypatch, place):
+    """Prepared arrays would be files of theirs, and their sum another one after each."""
+    monkeypatch.chdir(tmp_path)
+    raw = Path("data/raw/mine")
+    for folder in (Path("data/mine/train"), raw):
+        folder.mkdir(parents=True)
+        (folder / "1.png").write_bytes(b"one")
+    (tmp_path / "link").symlink_to(Path(place).absolute())
+    for given in (place, "link"):
+        with pytest.raises(
+            UserError, match=f"files: {given}: data/mine and data/raw/mine are"
+        ) as e:
+            take(raw, given, ["none"])
+        assert "\n" not in str(e.value) and "move your files to a folder elsewhere" in str(e.value)
+    assert sorted(p.name for p in Path("data").rglob("*.*")) == ["1.png", "1.png"]
+
+    for apart in ("data/raw/mine/pictures", "data/mined"):
+        (tmp_path / apart).mkdir()
+        (tmp_path / apart / "1.png").write_bytes(b"one")
+        with pytest.raises(UserError, match="if these are the files that you mean"):
+            take(raw, apart, ["none"])

@@ -229,7 +229,7 @@ def test_nothing_behind_a_link_is_deleted():
 def test_of_raw_files_that_give_way_only_the_recorded_bytes_go(tmp_path):
     raw = tmp_path / "data/raw/cifar10"
     held = {"verified.json": "[]", "batches/one": "1", "batches/two": "2", "deep/in/three": "3"}
-    own = {"batches/two": "corrected", "cifar.tar.gz.bad": "mine", "batches/new": "4", "x.part": "5"}
+    own = {"batches/two": "corrected", "cifar.tgz.bad": "mine", "batches/new": "4", "x.part": "5"}
     for name, text in {**held, **own}.items():
         lab.write(raw / name, text)
     listed = {("cifar10", *Path(name).parts): md5(text.encode()) for name, text in held.items()}

@@ -5,6 +5,7 @@ import sharing_lab as lab
 import sharing_origin as home
 
 from pipeline.plan import load_plan
+from pipeline.share import unused
 
 pytestmark = pytest.mark.sharing
 TARGETS = (lab.TABLE, home.PAPER)
@@ -70,6 +71,14 @@ def test_unused_lists_what_no_table_needs_and_removes_nothing():
         file.write(f"    dir = {home.world() / 'group'}\n")
     said = lab.run(clone, "plan", "--unused").ok()
     assert "--projects with every clone" in said and "--all-commits" not in said
+
+
+def test_what_is_no_artifact_is_never_listed_as_unused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ours = ["data/birds/0123456789", "data/raw/birds", "results/snapshots/digits-a"]
+    for name in [*ours, "data/birds/train", "data/reported/paper", "data/raw/birds.mine"]:
+        (tmp_path / name).mkdir(parents=True)
+    assert unused.present() == set(ours)
 
 
 def test_a_pull_that_finds_nothing_says_why_and_what_to_do():

@@ -14,13 +14,17 @@ from pathlib import Path
 import pytest
 import sharing_lab as lab
 import sharing_origin as home
+import torch
 from projects import small
 
+from pipeline.errors import UserError
 from pipeline.plan import load_plan
 from pipeline.raw.receipt import OFFICIAL, receipt_row, write_receipt
 from pipeline.share import finished, writer
 from pipeline.share.record import Recorder
 from pipeline.store import manifest
+from pipeline.store.files import safetensors
+from pipeline.store.sums import write_together
 
 pytestmark = pytest.mark.sharing
 TARGETS = (lab.TABLE, home.PAPER)
@@ -144,6 +148,25 @@ def test_a_killed_writers_leftover_is_no_part_of_a_data_set(tmp_path, monkeypatc
     assert [path.name for path in artifact.files] == names
 
 
+def test_a_users_own_folder_below_data_is_no_artifact(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lay(tmp_path / "data/weights/mynet", "test.safetensors")
+    lay(tmp_path / "data/raw/cifar10.mine", "verified.json")
+    assert list(finished.on_disk()) == []
+
+
+def test_prepared_data_with_a_hole_are_not_recorded(tmp_path, monkeypatch):
+    """They would never be mended: what is recorded first counts."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("data/digits/0a1b")
+    for split in ("train", "test"):
+        content = safetensors({"labels": torch.zeros(1)}, {"digest": "0a1b"})
+        write_together({folder / f"{split}.safetensors": content}, {})
+    (artifact,) = finished.on_disk()
+    with pytest.raises(UserError, match="validation.safetensors: is missing; run python -m pipe"):
+        finished.verify(artifact)
+
+
 IDX = ("train-images", "train-labels", "t10k-images", "t10k-labels")
 
 
@@ -183,6 +206,8 @@ def test_official_files_in_another_layout_are_what_was_recorded(
     assert ["another content was recorded first" in p for p in recorder.problems] == (
         [True] if becomes == "refused" else []
     )
+    remedy = "counts; mv data/raw/mnist data/raw/mnist.mine && dvc pull data/raw/mnist, or, if"
+    assert all(remedy in problem and "rm " not in problem for problem in recorder.problems)
 
 
 def test_a_stale_table_is_refused_and_all_else_recorded():

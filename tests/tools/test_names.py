@@ -111,7 +111,7 @@ def test_what_would_fit_without_some_tensors_or_of_another_data_set_is_said(caps
 
 
 def members(*outer: str) -> dict[str, torch.Tensor]:
-    """Three of them numbered in one mapping, each with a normaliser, as nn.ModuleList saves them."""
+    """Three of them numbered in one mapping, each with a normaliser, as ModuleList saves them."""
     named = nn.ModuleList([dverge() for _ in range(3)]).state_dict()
     return {"".join(outer) + name: value for name, value in named.items()}
 
