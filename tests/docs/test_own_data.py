@@ -96,6 +96,7 @@ def project(tmp_path):
     (tmp_path / "my-data").mkdir()
     params = tiny_table(reference="none")
     params["recipes"]["unified"]["train_images"] = 64
+    params["scales"]["demo"]["images"] = 600  # as it ships: the page's own number counts
     return pages.lay(tmp_path / "project", PAGE, params)
 
 
