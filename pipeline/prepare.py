@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Collection
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from pipeline.job.device import times
 from pipeline.job.report import report
 from pipeline.loading.registry import component_class
 from pipeline.plan import Dataset, Plan, load_plan
-from pipeline.raw.receipt import OFFICIAL, check_receipt, check_stated
+from pipeline.raw.receipt import OFFICIAL, check_read, check_receipt, check_stated
 from pipeline.store.files import Content, safetensors
 from pipeline.store.sums import write_together
 
@@ -42,6 +43,7 @@ def prepare(
     # Verified once, and compared again here: a file may have changed since.
     check_receipt(raw)
     check_stated(raw, data.sha256, official)
+    check_read(raw, getattr(import_module(type(data).__module__), "sources", tuple)())
     arrays = data.load(raw)
     data.check(arrays, raw)
 

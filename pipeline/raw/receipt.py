@@ -2,13 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import UserError
 from pipeline.store.files import checksum, sha256_of, write_atomic
 from pipeline.store.names import is_inside
+
+if TYPE_CHECKING:
+    from pipeline.raw.fetch import Source
 
 NAME = "verified.json"
 DEEP = "/**/*"  # ends a pattern of a whole folder
@@ -140,6 +143,17 @@ def check_receipt(raw: Path) -> None:
     if changed:
         remedy = f"run python -m pipeline.download {raw.name}"
         raise UserError(f"{raw / changed[0]}: changed since it was verified; {remedy}")
+
+
+def check_read(raw: Path, sources: Iterable["Source"]) -> None:
+    """Raise UserError where a file that serves before the verified one came since: it is read."""
+    verified = {row["path"] for row in read_receipt(raw)}
+    for source in sources:
+        places = [source.name, *(files.path for group in source.instead for files in group)]
+        there = [place for place in places if (raw / place).exists()]
+        if source.folder is None and there and there[0] not in verified:
+            remedy = f"run python -m pipeline.download {raw.name}"
+            raise UserError(f"{raw / there[0]}: is not the file that was verified; {remedy}")
 
 
 def is_unchanged(raw: Path, row: dict[str, Any]) -> bool:

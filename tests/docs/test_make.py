@@ -1,5 +1,6 @@
 """What the Makefile does in a fresh clone, in one without logs, and in one that was moved."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -48,3 +49,19 @@ def test_an_environment_that_was_moved_is_made_anew(clone, folder, target):
     assert "-m venv" not in make(clone, "-n", target).stdout
     stamp.write_text("/elsewhere\n")
     assert f"-m venv --clear {folder}" in make(clone, "-n", target).stdout
+
+
+def test_an_old_package_is_laid_over_whole_or_not_at_all(tmp_path):
+    """Killed while pip moved its files, the same command installs it again."""
+    shutil.copytree(ROOT / "envs", tmp_path / "envs")
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(ROOT / ".ci/floors", tmp_path / ".ci")
+    fake = tmp_path / "bin/python"
+    fake.parent.mkdir()
+    words = {**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"}
+    for end, ours in (("exit 1", 0), ("exit 0", 3)):
+        fake.write_text(f'#!/bin/sh\n[ "$2" = pytest ] && exit 0\nmkdir "$6"\n{end}\n')
+        fake.chmod(0o755)
+        subprocess.run([tmp_path / ".ci/floors"], env=words, capture_output=True)
+        folders = {p.name for p in (tmp_path / ".floors").iterdir() if p.is_dir()}
+        assert len({name for name in folders if not name.endswith(".part")}) == ours, folders

@@ -77,6 +77,17 @@ def test_mnist_reads_idx_files_packed_or_not(tmp_path, compress, under):
     assert labels.tolist() == [i % 10 for i in range(20)]
 
 
+def test_a_file_of_mnist_that_would_be_read_for_the_verified_one_is_refused(tmp_path):
+    raw = raw_of(tmp_path, "mnist", mnist_files(), "MNIST/raw")
+    name = "t10k-labels-idx1-ubyte"
+    (raw / name).write_bytes(b"read after the verified one, so not at all")
+    shutil.copy(raw / f"MNIST/raw/{name}.gz", raw / f"{name}.gz")  # read before it
+    with one_line(raw / f"{name}.gz", "is not the file that was verified; run python -m pipeline."):
+        prepare(MNIST, raw, tmp_path / "mnist" / "a")
+    (raw / f"{name}.gz").unlink()
+    assert prepare(MNIST, raw, tmp_path / "mnist" / "a")
+
+
 def test_tiny_imagenet_has_sorted_classes_and_grey_images_as_rgb(tmp_path):
     raw = raw_of(tmp_path, "tiny_imagenet", tiny_files(), tiny_imagenet.FOLDER)
     arrays = TINY.load(raw)
