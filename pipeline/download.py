@@ -91,7 +91,9 @@ def _obtain(
     if not is_official:
         return [receipt_row(raw, inside, {"sha256": sha256, "tree": sum_tree(raw, inside)})]
     if not _is_there(raw, source.instead[0]):
-        raise UserError(f"{target}: lacks files of the official archive; delete it and run again")
+        raise UserError(
+            f"{target}: lacks files of the official archive; move it away and run again"
+        )
     return _verify_group(raw, source.instead[0], source)
 
 

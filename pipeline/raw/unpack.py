@@ -63,7 +63,7 @@ def _unpack(archive: Path, top: str, part: Path) -> None:
             shutil.unpack_archive(archive, part, "gztar", filter="data")
     except DAMAGE as error:
         raise UserError(
-            f"{archive}: cannot be unpacked ({error}): delete it and run again"
+            f"{archive}: cannot be unpacked ({error}); move it away and run again"
         ) from error
 
     if not (part / top).is_dir():

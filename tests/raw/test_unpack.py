@@ -57,7 +57,7 @@ def test_a_damaged_archive_is_one_line_and_leaves_nothing(tmp_path, make, damage
     name = "top.zip" if make is zip_of else "top.tar.gz"
     content = damage(make({"top/a": BODY, "top/b": bytes(5000)}))
     write_files(tmp_path, {name: content})
-    with one_line(tmp_path / name):
+    with one_line(tmp_path / name, "cannot be unpacked", "move it away and run again"):
         unpack(tmp_path / name, tmp_path / "top")
     assert tree(tmp_path) == {name: content}
 
