@@ -54,12 +54,18 @@ def seconds(
     total = 0.0
     for artifact in artifacts:
         if artifact.stage in FLOPS:
-            flops = FLOPS[artifact.stage](plan, artifact)
+            flops = _count_once(plan, artifact)
             if flops is None:
                 return None
             gflops = speed(artifact.stage) if speed else plan.entries.gflops
             total += PROCESS + flops / (gflops * 1e9)
     return total
+
+
+def _count_once(plan: Plan, artifact: Artifact) -> int | None:
+    """FLOPs of an artifact, for whose job Snakemake asks several times."""
+    key = ("flops", artifact.path)
+    return plan.entries.once(key, lambda: FLOPS[artifact.stage](plan, artifact))
 
 
 def describe(estimate: float | None) -> str:

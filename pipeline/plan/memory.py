@@ -18,6 +18,7 @@ PENALISED = ("gal", "ps_red", "red", "trs")  # losses of gradients in the images
 # Batches whose activations a step keeps at once, by method: clean ones too, views, directions
 TOGETHER = {"arow": 2, "ccg": 2, "hat": 3, "mart": 2, "soe": 4, "stat": 3, "trades": 2}
 GRAPH = 3  # times what a backward pass keeps, where it is differentiated itself
+DRAWN = 300  # images at once of a random victim, whatever `resources.evaluate.batch` says
 VALIDATED = 500  # images at once, where a recipe has no `micro_batch`
 TRAINED = 3  # a weight, its gradient, its momentum
 
@@ -62,7 +63,8 @@ def _victim_bytes(plan: Plan, victim: Victim) -> float | None:
     weights, kept = _sum(plan, "parameters", archs), _sum(plan, "activations", archs)
     if weights is None or kept is None:
         return None
-    images = plan.entries.resource("evaluate", "batch")
+    is_random = victim.combine.startswith("random")
+    images = DRAWN if is_random else plan.entries.resource("evaluate", "batch")
     return FIXED + 4 * (2 * weights + images * kept * float(area_of(victim.dataset)))
 
 

@@ -68,8 +68,17 @@ def test_memory_is_weights_and_what_a_step_keeps():
     section = plan.entries.section("resources")["evaluate"]
     record = cell.records["unified"]
     first = record_bytes(plan, record)
+    random = next(c for c in plan.table("table1").cells if c.row == "red").records["unified"]
+    drawn = record_bytes(plan, random)
     section["batch"] *= 2
     assert record_bytes(plan, record) - first == 4 * 300 * kept
+    assert record_bytes(plan, random) == drawn  # it meets 300 images, whatever the batch
+
+    # SoE's step keeps its three losses' images and clean ones
+    soe = next(r for r in plan.graph.runs.values() if r.entry == "soe" and r.arch == "resnet20")
+    soe.spec["recipe"] |= {"validate_every": 0, "micro_batch": 0}
+    batch = soe.spec["recipe"]["batch_size"]
+    assert (run_bytes(plan, soe) - FIXED) / 4 - 3 * weights == 4 * batch * kept
 
     del params["archs"]["resnet20"]["activations"]
     plan = Plan(params)
