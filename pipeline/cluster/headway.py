@@ -139,7 +139,8 @@ class Headway:
         if not steps:
             return 0.0
         # Each slice of time begins the log anew, and what the earlier ones did counts too.
-        first = self.first.setdefault(log, int(steps[0]["done"]))
+        begun = int(steps[0]["done"])
+        first = self.first[log] = min(self.first.get(log, begun), begun)
         return (int(steps[-1]["done"]) - first + 1) / int(steps[0]["total"])
 
     def _describe_rows(self) -> str:

@@ -2,7 +2,7 @@
 
 Snakemake hands several jobs to SLURM as one (a group), but its executor works them off one after
 the other. So the first of a pack to have its turn trains them all at once, each in a process of
-its own with its own lease, state, log and outputs, so that one that fails takes no other along.
+its own with its own lease, state, log and outputs, which stay if another run fails.
 When a job's turn comes Snakemake removes its outputs, and it writes them again from the state of
 the last epoch. Killed or requeued, the pack goes on from the states.
 """

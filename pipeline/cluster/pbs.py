@@ -27,7 +27,9 @@ FINISHED = ("F", "X")  # states of a job that PBS keeps in its history
 UNKNOWN = re.compile("unknown job", re.IGNORECASE)
 PATIENCE = 60  # seconds for an answer
 # what passes: a queue that is full, a server that does not answer
-BUSY = re.compile("would exceed|max_queued|cannot connect|timed out|busy|refused", re.IGNORECASE)
+BUSY = re.compile(
+    "would exceed|already in queue|max_queued|cannot connect|timed out|busy|refused", re.IGNORECASE
+)
 BUSY_SECONDS = 30  # between two tries to submit
 # A job's script leaves its exit code, for a server that forgets a job when it ends.
 TRAP = """ended={file}; trap 'echo $? > "$ended"' EXIT"""

@@ -19,9 +19,9 @@ atexit.register(_GPU.close)
 def select(name: str, threads: int) -> torch.device:
     """The device called cpu, cuda or auto, with deterministic fp32 arithmetic.
 
-    Where SLURM gave it none, each process has a GPU of its own, and waits until one is free. Raises
-    UserError when cuda is asked for and there is none. TF32 stays off: fp32 means fp32; speed on a
-    GPU is the recipe's `precision: bf16`.
+    Where SLURM gave it no single one, each process has a GPU of its own, and waits until one is
+    free. Raises UserError when cuda is asked for and there is none. TF32 stays off: fp32 means
+    fp32; speed on a GPU is the recipe's `precision: bf16`.
     """
     found = find(name)
     torch.set_num_threads(threads)

@@ -18,7 +18,10 @@ PENALISED = ("gal", "ps_red", "red", "trs")  # losses of gradients in the images
 # Batches whose activations a step keeps at once, by method: clean ones too, views, directions
 TOGETHER = {"arow": 2, "ccg": 2, "hat": 3, "mart": 2, "soe": 4, "stat": 3, "trades": 2}
 GRAPH = 3  # times what a backward pass keeps, where it is differentiated itself
-DRAWN = 300  # images at once of a random victim, whatever `resources.evaluate.batch` says
+# Images at once where a batch is drawn for, at least, whatever `resources.evaluate.batch` says: of
+# random victims and of the library's attacks
+DRAWN = 300
+LIBRARY = "torchattacks"
 VALIDATED = 500  # images at once, where a recipe has no `micro_batch`
 TRAINED = 3  # a weight, its gradient, its momentum
 
@@ -49,22 +52,26 @@ def run_bytes(plan: Plan, run: Run) -> float | None:
 
 def record_bytes(plan: Plan, record: Record) -> float | None:
     """Of an evaluation, which climbs all members with `resources.evaluate.batch` images."""
-    return _victim_bytes(plan, record.victim)
+    is_drawn = any(spec["component"] == LIBRARY for _, spec in record.attacks)
+    return _victim_bytes(plan, record.victim, is_drawn)
 
 
 def set_bytes(plan: Plan, made: TransferSet) -> float | None:
     """Of crafting a transfer set, which climbs its surrogate in the same way."""
-    return _victim_bytes(plan, made.surrogate)
+    return _victim_bytes(plan, made.surrogate, made.attack["component"] == LIBRARY)
 
 
-def _victim_bytes(plan: Plan, victim: Victim) -> float | None:
+def _victim_bytes(plan: Plan, victim: Victim, is_drawn: bool) -> float | None:
     runs = [plan.run(element.run) for element in victim.elements]
     archs = [run.arch for run in runs for _ in range(run.members)]
     weights, kept = _sum(plan, "parameters", archs), _sum(plan, "activations", archs)
     if weights is None or kept is None:
         return None
-    is_random = victim.combine.startswith("random")
-    images = DRAWN if is_random else plan.entries.resource("evaluate", "batch")
+    images = plan.entries.resource("evaluate", "batch")
+    if victim.combine.startswith("random"):
+        images = DRAWN
+    elif is_drawn:
+        images = max(images, DRAWN)
     return FIXED + 4 * (2 * weights + images * kept * float(area_of(victim.dataset)))
 
 

@@ -32,7 +32,7 @@ def discard(paths: Iterable[Path], listed: Entries) -> None:
 def _discard_raw(listed: Entries) -> None:
     for key, md5 in listed.items():
         file = RAW.joinpath(*key)
-        is_linked = any(part.is_symlink() for part in (file, *file.parents))
+        is_linked = any(part.is_symlink() for part in file.parents)  # of a link only that goes
         if is_linked or not file.is_file() or checksum(file, "md5") != md5:
             continue
         file.unlink()

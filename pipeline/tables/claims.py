@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline.core import intervals
@@ -114,7 +115,7 @@ class Ours:
         if flags or not fits:
             return f"not trusted: {' '.join(sorted(flags))}" if flags else STOOD_IN, text
 
-        if _is_one_victim(rows):  # what the difference is needs no interval
+        if _is_one_victim(rows) and np.array_equal(better, worse):  # which needs no interval
             return _decide(claim["relation"], points, 0.0, 0.0), text
 
         # A sentence is about methods, of which few seeds tell nothing.

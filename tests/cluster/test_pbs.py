@@ -111,18 +111,19 @@ def test_a_script_without_properties_is_one_line(tmp_path):
         pbs.submit(tmp_path / "script.sh")
 
 
-def test_a_full_queue_is_waited_out(played, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("words", ["would exceed queue", "Maximum number of jobs already in queue"])
+def test_a_full_queue_is_waited_out(played, tmp_path, monkeypatch, capsys, words):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pbs, "BUSY_SECONDS", 0)
     script = tmp_path / "job.sh"
     script.write_text(f"#!/bin/sh\n# properties = {json.dumps(PROPERTIES)}\ntrue\n")
     (played / "qsub").write_text(
         '#!/bin/sh\n[ -e "$PLAYED/full" ] || exec echo 7.server\nrm "$PLAYED/full"\n'
-        'echo "qsub: would exceed queue generic\'s per-user limit" >&2\nexit 38\n'
+        f'echo "qsub: {words} workq" >&2\nexit 38\n'
     )
     (played / "full").touch()
     assert pbs.submit(script) == "7.server"
-    assert "would exceed queue" in capsys.readouterr().err
+    assert words in capsys.readouterr().err
 
 
 def test_a_qsub_that_is_not_there_or_does_not_answer_is_one_line(played, tmp_path, monkeypatch):

@@ -241,6 +241,8 @@ def test_verdicts_are_those_of_the_records(tmp_path, monkeypatch):
     assert ask("pgd_at", "pgd_at - pgd_at", "clean", points="-20")[0] == "agrees"
     assert ask("pgd_at", "pgd_at", relation="within")[0] == "agrees"  # one victim, two names
     assert ask("pgd_at", "pgd_at")[0] == "cannot tell at this scale"
+    # two columns of one row are no difference of 0
+    assert ask("pgd_at", "pgd_at", "clean | pgd10", "within")[0] != "agrees"
     costs = {
         row.label: row.costs.get("train_flops") for row in ours.tables.tabulation("table1").rows
     }
