@@ -4,22 +4,13 @@ from collections import Counter
 from collections.abc import Iterable
 
 from pipeline.cluster import site
-from pipeline.cluster.resources import Resources
+from pipeline.cluster.resources import ASKING, Resources
 from pipeline.plan import Artifact, Plan, Run
 from pipeline.plan.estimate import describe, seconds
 from pipeline.plan.memory import HELD
 from pipeline.plan.state import NEED, State
 
 Rows = list[list[str]]
-# stage -> the stage whose entry of `resources:` it asks by
-ASKING = {
-    "train": "train",
-    "trajectory": "train",
-    "average": "average",
-    "transfer": "transfer",
-    "evaluate": "evaluate",
-    "figure": "figure",
-}
 HEAD = ["stage", "jobs", "GPUs a job", "GPU memory a job", "memory a job", "time a job", "slices"]
 HEAD += ["estimate in all"]
 

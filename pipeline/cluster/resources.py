@@ -17,7 +17,15 @@ from pipeline.plan.graph.outside import MODULE
 from pipeline.plan.workflow import FIND
 
 PACK = "ROBUST_PACK"  # ids of runs, in the environment of jobs that share an allocation
-STAGES = ("train", "average", "transfer", "evaluate", "figure")  # that ask a cluster
+# stage -> the stage whose entry of `resources:` it asks by
+ASKING = {
+    "train": "train",
+    "trajectory": "train",
+    "average": "average",
+    "transfer": "transfer",
+    "evaluate": "evaluate",
+    "figure": "figure",
+}
 # sbatch's own variables, which the executor's options would otherwise hide
 VARIABLES = {
     "slurm_account": "SBATCH_ACCOUNT",
@@ -45,13 +53,12 @@ class Resources:
         self.kind, self.model = self.site.gpus()
         self.kills: Counter[str] = Counter()  # for memory, by what a job is about
         self.overruns: Counter[str] = Counter()  # of its time, with nothing saved
-        for stage in STAGES:  # what is missing is said before any rule asks
+        for stage in ASKING.values():  # what is missing is said before any rule asks
             self.stage(stage)
 
-    def of(self, stage: str, rule: str = "") -> dict[str, Any]:
-        """The `resources` of a rule, by default the stage's, as Snakemake and its SLURM executor
-        name them."""
-        rule = rule or stage
+    def of(self, rule: str) -> dict[str, Any]:
+        """The `resources` of a rule, as Snakemake and its SLURM executor name them."""
+        stage = ASKING[rule]
         return {
             "mem_mb": lambda wildcards: self._find_memory(stage, key_of(wildcards)),
             "runtime": lambda wildcards: self.slice(

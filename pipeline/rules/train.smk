@@ -33,7 +33,7 @@ rule trajectory:
     conda:
         ENVIRONMENT
     resources:
-        **ASKED.of("train", "trajectory"),
+        **ASKED.of("trajectory"),
     shell:
         "exec python -m pipeline.train {wildcards.run} --snapshots-from {wildcards.epoch}"
         " > {log} 2>&1"

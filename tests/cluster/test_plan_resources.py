@@ -179,7 +179,7 @@ def test_what_is_never_packed_is_given_its_own_time_alone():
     for stage, artifact in (("average", average), ("train", snapshots)):
         assert len({Resources(p).minutes(stage, artifact) for p in (few, many)}) == 1
     wildcards = Wildcards(fromdict={"run": snapshots.run.id, "epoch": str(snapshots.first)})
-    found = Resources(many).of("train", "trajectory")["runtime"](wildcards)
+    found = Resources(many).of("trajectory")["runtime"](wildcards)
     assert found == Resources(many).slice("train", snapshots)
 
 

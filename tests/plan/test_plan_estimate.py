@@ -7,8 +7,9 @@ import torch
 from projects import published, tiny_params
 
 from pipeline.core.flops import count_macs, count_parameters
+from pipeline.evaluation import verdicts
 from pipeline.loading import registry
-from pipeline.plan import Plan
+from pipeline.plan import Plan, memory
 from pipeline.plan.estimate import (
     PROCESS,
     describe,
@@ -73,6 +74,7 @@ def test_memory_is_weights_and_what_a_step_keeps():
     section["batch"] *= 2
     assert record_bytes(plan, record) - first == 4 * 300 * kept
     assert record_bytes(plan, random) == drawn  # it meets 300 images, whatever the batch
+    assert (memory.DRAWN, memory.LIBRARY) == (verdicts.BATCH, verdicts.LIBRARY)  # without torch
 
     # SoE's step keeps its three losses' images and clean ones
     soe = next(r for r in plan.graph.runs.values() if r.entry == "soe" and r.arch == "resnet20")
