@@ -159,11 +159,14 @@ def commit(folder, message):
 
 
 def copy_repository(target):
-    """The files of this checkout that git would track, as a fresh repository."""
+    """The files of this checkout that git would track, as a fresh repository; but for what was made
+    here, such as the table of the README's first command."""
     listed = git(ROOT, "ls-files", "-co", "--exclude-standard").text.split("\n")
     for name in filter(None, listed):
         source = ROOT / name
-        if source.is_file():
+        is_made = name.startswith("results/") and name != "results/.gitkeep"
+        is_made = is_made or name.endswith(".dvc")
+        if source.is_file() and not is_made:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target / name)
     git(target, "init", "-q", "-b", "main")
