@@ -36,8 +36,11 @@ def build_page(plan: Plan) -> str:
         lines.append("| " + " | ".join(cells) + " |")
 
     lines += ["", "# The papers' sentences in their own tables", ""]
-    lines += ["contradicted: the number or order stated is not the table's. impossible: no such "]
-    lines[-1] += "numbers can be. exception: of a hedged sentence. by one reading: another holds."
+    lines += [
+        "contradicted: the number or order stated is not the table's. impossible: no such numbers "
+        "can be. unlikely: a stronger attack leaves more. exception: of a hedged sentence. by one "
+        "reading: another holds."
+    ]
     lines += ["", "| paper | kind | where | sentence | the paper's words | verdict | cells give |"]
     lines += ["|---" * 7 + "|"]
     for claim in read_claims(presented.PRINTED, PRINTED):

@@ -13,6 +13,7 @@ import torch
 from pipeline.core.draws import Draws, derive
 from pipeline.core.ensemble import check_finite
 from pipeline.core.folding import folded
+from pipeline.evaluation.surrogates import surrogates
 from pipeline.evaluation.verdicts import images_at_once, split_rows
 from pipeline.job import device
 from pipeline.job.report import report
@@ -31,7 +32,9 @@ def craft(plan: Plan, transfer_set: TransferSet, where: torch.device) -> None:
     started = time.monotonic()
     split = load_split(transfer_set.surrogate.dataset, "test", where)
     surrogate = models.load_victim(plan, transfer_set.surrogate, split, where)
-    attack, climbed = build("attacks", transfer_set.attack), folded(surrogate)
+    # The gradient of one draw of a random surrogate would be noise: its mean is climbed.
+    (whole,) = surrogates(surrogate, "averaged")
+    attack, climbed = build("attacks", transfer_set.attack), folded(whole)
     rows = torch.tensor(subset(transfer_set.images, len(split)), device=where)
 
     parts, fooled = [], 0

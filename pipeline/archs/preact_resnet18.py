@@ -1,4 +1,8 @@
-"""Pre-activation ResNet-18 (He et al. 2016b) as in Rice et al.'s code, and CCG's variant of it."""
+"""Pre-activation ResNet-18 (He et al. 2016b) as in Rice et al.'s code, and CCG's variant of it.
+
+Departure: where a block projects its shortcut, AUTE's class projects the block's input as it comes,
+Rice et al.'s and this one the activated input.
+"""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -49,7 +49,8 @@ class ResNet18:
             nn.Linear(512, classes),
         )
 
-        # The body alone: RED's code leaves the stem as PyTorch draws it.
+        # The body alone: RED's code for CIFAR-10 leaves the stem as PyTorch draws it (for images of
+        # 64x64 it draws the 7x7 one by fan-in too, which this does not).
         if self.init == "fan_in":
             init_fan_in(net.body)
         return net

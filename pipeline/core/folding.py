@@ -84,6 +84,17 @@ def _is_as_written(layer: nn.Module, kind: type[nn.Module]) -> bool:
     return type(layer).forward is kind.forward and not has_hooks
 
 
+def _channels_last(weight: Tensor) -> Tensor:
+    """Weight [out, in, height, width] by the strides of channels_last, said even where in is 1.
+
+    Torch calls a weight of one input channel contiguous in both layouts and then gives out
+    channels first, which all layers after it would copy.
+    """
+    out, channels, height, width = weight.shape
+    strides = (channels * height * width, 1, channels * width, channels)
+    return weight.new_empty_strided(weight.shape, strides).copy_(weight)
+
+
 @torch.no_grad()
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d, is_cast: bool, keeps_layout: bool) -> nn.Conv2d:
     """One convolution that does both, in float64 until its weights are rounded once."""
@@ -95,14 +106,13 @@ def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d, is_cast: bool, keeps_layout: bo
     bias = -mean.double() if conv.bias is None else conv.bias - mean.double()
     bias = bias * scale if norm.bias is None else bias * scale + norm.bias
 
-    weight = (conv.weight * scale[:, None, None, None]).to(conv.weight.dtype)
-    if not keeps_layout:
-        weight = weight.contiguous(memory_format=torch.channels_last)  # faster everywhere
-
-    bias = bias.to(conv.weight.dtype)
+    kind = conv.weight.dtype
+    weight, bias = (conv.weight * scale[:, None, None, None]).to(kind), bias.to(kind)
     if is_cast and torch.is_autocast_enabled(weight.device.type):
         lower = torch.get_autocast_dtype(weight.device.type)
         weight, bias = weight.to(lower), bias.to(lower)
+    if not keeps_layout:
+        weight = _channels_last(weight)  # faster everywhere
 
     both = copy(conv)
     both.__dict__["_parameters"] = {

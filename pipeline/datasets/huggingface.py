@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,7 @@ from pipeline.errors import UserError
 from pipeline.raw.receipt import walk_files
 
 SUFFIXES = (".parquet", ".arrow")
+INTEGER = re.compile("u?int[0-9]+")  # a type's name in Arrow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +72,11 @@ class Huggingface(Pictures):
         if not all(isinstance(cell, dict) and cell.get("bytes") for cell in cells):
             raise self.refuse(root, f"column {self.image} holds no encoded images")
         images = self.decode((root, io.BytesIO(cell["bytes"])) for cell in cells)
-        labels = np.asarray(table.column(self.label).to_pylist())
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise self.refuse(root, f"column {self.label} holds {labels.dtype}, not class numbers")
-        return images, labels.astype(np.int64)
+        labels, lost = table.column(self.label), table.column(self.label).null_count
+        if lost or not INTEGER.fullmatch(str(labels.type)):
+            held = f"{lost} empty cells" if lost else str(labels.type)
+            raise self.refuse(root, f"column {self.label} holds {held}, not class numbers")
+        return images, labels.to_numpy().astype(np.int64)
 
     def _names(self, table: Any) -> list[str]:
         """Of the classes, from the features that the library writes into its files."""

@@ -201,7 +201,7 @@ def _operate(name: str, image: Tensor, strength: float, sign: float) -> Tensor:
         return _affine(functional, image, translate=[far, 0] if name[-1] == "X" else [0, far],
                        fill=grey)  # fmt: skip
     if name == "Rotate":
-        return _tensor(functional.rotate(image, -30 * strength, fill=grey))
+        return _tensor(functional.rotate(image, 30 * strength, fill=grey))
     if name in ("Brightness", "Color", "Contrast", "Sharpness"):
         adjusted = {"Color": "saturation"}.get(name, name.lower())
         return _tensor(getattr(functional, f"adjust_{adjusted}")(image, 1 + sign * 0.9 * strength))

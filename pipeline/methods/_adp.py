@@ -38,14 +38,12 @@ def log_volume(probs_KBC: Tensor, labels: Tensor) -> Tensor:
     most 0 up to the 1e-6 (Pang et al., ICML 2019). In float64, since the determinant of members
     that agree is of the size of float32's rounding. More than classes - 1 members span none.
     """
-    members, images, classes = probs_KBC.shape
-    other = torch.ones(images, classes, dtype=torch.bool, device=labels.device)
-    other[torch.arange(images, device=labels.device), labels] = False
-
-    wrong_BKC = probs_KBC.transpose(0, 1)[other[:, None].expand(-1, members, -1)]
-    wrong_BKC = wrong_BKC.view(images, members, classes - 1).to(torch.float64)
+    wrong_BKC = probs_KBC.transpose(0, 1).to(torch.float64)
+    # A row of zeros spans nothing: the true class is left out without a choice that a GPU waits on.
+    wrong_BKC = wrong_BKC.scatter(-1, labels[:, None, None].expand(-1, len(probs_KBC), 1), 0)
     unit_BKC = wrong_BKC / wrong_BKC.norm(dim=-1, keepdim=True).clamp_min(1e-12)
 
     # det(M'M) of unit columns is the squared volume that they span.
     gram_BKK = unit_BKC @ unit_BKC.transpose(1, 2)
-    return torch.logdet(gram_BKK + 1e-6 * torch.eye(members).to(gram_BKK)).to(probs_KBC.dtype)
+    ridge = 1e-6 * torch.eye(len(probs_KBC), dtype=gram_BKK.dtype, device=gram_BKK.device)
+    return torch.logdet(gram_BKK + ridge).to(probs_KBC.dtype)

@@ -86,9 +86,8 @@ class Igat(Diverse):
 
 def share_out(true_KB: Tensor, draws: Draws) -> Tensor:
     """One member for each image, int64 [B]: twice as likely as the next worse one."""
-    members = len(true_KB)
     order_KB = true_KB.argsort(0)
-    chances = torch.tensor([2.0**rank for rank in range(members)], device=true_KB.device)
+    chances = (1 << torch.arange(len(true_KB), device=true_KB.device)).float()
     bounds = (chances.cumsum(0) / chances.sum())[:-1]
 
     rank = torch.bucketize(draws.uniform(), bounds, right=True)

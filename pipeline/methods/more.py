@@ -5,7 +5,7 @@ output for each of them. Members and gate learn together down CE(x) + CE(x'), wh
 the whole mixture, the gate included, so that the recipe's attack is its own adaptive one.
 
 The first member carries the gate, which therefore learns at the members' rate, as SoE's code has
-it. Departure: that code meets the training images unshuffled unless a flag asks (soe.py). The
+it. Departure: that code never shuffles the training images (soe.py). The
 authors' MoRE is another experiment: experts trained alone for several threats, their trunks frozen,
 and examples that are crafted, in their code, on a network that is never trained.
 """

@@ -28,8 +28,9 @@ PRINTED = (
 )  # fmt: skip
 KINDS = ("paper", "audit")  # a sentence of the paper, or a question of ours
 # what it means that a sentence fails: its number or order is not the table's; what cannot be, be
-# the table right or wrong; it was hedged ("in most cases"); another reading of it holds
-FAILURES = ("contradicted", "impossible", "exception", "by one reading")
+# the table right or wrong; what can be, of a stronger attack that leaves more; it was hedged ("in
+# most cases"); another reading of it holds
+FAILURES = ("contradicted", "impossible", "unlikely", "exception", "by one reading")
 ABOUT = 0.5  # points: what `about` a number of up to 10 allows, a twentieth of larger ones
 
 
