@@ -15,8 +15,8 @@ confidence, and there is no phase I; the file its main imports is missing from t
 crafts in training mode, 10 steps of 0.01 at every radius without a random start: the recipe `soe`
 and `soe_own` have the mode, `soe_100_released` has both, and the other entries depart. It meets the
 training images in one order in all epochs, for its loader never shuffles (a flag for it is not
-read); here they are always shuffled. Algorithm 1 updates after each member's batch in phase I; here as in the
-released one the batches are joined.
+read); here they are always shuffled. Algorithm 1 updates after each member's batch in phase I; here
+as in the released one the batches are joined.
 """
 
 from dataclasses import dataclass, replace
