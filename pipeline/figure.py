@@ -46,12 +46,16 @@ def numbers(plan: Plan, figure: Figure) -> tuple[Any, pd.DataFrame]:
         file = f"pipeline/figures/{figure.kind['component']}.py"
         raise UserError(f"{file}: numbers: the table lacks the column row, a row's label")
 
+    along = str(figure.kind["fields"].get("along", ""))
+    is_axis = along in frame and all(along in item.settings for item in shown)
     for key in ("flags", "not_trusted"):
-        said: dict[str, str] = {}
-        for item in shown:  # of all seeds of a row
-            found = [*said.get(item.label, "").split(), *getattr(item, key)]
-            said[item.label] = " ".join(dict.fromkeys(found))
-        frame[key] = frame["row"].map(said)
+        said: dict[tuple[str, float], str] = {}
+        for item in shown:  # of all seeds of a row, at each point of an axis of the table
+            place = item.label, item.settings[along] if is_axis else 0.0
+            found = [*said.get(place, "").split(), *getattr(item, key)]
+            said[place] = " ".join(dict.fromkeys(found))
+        points = frame[along] if is_axis else [0.0] * len(frame)
+        frame[key] = [said[place] for place in zip(frame["row"], points, strict=True)]
     return kind, frame
 
 

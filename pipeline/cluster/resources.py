@@ -59,13 +59,16 @@ class Resources:
     def of(self, rule: str) -> dict[str, Any]:
         """The `resources` of a rule, as Snakemake and its SLURM executor name them."""
         stage = ASKING[rule]
+
+        def find_memory(wildcards: Any) -> int:
+            return self._find_memory(stage, key_of(wildcards))
+
+        def find_minutes(wildcards: Any) -> int:
+            return self.slice(stage, self._find_artifact(rule, wildcards), key_of(wildcards))
+
         return {
-            "mem_mb": one_line(lambda wildcards: self._find_memory(stage, key_of(wildcards))),
-            "runtime": one_line(
-                lambda wildcards: self.slice(
-                    stage, self._find_artifact(rule, wildcards), key_of(wildcards)
-                )
-            ),
+            "mem_mb": one_line(find_memory),
+            "runtime": one_line(find_minutes),
             "cpus_per_task": self.stage(stage)["cpus"],
             **self._request_gpus(stage),
             **{k: os.environ[v] for k, v in VARIABLES.items() if os.environ.get(v)},

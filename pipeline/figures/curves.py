@@ -16,7 +16,7 @@ from pipeline.figures._accuracy import accuracy
 from pipeline.figures._exhibit import Recorded
 from pipeline.flags.evidence import Attack
 from pipeline.plan.params import schema
-from pipeline.tables.canvas import SMALL, Pictures, drawn, looks, ranked
+from pipeline.tables.canvas import HOLLOW, SMALL, Pictures, drawn, looks
 from pipeline.tables.labels import name_row, read
 
 WORST = "worst case"
@@ -83,6 +83,9 @@ class Curves:
             raise UserError(f"params.yaml: figures: nothing that is shown varies in {self.along!r}")
 
         names = {key: _common(found) for key, found in groups.items()}
+        for name in [n for n, count in Counter(names.values()).items() if count > 1]:
+            for key in [k for k, found in names.items() if found == name]:
+                names[key] = " to ".join(dict.fromkeys((groups[key][0], groups[key][-1])))
 
         points: Points = {}
         for row, key, x, verdicts in seen:
@@ -98,6 +101,8 @@ class Curves:
         followers = [k for k, t in types.items() if t == "Radius"]
         for key in {self.along, *(followers if self.along in followers else [])}:
             fields.pop(key, None)
+        if isinstance(fields.get("arguments"), dict):  # of a library's class
+            fields["arguments"] = {k: v for k, v in fields["arguments"].items() if k != self.along}
 
         parts = [attack.spec["component"], attack.spec.get("surrogate"), fields]
         return json.dumps(parts, sort_keys=True)
@@ -113,7 +118,11 @@ class Curves:
             for ((row, attack), line), look in zip(lines, looks(), strict=False):
                 name = name_row(row, line) + (f", {read(attack)}" if several else "")
                 x, percent = line[self.along], 100 * line["accuracy"]
-                panel.plot(x, percent, **look, **ranked(line), markersize=4, label=name)
+                panel.plot(x, percent, **look, markersize=4, label=name)
+                if "not_trusted" in line:
+                    doubtful = line["not_trusted"] != ""
+                    hollow = look | {"linestyle": "none", "markerfacecolor": HOLLOW}
+                    panel.plot(x[doubtful], percent[doubtful], **hollow, markersize=4)
                 band = (100 * line["low"], 100 * line["high"])
                 panel.fill_between(x, *band, alpha=0.12, color=look["color"], linewidth=0)
 

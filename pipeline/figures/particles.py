@@ -106,7 +106,9 @@ class Particles:
         def paint(sheet: Figure) -> None:
             distances, losses = sheet.subplots(1, 2)
             places = range(len(frame))
-            names = [read(name) for name in frame["attack"]]
+            pairs = zip(frame["row"], frame["attack"], strict=True)
+            several = frame["row"].nunique() > 1
+            names = [f"{read(a)}\n{read(row)}" if several else read(a) for row, a in pairs]
             distances.bar(
                 [p - 0.2 for p in places], frame["distance"], 0.4, label="ours", color=OURS
             )

@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import re
+from collections import Counter
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,7 @@ def render(plan: Plan, table: Table, others: list[Table | Figure], texts: list[P
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= {"shown": shown, "order": order, "hover": hover, "slug": slug}
+    environment.filters |= {"shown": shown, "order": order, "hover": hover, "slug": name_anchors()}
 
     return environment.get_template(TEMPLATE.name).render(
         scale=plan.scale,
@@ -125,9 +127,19 @@ def _draw_dot(value: Any, hollow: bool) -> Any:
     return Markup(drawn)
 
 
-def slug(name: str) -> str:
-    """A row's name as an anchor."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+def name_anchors() -> Callable[[str], str]:
+    """The anchor of each name on one page; names that differ in other signs alone are numbered."""
+    named: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+
+    def slug(name: str) -> str:
+        if name not in named:
+            plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+            counts[plain] += 1
+            named[name] = plain if counts[plain] == 1 else f"{plain}-no-{counts[plain]}"
+        return named[name]
+
+    return slug
 
 
 def _list_sections(targets: list[Table | Figure]) -> dict[str, list[dict[str, Any]]]:

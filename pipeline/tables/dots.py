@@ -17,6 +17,9 @@ def draw(details: dict[str, Any], title: str) -> Pictures:
     """
     labels = list(details)
     columns = list(dict.fromkeys(c for row in details.values() for c in row if _is_shown(row[c])))
+    found = [row[c] for row in details.values() for c in columns if c in row]
+    # margins of probability may lie below 0
+    least = min((100 * min(v["mean"], v["low"] or v["mean"]) for v in found), default=0.0)
     height = len(labels) * max(0.36, HEIGHT * (len(columns) + 2)) + 1.6
 
     def paint(sheet: Figure) -> None:
@@ -31,7 +34,7 @@ def draw(details: dict[str, Any], title: str) -> Pictures:
             axes.axhline(line + 0.5, color="0.85", linewidth=0.6)
         axes.set_yticks(range(len(labels)), [_name(name, details[name]) for name in labels])
         axes.set_ylim(len(labels) - 0.5, -0.5)
-        axes.set_xlim(-2, 102)
+        axes.set_xlim(min(least, 0) - 2, 102)
         axes.set_xlabel("accuracy, % (bar: 95 % interval; hollow: not ranked)")
         axes.grid(axis="x", alpha=0.3)
         if columns:

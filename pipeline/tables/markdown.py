@@ -91,10 +91,21 @@ def _describe_table(tabulation: Tabulation) -> str:
         f"vs reference: {against if entry['reference'] != 'none' else 'none'}.",
         *([f"Stand-ins: {', '.join(stand_ins)}."] if stand_ins else []),
         *([f"Cut by the scale: {'; '.join(cuts)}."] if cuts else []),
+        *_list_uncompared(tabulation),
         *([f"Left out, for want of classes: {', '.join(small)}."] if small else []),
         *_explain_names(tabulation),
     ]
     return " ".join(parts)
+
+
+def _list_uncompared(tabulation: Tabulation) -> list[str]:
+    """A line with the rows whose reference the table does not show; none where it asks for none."""
+    name = tabulation.table.spec["entry"]["reference"]
+    done = [row for row in tabulation.rows if row.status == "done"]
+    lost = [row.label for row in done if tabulation.find_reference(row) is None]
+    if name == "none" or not lost:
+        return []
+    return [f"Compared with none, for the table has no such {name}: {', '.join(lost)}."]
 
 
 def _list_left_out(tabulation: Tabulation) -> list[str]:
@@ -156,12 +167,13 @@ def _describe_images(tabulation: Tabulation) -> str:
 def _name_best(tabulation: Tabulation, details: dict[str, Any]) -> list[str]:
     """On validation images, the row with the highest last accuracy: the one to choose."""
     splits = {r.split for c in tabulation.table.cells for r in c.records.values()}
+    last = tabulation.shown[tabulation.accuracies[-1]]
     done = [row.label for row in tabulation.rows if row.status == "done"]
-    if splits != {"validation"} or not done:
+    ranked = [label for label in done if last not in details[label].get("not_ranked", ())]
+    if splits != {"validation"} or not ranked:
         return []
 
-    last = tabulation.shown[tabulation.accuracies[-1]]
-    top = max(done, key=lambda label: details[label][last]["mean"])
+    top = max(ranked, key=lambda label: details[label][last]["mean"])
     return [f"Best on them: {top}."]
 
 

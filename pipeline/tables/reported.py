@@ -10,6 +10,7 @@ from pipeline.errors import UserError
 from pipeline.plan import Plan, frozen
 from pipeline.plan.graph.targets import Cell
 from pipeline.plan.params import values
+from pipeline.plan.params.values import Entry
 
 COLUMNS = (
     "table",
@@ -92,14 +93,14 @@ class Reported:
         same = {
             number["value"]
             for number in printed
-            if self._is_trained_so(number["table"], setting.recipe)
+            if self.is_trained_so(number["table"], setting.recipe)
             and self.same_eps(cell, column, number["eps"])
         }
         if len(same) != 1:  # a paper may print a cell again in another table
             return None
         return float(values.fraction(same.pop(), str(self.path))) / 100
 
-    def _is_trained_so(self, table: str, recipe: str) -> bool:
+    def is_trained_so(self, table: str, recipe: str) -> bool:
         """Whether a printed table was trained by this recipe, by the tables that rebuild it."""
         return recipe in self.recipes.get(table, {recipe})
 
@@ -137,14 +138,22 @@ class Reported:
         return all(p in specs and _is_at(radius, specs[p]["fields"]) for p in parts)
 
 
+def is_own(name: str, entry: Entry) -> bool:
+    """Whether a table is called what it prints again, as aute_table1: others may take its numbers
+    along with its `base`."""
+    return name.startswith(f"{entry['reported']}_table{entry['printed']}")
+
+
 def _list_recipes(plan: Plan, paper: str) -> dict[str, set[str]]:
     """Recipes of the tables that rebuild each printed table of a paper."""
-    recipes: dict[str, set[str]] = {}
+    own: dict[str, set[str]] = {}
+    others: dict[str, set[str]] = {}
     for name in plan.entries.section("tables"):
         entry = plan.entries.entry("tables", name)[1]
         if entry["reported"] == paper and entry["printed"] != "any":
+            recipes = own if is_own(name, entry) else others
             recipes.setdefault(str(entry["printed"]), set()).add(str(entry["recipe"]))
-    return recipes
+    return others | own
 
 
 def _is_at(radius: float | None, fields: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from pipeline.plan import Plan
 from pipeline.plan.estimate import seconds
 from pipeline.plan.graph.targets import Cell, walk
 from pipeline.plan.params import values
-from pipeline.tables.reported import list_papers, rows_of
+from pipeline.tables.reported import is_own, list_papers, rows_of
 from pipeline.tables.rows import Row, Tabulation
 
 MATCHES = ("data", "arch", "recipe", "attack", "checkpoint", "seeds")
@@ -40,7 +40,10 @@ class Reproduced:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._places: dict[tuple[str, str], list[Place]] = {}
-        for table in plan.tables.values():
+        # a table that is called what is printed comes before one that only takes its numbers
+        for table in sorted(
+            plan.tables.values(), key=lambda t: not is_own(t.name, t.spec["entry"])
+        ):
             entry = table.spec["entry"]
             if entry["reported"] != "none" and entry["printed"] != "any":
                 key = (str(entry["reported"]), str(entry["printed"]))
@@ -67,10 +70,11 @@ class Reproduced:
         if line["data"] == "no" or "no" in (line["arch"], line["recipe"], line["attack"]):
             return line | {"verdict": STOOD_IN}
 
+        if lacks := place.row.cells[0].lacks:
+            return line | {"verdict": f"{NOT_RUN} ({lacks})"}
         if place.row.status != "done":
             hours = self._estimate_hours(place)
-            verdict = NOT_RUN if place.row.status != "needs weights" else "not run (needs weights)"
-            return line | {"verdict": verdict, "hours": "" if hours is None else f"{hours:.1f}"}
+            return line | {"verdict": NOT_RUN, "hours": "" if hours is None else f"{hours:.1f}"}
         return line | self._judge(place, printed)
 
     @cached_property
@@ -88,6 +92,9 @@ class Reproduced:
             same = same and printed["arch"] == cell.setting.arch
             same = same and printed["members"] == str(cell.members)
             same = same and printed["checkpoint"] == cell.setting.checkpoint
+            # an axis makes other rows of the paper's, a radius of training its own
+            same = same and not {*dict(cell.setting.overrides)} - {"train_eps"}
+            same = same and shown.reported.is_trained_so(printed["table"], cell.setting.recipe)
             if (
                 same
                 and printed["attack"] in shown.accuracies
@@ -103,8 +110,8 @@ class Reproduced:
             own = values.fraction(trained, "train_eps")
             return bool(own == values.fraction(printed["eps"], "eps"))
 
-        if self._stands_in(cell):
-            return True  # radii are the stand-in's, and there is no verdict
+        if self._stands_in(cell) or cell.victim is None:
+            return True  # radii are the stand-in's or nobody's, and there is no verdict
         return reported.same_eps(cell, printed["attack"], printed["eps"])
 
     def _stands_in(self, cell: Cell) -> bool:

@@ -12,7 +12,7 @@ from pipeline.errors import UserError
 from pipeline.flags.flags import UNRANKING, Flag, hidden, judge, notes
 from pipeline.plan import Plan, Table
 from pipeline.plan.graph.averages import count_snapshots
-from pipeline.plan.graph.column_names import CLEAN, COSTS, DISK, cuts, split
+from pipeline.plan.graph.column_names import CLEAN, COSTS, DISK, KEYS, cuts, split
 from pipeline.plan.graph.hidden import SUITE
 from pipeline.plan.graph.targets import Cell
 from pipeline.plan.graph.targets import label as label_of
@@ -64,28 +64,9 @@ class Tabulation:
             for victim in [c.victim for c in row.cells if c.victim]:
                 self._by_victim.setdefault(_cut_digest(victim.id), row)
 
-    def _describe_keys(self, cell: Cell) -> dict[str, Any]:
-        """What a row is, for the .csv and the .json."""
-        entries, setting = self.plan.entries, cell.setting
-        return {
-            "method": cell.row,
-            "members": cell.members,
-            "dataset": entries.stand_in(setting.dataset)[0],
-            "arch": self._name_arch(cell),
-            **dict(setting.overrides),
-        }
-
-    def _name_arch(self, cell: Cell) -> str:
-        """The table's arch at this scale, but a file's own."""
-        if cell.victim:
-            run = self.plan.run(cell.victim.elements[0].run)
-            if run.stage == "adopt":
-                return run.arch
-        return self.plan.entries.arch(cell.setting.arch).name
-
     def _read_row(self, cells: tuple[Cell, ...]) -> Row:
         first = cells[0]
-        label, keys = label_of(first, self.table.cells), self._describe_keys(first)
+        label, keys = label_of(first, self.table.cells), describe(self.plan, first)
 
         missing = [r for c in cells for r in c.records.values() if not r.path.exists()]
         status = status_of(self.plan, missing) if missing else "done"
@@ -198,7 +179,7 @@ class Tabulation:
             **self._count_work(row, column),
         }
 
-        reference = self._by_victim.get(_cut_digest(row.cells[0].reference or ""))
+        reference = self.find_reference(row)
         doubtful = row.untrusted or (reference is not None and reference.untrusted)
         if doubtful and self.columns.is_worst(column):  # nor is anything compared with it
             return cell
@@ -214,6 +195,10 @@ class Tabulation:
             else:
                 cell["against"]["refused"] = f"{len(vectors)} and {len(against)} seeds"
         return cell
+
+    def find_reference(self, row: Row) -> Row | None:
+        """The row that this one is compared with, if the table has it."""
+        return self._by_victim.get(_cut_digest(row.cells[0].reference or ""))
 
     def _is_ranked_by_luck(self, row: Row, reference: Row, column: str) -> bool:
         """Whether this would rank a random victim by attacks that end at a lucky draw, or where the
@@ -259,6 +244,28 @@ class Tabulation:
             line |= {"scale": self.plan.scale, "cut": " ".join(self.cuts)}
             lines.append(line)
         return pd.DataFrame(lines)
+
+
+def describe(plan: Plan, cell: Cell) -> dict[str, Any]:
+    """What a row is, for a .csv and a .json: the data and arch of its scale, its axes' values."""
+    setting = cell.setting
+    axes = {f"axis_{k}" if k in KEYS else k: v for k, v in setting.overrides}
+    return {
+        "method": cell.row,
+        "members": cell.members,
+        "dataset": plan.entries.stand_in(setting.dataset)[0],
+        "arch": _name_arch(plan, cell),
+        **axes,
+    }
+
+
+def _name_arch(plan: Plan, cell: Cell) -> str:
+    """The table's arch at this scale, but a file's own."""
+    if cell.victim:
+        run = plan.run(cell.victim.elements[0].run)
+        if run.stage == "adopt":
+            return run.arch
+    return plan.entries.arch(cell.setting.arch).name
 
 
 def _cut_digest(victim: str) -> str:

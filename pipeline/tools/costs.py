@@ -19,6 +19,7 @@ from pipeline.plan.graph.targets import Cell
 from pipeline.store.files import write_atomic
 from pipeline.store.records import meta, read_record
 from pipeline.store.sums import as_seconds, read_mapping
+from pipeline.tables.rows import describe
 
 TIMES = ("seconds", "latency_ms")
 
@@ -59,9 +60,7 @@ def _sum_training(plan: Plan, cell: Cell) -> tuple[Any, set[str]]:
 
 def line(plan: Plan, cell: Cell) -> dict[str, Any]:
     """One row at its first seed."""
-    row: dict[str, Any] = {"method": cell.row, "members": cell.members}
-    s = cell.setting
-    row |= {"dataset": s.dataset, "arch": s.arch, **dict(s.overrides)}
+    row = {**describe(plan, cell), "scale": plan.scale}
     made = [record for record in cell.records.values() if record.path.exists()]
     if not made:
         return row

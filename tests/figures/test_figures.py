@@ -6,6 +6,7 @@ import itertools
 from dataclasses import replace
 from types import SimpleNamespace
 
+import matplotlib.figure
 import matplotlib.image
 import numpy as np
 import pandas as pd
@@ -395,6 +396,54 @@ def test_equal_attacks_with_other_draws_are_lines_of_their_own_and_no_seeds():
         ["mpgd_1", 0.5, 2],
     ]
     assert curves(show="worst").numbers([item])["accuracy"].tolist() == [0]
+
+
+def test_groups_of_other_settings_are_lines_of_their_own_whatever_their_names_share():
+    """Twenty steps once and twenty steps of five restarts were two seeds of one point."""
+
+    def steps(name, count, restarts, right):
+        found = pgd_of(name, right, 0.1)
+        found.spec["fields"] |= {"steps": count, "restarts": restarts}
+        return found
+
+    once = [steps("pgd10", 10, 1, [1, 1]), steps("pgd20", 20, 1, [1, 0])]
+    often = [steps("pgd20_5", 20, 5, [0, 0]), steps("pgd50_5", 50, 5, [0, 0])]
+    frame = curves("steps").numbers([recorded("a", *once, *often)])
+    assert frame[["attack", "steps", "accuracy", "seeds"]].values.tolist() == [
+        ["pgd10 to pgd20", 10, 1.0, 1],
+        ["pgd10 to pgd20", 20, 0.5, 1],
+        ["pgd20_5 to pgd50_5", 20, 0.0, 1],
+        ["pgd20_5 to pgd50_5", 50, 0.0, 1],
+    ]
+
+
+def test_settings_of_a_librarys_class_are_one_line():
+    def pixle(name, restarts):
+        fields = {"class_": "Pixle", "norm": "none", "as_published": False}
+        spec = {
+            "component": "torchattacks",
+            "fields": fields | {"arguments": {"restarts": restarts}},
+        }
+        return attack_of(name, spec, right=[1, 0])
+
+    frame = curves("restarts").numbers([recorded("a", pixle("pixle_1", 1), pixle("pixle_2", 2))])
+    assert frame[["attack", "restarts"]].values.tolist() == [["pixle", 1], ["pixle", 2]]
+
+
+def test_points_that_are_not_trusted_are_hollow_and_no_others(monkeypatch):
+    frame = pd.DataFrame({"row": "a", "attack": "p", "stop": [1.0, 2.0], "accuracy": [0.5, 0.6],
+                          "low": [0.4, 0.5], "high": [0.6, 0.7], "images": 2, "seeds": 1,
+                          "flags": ["", "C22"], "not_trusted": ["", "C22"]})  # fmt: skip
+    sheets = []
+    drawing = "pipeline.figures.curves.drawn"
+    monkeypatch.setattr(drawing, lambda size, title, paint: sheets.append(paint))
+    curves("stop").draw(frame, "title")
+    sheet = matplotlib.figure.Figure()
+    sheets[0](sheet)
+    hollow = [
+        x for line in sheet.axes[0].lines if line.get_mfc() == "white" for x in line.get_xdata()
+    ]
+    assert hollow == [2.0]
 
 
 def test_what_varies_nowhere_is_refused():

@@ -114,8 +114,9 @@ def test_it_holds_every_number_and_no_markup_of_others(made):
     assert "A table &lt;b&gt;of&lt;/b&gt; &amp; more" in text and "<b>of</b>" not in text
     assert "&lt;script&gt;alert(1)" in text and "<script>alert" not in text
     details = page.rows_of(plan.table("table1"))
+    slug = page.name_anchors()
     for name in ("pgd_at", "standard", "meat"):
-        assert f'id="card-{page.slug(name)}"' in text
+        assert f'id="card-{slug(name)}"' in text
         for value in details[name].values():
             if isinstance(value, dict) and "mean" in value:
                 assert page.hover(value) in text and page.shown(value) in text
@@ -125,6 +126,13 @@ def test_it_holds_every_number_and_no_markup_of_others(made):
 
     receipt = json.loads(file.with_suffix(".json").read_text())["receipt"]
     assert set(receipt["rests_on"]) == {"results/table1.json", "results/claims.md"}
+
+
+def test_rows_that_differ_in_signs_alone_have_anchors_of_their_own():
+    slug = page.name_anchors()
+    assert [slug(n) for n in ("gairat lambda=1", "gairat lambda=-1", "gairat lambda=1")] == [
+        "gairat-lambda-1", "gairat-lambda-1-no-2", "gairat-lambda-1"
+    ]  # fmt: skip
 
 
 def test_an_untrusted_dot_is_hollow():

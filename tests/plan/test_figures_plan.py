@@ -327,3 +327,24 @@ def test_a_figure_without_a_key_and_one_of_two_data_sets_are_refused():
     changed["figures"]["curve"] = {**CURVE, "where": {"dataset": "mnist", "seed": 0}}
     figure = Plan(changed).figures["curve"]
     assert isinstance(figure, Figure) and {c.setting.dataset for c in figure.cells} == {"mnist"}
+
+
+@pytest.mark.parametrize("along, problem", [
+    ("bogus", "along: 'bogus' is no axis of table .* and no setting of an attack of its suites"),
+    ("milestones", "along: milestones: .60, 80. is not a number"),
+])  # fmt: skip
+def test_a_figure_along_what_is_no_number_is_refused_before_anything_is_trained(along, problem):
+    changed = copy.deepcopy(params())
+    changed["tables"]["sweep"]["milestones"] = [[60, 80], [70, 90]]
+    changed["figures"]["curve"] = {**CURVE, "along": along}
+    with pytest.raises(UserError, match=f"figures.curve.{problem}"):
+        Plan(changed)
+
+
+def test_a_figure_of_two_splits_is_refused():
+    """Accuracy on clean test images stood beside an attack's on validation images."""
+    changed = copy.deepcopy(params())
+    changed["suites"]["held"] = {"attacks": ["validation_margin_pgd"], "split": "validation"}
+    changed["figures"]["aute_fig4"] = {**MARGINS, "suites": ["unified", "held"]}
+    with pytest.raises(UserError, match="aute_fig4.suites: are of two splits, test and validation"):
+        Plan(changed)

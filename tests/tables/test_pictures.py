@@ -39,6 +39,16 @@ def test_no_two_lines_of_a_picture_look_alike_without_colour():
     assert len({(str(s["linestyle"]), s["marker"]) for s in several}) == 35
 
 
+def test_a_margin_below_0_is_on_the_picture(monkeypatch):
+    sheets = []
+    monkeypatch.setattr(dots, "drawn", lambda size, title, paint: sheets.append(paint))
+    cell = {"mean": -0.08, "low": -0.1, "high": -0.06}
+    dots.draw({"aute": {"status": "done", "pgd10_gap": cell}}, "title")
+    figure = dots.Figure()
+    sheets[0](figure)
+    assert figure.axes[0].get_xlim() == (-12, 102)
+
+
 def test_what_is_not_ranked_is_hollow_and_flags_stand_behind_names(monkeypatch):
     cell = {"mean": 0.5, "low": 0.4, "high": 0.6}
     honest = {"status": "done", "clean": cell, "core_worst": cell, "flags": {}, "not_trusted": ""}

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from pipeline.plan.graph.targets import walk
 from pipeline.tables import reproduced
 from pipeline.tables.reported import list_papers
 from pipeline.tables.reproduced import NOT_RUN, STOOD_IN, UNKNOWN, Reproduced, totals
+from pipeline.tables.rows import Tabulation
 
 
 def lines_of(scale: str) -> list[dict[str, str]]:
@@ -113,3 +115,37 @@ def test_a_planted_row_is_reproduced_or_differs(tmp_path, monkeypatch, seeds, sh
     line = found._judge_line("aute", printed)
     assert line["verdict"] == verdict and line["ours"] == "30.00"
     assert found._judge_line("aute", {**printed, "members": "3"})["verdict"] == UNKNOWN
+
+
+@pytest.mark.parametrize("changed", [{"beta": [0.5, 2]}, {"recipe": "unified"}], ids=str)
+def test_a_table_based_on_a_papers_does_not_take_its_numbers_over(monkeypatch, changed):
+    monkeypatch.chdir(tiny.ROOT)
+    found = published() | {"scale": "paper"}
+    tables = {"mine": {"base": "aute_table1", "rows": ["aute_released"], "title": "t", **changed}}
+    whole = Plan(found | {"tables": tables | found["tables"]})
+    printed = next(
+        p
+        for paper, p in reproduced._list_printed()
+        if paper == "aute" and p["entry"] == "aute_released"
+    )
+    place = Reproduced(whole).find("aute", printed)
+    assert place and place.tabulation.table.name == "aute_table1"
+    rows = Tabulation(whole, whole.table("aute_table1"), partial=True)
+    cell = next(c for c in rows.table.cells if c.row == "trades_joint")
+    assert rows.reported.recipes["1"] == {"aute"}
+    mine = replace(cell, setting=replace(cell.setting, recipe="unified"))
+    assert rows.reported.value(cell, "pgd100") and rows.reported.value(mine, "pgd100") is None
+
+
+def test_a_planned_row_costs_nobody_anything(monkeypatch):
+    """It stood at 0.0 hours and was the first that a budget advised."""
+    monkeypatch.chdir(tiny.ROOT)
+    found = published() | {"scale": "paper", "planned": ["to_come"]}
+    found["tables"]["aute_table1"]["rows"] = ["to_come"]
+    printed = {"table": "1", "row": "Later", "column": "PGD-10", "entry": "to_come",
+               "dataset": "cifar10", "arch": "resnet20", "members": "3", "eps": "8/255",
+               "attack": "pgd10", "checkpoint": "last", "value": "50"}  # fmt: skip
+    monkeypatch.setattr(reproduced, "_list_printed", lambda: iter([("aute", printed)]))
+    found = Reproduced(Plan(found))
+    assert found._judge_line("aute", printed)["verdict"] == "not run (planned)"
+    assert found._judge_line("aute", printed)["hours"] == "" and found.choose(24.0) == []

@@ -375,3 +375,26 @@ def test_the_adaptive_worst_case_contains_the_core_one(full):
     frame, _, _ = tiny.tabulated(full)
     assert frame.loc["wa", ["core_worst", "adaptive_worst"]].tolist() == [0, 0]
     assert frame.loc["wa", "clean"] > 0
+
+
+def test_an_axis_that_is_called_as_another_column_keeps_its_value(tmp_path, monkeypatch):
+    """`scale`, a field of ADP's, was overwritten by the plan's: nothing told two lines apart."""
+    found = tiny.table_of(["adp"], scale=[0.5, 1], suites=["unified"], columns=["clean"])
+    plan = tiny.place(tmp_path, monkeypatch, found)
+    rows = Tabulation(plan, plan.table("table1"), partial=True)
+    frame = rows.frame({row.label: {} for row in rows.rows})
+    assert frame["axis_scale"].tolist() == [0.5, 1] and set(frame["scale"]) == {"demo"}
+
+
+def test_rows_whose_reference_the_table_lacks_are_named(built, tmp_path, monkeypatch):
+    """The header promised a difference to a row that no row had beside it."""
+    said = {}
+    for name in ("pgd_at", "trades"):
+        (tmp_path / name).mkdir()
+        asked = tiny.table_of(ROWS[:3], reference=name)
+        _, _, said[name] = tiny.tabulated(entered(built, tmp_path / name, monkeypatch, asked))
+    assert "Compared with none" not in said["pgd_at"]
+    assert (
+        "Compared with none, for the table has no such trades: standard, pgd_at_single, wa."
+        in said["trades"]
+    )

@@ -47,6 +47,10 @@ def test_the_file_holds_measured_times_and_says_where(tmp_path, monkeypatch, cap
     costs.main(["results/table1.csv"])
     frame = pd.read_csv("results/table1.cost.csv").set_index("method")
     assert "meat" in capsys.readouterr().out
+    table = plan.table("table1")
+    assert table.cells[0].setting.arch == "resnet20"  # what stands in is what was measured
+    assert set(frame["arch"]) == {"tiny"} and set(frame["dataset"]) == {"digits"}
+    assert set(frame["scale"]) == {"demo"}
     assert (frame.loc[["pgd_at", "meat"], "latency_ms"] > 0).all()
     (run,) = [r for r in plan.graph.runs.values() if r.entry == "pgd_at"]
     seconds = json.loads((run.folder / "run.time.json").read_text())["seconds"]

@@ -52,6 +52,7 @@ def build(graph: Graph, name: str) -> Figure:
     _check_columns(entries, entry, fields, where)
     tables.check_met(entries, table, fields.get("columns", ()), cells, f"{where}.columns")
     _check_attacks(entries, fields, component.types, where)
+    _check_records(graph, table, fields, cells, where)
 
     attacks = tuple(_resolve_attacks(entries, kind, component.types, cell) for cell in cells)
     spec = _build_spec(entries, entry, kind, cells, attacks) | {"pool": table["images"]}
@@ -129,6 +130,38 @@ def _check_columns(entries: Entries, entry: Entry, fields: Entry, where: str) ->
         whole = [s for s in entry["suites"] if not suites.leaves(entries, s)]
         known = ["clean", *(a for s in whole for a in suites.names(entries, s))]
         checks.names(fields["columns"], known, f"{where}.columns")
+
+
+def _check_records(
+    graph: Graph, table: Entry, fields: Entry, cells: tuple[Cell, ...], where: str
+) -> None:
+    """Raise UserError for suites on two splits, whose images no picture can hold together, and for
+    `along` what is neither a number on an axis of the table nor a setting of an attack."""
+    records = [record for cell in cells for record in cell.records.values()]
+    splits = sorted({record.split for record in records})
+    if len(splits) > 1:
+        raise UserError(
+            f"params.yaml: {where}.suites: are of two splits, {' and '.join(splits)}; take one"
+        )
+
+    along = fields.get("along")
+    if along is None or not records:
+        return
+    axes = [k for k in table if k not in table_entries.KEYS]
+    if along in axes:
+        for dataset in table["datasets"]:
+            for point in table_entries.find_points(table, along, dataset):
+                values.fraction(point, f"params.yaml: {where}.along: {along}")
+        return
+
+    specs = [spec for record in records for _, spec in record.attacks]
+    crafted = [graph.sets[s["set"]].attack if "set" in s else s for s in specs]
+    known = {key for spec in crafted for key in values.settings_of(spec["fields"])}
+    if along != "members" and along not in known:
+        raise UserError(
+            f"params.yaml: {where}.along: {along!r} is no axis of table {table['title']!r} and no "
+            f"setting of an attack of its suites{nearest(along, [*axes, *known])}"
+        )
 
 
 def _list_named(fields: Entry, types: Mapping[str, str]) -> dict[str, list[str]]:
