@@ -105,12 +105,17 @@ def report(main: Callable[[list[str] | None], None], *, is_job: bool = True) -> 
     except BrokenPipeError:  # `| head` has read enough; what is left must not be flushed at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_CLOSED_PIPE)
-    except OSError as error:  # full disk, read-only folder, missing file
+    except (OSError, RuntimeError) as error:
+        sys.exit(f"error: {_describe(error)}")
+
+
+def _describe(error: OSError | RuntimeError) -> str:
+    """What the machine lacked; raises what is a fault of the program."""
+    if isinstance(error, OSError):  # full disk, read-only folder, missing file
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {where}{error.strerror or error}")
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which not every command loads
-            raise
-        remedy = FULL.get(_find_module().rpartition(".")[2])
-        ask = f"; params.yaml: {remedy}" if remedy else ""
-        sys.exit(f"error: the GPU's memory is full: end what else computes on it{ask}")
+        return f"{where}{error.strerror or error}"
+    if type(error).__name__ != "OutOfMemoryError":  # torch's, which not every command loads
+        raise error
+    remedy = FULL.get(_find_module().rpartition(".")[2])
+    ask = f", or give params.yaml {remedy}" if remedy else ""
+    return f"the GPU's memory is full: end what else computes on it{ask}"

@@ -12,8 +12,8 @@ from pipeline.job.report import report
 @pytest.mark.parametrize("module, key", [
     ("pipeline.train", "`graphs: none` of resources.train, or a smaller `micro_batch`"),
     ("pipeline.average", "a smaller `micro_batch` of its recipe"),
-    ("pipeline.evaluate", "params.yaml: a smaller `batch` of resources.evaluate"),
-    ("pipeline.transfer", "params.yaml: a smaller `batch` of resources.evaluate"),
+    ("pipeline.evaluate", "params.yaml a smaller `batch` of resources.evaluate"),
+    ("pipeline.transfer", "params.yaml a smaller `batch` of resources.evaluate"),
     ("pipeline.figure", "the GPU's memory is full: end what else computes on it"),
 ])  # fmt: skip
 def test_a_full_gpu_is_one_line_that_names_the_key(monkeypatch, module, key):
