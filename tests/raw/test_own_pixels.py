@@ -33,7 +33,8 @@ class Table:
             Image.fromarray(pixels).save(buffer, "PNG")
         pictures = [{"bytes": buffer.getvalue(), "path": None} for buffer in buffers]
         values = pictures if name == "image" else CLASSES
-        return SimpleNamespace(to_pylist=lambda: values, null_count=0)
+        own = {"to_pylist": lambda: values, "to_numpy": lambda: np.array(values)}
+        return SimpleNamespace(**own, null_count=0, type="int64")
 
 
 def write_own(kind, place):
