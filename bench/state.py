@@ -23,7 +23,7 @@ def make_state(megabytes: int) -> dict[str, object]:
     """A state of today's keys, all of it weights of one network and their momenta."""
     size = megabytes * 2**20 // 4 // TENSORS
     tensors = {f"{i}.weight": torch.full((size,), float(i)) for i in range(TENSORS)}
-    nothing = {"ema": None, "best": None, "snapshots": None, "memories": {}}
+    nothing = {"ema": None, "best": None, "snapshots": None, "memories": {}, "origin": {}}
     counts = {"epoch": 1, "done": 0, "flops": 0, "seconds": 0.0, "loss": [0.0, 0]}
     lists = {"networks": [tensors], "optimisers": [], "history": []}
     return {"digest": "x", **nothing, **counts, **lists}

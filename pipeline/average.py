@@ -16,9 +16,11 @@ from pipeline.job.report import report
 from pipeline.loading import models, registry
 from pipeline.loading.images import load_training
 from pipeline.plan import Plan, Run, frozen, load_part, shared
+from pipeline.plan.params.words import digest
 from pipeline.store import checkpoint
+from pipeline.store.files import sha256_of
 from pipeline.store.lease import check_held, hold
-from pipeline.store.sums import write_together
+from pipeline.store.sums import sum_of, write_together
 from pipeline.training.averaging import BatchNormPass, Judge, averaged, best, scores, snapshot_paths
 
 
@@ -42,10 +44,16 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
         return members
 
     paths, work = snapshot_paths(plan, run, average), run.work
+    rests_on = {source.as_posix(): sum_of(plan.run(run.parents[0]).weights)}
     details = {"id": run.id, "spec": run.spec, "inherited": models.inherited_flops([source])}
     if run.spec.get("best"):
         judge = Judge(spec, run, where)
-        scored = scores(paths, made, judge, work / "scores.json")
+        # Scores of other snapshots, code or machines are none of this average's.
+        index = paths[0].with_name(f"from{int(paths[0].stem)}.json")
+        made_by = {key: device.describe(where)[key] for key in device.MACHINE}
+        made_by |= {"index": sha256_of(index), **code}
+        scored, before = scores(paths, made, judge, work / f"scores-{digest(made_by)}.json")
+        started -= before
         chosen = best(scored)
         paths = [path for path in paths if path.stem <= chosen]
         details |= {"best": chosen, "epochs": scored}
@@ -60,7 +68,7 @@ def make_average(plan: Plan, run: Run, where: torch.device) -> None:
     content = checkpoint.content(last, checkpoint.view(members))
     files = {run.folder / "run.json": text.encode(), last: content}
     times = device.times(time.monotonic() - started, where)
-    write_together(files, {**times, "shared": code})
+    write_together(files, {**times, "shared": code, "rests_on": rests_on})
     frozen.discard(work)
 
 

@@ -1,6 +1,7 @@
 """Turn verified raw files into the arrays that training reads: python -m pipeline.prepare."""
 
 import argparse
+import hashlib
 import json
 import math
 import time
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from pipeline.contracts.dataset import Images, ImageSet, Labels, stratified
+from pipeline.contracts.dataset import Arrays, Images, ImageSet, Labels, stratified
 from pipeline.errors import UserError
 from pipeline.job.device import times
 from pipeline.job.report import report
@@ -46,6 +47,7 @@ def prepare(
     check_read(raw, getattr(import_module(type(data).__module__), "sources", tuple)())
     arrays = data.load(raw)
     data.check(arrays, raw)
+    check_overlap(arrays, folder.parent.name, is_own=official is None)
 
     kept, held = stratified(arrays.train_labels, data.validation, data.split_seed)
     images, labels = arrays.train_images[kept], arrays.train_labels[kept]
@@ -74,6 +76,29 @@ def prepare(
 def _build_content(images: Images, labels: Labels, metadata: dict[str, str]) -> Content:
     tensors = {"images": torch.from_numpy(images), "labels": torch.from_numpy(labels)}
     return safetensors(tensors, metadata)
+
+
+def check_overlap(arrays: Arrays, name: str, *, is_own: bool) -> None:
+    """Say how many test images are training images, byte for byte.
+
+    Raises UserError where that is most of a user's own set: its accuracies would be of memory.
+    """
+    trained = set(map(_sum, arrays.train_images))
+    shared, count = (
+        sum(_sum(image) in trained for image in arrays.test_images),
+        len(arrays.test_images),
+    )
+    if is_own and shared > count / 2:
+        raise UserError(
+            f"params.yaml: datasets.{name}: {shared} of its {count} test images are training "
+            "images too; give it test images that no training sees"
+        )
+    if shared:
+        print(f"{name}: {shared} of its {count} test images are training images too")
+
+
+def _sum(image: Images) -> bytes:
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
 def channel_statistics(images: Images) -> tuple[list[float], list[float]]:

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,16 @@ from pipeline.errors import UserError
 from pipeline.job import device
 from pipeline.job.report import report
 from pipeline.loading import models
-from pipeline.plan import Plan, Run, frozen, load_part, shared
+from pipeline.plan import Plan, Run, frozen, load_part
 from pipeline.store import checkpoint
-from pipeline.store.files import Content, sha256_of
+from pipeline.store.files import Content, sha256_of, write_atomic
 from pipeline.store.lease import check_held, hold
 from pipeline.store.snapshots import Trajectory
-from pipeline.store.sums import write_together
+from pipeline.store.sums import beside, read_mapping, write_together
 from pipeline.training.trainer import Trainer
 
 FIELDS = ("epoch", "lr", "loss", "val_clean", "val_robust")
+SHOWN = (*device.MACHINE, "fused")  # of what a run's bytes follow from; the rest is many sums
 
 
 def _csv(history: list[dict[str, Any]]) -> str:
@@ -42,11 +44,15 @@ def _json(value: dict[str, Any]) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True) + "\n").encode()
 
 
-def write(trainer: Trainer, code: dict[str, str]) -> None:
-    """Write the run's folder, weights last: they say that it is complete.
+def _describe_making(trainer: Trainer) -> dict[str, Any]:
+    """What a training's bytes follow from that its name does not say."""
+    origin = trainer.origin
+    machines = {key: ", then ".join(origin[key]) for key in device.MACHINE}
+    return {**origin, **machines, "fused": trainer.updates.is_fused}
 
-    `code` is the shared code that it was started with.
-    """
+
+def write(trainer: Trainer) -> None:
+    """Write the run's folder, weights last: they say that it is complete."""
     run, folder, last = trainer.run, trainer.run.folder, trainer.last()
     check_held()
     inherited = models.inherited_flops([Path("results/runs") / parent for parent in run.parents])
@@ -63,7 +69,7 @@ def write(trainer: Trainer, code: dict[str, str]) -> None:
         files[path] = checkpoint.content(path, weights)
 
     times = device.times(trainer.seconds, trainer.device)
-    write_together(files, {**times, "shared": code})
+    write_together(files, {**times, **_describe_making(trainer)})
 
 
 def train(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> None:
@@ -72,10 +78,9 @@ def train(plan: Plan, run: Run, where: torch.device, snapshots: int | None) -> N
         _rederive(plan, run, where, snapshots)
     else:
         run.weights.unlink(missing_ok=True)  # of a folder with a hole
-        code = shared.code_of(plan, run)
         trainer = Trainer(plan, run, where, snapshots)
         trainer.fit()
-        write(trainer, code)
+        write(trainer)
 
     if snapshots is not None:
         _trajectory(run, snapshots).write_index()
@@ -90,18 +95,33 @@ def _rederive(plan: Plan, run: Run, where: torch.device, first: int) -> None:
     trainer = Trainer(plan, run, where, first)
     trainer.fit()
 
-    trial = run.snapshots / "last.safetensors"
+    trial = run.work / "last.safetensors"
     checkpoint.save(trial, trainer.last())
     same = sha256_of(trial) == sha256_of(run.weights)
     trial.unlink()
     if not same:
-        shutil.rmtree(run.snapshots)  # of another trajectory: nobody may take them for this one's
-        shutil.rmtree(run.work)
+        shutil.rmtree(run.work)  # of another trajectory: nobody may take it for this one's
         raise UserError(
             f"{run.folder}: training again on this machine gave other weights than the recorded "
-            "ones, so their trajectory cannot be re-derived here: derive it on the kind of machine "
-            "that trained them, or delete the run to replace it"
+            f"ones, so their trajectory cannot be re-derived here{_compare_making(trainer)}: "
+            "derive it as they were trained, or delete the run to replace it"
         )
+
+    if trainer.kept != run.snapshots:
+        for path in _trajectory(run, first).paths:
+            with (trainer.kept / path.name).open("rb") as made:
+                write_atomic(path, partial(shutil.copyfileobj, made))
+        shutil.rmtree(trainer.kept)
+
+
+def _compare_making(trainer: Trainer) -> str:
+    """What differs from what a finished run states of its making, in brackets; empty if nothing."""
+    path = beside(trainer.run.weights)
+    stated, here = read_mapping(path), _describe_making(trainer)
+    other = [key for key in here if key in stated and stated[key] != here[key]]
+    shown = [f"{key} {stated[key]}, here {here[key]}" for key in other if key in SHOWN]
+    shown += [key for key in other if key not in SHOWN]
+    return f" (other than in {path}: {'; '.join(shown)})" if shown else ""
 
 
 def _trajectory(run: Run, first: int) -> Trajectory:

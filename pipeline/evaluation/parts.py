@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.job.device import MACHINE
 from pipeline.plan import Plan, Record, shared
 from pipeline.plan.params.words import digest
 from pipeline.store.records import DAMAGE, Arrays, pack, peek, read_part, read_record
@@ -21,7 +22,6 @@ from pipeline.store.sums import beside, read_mapping
 
 About = Mapping[str, Any]  # what a record says of itself: spec, weights, sets, before, untouched
 SECONDS = ".seconds"  # ends the name of the file with a part's time
-MACHINE = ("device", "cpu", "torch")  # on which bytes repeat
 
 
 def name_parts(about: About) -> dict[str, str]:

@@ -11,6 +11,7 @@ import torch
 from pipeline.errors import UserError
 from pipeline.store.lease import Taken, hold
 
+MACHINE = ("device", "cpu", "torch")  # of `describe`, on which bytes repeat
 GPU = "ROBUST_GPU"  # number of the device that a process's children share
 _GPU = ExitStack()  # ends with the process, while its modules are still there
 atexit.register(_GPU.close)
@@ -79,7 +80,7 @@ def describe(device: torch.device) -> dict[str, str]:
     return {
         "device": f"{device.type} {chip}",
         "cpu": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a class of its own, which no state may hold
         "python": platform.python_version(),
         "host": platform.node(),
     }

@@ -18,13 +18,25 @@ DONE = "# done"  # last line of a job that ended well
 STOPPED = "stopped: "  # begins the last line of one that saved and stopped
 EXIT_CTRL_C = 130  # what a shell says of a command that the signal ends
 EXIT_CLOSED_PIPE = 141
+TRAINED = "a smaller `micro_batch` of its recipe (which is another training)"
+FULL = {  # what makes a job hold less of a GPU, by command
+    "train": f"`runs_per_gpu: 1` of its arch, `graphs: none` of resources.train, or {TRAINED}",
+    "average": TRAINED,
+    "evaluate": "a smaller `batch` of resources.evaluate",
+    "transfer": "a smaller `batch` of resources.evaluate",
+}
 PACKAGES = ("torch", "numpy", "snakemake")
+
+
+def _find_module() -> str:
+    """The module that was begun with `python -m`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return str(spec.name) if spec else "?"
 
 
 def head() -> str:
     """Lines for the top of a log."""
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    command = shlex.join(["python", "-m", spec.name if spec else "?", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", _find_module(), *sys.argv[1:]])
     env = os.environ
     job = env.get("SLURM_JOB_ID", "none")
     copy = env.get(frozen.VARIABLE, "none, the files as they are")
@@ -93,6 +105,17 @@ def report(main: Callable[[list[str] | None], None], *, is_job: bool = True) -> 
     except BrokenPipeError:  # `| head` has read enough; what is left must not be flushed at the end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_CLOSED_PIPE)
-    except OSError as error:  # full disk, read-only folder, missing file
+    except (OSError, RuntimeError) as error:
+        sys.exit(f"error: {_describe(error)}")
+
+
+def _describe(error: OSError | RuntimeError) -> str:
+    """What the machine lacked; raises what is a fault of the program."""
+    if isinstance(error, OSError):  # full disk, read-only folder, missing file
         where = f"{error.filename}: " if error.filename else ""
-        sys.exit(f"error: {where}{error.strerror or error}")
+        return f"{where}{error.strerror or error}"
+    if type(error).__name__ != "OutOfMemoryError":  # torch's, which not every command loads
+        raise error
+    remedy = FULL.get(_find_module().rpartition(".")[2])
+    ask = f", or give params.yaml {remedy}" if remedy else ""
+    return f"the GPU's memory is full: end what else computes on it{ask}"

@@ -1,5 +1,6 @@
 """Networks of a user's files as those of fresh members: paired by name, or refused by name."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,7 +10,6 @@ from torch import nn
 from pipeline.core.layers import Normalise
 from pipeline.errors import UserError
 from pipeline.loading import foreign
-from pipeline.loading.foreign import NUMBERED
 from pipeline.loading.layouts import AUTO, COUNTER, LAYOUTS, OWN, rename
 from pipeline.loading.modules import Foreign
 from pipeline.plan.params.values import Entry
@@ -18,6 +18,7 @@ from pipeline.store.checkpoint import Weights
 STATISTICS = {"mean": "mean", "mu": "mean", "means": "mean", "new_mean": "mean"}
 STATISTICS |= {"std": "std", "sigma": "std", "sds": "std", "new_std": "std"}
 EVERY = (OWN, *LAYOUTS)
+NUMBERED = re.compile(r"(?:[a-z]+_?)?(\d+)")  # first part of a name: `models.0.`, `model_0.`
 MOST_CHANNELS = 4  # of an image, so of a normaliser's tensor
 Statistics = dict[str, tuple[str, list[float]]]  # by mean and std: the tensor and its values
 Misfit = dict[str, list[str]]  # missing, unexpected, of another shape: names

@@ -33,7 +33,8 @@ NESTED = (
     "weights",
     "params",
 )
-NUMBERED = re.compile(r"(?:[a-z]+_?)?(\d+)")  # a mapping for each member: model_0, member1, 2
+# of a mapping for each member: model_0, member1, 2; `epoch_10` is another state of the same one
+MEMBER = re.compile(r"(?:(?:model|member|net|network)_?)?(\d+)")
 COUNTS = ("total_ops", "total_params", "n_averaged")  # thop's and AveragedModel's: no weights
 # of weights; others, such as float8 and complex, lack what a network needs
 PLAIN = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8}
@@ -51,6 +52,7 @@ DAMAGE = (
     OSError,
     struct.error,
 )
+HOLDERS = (dict, list, tuple)
 GLOBAL = re.compile(r"(?:GLOBAL |global )(\S+)")  # in torch's refusal
 
 
@@ -72,7 +74,14 @@ def read(path: Path, part: str = "") -> list[Weights]:
 
     `part` names the network where a file holds several for one member, such as `ema`.
     """
-    networks = [_clean(network, path) for network in _networks(_load(path), path, part)]
+    try:
+        found = _networks(_load(path), path, part)
+    except RecursionError:
+        raise UserError(
+            f"{path}: cannot be read as plain weights: it contains itself; in the project that "
+            "wrote it, torch.save(model.state_dict(), 'plain.pt')"
+        ) from None
+    networks = [_clean(network, path) for network in found]
     if not all(networks):
         raise UserError(f"{path}: holds a network without a tensor")
     for network in networks:
@@ -105,24 +114,26 @@ def _load(path: Path) -> Any:
 
 def _networks(loaded: Any, path: Path, part: str) -> list[Weights]:
     """The mappings from names to tensors in a file, one a network."""
-    inside = loaded if isinstance(loaded, dict) and not _is_flat(loaded) else {}
+    own = _strip(loaded)
+    inside = loaded if isinstance(loaded, dict) and not own else {}
     if part:
         if part not in inside:
             keys = ", ".join(map(str, inside)) or "one network's tensors"
             raise UserError(f"{path}: holds no part {part!r} (but {keys[:200]}); mend `part`")
         return _networks(inside[part], path, "")
 
-    if _is_flat(loaded):
-        return [loaded]
+    if own:
+        return [own]
     members = _by_member(loaded)
     if members:
         return members
 
     found = [k for k, v in inside.items() if _is_flat(v) or _by_member(v)]
-    found += [k for k in NESTED if k not in found and isinstance(inside.get(k), dict | list)]
+    found += [k for k in NESTED if k not in found and isinstance(inside.get(k), HOLDERS)]
     if len(found) > 1:
         raise UserError(
-            f"{path}: holds several networks, {', '.join(map(str, found))}; name one by `part`"
+            f"{path}: holds several networks, {', '.join(map(str, found))}; name one by `part`, or "
+            "save them as model_0, model_1 where they are the members of one ensemble"
         )
     if not found:
         keys = ", ".join(map(str, inside)) if inside else type(loaded).__name__
@@ -131,14 +142,41 @@ def _networks(loaded: Any, path: Path, part: str) -> list[Weights]:
 
 
 def _by_member(loaded: Any) -> list[Weights]:
-    """Mappings of tensors in the order of their members, where there is one for each."""
-    if isinstance(loaded, list):
-        loaded = {str(i): network for i, network in enumerate(loaded)}
-    if not isinstance(loaded, dict) or not all(map(_is_flat, loaded.values())):
+    """Mappings of tensors in the order of their members, where there is one for each.
+
+    Epochs, accuracies and an optimiser's state may stand beside them, no other network.
+    """
+    if isinstance(loaded, list | tuple):
+        loaded = dict(enumerate(loaded))
+    if not isinstance(loaded, dict):
         return []
-    numbers = [NUMBERED.fullmatch(str(key)) for key in loaded]
-    counted = {int(n[1]): v for n, v in zip(numbers, loaded.values(), strict=True) if n}
-    return [counted[i] for i in sorted(counted)] if len(counted) == len(loaded) else []
+    named = {key: MEMBER.fullmatch(str(key)) for key, v in loaded.items() if isinstance(v, HOLDERS)}
+    if any(not n and (key in NESTED or _is_flat(loaded[key])) for key, n in named.items()):
+        return []
+    counted = {int(n[1]): _unnest(loaded[key]) for key, n in named.items() if n}
+    is_whole = len(counted) == sum(map(bool, named.values())) and all(counted.values())
+    return [counted[i] for i in sorted(counted)] if is_whole else []
+
+
+def _unnest(member: Any) -> Weights:
+    """The tensors of a member, which may lie one or more levels down; empty where there are none,
+    or several networks."""
+    if _is_flat(member):
+        return dict(member)
+    if not isinstance(member, dict):
+        return {}
+    within = [member[key] for key in NESTED if isinstance(member.get(key), dict)]
+    return _unnest(within[0]) if len(within) == 1 else {}
+
+
+def _strip(loaded: Any) -> Weights:
+    """The tensors of a mapping from names to tensors, beside which numbers and texts may stand;
+    empty of anything else."""
+    if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
+        return {}
+    tensors = {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
+    others = [value for name, value in loaded.items() if name not in tensors]
+    return tensors if all(v is None or isinstance(v, int | float | str) for v in others) else {}
 
 
 def _is_flat(loaded: Any) -> bool:
@@ -158,7 +196,7 @@ def _clean(network: Weights, path: Path) -> Weights:
         if value.dtype not in PLAIN:
             kind = str(value.dtype).removeprefix("torch.")
             raise UserError(f"{path}: tensor {name} is {kind}; save a network of float32")
-    return unwrap({n: v for n, v in network.items() if n.rpartition(".")[2] not in COUNTS})
+    return unwrap({n: v.detach() for n, v in network.items() if n.rpartition(".")[2] not in COUNTS})
 
 
 def unwrap(network: Weights) -> Weights:

@@ -171,11 +171,14 @@ def find_changed(
 
 def is_current(plan: Plan, stage: str, before: object) -> bool:
     """Whether what lies beside an artifact of a stage names today's code alone, or its equal."""
-    if not isinstance(before, dict):
-        return False
+    return isinstance(before, dict) and not list_changed(plan, stage, before)
+
+
+def list_changed(plan: Plan, stage: str, before: Mapping[str, Any]) -> list[str]:
+    """Definitions of those that an artifact of a stage was made with that are not today's."""
     today, number = references.shared(), NUMBER.get(stage, stage)
     equal, _ = _read_equal(number, plan.entries.core[number])
-    return not find_changed(before, {name: today.get(name, "") for name in before}, equal)
+    return find_changed(before, {name: today.get(name, "") for name in before}, equal)
 
 
 @cache

@@ -1,7 +1,7 @@
 """Finished artifacts on disk, verified against what their names and files say of them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,23 @@ def verify(artifact: Finished) -> dict[str, str]:
         "data": _verify_data,
         "raw": _verify_raw,
     }
-    return checks[artifact.kind](artifact)
+    rests_on = checks[artifact.kind](artifact)
+    manifest.check_rests_on(artifact.path, rests_on)
+    _check_here(artifact.path, rests_on)
+    return rests_on
+
+
+def _check_here(path: Path, rests_on: Mapping[str, str]) -> None:
+    """Raise UserError where what it was made from lies here with other bytes, and neither counts
+    yet."""
+    listed = manifest.read()
+    for name, sha256 in rests_on.items():
+        files = [Path(name)] if Path(name).is_file() else sorted(Path(name).glob("*.safetensors"))
+        if files and name not in listed and sha256 not in map(sum_of, files):
+            raise UserError(
+                f"{path}: was made from other weights or images of {name} than are here now; "
+                "delete it and run again"
+            )
 
 
 def _verify_run(artifact: Finished) -> dict[str, str]:
@@ -115,6 +131,10 @@ def _verify_run(artifact: Finished) -> dict[str, str]:
     if holes:
         raise UserError(f"{holes[0]}: is missing; run the same workflow again")
 
+    stated = artifact.times.get("rests_on")
+    if isinstance(stated, dict) and all(map(is_artifact, stated)) and _are_sums(stated):
+        return stated
+    # Made before its job wrote so, or damaged: what counts today.
     listed = manifest.read()
     parents = about["inherited"]
     return {f"{RUNS}/{p}": s for p in parents if (s := _find_weights(p, listed)) is not None}
@@ -129,13 +149,16 @@ def _find_weights(run: str, listed: manifest.Manifest) -> str | None:
     return sum_of(path) if path.exists() else None
 
 
+def _are_sums(below: Mapping[str, Any]) -> bool:
+    return all(isinstance(sha256, str) and is_sha256(sha256) for sha256 in below.values())
+
+
 def _verify_record(artifact: Finished) -> dict[str, str]:
     about = meta(read_record(artifact.path, ()))
     name = f"{about['victim']}/{about['suite']}-{digest(about['spec'])}.npz"
 
     if artifact.path != RECORDS / name:
         raise UserError(f"{artifact.path}: describes another record ({name}); delete it")
-    manifest.check_rests_on(artifact.path, rests_on(about))
     return rests_on(about)
 
 
@@ -147,9 +170,8 @@ def _verify_set(artifact: Finished) -> dict[str, str]:
     except (AttributeError, KeyError, RecursionError, ValueError):
         is_its, below = False, {}
 
-    if not is_its or not all(isinstance(s, str) and is_sha256(s) for s in below.values()):
+    if not is_its or not _are_sums(below):
         raise UserError(f"{artifact.path}: describes another transfer set; delete it")
-    manifest.check_rests_on(artifact.path, below)
     return below
 
 

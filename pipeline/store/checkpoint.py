@@ -3,7 +3,7 @@
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from pipeline.store.files import (
     safetensors,
     write_atomic,
 )
-from pipeline.store.scratch import open_scratch, throw_away, write_scratch
+from pipeline.store.scratch import open_scratch, set_aside, throw_away, write_scratch
 
 Weights = dict[str, Tensor]
 
@@ -39,6 +39,7 @@ STATE: dict[str, tuple[type, ...]] = {  # what a training keeps to go on from
     "flops": (int,),
     "seconds": (float,),
     "snapshots": (int, type(None)),
+    "origin": (dict,),
 }
 
 
@@ -104,11 +105,20 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
     Tensor by tensor: a state may be as large as the memory that is left.
     """
-    write_scratch(path, lambda file: torch.save(state, file))
+
+    def write(file: BinaryIO) -> None:
+        try:
+            torch.save(state, file)
+        except RuntimeError as error:  # torch closes its archive after a write that failed
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
+
+    write_scratch(path, write)
 
 
 def load_state(path: Path, digest: str) -> dict[str, Any] | None:
-    """A resume state of exactly this plan, or None: any other is thrown away."""
+    """A resume state of exactly this plan, or None: any other is set aside, or is damaged."""
     file = open_scratch(path)
     if file is None:
         return None
@@ -119,14 +129,14 @@ def load_state(path: Path, digest: str) -> dict[str, Any] | None:
     except (EOFError, RuntimeError, pickle.UnpicklingError, ValueError):
         state = None
 
-    if not _is_state(state) or state["digest"] != digest:
+    if not isinstance(state, dict):
         throw_away(path)
-        return None
-    return dict(state)
-
-
-def _is_state(state: Any) -> bool:
-    """Whether it has the keys of today's code, each of its type."""
-    if not isinstance(state, dict) or set(state) != set(STATE):
-        return False
-    return all(isinstance(state[key], kinds) for key, kinds in STATE.items())
+    elif set(state) != set(STATE):
+        set_aside(path, "was saved by another version of this code")
+    elif not all(isinstance(state[key], kinds) for key, kinds in STATE.items()):
+        throw_away(path)
+    elif state["digest"] != digest:
+        set_aside(path, f"was saved by {state['digest']}")
+    else:
+        return dict(state)
+    return None

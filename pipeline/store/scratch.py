@@ -62,10 +62,18 @@ def open_scratch(path: Path) -> io.BufferedReader | None:
     return None
 
 
-def throw_away(path: Path) -> None:
+def throw_away(path: Path, why: str = "is damaged") -> None:
     """Delete what cannot be gone on from, and say so in the log."""
-    print(f"{path}: is damaged, so it is thrown away and made again", flush=True)
+    print(f"{path}: {why}, so it is thrown away and made again", flush=True)
     path.unlink(missing_ok=True)
+
+
+def set_aside(path: Path, why: str) -> None:
+    """Rename what is whole but no beginning of today's work, and say so in the log."""
+    with path.open("rb") as file:
+        kept = path.with_name(f"{path.name}.{file.read(DIGEST)[:4].hex()}")
+    path.replace(kept)
+    print(f"{path}: {why}, so this begins anew; it is kept as {kept}", flush=True)
 
 
 class _Summed(io.RawIOBase):

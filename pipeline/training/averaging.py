@@ -7,6 +7,7 @@ best, the earliest of equals. Killed, the same command goes on with the next epo
 
 import copy
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -121,10 +122,17 @@ class BatchNormPass:
 
         recipe, classes = models.recipe_of(self.spec), len(self.split.names)
         training = Training(frozen, ensemble, recipe, attack, classes)
-        return (training.craft(batch) for batch in self._batches())
+        return (_craft(training, batch) for batch in self._batches())
+
+
+def _craft(training: Training, batch: Batch) -> Tensor:
+    """Of a batch, or part by part where memory holds no more."""
+    parts = [training.craft(part) for part in training.split(batch)]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 
 Scores = dict[str, dict[str, Any]]  # by epoch: clean, robust, flops
+SCORE = {"clean", "robust", "flops"}
 Make = Callable[[list[Path]], list[nn.Module]]
 
 
@@ -145,20 +153,25 @@ class Judge:
         return accuracies(victim, self.held_out, self.attack, self.seed, self.batch)
 
 
-def scores(paths: list[Path], make: Make, judge: Judge, state: Path) -> Scores:
-    """Of the average that ends in each snapshot; kept in `state` epoch by epoch."""
+def scores(paths: list[Path], make: Make, judge: Judge, state: Path) -> tuple[Scores, float]:
+    """Of the average that ends in each snapshot, kept in `state` epoch by epoch; and the seconds of
+    those that were there before."""
     by_epoch = _kept(state)
+    before = sum(score["seconds"] for score in by_epoch.values())
     for number, path in enumerate(paths, start=1):
         if path.stem in by_epoch:
             continue
 
-        counter = FlopCount()
+        counter, started = FlopCount(), time.monotonic()
         with counter:
             clean, robust = judge(make(paths[:number]))
-        by_epoch[path.stem] = {"clean": clean, "robust": robust, "flops": counter.total}
+        score = {"clean": clean, "robust": robust, "flops": counter.total}
+        by_epoch[path.stem] = {**score, "seconds": time.monotonic() - started}
         # After every epoch, so that a kill costs one epoch's judging.
         write_scratch(state, json.dumps(by_epoch).encode())
-    return by_epoch
+    return {
+        epoch: {key: of[key] for key in sorted(SCORE)} for epoch, of in by_epoch.items()
+    }, before
 
 
 def best(by_epoch: Scores) -> str:
@@ -178,4 +191,4 @@ def _kept(state: Path) -> Scores:
 
 
 def _is_score(said: Any) -> bool:
-    return isinstance(said, dict) and set(said) == {"clean", "robust", "flops"}
+    return isinstance(said, dict) and set(said) == {*SCORE, "seconds"}

@@ -15,6 +15,18 @@ from pipeline.contracts.method import Method, learn
 from pipeline.contracts.training import Batch, Training, has_dropout
 from pipeline.core.draws import Draws
 from pipeline.core.replay import Recorder, Replays
+from pipeline.plan import Plan, Run
+from pipeline.store.sums import beside, read_mapping
+
+
+def choose_graphs(plan: Plan, run: Run, where: torch.device) -> str:
+    """What a training replays; of a finished run, which is made again, with the optimiser's step
+    that it had."""
+    graphs = plan.entries.graphs if where.type == "cuda" else "none"
+    was_fused = read_mapping(beside(run.weights)).get("fused") if run.is_here() else None
+    if graphs == "none" or was_fused is None or was_fused is (graphs == "steps"):
+        return graphs
+    return "steps" if was_fused else "crafting"
 
 
 class Updates:

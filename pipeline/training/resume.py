@@ -1,4 +1,5 @@
-"""Whether a resume state is one that a training can go on from: its epoch, and every shape."""
+"""Whether a resume state is one that a training can go on from: what it was made of, its epoch,
+and every shape."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,10 +9,50 @@ import torch
 from torch import Tensor
 
 from pipeline.contracts.training import Training
+from pipeline.job.device import MACHINE, describe
+from pipeline.loading.sets import weights_of
+from pipeline.plan import Plan, Run, shared
 from pipeline.store.checkpoint import view
+from pipeline.store.records import rests_on
 
 Shapes = dict[str, torch.Size]
+Origin = dict[str, Any]  # shared, rests_on, and by key of MACHINE a list: it may have moved
 ELEMENTWISE = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)  # state as their weights are
+
+
+def find_origin(plan: Plan, run: Run, where: torch.device) -> Origin:
+    """What a training's bytes follow from that its name does not say: the shared code, the sums of
+    its parents' weights, the machine."""
+    weights = dict[str, str]()
+    for victim in run.edges.values():
+        weights |= weights_of(plan, victim)
+    machine = describe(where)
+    kinds = {key: [machine[key]] for key in MACHINE}
+    return {
+        "shared": shared.code_of(plan, run),
+        "rests_on": rests_on({"weights": weights}),
+        **kinds,
+    }
+
+
+def why_other(plan: Plan, before: Origin, now: Origin) -> str:
+    """What of a state's origin is other than today's; empty where a training may go on from it.
+
+    On another machine it may, which `joined` then says.
+    """
+    if changed := shared.list_changed(plan, "train", before["shared"]):
+        files = sorted({name.partition(":")[0] for name in changed})
+        return f"was saved by other shared code (pipeline/{', pipeline/'.join(files[:3])})"
+    for parent, sha256 in now["rests_on"].items():
+        if before["rests_on"].get(parent) != sha256:
+            return f"was saved beside other weights of {parent}"
+    return ""
+
+
+def joined(before: Origin, now: Origin) -> Origin:
+    """Of a training that was begun at `before` and goes on now: all its machines, in order."""
+    kinds = {key: list(dict.fromkeys([*before[key], *now[key]])) for key in MACHINE}
+    return {**now, **kinds}
 
 
 def fits(state: Mapping[str, Any], training: Training, averages: bool, batches: int) -> bool:

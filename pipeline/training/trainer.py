@@ -25,10 +25,10 @@ from pipeline.loading.images import Split, batches, load_split, load_training
 from pipeline.plan import Plan, Run
 from pipeline.store import checkpoint
 from pipeline.store.checkpoint import Weights
-from pipeline.store.scratch import throw_away
+from pipeline.store.scratch import set_aside, throw_away
 from pipeline.training.ema import Ema
-from pipeline.training.graphs import Updates
-from pipeline.training.resume import fits, has_snapshots
+from pipeline.training.graphs import Updates, choose_graphs
+from pipeline.training.resume import find_origin, fits, has_snapshots, joined, why_other
 from pipeline.training.schedules import learning_rate, momentum
 from pipeline.training.validate import accuracies
 
@@ -40,6 +40,9 @@ class Trainer:
         spec = run.spec
         self.recipe = models.recipe_of(spec)
         self.run, self.device, self.snapshots = run, where, snapshots
+        # An index may vouch for what lies beside a finished run, until its weights come out again.
+        self.kept = run.work / "snapshots" if run.is_here() else run.snapshots
+        self.plan, self.origin = plan, find_origin(plan, run, where)
         images, held_out = self.recipe.train_images, self.recipe.held_out
         self.split = load_training(run.dataset, images, held_out, where)
         name = "test" if self.recipe.select == "best_test_as_published" else "validation"
@@ -66,8 +69,7 @@ class Trainer:
         self.validation = self._attack(spec["validation_attack"])
         self.training.assistants = models.build_assistants(spec, self.split, where)
         self.training.optimisers = self.method.setup(self.training)
-        graphs = plan.entries.graphs if where.type == "cuda" else "none"
-        self.updates = Updates(self.training, graphs)
+        self.updates = Updates(self.training, choose_graphs(plan, run, where))
         self.ema = Ema(members, self.recipe) if self.recipe.ema_decay else None
         self.history: list[dict[str, Any]] = []
         self.best: tuple[float, Weights] | None = None
@@ -154,7 +156,7 @@ class Trainer:
         try:
             return self.updates.take(self.method, batch, is_checked=is_checked)
         except ReplayError:  # the epochs so far may rest on such updates
-            throw_away(self.run.state)
+            throw_away(self.run.state, "may rest on such updates")
             raise
 
     def _set_rate(self, fraction: float) -> None:
@@ -179,7 +181,7 @@ class Trainer:
             row |= self._validated(weights)
         self._select(row, weights)
         if self.snapshots is not None and epoch >= self.snapshots:
-            checkpoint.save(self.run.snapshots / f"{epoch:04d}.safetensors", weights)
+            checkpoint.save(self.kept / f"{epoch:04d}.safetensors", weights)
 
         self.history.append(row)
         progress.epoch(row)
@@ -241,6 +243,7 @@ class Trainer:
                 "flops": self.flops,
                 "seconds": self.seconds,
                 "snapshots": self.snapshots,
+                "origin": self.origin,
             },
         )
 
@@ -249,17 +252,24 @@ class Trainer:
         state = checkpoint.load_state(self.run.state, self.run.id)
         if state is None:
             return
+        if why := why_other(self.plan, state["origin"], self.origin):
+            set_aside(self.run.state, why)
+            return
         batches = -(-len(self.split) // self.recipe.batch_size)
         if not fits(state, self.training, self.ema is not None, batches):
             throw_away(self.run.state)
             return
-        if not has_snapshots(self.run.snapshots, self.snapshots, state):
+        is_done = state["epoch"] > self.recipe.epochs  # so that none is written again
+        folders = [self.kept, *([self.run.snapshots] if is_done else [])]
+        found = [folder for folder in folders if has_snapshots(folder, self.snapshots, state)]
+        if not found:
             print(
                 f"{self.run.id}: snapshots from epoch {self.snapshots} on are needed and some are "
                 f"missing, so epochs 1 to {state['epoch'] - 1} are made again",
                 flush=True,
             )
             return
+        self.kept, self.origin = found[0], joined(state["origin"], self.origin)
         self.training.epoch, self.done = state["epoch"], state["done"]
         total, self.seen = state["loss"]
         self.loss.fill_(total)

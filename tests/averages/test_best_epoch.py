@@ -13,10 +13,12 @@ from pipeline import average as command
 from pipeline.average import make_average
 from pipeline.core.ensemble import combine
 from pipeline.errors import UserError
+from pipeline.job import device
 from pipeline.loading import models
 from pipeline.loading.images import load_split
 from pipeline.plan import Plan
 from pipeline.store.files import load_safetensors
+from pipeline.store.scratch import read_scratch, write_scratch
 from pipeline.training.averaging import Judge, best
 from pipeline.training.validate import accuracies
 
@@ -80,29 +82,65 @@ def contents(run):
     return {p.name: p.read_bytes() for p in run.folder.iterdir() if p.name != "run.time.json"}
 
 
-def test_killed_it_goes_on_with_the_next_epoch_to_the_same_bytes(here, tmp_path):
+def test_killed_it_goes_on_with_the_next_epoch_to_the_same_bytes(here, tmp_path, monkeypatch):
     run = tiny.one_run(here, "meat_best")
     make_average(here, run, tiny.CPU)
     whole = contents(run)
     assert not (tmp_path / "copy/work/runs" / run.id).exists()
     for path in list(run.folder.iterdir()):
         path.unlink()
-    asked = []
-
-    class Killed(Judge):
-        def __call__(self, members: list[nn.Module]) -> tuple[float, float]:
-            asked.append(1)
-            if len(asked) == 2:
-                raise KeyboardInterrupt
-            return super().__call__(members)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "Judge", Killed)
-        with pytest.raises(KeyboardInterrupt):
-            make_average(here, run, tiny.CPU)
+    asked = type("Asked", (Counting,), {"dies": True})
+    monkeypatch.setattr(command, "Judge", asked)
+    with pytest.raises(KeyboardInterrupt):
         make_average(here, run, tiny.CPU)
-    assert len(asked) == 1 + 1 + 2  # one epoch kept, one killed, two left
+    make_average(here, run, tiny.CPU)
+    assert asked.asked == 1 + 1 + 2  # one epoch kept, one killed, two left
     assert contents(run) == whole
+
+
+class Counting(Judge):
+    """Counts what it is asked, and may be killed at the second epoch."""
+
+    asked, dies = 0, False
+
+    def __call__(self, members: list[nn.Module]) -> tuple[float, float]:
+        type(self).asked += 1
+        if self.dies and self.asked == 2:
+            raise KeyboardInterrupt
+        return super().__call__(members)
+
+
+@pytest.mark.parametrize("changed", ["snapshots", "code", "machine"])
+def test_scores_of_other_snapshots_code_or_machines_choose_no_epoch(here, monkeypatch, changed):
+    run, asked = tiny.one_run(here, "meat_best"), type("Asked", (Counting,), {"dies": True})
+    monkeypatch.setattr(command, "Judge", asked)
+    with pytest.raises(KeyboardInterrupt):
+        make_average(here, run, tiny.CPU)
+    if changed == "snapshots":
+        path = tiny.one_run(here, "pgd_at").snapshots / "from2.json"
+        path.write_text(path.read_text() + "\n")
+    elif changed == "code":
+        monkeypatch.setattr(command.shared, "code_of", lambda *_: {"core/losses.py:kl": "0"})
+    else:
+        other = {**device.describe(tiny.CPU), "torch": "0.1"}
+        monkeypatch.setattr(device, "describe", lambda _: other)
+    asked.asked, asked.dies = 0, False
+    make_average(here, run, tiny.CPU)
+    assert asked.asked == 3
+
+
+def test_the_seconds_of_an_average_are_those_of_all_its_processes(here, monkeypatch):
+    run, asked = tiny.one_run(here, "meat_best"), type("Asked", (Counting,), {"dies": True})
+    monkeypatch.setattr(command, "Judge", asked)
+    with pytest.raises(KeyboardInterrupt):
+        make_average(here, run, tiny.CPU)
+    (state,) = run.work.iterdir()
+    kept = json.loads(read_scratch(state) or b"")
+    kept["0002"]["seconds"] = 1000
+    write_scratch(state, json.dumps(kept).encode())
+    make_average(here, run, tiny.CPU)
+    assert json.loads((run.folder / "run.time.json").read_text())["seconds"] > 1000
+    assert "seconds" not in (run.folder / "run.json").read_text()
 
 
 def test_a_recipe_that_validates_nothing_has_no_best_epoch(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from trajectories import changed, copied, made, weights_of
 
 from pipeline import average, train
 from pipeline.errors import Interrupted, UserError
-from pipeline.plan import Plan
+from pipeline.plan import Plan, frozen
 from pipeline.share import writer
 from pipeline.store import checkpoint
 from pipeline.store.files import load_safetensors, sha256_of
@@ -148,6 +148,48 @@ def test_a_training_that_comes_out_otherwise_gives_no_trajectory_ever(here):
         with pytest.raises(UserError, match="gave other weights than the recorded"):
             rederive(here)
         assert not run.snapshots.exists()
+
+
+@pytest.mark.slow
+def test_what_an_index_vouches_for_outlives_a_derivation_that_fails(here):
+    """An average with an earlier start is added, and the node is of another kind."""
+    run = tiny.one_run(here, "pgd_at")
+    (run.snapshots / "0002.safetensors").unlink()
+    index_of(here).unlink()
+    train._trajectory(run, 3).write_index()
+    weights = weights_of(run)
+    path = run.folder / "run.time.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"torch": "0.1"}))
+    before = sums(run.snapshots)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "last", lambda _: {n: v + 1 for n, v in weights.items()})
+        with pytest.raises(UserError, match=r"other than in .*: torch 0\.1, here \d") as raised:
+            rederive(here)
+    assert str(path) in tiny.line(raised)
+    assert sums(run.snapshots) == before and not run.work.exists()
+    rederive(here)
+    assert sums(run.snapshots).items() >= before.items()
+    assert index_of(here).exists() and (run.snapshots / "0002.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_a_derivation_goes_on_where_it_was_stopped_and_when_its_index_is_gone(here, monkeypatch):
+    run = tiny.one_run(here, "pgd_at")
+    before = sums(run.snapshots)
+    shutil.rmtree(run.snapshots)
+    trainer = Trainer(here, run, tiny.CPU, 2)
+    trainer.method = tiny.StopAfter(trainer.method, 10)  # in epoch 3
+    with pytest.raises(Interrupted):
+        trainer.fit()
+    assert Trainer(here, run, tiny.CPU, 2).training.epoch == 3 and not run.snapshots.exists()
+
+    monkeypatch.setattr(frozen, "discard", lambda work: None)  # as in a workflow
+    rederive(here)
+    assert sums(run.snapshots) == before and list(run.work.iterdir()) == [run.state]
+    index_of(here).unlink()  # by Snakemake, as an output of the job that it is about to start
+    monkeypatch.setattr(Trainer, "_epoch", None)
+    rederive(here)
+    assert sums(run.snapshots) == before
 
 
 @pytest.mark.slow

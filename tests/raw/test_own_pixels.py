@@ -32,7 +32,9 @@ class Table:
         for pixels, buffer in zip(PIXELS, buffers, strict=True):
             Image.fromarray(pixels).save(buffer, "PNG")
         pictures = [{"bytes": buffer.getvalue(), "path": None} for buffer in buffers]
-        return SimpleNamespace(to_pylist=lambda: pictures if name == "image" else CLASSES)
+        values = pictures if name == "image" else CLASSES
+        own = {"to_pylist": lambda: values, "to_numpy": lambda: np.array(values)}
+        return SimpleNamespace(**own, null_count=0, type="int64")
 
 
 def write_own(kind, place):
@@ -58,6 +60,7 @@ def test_every_pixel_and_class_of_a_users_files_is_prepared_as_it_is(tmp_path, m
     arrow = SimpleNamespace(concat_tables=lambda parts: parts[0], ArrowException=OSError)
     monkeypatch.setattr(huggingface, "_pyarrow", lambda part: arrow)
     monkeypatch.setattr(huggingface, "_read_stream", lambda arrow, path: Table())
+    monkeypatch.setattr("pipeline.prepare.check_overlap", lambda *_, **__: None)
     place, raw = tmp_path / "theirs", tmp_path / "data/raw/mine"
     component = write_own(kind, place)
     with pytest.raises(UserError, match="has another") as raised:

@@ -23,7 +23,7 @@ from official import (
 )
 from projects import small
 
-from pipeline.contracts.dataset import stratified
+from pipeline.contracts.dataset import Arrays, stratified
 from pipeline.core.layers import Normalise
 from pipeline.datasets import cifar10, digits
 from pipeline.datasets.npz import Npz
@@ -31,7 +31,7 @@ from pipeline.download import download
 from pipeline.download import main as download_job
 from pipeline.loading.images import load_split
 from pipeline.plan import Dataset
-from pipeline.prepare import SPLITS, channel_statistics, check_images, prepare
+from pipeline.prepare import SPLITS, channel_statistics, check_images, check_overlap, prepare
 from pipeline.prepare import main as prepare_job
 from pipeline.raw.local import take
 from pipeline.share import writer
@@ -209,7 +209,7 @@ def test_a_channel_that_never_varies_is_moved_to_0_and_not_scaled(tmp_path, monk
     images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 3), dtype=np.uint8)
     images[..., 2] = 51
     labels = np.arange(20) % 2
-    np.savez("mine.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    np.savez("mine.npz", x_train=images, y_train=labels, x_test=images[:, ::-1], y_test=labels)
     own = {"classes": 2, "channels": 3, "size": 4, "validation": 0, "files": "mine.npz"}
     own |= {"sha256": [sha256(Path("mine.npz").read_bytes())]}
     data = Npz(**{**COMMON, **own})
@@ -222,6 +222,23 @@ def test_a_channel_that_never_varies_is_moved_to_0_and_not_scaled(tmp_path, monk
     assert split.std[2] == 1 and split.std[:2] == pytest.approx([0.29] * 2, abs=0.03)
     normalised = Normalise(3, split.mean, split.std)(split.floats())
     assert not normalised[:, 2].any() and normalised.isfinite().all()
+
+
+def test_a_users_own_test_images_are_not_mostly_training_images(capsys):
+    images = np.random.default_rng(0).integers(0, 256, (30, 3, 4, 4), dtype=np.uint8)
+    labels = np.zeros(30, np.int64)
+
+    def check(shared, is_own=True):
+        test = np.concatenate([images[:shared], images[20 + shared :]])  # ten of them
+        arrays = Arrays(images[:20], labels[:20], test, labels[:10], ["one"])
+        check_overlap(arrays, "mine", is_own=is_own)
+        return capsys.readouterr().out
+
+    assert check(0) == ""
+    assert check(5) == "mine: 5 of its 10 test images are training images too\n"
+    with one_line("params.yaml: datasets.mine: 6 of its 10 test images are training images too"):
+        check(6)
+    assert check(10, is_own=False) == "mine: 10 of its 10 test images are training images too\n"
 
 
 def test_nothing_downloaded_names_the_command(tmp_path):
@@ -265,7 +282,7 @@ def test_a_table_of_more_images_than_a_set_has_is_refused_when_it_is_prepared(
     monkeypatch.chdir(tmp_path)
     parts = {}
     for split, count in (("train", 20), ("test", 50)):
-        parts[f"x_{split}"] = np.zeros((count, 8, 8), np.uint8)
+        parts[f"x_{split}"] = np.full((count, 8, 8), count, np.uint8)
         parts[f"y_{split}"] = np.arange(count) % 2
     np.savez("mine.npz", **parts)
     own = {"classes": 2, "channels": 1, "size": 8, "validation": 4, "files": "mine.npz"}

@@ -44,6 +44,8 @@ SHAPES = {
     "state_dict": lambda own: {"state_dict": own, "epoch": 3},
     "DataParallel": lambda own: {"net": {f"module.{n}": v for n, v in own.items()}},
     "thop, normaliser": with_extras,
+    "an epoch among the tensors": lambda own: own | {"epoch": 5, "arch": "resnet18", "best": None},
+    "beside a history": lambda own: {"net": own, "log": [{"epoch": 1, "loss": torch.ones(())}]},
     "old torch": lambda own: {n: v for n, v in own.items() if "num_batches" not in n},
 }
 
@@ -56,10 +58,32 @@ def test_the_usual_files_are_taken_as_they_are(kind):
     assert all(torch.equal(found[n], v) for n, v in own.items())
 
 
-@pytest.mark.parametrize("kind", ["model_0", "list"])
+ENSEMBLES = {
+    "model_0": lambda one, two: {"model_1": two, "model_0": one},
+    "bare numbers": lambda one, two: {1: two, 0: one},
+    "list": lambda one, two: [one, two],
+    "tuple": lambda one, two: (one, two),
+    "an epoch beside": lambda one, two: {"net0": one, "net1": two, "epoch": 5, "best": 0.5},
+    "an optimiser beside": lambda one, two: {
+        "member_0": one,
+        "member_1": two,
+        "optimizer": {"state": {0: {"step": torch.ones(())}}, "param_groups": [{"params": [0]}]},
+    },
+    "each nested": lambda one, two: {
+        "model_0": {"state_dict": one, "epoch": 3},
+        "model_1": {"state_dict": two, "epoch": 3},
+    },
+    "a list of nested ones": lambda one, two: {
+        "nets": [{"state_dict": one}, {"state_dict": two}],
+        "epoch": 3,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", ENSEMBLES)
 def test_a_mapping_for_each_member_is_an_ensemble(kind):
     one, two = given(), {n: v + 1 for n, v in given().items()}
-    found = fitted([one, two] if kind == "list" else {"model_1": two, "model_0": one}, 2)
+    found = fitted(ENSEMBLES[kind](one, two), 2)
     assert all(torch.equal(found[1][n], v + 1) for n, v in one.items())
     assert all(torch.equal(found[0][n], v) for n, v in one.items())
 
@@ -68,7 +92,17 @@ def without(name: str) -> dict[str, Tensor]:
     return {n: v for n, v in given().items() if n != name}
 
 
+def containing_itself() -> dict[str, Any]:
+    own: dict[str, Any] = {"epoch": 3}
+    own["model"] = own
+    return own
+
+
+SEVERAL = r"several networks, {}; name one by `part`, or save them as model_0, model_1 where they"
 REFUSED = [
+    (containing_itself, "given.pt: cannot be read as plain weights: it contains itself"),
+    (lambda: {"epoch_10": given(), "epoch_20": given()}, SEVERAL.format("epoch_10, epoch_20")),
+    (lambda: {"model_0": given(), "ema": given()}, SEVERAL.format("model_0, ema")),
     (lambda: without("head.bias"), r"fit this arch: 1 missing \(head.bias\); mend keys"),
     (lambda: given() | {"extra": torch.ones(2)}, r"1 unexpected \(extra\)"),
     (lambda: given() | {"head.bias": torch.ones(100)}, r"head.bias \(100,\) for \(10,\)"),
@@ -94,3 +128,9 @@ def test_a_cut_or_empty_file_is_said_in_one_line(kept):
     with pytest.raises(UserError, match="given.pt: cannot be read as plain weights") as raised:
         foreign.read(path)
     tiny.line(raised)
+
+
+def test_parameters_are_taken_without_a_warning(recwarn):
+    own = given()
+    (found,) = fitted({n: nn.Parameter(v) if v.is_floating_point() else v for n, v in own.items()})
+    assert all(torch.equal(found[n], v) for n, v in own.items()) and not recwarn.list

@@ -100,7 +100,7 @@ def asked(path: Path, **changed: str) -> dict:
     entry = {"file": str(path), "sha256": "none", "names": "ours", "fresh": ["head."], **changed}
     found["weights"] = {"mine": entry}
     found["methods"]["warm"] = {"base": "pgd_at", "weights": "mine"}
-    for name in ("red_pretrained", "red_pretrained_at"):
+    for name in ("red_pretrained", "red_pretrained_at", "red_pretrained_stem"):
         del found["methods"][name]
     found["victims"]["warm_twice"] = {"of": "warm", "logit_scale": 2}
     found["tables"]["table1"] |= {"rows": ["pgd_at", "warm", "warm_twice"], "members": [1]}

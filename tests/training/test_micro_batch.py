@@ -15,7 +15,7 @@ from pipeline.plan import Plan
 from pipeline.plan.params import schema
 from pipeline.plan.params.parts import IMAGE_BY_IMAGE, WHOLE, why_whole
 from pipeline.store import checkpoint
-from pipeline.training.averaging import Judge
+from pipeline.training.averaging import Judge, _craft
 from pipeline.training.trainer import Trainer
 
 METHODS = schema.available("methods")
@@ -148,3 +148,17 @@ def test_validation_shows_a_member_no_more_images_at_once_than_training(tmp_path
     trainer.recipe = replace(trainer.recipe, micro_batch=0)
     assert trainer._validated(weights) == parts  # how many at once changes nothing
     assert judged == tuple(parts.values())
+
+
+def test_examples_for_batch_statistics_are_crafted_part_by_part():
+    found, batch = [], batch_of(7)
+    batch = replace(batch, images=batch.images.double())
+    for most in (0, 3):
+        training, seen = training_of("pgd_at", method_of("pgd_at"), 1, micro_batch=most), []
+        without_batch_norm(training.members[0])
+        training.members[0].register_forward_pre_hook(
+            lambda _, given, seen=seen: seen.append(len(given[0]))
+        )
+        found.append(_craft(training, batch))
+        assert max(seen) == (most or 7)
+    torch.testing.assert_close(*found, rtol=0, atol=1e-10)

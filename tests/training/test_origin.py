@@ -1,0 +1,145 @@
+"""What a training rests on that its name does not say: kept, compared when it goes on, stated."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from pipeline import train
+from pipeline.errors import Interrupted
+from pipeline.job import device
+from pipeline.plan import Plan, Run, shared
+from pipeline.store import checkpoint
+from pipeline.training import resume
+from pipeline.training.graphs import choose_graphs
+from pipeline.training.trainer import Trainer
+
+
+def interrupt(plan: Plan, run: Run, batches: int = 5) -> None:
+    """Stop a training within its second epoch."""
+    trainer = Trainer(plan, run, tiny.CPU, None)
+    trainer.method = tiny.StopAfter(trainer.method, batches)
+    with pytest.raises(Interrupted):
+        trainer.fit()
+
+
+def stated(run: Run) -> dict[str, Any]:
+    return json.loads((run.folder / "run.time.json").read_text())
+
+
+def aside(run: Run) -> list[Path]:
+    return [path for path in run.work.iterdir() if path != run.state]
+
+
+@pytest.fixture
+def plain(tmp_path, monkeypatch) -> tuple[Plan, Run]:
+    plan = tiny.place(tmp_path, monkeypatch, tiny.changed(epochs=2, validate_every=0))
+    return plan, tiny.one_run(plan, "standard")
+
+
+def test_a_training_does_not_go_on_under_other_shared_code(plain, monkeypatch, capsys):
+    plan, run = plain
+    with monkeypatch.context() as patch:
+        code = shared.code_of(plan, run) | {"core/losses.py:cross_entropy": "0" * 8}
+        patch.setattr(shared, "code_of", lambda *_: code)
+        interrupt(plan, run)
+    whole = run.state.read_bytes()
+    trainer = Trainer(plan, run, tiny.CPU, None)
+    assert (trainer.training.epoch, trainer.done) == (1, 0)
+    (kept,) = aside(run)
+    why = "was saved by other shared code (pipeline/core/losses.py), so this begins anew"
+    assert f"{run.state}: {why}; it is kept as {kept}\n" in capsys.readouterr().out
+    assert kept.read_bytes() == whole and not run.state.exists()
+    trainer.fit()
+    train.write(trainer)
+    assert stated(run)["shared"] == shared.code_of(plan, run)
+
+
+def test_code_that_is_proven_equal_goes_on(plain, monkeypatch):
+    plan, run = plain
+    name, today = "core/losses.py:cross_entropy", shared.code_of(plan, run)
+    with monkeypatch.context() as patch:
+        patch.setattr(shared, "code_of", lambda *_: today | {name: "0" * 8})
+        interrupt(plan, run)
+    monkeypatch.setattr(shared, "_read_equal", lambda *_: ({name: ["0" * 8, today[name]]}, ""))
+    assert Trainer(plan, run, tiny.CPU, None).training.epoch == 2
+
+
+def test_on_another_machine_it_goes_on_and_both_are_stated(plain, monkeypatch):
+    plan, run = plain
+    with monkeypatch.context() as patch:
+        other = {**device.describe(tiny.CPU), "cpu": "AVX1"}
+        patch.setattr(resume, "describe", lambda _: other)
+        interrupt(plan, run)
+    trainer = Trainer(plan, run, tiny.CPU, None)
+    assert trainer.training.epoch == 2
+    trainer.fit()
+    train.write(trainer)
+    here = device.describe(tiny.CPU)
+    assert stated(run)["cpu"] == f"AVX1, then {here['cpu']}"
+    assert stated(run)["device"] == here["device"] and stated(run)["fused"] is False
+
+
+def test_a_state_of_other_keys_is_older_and_not_damaged(plain, capsys):
+    plan, run = plain
+    interrupt(plan, run)
+    state = checkpoint.load_state(run.state, run.id)
+    assert state is not None
+    del state["origin"]
+    checkpoint.save_state(run.state, state)
+    capsys.readouterr()
+    assert Trainer(plan, run, tiny.CPU, None).training.epoch == 1
+    said = capsys.readouterr().out
+    assert "was saved by another version of this code" in said and "damaged" not in said
+    assert len(aside(run)) == 1
+
+
+# ---- parents
+
+
+@pytest.fixture
+def taught(tmp_path, monkeypatch) -> tuple[Plan, Run, Run]:
+    """A student that is not trained, and its teacher that is."""
+    plan = tiny.place(tmp_path, monkeypatch, tiny.changed(epochs=2, validate_every=0))
+    student = tiny.one_run(plan, "hat")
+    (teacher,) = map(plan.run, student.parents)
+    train.train(plan, teacher, tiny.CPU, None)
+    return plan, student, teacher
+
+
+def test_a_student_does_not_go_on_beside_another_teacher(taught, capsys):
+    plan, student, teacher = taught
+    interrupt(plan, student)
+    assert Trainer(plan, student, tiny.CPU, None).training.epoch == 2
+    summed = tiny.replaced(teacher)
+    train.train(plan, student, tiny.CPU, None)
+    said = f"was saved beside other weights of {teacher.folder}, so this begins anew"
+    assert said in capsys.readouterr().out
+    assert stated(student)["rests_on"] == {str(teacher.folder): summed}
+    resumed = tiny.sums(student)
+
+    for path in student.folder.iterdir():
+        path.unlink()
+    train.train(plan, student, tiny.CPU, None)
+    assert tiny.sums(student) == resumed
+
+
+# ---- derived again
+
+
+def test_a_finished_run_is_made_again_with_the_optimisers_step_that_it_had(plain):
+    plan, run = plain
+    tiny.trained(plan, "standard")
+    path, gpu = run.folder / "run.time.json", torch.device("cuda")
+    steps = tiny.changed(epochs=2, validate_every=0)
+    steps["resources"]["train"]["graphs"] = "steps"
+    for fused, usual, asked in ((True, "steps", "steps"), (False, "crafting", "crafting")):
+        path.write_text(json.dumps({"fused": fused}))
+        assert choose_graphs(plan, run, gpu) == usual
+        assert choose_graphs(Plan(steps), run, gpu) == asked
+        assert choose_graphs(plan, run, tiny.CPU) == "none"
+    path.write_text("{}")
+    assert choose_graphs(Plan(steps), run, gpu) == "steps"
