@@ -59,7 +59,7 @@ def _check_free(entries: Entries) -> None:
     """Raise UserError where verdicts would have the name of something else of their victim."""
     for kind in ("attacks", "suites"):
         for name in _names(entries, kind):
-            if name in (column_names.CLEAN, *column_names.KEYS):
+            if name in (column_names.CLEAN, column_names.DISK, *column_names.KEYS):
                 raise UserError(
                     f"params.yaml: {kind}.{name}: is the name of another column; rename it"
                 )
