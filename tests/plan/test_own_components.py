@@ -1,8 +1,12 @@
 """Mistakes in a component of one's own that its source shows: each is one line before any job."""
 
+import sys
+from types import ModuleType
+
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.loading import registry
 from pipeline.plan.params import schema
 from pipeline.plan.params.checks import find_component
 from pipeline.plan.params.schema import component
@@ -60,6 +64,7 @@ CASES = [
     ("attacks", "def __call__", "def call", "class Mine has no __call__"),
     # what the plan reads of an entry, or would never build
     ("attacks", "eps: Radius", "eps: Radius = 0.03", "Mine.eps is stated by every entry"),
+    ("attacks", "eps: Radius", "eps: Radius\n    norm: str = 'l2'", "Mine.norm is stated by every"),
     ("methods", FIELD, "    other: Parent = 'teacher'", "Mine.other is stated by every entry"),
     ("methods", FIELD, "    other: Attack = 'none'", "Mine.other is stated"),
     ("methods", FIELD, "    begin: Epoch = 60", "Mine.begin is stated"),
@@ -121,3 +126,13 @@ def test_a_field_called_like_another_key_of_its_entries_is_refused(write, monkey
     monkeypatch.setattr(schema, "component", lambda *_: found)
     with pytest.raises(UserError, match=f"{kind}/mine.py: field {field} is another key of"):
         find_component(kind, "mine", ["momentum", "augment"])
+
+
+def test_a_named_tuple_beside_the_class_is_no_component(write, monkeypatch):
+    pair = "from collections import namedtuple\nPair = namedtuple('Pair', 'a b')\n"
+    root = write("methods", "@data", f"{pair}\n@data")
+    assert component("methods", "mine", root).types["tau"] == "float"
+    module = ModuleType("pipeline.methods.mine")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec((root / "pipeline/methods/mine.py").read_text().replace("tau: float", ""), vars(module))
+    assert registry.component_class("methods", "mine").__name__ == "Mine"

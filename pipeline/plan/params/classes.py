@@ -23,7 +23,13 @@ EVERY = ("joint", "combine")  # fields of every method, which the plan reads lik
 RANGES = "ranges"  # the constant by which a class says what its numbers may be
 
 
-def check(kind: str, path: Path, chain: list[ast.ClassDef], types: Mapping[str, str]) -> None:
+def check(
+    kind: str,
+    path: Path,
+    chain: list[ast.ClassDef],
+    types: Mapping[str, str],
+    usual: Mapping[str, Any],
+) -> None:
     """Raise UserError unless a class, first of `chain` before its bases, can be a component."""
     own = chain[0]
     if not any(map(_is_frozen, own.decorator_list)):
@@ -43,6 +49,11 @@ def check(kind: str, path: Path, chain: list[ast.ClassDef], types: Mapping[str, 
             f"{path}:{own.lineno}: class {own.name} has no {' or '.join(wanted)}; write it"
         )
     _check_types(kind, path, types)
+    # A field at its usual value is in no record, and there a ball without a norm is of linf.
+    if kind == "attacks" and usual.get("norm", "linf") != "linf":
+        raise UserError(
+            f"{path}: {own.name}.norm is stated by every entry; take its value out of the class"
+        )
 
 
 def writes(node: ast.ClassDef, name: str) -> bool:

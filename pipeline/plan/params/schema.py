@@ -140,9 +140,9 @@ def _component(kind: str, name: str, path: Path, _room: tuple[object, ...]) -> C
     node, tree = _public_class(path)
     code = code_hash(path, node.name)
     chain, types = [found for found, _ in _chain(node, tree)], _fields(node, tree)
-    classes.check(kind, path, chain, types)
-    ranges = classes.read_ranges(chain, types, path)
-    return Component(kind, name, types, code, _usual(node, tree, path), ranges)
+    usual, ranges = _usual(node, tree, path), classes.read_ranges(chain, types, path)
+    classes.check(kind, path, chain, types, usual)
+    return Component(kind, name, types, code, usual, ranges)
 
 
 def _public_class(path: Path) -> tuple[ast.ClassDef, ast.Module]:
