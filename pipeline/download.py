@@ -137,6 +137,19 @@ def _verify_group(raw: Path, group: Sequence[Files], source: Source) -> list[dic
     return rows
 
 
+def _find_sources(component: str) -> tuple[Source, ...]:
+    """The official files of a data set; raises UserError where its file names none."""
+    found: tuple[Source, ...] = getattr(
+        import_module(f"pipeline.datasets.{component}"), "sources", tuple
+    )()
+    if not found:
+        raise UserError(
+            f"pipeline/datasets/{component}.py: no `sources()` says where its files are fetched; "
+            "write it, or inherit LocalSet for files of your own (docs/add-a-data-set.md)"
+        )
+    return found
+
+
 def main(argv: list[str] | None = None) -> None:
     """python -m pipeline.download <entry of datasets:>."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.download", description=__doc__)
@@ -146,7 +159,7 @@ def main(argv: list[str] | None = None) -> None:
     if entry.place is not None:
         print(take(entry.raw, entry.place, entry.fields["sha256"]))
         return
-    sources = import_module(f"pipeline.datasets.{entry.component}").sources()
+    sources = _find_sources(entry.component)
     mirror = os.environ.get("ROBUST_MIRROR") or plan.mirror
     official = OFFICIAL.get(entry.component)
     download(entry.raw, sources, entry.fields["sha256"], mirror, official)

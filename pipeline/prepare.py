@@ -45,7 +45,7 @@ def prepare(
     check_receipt(raw)
     check_stated(raw, data.sha256, official)
     check_read(raw, getattr(import_module(type(data).__module__), "sources", tuple)())
-    arrays = data.load(raw)
+    arrays = _tidy(data, data.load(raw))
     data.check(arrays, raw)
     check_overlap(arrays, folder.parent.name, is_own=official is None)
 
@@ -71,6 +71,29 @@ def prepare(
     missing = {path: content for path, content in files.items() if path not in there}
     write_together(missing, times(time.monotonic() - started, torch.device("cpu")), there)
     return True
+
+
+def _tidy(data: ImageSet, arrays: Arrays) -> Arrays:
+    """The arrays as they are stored: labels int64, images without strides of their own.
+
+    Raises UserError where labels are no integers [N]: what reads them is wrong, not the files.
+    """
+    labels = [np.asarray(own) for own in (arrays.train_labels, arrays.test_labels)]
+    for own in labels:
+        if own.ndim != 1 or not np.issubdtype(own.dtype, np.integer):
+            place = type(data).__module__.replace(".", "/")
+            raise UserError(
+                f"{place}.py: `load` gives labels {own.dtype} {own.shape}; return integers, one "
+                "for each image: [N]"
+            )
+    train, test = (own.astype(np.int64) for own in labels)
+    return Arrays(
+        np.ascontiguousarray(arrays.train_images),
+        train,
+        np.ascontiguousarray(arrays.test_images),
+        test,
+        arrays.names,
+    )
 
 
 def _build_content(images: Images, labels: Labels, metadata: dict[str, str]) -> Content:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from pipeline.core.draws import derive
+from pipeline.core.draws import derive, seed_generators
 from pipeline.core.layers import Net
 
 
@@ -39,5 +39,5 @@ class Maker:
     ) -> nn.Module:
         # A fork: drawing a network leaves the process's own stream where it stands.
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive(self.seed, role, index))
+            seed_generators(derive(self.seed, role, index))
             return adapt(arch())

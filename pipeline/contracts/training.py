@@ -219,12 +219,26 @@ class Training:
     def update(self, index: int, losses: Tensor, clip: float = 0) -> Tensor:
         """One step of optimiser `index` on the mean of losses [B]; returns that mean.
 
-        clip: largest l2 norm of its gradient; 0 is no bound.
+        clip: largest l2 norm of its gradient; 0 is no bound. Raises UserError unless losses are
+        [B], or their mean alone.
         """
+        if losses.dim() > 1:
+            raise UserError(
+                f"losses are {tuple(losses.shape)}, not one of each image: let the method's `loss` "
+                "or `step` reduce the others, by a sum over classes for instance"
+            )
         return self._descend([self.optimisers[index]], losses.mean(), clip)
 
     def update_members(self, loss: Tensor, clip: float = 0) -> Tensor:
-        """One step of every member's optimiser down one common loss; returns it."""
+        """One step of every member's optimiser down one common loss; returns it.
+
+        Raises UserError unless that is one number.
+        """
+        if loss.dim():
+            raise UserError(
+                f"the members' loss is {tuple(loss.shape)}, not one number: let the method's "
+                "`step` take the mean over images"
+            )
         return self._descend(self.optimisers[: len(self.members)], loss, clip)
 
     def _descend(

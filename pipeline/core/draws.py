@@ -3,9 +3,11 @@
 import hashlib
 import json
 import math
+import random
 from copy import copy
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +22,13 @@ def derive(key: int, *purposes: str | int) -> int:
     """A 63-bit seed for a purpose, such as `derive(seed, "attack", epoch)`, by SHA-256."""
     text = json.dumps([key, *purposes])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def seed_generators(seed: int) -> None:
+    """Seed the generators of torch, numpy and Python, for code that draws from one of them."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 def _mix(words: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from pipeline.core.draws import Draws, derive
 from pipeline.core.ensemble import Combination, check_finite
 from pipeline.core.folding import folded
 from pipeline.core.losses import cross_entropy, margin
+from pipeline.errors import UserError
 from pipeline.evaluation.differences import compare_slopes
 from pipeline.evaluation.surrogates import surrogates
 from pipeline.loading import registry
@@ -192,6 +193,7 @@ class Evaluation:
             for rows in split_rows(left, spec, self.batch, self.victim.random):
                 draws = Draws(derive(seed, name, number), self.ids[rows])
                 candidates = attack(model, self.images[rows], self.labels[rows], draws)
+                _check_result(candidates, self.images[rows], spec["component"])
                 self.take(candidates, rows, adversarial, kept)
                 asked[rows] = True
                 unchanged[rows] &= (candidates == self.images[rows]).flatten(1).all(1)
@@ -241,6 +243,21 @@ class Evaluation:
 def _are_probs(scores: Tensor) -> bool:
     """Whether scores [B, classes] are probabilities and not their logarithms or logits."""
     return float(scores.min()) >= 0 and bool(((scores.sum(1) - 1).abs() < 1e-5).all())
+
+
+def _check_result(candidates: object, images: Tensor, attack: str) -> None:
+    """Raise UserError unless an attack returned what its contract says."""
+    if not isinstance(candidates, Tensor):
+        found = f"a {type(candidates).__name__}"
+    elif (candidates.shape, candidates.dtype) != (images.shape, images.dtype):
+        found = f"{candidates.dtype} {tuple(candidates.shape)}"
+    elif candidates.requires_grad:
+        found = "images with a gradient (detach them)"
+    else:
+        return
+    raise UserError(
+        f"attacks/{attack}.py returns {found}, not images {images.dtype} {tuple(images.shape)}"
+    )
 
 
 def _judge_peers(probs_KBC: Tensor, labels: Tensor) -> Verdicts:

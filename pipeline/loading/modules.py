@@ -59,13 +59,15 @@ def _call(path: Path, function: str) -> object:
     sys.path.insert(0, folder)
     loaded = set(sys.modules)
     sys.modules[module.__name__] = module  # where a dataclass looks its annotations up
+    words, sys.argv = sys.argv, [str(path)]  # a script that reads its words finds none, not ours
     try:
         found.loader.exec_module(module)
         return getattr(module, function)()
-    except Exception as error:  # whatever their code raises
+    except (Exception, SystemExit) as error:  # whatever their code raises
         sys.modules.pop(module.__name__, None)
         raise UserError(_describe_error(path, error)) from error
     finally:
+        sys.argv = words
         _forget(set(sys.modules) - loaded - {module.__name__}, path)
         sys.path.remove(folder)
 
@@ -93,11 +95,14 @@ def check_scores(network: Foreign, model: str, images: Tensor, dataset: str, cla
         )
 
 
-def _describe_error(path: Path, error: Exception) -> str:
+def _describe_error(path: Path, error: Exception | SystemExit) -> str:
     """What a user's file raised, with the last line of it on the way there, in one line."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == os.path.abspath(path)]
     at = f", line {lines[-1]}" if lines else ""
+    if isinstance(error, SystemExit):
+        remedy = 'write what it does as a command under `if __name__ == "__main__":`'
+        return f"{path}{at}: ends Python when it is loaded; {remedy}"
     return f"{path}{at}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 

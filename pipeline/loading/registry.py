@@ -3,18 +3,19 @@
 import importlib
 import inspect
 import keyword
+from dataclasses import is_dataclass
 from typing import Any
 
 
 def component_class(kind: str, name: str) -> type[Any]:
     """The one public class of a component's file."""
     module = importlib.import_module(f"pipeline.{kind}.{name}")
-    classes = [
+    classes = {
         c
-        for n, c in vars(module).items()
-        if inspect.isclass(c) and c.__module__ == module.__name__ and not n.startswith("_")
-    ]
-    (component,) = classes  # the plan has checked this
+        for c in vars(module).values()
+        if inspect.isclass(c) and c.__module__ == module.__name__ and not c.__name__.startswith("_")
+    }
+    (component,) = filter(is_dataclass, classes)  # the plan has checked this; a namedtuple is none
     return component
 
 

@@ -20,7 +20,7 @@ from pipeline.contracts.attack import Attack
 from pipeline.contracts.average import Average
 from pipeline.contracts.training import Batch, Training
 from pipeline.core import batchnorm
-from pipeline.core.draws import derive
+from pipeline.core.draws import derive, seed_generators
 from pipeline.core.ensemble import combine
 from pipeline.core.flops import FlopCount
 from pipeline.errors import UserError
@@ -94,7 +94,7 @@ class BatchNormPass:
         if self.average.bn_data == "kept":
             return
 
-        torch.manual_seed(derive(self.spec["seed"], "layers"))  # dropout's stream
+        seed_generators(derive(self.spec["seed"], "layers"))  # dropout's stream
 
         adversarial = self.average.bn_data == "adversarial"
         examples = self._examples(members) if adversarial else self._images()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.contracts.training import Batch, Training
-from pipeline.core.draws import derive
+from pipeline.core.draws import derive, seed_generators
 from pipeline.core.ensemble import combine
 from pipeline.core.flops import FlopCount
 from pipeline.core.replay import ReplayError
@@ -138,10 +138,10 @@ class Trainer:
             enabled=self.recipe.precision == "bf16",
             cache_enabled=False,  # a cached weight would outlive its update within the step
         )
-        # Dropout draws from torch's own stream, a random rule from its own: the same at the same
-        # batch, whatever was resumed.
+        # Dropout draws from torch's own stream, a user's mixing perhaps from numpy's, a random rule
+        # from its own: the same at the same batch, whatever was resumed.
         moment = self.training.epoch, self.done
-        torch.manual_seed(derive(self.run.spec["seed"], "layers", *moment))
+        seed_generators(derive(self.run.spec["seed"], "layers", *moment))
         for rule in (self.training.ensemble, *self.training.parents.values()):
             rule.reseed(derive(self.run.spec["seed"], "rule", *moment))
         # What is replayed cannot be counted, so the first batch never is; later it is compared.

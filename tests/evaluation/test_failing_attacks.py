@@ -76,6 +76,31 @@ def test_an_attack_that_leaves_its_ball_or_the_box_fails_before_its_record_is_wr
         assert not record.path.exists()
 
 
+RETURNED = [
+    (
+        lambda images: images.clone().requires_grad_(),
+        r"images with a gradient \(detach them\), not images",
+    ),
+    (lambda images: images[:, :, 1:], r"torch.float32 \(7, 1, 7, 8\), not images"),
+    (lambda images: images.double(), r"torch.float64 \(7, 1, 8, 8\), not images"),
+    (lambda images: (images, 3), "a tuple, not images"),
+    (lambda images: None, "a NoneType, not images"),
+]
+
+
+def test_an_attack_that_returns_something_else_names_itself(tmp_path, monkeypatch):
+    """Each was a traceback in code that the attack's author has never seen."""
+    plan = tiny.place(tmp_path, monkeypatch, asked("bim", "fgsm"))
+    record = record_of(plan)
+    for change, text in RETURNED:
+        monkeypatch.setattr(
+            BIM, "__call__", lambda self, net, images, *_, change=change: change(images)
+        )
+        with pytest.raises(UserError, match=rf"bim: attacks/bim\.py returns {text}") as raised:
+            evaluate.evaluate(plan, record, tiny.CPU)
+        tiny.line(raised)
+
+
 def wrong(split: Split) -> Split:
     """The split with labels that no answer is."""
     with torch.no_grad():

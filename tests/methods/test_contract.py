@@ -10,6 +10,7 @@ from members import batch_of, method_of, training_of
 from pipeline.attacks.pgd import PGD
 from pipeline.contracts.training import Batch
 from pipeline.core.draws import Draws
+from pipeline.errors import UserError
 from pipeline.loading.augment import crop_flip
 
 
@@ -71,3 +72,16 @@ def test_a_step_with_a_bound_is_no_longer_than_it(clip, expected):
     assert weights[0].norm() == 0
     training.update_members(weights[0] @ slope + weights[1] @ slope, clip=clip)
     assert weights[0].norm().item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_losses_of_other_shapes_are_refused():
+    """Of [B, C] the mean is a C-th of what the method meant, which nobody sees."""
+    training = training_of("standard", method_of("standard"), 2)
+    images = batch_of(4).images
+    for shape, update in (("4, 3", partial(training.update, 0)), ("4,", training.update_members)):
+        losses = training.members[0](images).reshape(4, -1)[:, :3]
+        with pytest.raises(UserError, match=rf"loss\w* (is|are) \({shape}\), not one"):
+            update(losses if "3" in shape else losses.sum(1))
+    losses = training.members[0](images).sum(1)
+    assert training.update(0, losses) == losses.detach().mean()
+    training.update(0, training.members[0](images).mean())

@@ -73,7 +73,7 @@ def hashed(*replacements):
         ("import gzip\n", "import gzip\nimport os\n"),
         (
             "from pipeline.core.losses import cross_entropy as ce",
-            "from pipeline.other import cross_entropy as ce",
+            "from pipeline.core.other import cross_entropy as ce",
         ),
         ("https://example.org", "https://mirror.example.org"),
         ("return MIRRORS", "return MIRRORS[::-1]"),

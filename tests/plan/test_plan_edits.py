@@ -15,7 +15,8 @@ from projects import published
 
 from pipeline.errors import UserError
 from pipeline.plan import Plan
-from pipeline.plan.params.entries import BESIDE, Setting
+from pipeline.plan.params.checks import BESIDE
+from pipeline.plan.params.entries import Setting
 from pipeline.plan.params.schema import component
 
 EDITS = int(os.environ.get("PLAN_EDITS", "120"))

@@ -260,6 +260,11 @@ CASES = [
     ("averages.meat.of", "pgd_at", "averages.meat.of: is called method now; rename it"),
     ("suites.core.leave", True, "suites.core.leave: is called stop_when_fooled now; rename it"),
     ("tables.table1.apart", True, "tables.table1.apart: is called on_request now; rename it"),
+    # verdicts called like something else of their victim
+    ("attacks.clean", {"base": "fgsm"}, "attacks.clean: is the name of another column; rename it"),
+    ("attacks.members", {"base": "fgsm"}, "attacks.members: is the name of another column"),
+    ("attacks.status", {"base": "fgsm"}, "attacks.status: is the name of another column"),
+    ("suites.clean", {"base": "core"}, "suites.clean: is the name of another column; rename it"),
     # grammar
     ("attacks.full_apgd_t.uncut", 1, "attacks.full_apgd_t.uncut: 1 is not true or false"),
     (
@@ -290,6 +295,13 @@ def test_an_unknown_row_is_refused_with_the_nearest():
     assert str(caught.value) == (
         "params.yaml: tables.table1.rows: no entry 'tradez' (nearest: trades)"
     )
+
+
+def test_peers_that_pareto_would_teach_nothing_are_refused():
+    params = changed("methods.peers", {"base": "cat_aka", "amalgamation": "pareto"})
+    params["tables"]["table1"]["rows"] = ["peers"]
+    with pytest.raises(UserError, match="methods.peers.amalgamation: pareto teaches peers nothing"):
+        Plan(params)
 
 
 def test_the_small_file_itself_is_fine():

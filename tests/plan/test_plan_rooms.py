@@ -9,7 +9,7 @@ import pytest
 from projects import ROOT
 
 from pipeline.errors import UserError
-from pipeline.plan.params import schema
+from pipeline.plan.params import code, schema
 from pipeline.plan.params.schema import KINDS, available, component
 
 ROOMS = (*KINDS, "figures")
@@ -110,6 +110,39 @@ def test_a_module_of_the_own_room_is_refused(line, tree):
         component("methods", "red", tree)
 
 
+OWN = ["from pipeline.my_losses import my_loss", "from pipeline.mylib.x import my_loss"]
+OWN += ["from helpers import my_loss", "import helpers as h", "from mylib.x import my_loss"]
+OWN += ["from .sub.mine import my_loss", "from ..my_losses import my_loss"]
+OWN += ["from pipeline import my_losses", "from pipeline.training.ema import Ema"]
+
+
+@pytest.mark.parametrize("line", OWN)
+@pytest.mark.parametrize("place", ["methods/red.py", "methods/_red.py"])
+def test_own_code_that_no_name_covers_is_refused_with_the_place_where_one_does(line, place, tree):
+    """Such a loss could be changed, and the run kept its name and its weights."""
+    for name in ("pipeline/my_losses", "pipeline/mylib/x", "helpers", "mylib/x"):
+        (tree / name).parent.mkdir(exist_ok=True)
+        (tree / f"{name}.py").write_text("my_loss = 1\n")
+    path = tree / "pipeline" / place
+    path.write_text(f"{line}\n{path.read_text()}")
+    with pytest.raises(UserError, match=rf"{place}:1: .*methods/_part\.py") as caught:
+        component("methods", "red", tree)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_module_that_comes_to_lie_beside_the_pipeline_is_seen(tree):
+    """Though what was read of the same components is remembered."""
+    path = tree / "pipeline/methods/red.py"
+    path.write_text(f"import helpers\n{path.read_text()}")
+    component("methods", "red", tree)
+    (tree / "helpers.py").write_text("")
+    schema._remembered.cache_clear()  # as in a new process
+    schema._component.cache_clear()
+    code._defined_and_imported.cache_clear()
+    with pytest.raises(UserError, match="red.py:1: helpers is in no result's name"):
+        component("methods", "red", tree)
+
+
 @pytest.mark.parametrize(
     "line, inside",
     [
@@ -124,8 +157,9 @@ def test_a_name_is_followed_however_it_is_imported(line, inside, tree):
     room: Path = tree / "pipeline/methods"
     used = line.rpartition(" ")[2]
     body = [line, f"return {used}"] if inside else [f"return {used}"]
-    text = [] if inside else [line]
-    text += ["class Thing:", "    def loss(self):", *(f"        {row}" for row in body)]
+    text = ["from pipeline.contracts.method import Method"] + ([] if inside else [line])
+    text += ["@dataclass(frozen=True)", "class Thing(Method):"]
+    text += ["    def loss(self):", *(f"        {row}" for row in body)]
     (room / "thing.py").write_text("\n".join(text))
     (room / "_part.py").write_text("BASE = 2\nLEVEL = BASE + 1\nOTHER = 3\n")
     before = component("methods", "thing", tree).code

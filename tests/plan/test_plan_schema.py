@@ -5,7 +5,7 @@ import os
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.plan.params import checks, schema
+from pipeline.plan.params import schema
 from pipeline.plan.params.schema import available, class_fields, component
 from pipeline.plan.params.words import nearest
 
@@ -20,30 +20,36 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
-def written(project, text, name="pipeline/methods/thing.py"):
+def written(project, text, name="pipeline/archs/thing.py"):
+    (project / name).parent.mkdir(exist_ok=True)
     (project / name).write_text(text, encoding="utf-8")
     return project
 
 
+def thing(fields):
+    """The source of an arch with these fields."""
+    return f"@dataclass(frozen=True)\nclass Thing:\n{fields}    def build(self): return 1\n"
+
+
 def test_fields_are_annotations_in_order_after_those_of_the_bases(project):
-    written(project, "class Base:\n    joint: bool\n", "pipeline/base.py")
-    text = "from pipeline.base import Base as B\nclass _Own(B):\n    k: int\n"
-    text += "class Thing(_Own):\n    C: ClassVar[int] = 3\n    eps: Radius\n    a = 1\n"
-    found = component("methods", "thing", written(project, text))
+    written(project, "class Base:\n    joint: bool\n", "pipeline/contracts/base.py")
+    text = "from pipeline.contracts.base import Base as B\nclass _Own(B):\n    k: int\n"
+    text += thing("    C: ClassVar[int] = 3\n    eps: Radius\n    a = 1\n")
+    found = component("archs", "thing", written(project, text.replace("Thing", "Thing(_Own)")))
     assert list(found.types.items()) == [("joint", "bool"), ("k", "int"), ("eps", "Radius")]
-    assert class_fields(project / "pipeline/base.py", "Base") == {"joint": "bool"}
+    assert class_fields(project / "pipeline/contracts/base.py", "Base") == {"joint": "bool"}
 
 
 def test_a_field_with_a_value_in_its_class_is_one_that_entries_need_not_state(project):
-    text = "class Thing:\n    C: ClassVar[int] = 3\n    eps: Radius\n    norm: str = 'linf'\n"
-    assert component("methods", "thing", written(project, text)).usual == {"norm": "linf"}
+    text = thing("    C: ClassVar[int] = 3\n    eps: Radius\n    norm: str = 'linf'\n")
+    assert component("archs", "thing", written(project, text)).usual == {"norm": "linf"}
     with pytest.raises(UserError, match="Thing.k has a value that is no constant"):
-        component("methods", "thing", written(project, "class Thing:\n    k: int = f()\n"))
+        component("archs", "thing", written(project, thing("    k: int = f()\n")))
 
 
 def test_a_field_named_as_python_itself_ends_in_a_line_and_its_key_does_not(project):
-    text = "class Thing:\n    lambda_: float = 0.5\n    eps_: float = 0.1\n"
-    found = component("methods", "thing", written(project, text))
+    text = thing("    lambda_: float = 0.5\n    eps_: float = 0.1\n")
+    found = component("archs", "thing", written(project, text))
     assert found.types == {"lambda": "float", "eps_": "float"}
     assert found.usual == {"lambda": 0.5, "eps_": 0.1}
 
@@ -59,7 +65,7 @@ def test_a_field_named_as_python_itself_ends_in_a_line_and_its_key_does_not(proj
 )
 def test_a_file_that_is_no_component_is_refused(project, text, problem):
     with pytest.raises(UserError) as caught:
-        component("methods", "thing", written(project, text))
+        component("archs", "thing", written(project, text))
     assert problem in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -74,31 +80,25 @@ def test_a_missing_file_is_named_with_the_nearest_and_the_remedy(project):
 
 
 def test_a_changed_file_is_read_again(project):
-    before = component("methods", "thing", written(project, "class A:\n    x: int\n"))
-    path = written(project, "class A:\n    y: int\n") / "pipeline/methods/thing.py"
+    before = component("archs", "thing", written(project, thing("    x: int\n")))
+    path = written(project, thing("    y: int\n")) / "pipeline/archs/thing.py"
     os.utime(path, ns=(1, 1))
-    after = component("methods", "thing", project)
+    after = component("archs", "thing", project)
     assert after.code != before.code and set(after.types) == {"y"}
 
 
 def test_letters_beyond_ascii_are_read_as_what_they_are(project):
-    plain = component("methods", "thing", written(project, "class A:\n    x = 'ü'\n")).code
-    written(project, "class A:\n    x = '\\xfc'  # ß\n", "pipeline/methods/other.py")
-    assert component("methods", "other", project).code == plain
+    plain = component("archs", "thing", written(project, thing("    x = 'ü'\n"))).code
+    written(project, thing("    x = '\\xfc'  # ß\n"), "pipeline/archs/other.py")
+    assert component("archs", "other", project).code == plain
 
 
 def test_the_folder_lists_its_components(project):
-    written(project, "", "pipeline/methods/__init__.py")
-    assert available("methods", written(project, "class A: pass\n")) == ["thing"]
+    written(project, "", "pipeline/archs/__init__.py")
+    assert available("archs", written(project, "class A: pass\n")) == ["thing"]
 
 
 def test_the_nearest_name_is_offered_only_when_near():
     assert nearest("tradez", ["trades", "aute"]) == " (nearest: trades)"
     assert nearest("x", ["trades", "aute"]) == ""
     assert nearest(3, ["trades"]) == ""
-
-
-def test_a_methods_field_is_no_key_of_recipes():
-    with pytest.raises(UserError, match=r"methods/mine.py: field momentum is a key of recipes"):
-        checks.own_fields({"momentum": "float"}, {"lr": "float", "momentum": "float"}, "mine")
-    assert checks.own_fields({"inertia": "float"}, {"lr": "float"}, "mine") == {"inertia": "float"}

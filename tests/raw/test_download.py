@@ -23,7 +23,9 @@ from official import (
     zip_of,
 )
 
+from pipeline.datasets import digits
 from pipeline.download import download
+from pipeline.errors import UserError
 from pipeline.plan import load_plan
 from pipeline.raw.fetch import Files, Source
 from pipeline.raw.receipt import check_receipt, check_stated
@@ -294,3 +296,12 @@ def test_an_unknown_data_set_is_one_line_and_exit_code_1(clone, stage):
     assert done.returncode == 1
     assert done.stderr.startswith("error: params.yaml: datasets") and "digits" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_a_data_set_without_sources_is_one_line(clone, monkeypatch, is_empty):
+    monkeypatch.delattr(digits, "sources")
+    if is_empty:
+        monkeypatch.setattr(digits, "sources", tuple, raising=False)
+    with pytest.raises(UserError, match=r"datasets/digits.py: no `sources\(\)` says .* LocalSet"):
+        import_module("pipeline.download").main(["digits"])

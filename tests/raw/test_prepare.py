@@ -29,6 +29,7 @@ from pipeline.datasets import cifar10, digits
 from pipeline.datasets.npz import Npz
 from pipeline.download import download
 from pipeline.download import main as download_job
+from pipeline.errors import UserError
 from pipeline.loading.images import load_split
 from pipeline.plan import Dataset
 from pipeline.prepare import SPLITS, channel_statistics, check_images, check_overlap, prepare
@@ -298,3 +299,39 @@ def test_a_table_of_more_images_than_a_set_has_is_refused_when_it_is_prepared(
             with one_line("tables.table1.images: 600 asked for, mine has 50 to test"):
                 prepare_job(["mine"])
     prepare_job(["mine"])
+
+
+@pytest.fixture
+def returning(raw_digits, monkeypatch):
+    """Prepare the digits into a folder, from arrays as a user's own `load` may return them."""
+
+    def make(folder, **changed):
+        arrays = DIGITS.load(raw_digits)
+        parts = {part: change(getattr(arrays, part)) for part, change in changed.items()}
+        with monkeypatch.context() as patch:
+            patch.setattr(digits.Digits, "load", lambda self, raw: arrays._replace(**parts))
+            prepare(DIGITS, raw_digits, folder)
+        return tree(folder)
+
+    return make
+
+
+def test_integers_of_any_size_and_mirrored_images_are_stored_as_training_reads_them(
+    returning, tmp_path
+):
+    """Labels of int32 were written, and then refused by every training."""
+    expected = returning(tmp_path / "digits" / "abc")
+    other = {
+        "train_labels": lambda labels: labels.astype(np.uint8),
+        "test_labels": lambda labels: labels.astype(np.int32),
+        "test_images": lambda images: images[:, :, ::-1].copy()[:, :, ::-1],
+    }
+    found = returning(tmp_path / "again" / "digits" / "abc", **other)
+    assert {**found, "prepare.time.json": 0} == {**expected, "prepare.time.json": 0}
+
+
+@pytest.mark.parametrize("change", [lambda labels: labels[:, None], lambda labels: labels * 1.0])
+def test_labels_that_are_no_integers_of_each_image_name_their_reader(returning, tmp_path, change):
+    for part in ("train_labels", "test_labels"):
+        with pytest.raises(UserError, match=r"datasets/digits.py: `load` gives labels .* return"):
+            returning(tmp_path / "digits" / "abc", **{part: change})

@@ -9,7 +9,7 @@ import yaml
 
 from pipeline.errors import UserError
 from pipeline.plan import Plan
-from pipeline.plan.params.entries import BESIDE
+from pipeline.plan.params.checks import BESIDE
 from pipeline.plan.params.reader import read
 
 pytestmark = pytest.mark.sharing

@@ -198,7 +198,8 @@ def answering(answer: str) -> str:
 def test_any_module_of_a_users_own_file_is_judged(tmp_path, monkeypatch, capsys):
     plan = tiny.place(tmp_path, monkeypatch, asked())
     Path("nets").mkdir()
-    Path("nets/my_net.py").write_text(OWN)
+    script = f"{OWN}\nimport argparse\nargparse.ArgumentParser().parse_args()  # not of judge's"
+    Path("nets/my_net.py").write_text(script)
     Path("nets/beside.py").write_text("WIDTH = 3")
     monkeypatch.syspath_prepend("nets")
     mine = importlib.import_module("my_net").Mine().eval()
@@ -217,12 +218,21 @@ def test_any_module_of_a_users_own_file_is_judged(tmp_path, monkeypatch, capsys)
         assert meta(found)["spec"]["folding"] == FOLDING
 
 
+ARGUED = "import argparse\np = argparse.ArgumentParser()\n{}\np.parse_args()"
+
+
 @pytest.mark.parametrize(
     "code, model, text",
     [
         (OWN, "my_net.py", "--model: .* is not like my_file.py:build"),
         (OWN, "none.py:build", "none.py is missing"),
         (OWN, "my_net.py:built", "my_net.py: AttributeError: .*no attribute 'built'"),
+        (
+            ARGUED.format("p.add_argument('x')"),
+            "my_net.py:build",
+            "my_net.py, line 4: ends Python w",
+        ),
+        (ARGUED.format("1 / 0"), "my_net.py:build", "my_net.py, line 3: ZeroDivisionError"),
         ("1 / 0", "my_net.py:build", "my_net.py, line 1: ZeroDivisionError: division by zero"),
         ("def build():\n    return 3", "my_net.py:build", r"build\(\) gives no torch.nn.Module"),
         (OWN.replace("last", "end"), "my_net.py:build", r"1 missing|2 missing \(end.weight, end.b"),

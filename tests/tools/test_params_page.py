@@ -15,16 +15,16 @@ from pipeline.plan.graph import (
     table_entries,
     victims,
 )
-from pipeline.plan.params import entries, scale, schema
+from pipeline.plan.params import checks, entries, scale, schema
 from pipeline.tools.keys import KEYS
 from pipeline.tools.params import page
 
 CHECKED = {  # the keys that the plan lets each section's entries have
     "scales": scale.KEYS,
-    "datasets": entries.BESIDE["datasets"],
-    "archs": entries.BESIDE["archs"],
-    "attacks": entries.BESIDE["attacks"],
-    "methods": entries.OWN,
+    "datasets": checks.BESIDE["datasets"],
+    "archs": checks.BESIDE["archs"],
+    "attacks": checks.BESIDE["attacks"],
+    "methods": checks.BESIDE["methods"],
     "averages": averages.KEYS,
     "weights": (*outside.WEIGHTS_KEYS, *outside.READING),
     "parents": runs.PARENT_KEYS,

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
@@ -112,6 +113,41 @@ def test_dropout_repeats_and_goes_on_where_it_stopped(tmp_path, monkeypatch):
         asked["scales"]["demo"]["archs"] = {"resnet20": "small_cnn"}
         plan = tiny.place(tmp_path / name, monkeypatch, asked)
         torch.manual_seed(len(found))  # whatever the process drew before
+        run = tiny.one_run(plan, "standard")
+        fit(plan, run, *stops)
+        found.append(tiny.sums(run))
+    assert found[0] == found[1] == found[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixing(Method):
+    """Draws from the generators of Python and numpy, as mixup's public code does."""
+
+    def build(self, make, members):
+        def shift(net):
+            with torch.no_grad():
+                next(net.parameters()).add_(np.random.rand() + random.random())
+            return net
+
+        return [make.adapted(i, shift) for i in range(members)]
+
+    def loss(self, training, index, batch, adversarial):
+        share, turned = np.random.beta(1, 1), random.randrange(1, len(batch.labels))
+        mixed = share * batch.images + (1 - share) * batch.images.roll(turned, 0)
+        return cross_entropy(training.members[index](mixed), batch.labels)
+
+
+def test_what_is_drawn_from_numpy_and_python_repeats_and_goes_on_where_it_stopped(
+    tmp_path, monkeypatch
+):
+    """It gave other weights under one name each time."""
+    method = Mixing(joint=False, combine="mean_prob")
+    monkeypatch.setattr(models, "method_of", lambda spec: method)
+    found = []
+    for name, stops in (("whole", ()), ("again", ()), ("parts", (1, 2, 5))):
+        plan = tiny.place(tmp_path / name, monkeypatch, tiny.changed(epochs=2))
+        np.random.seed(len(found))  # whatever the process drew before
+        random.seed(len(found))
         run = tiny.one_run(plan, "standard")
         fit(plan, run, *stops)
         found.append(tiny.sums(run))

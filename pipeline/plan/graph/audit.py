@@ -2,10 +2,11 @@
 
 from fractions import Fraction
 
-from pipeline.plan.graph import averages, outside, runs, suites, victims
+from pipeline.errors import UserError
+from pipeline.plan.graph import averages, column_names, outside, runs, suites, victims
 from pipeline.plan.graph.graph import Graph
 from pipeline.plan.params import checks, values
-from pipeline.plan.params.entries import BESIDE, OWN, Entries
+from pipeline.plan.params.entries import Entries
 from pipeline.plan.params.values import Entry
 
 
@@ -18,9 +19,10 @@ def audit(graph: Graph) -> None:
 
     for name in _names(entries, "archs"):
         entries.resolve("archs", name)
-        for key in BESIDE["archs"]:
+        for key in checks.BESIDE["archs"]:
             entries.stated("archs", name, key)
 
+    _check_free(entries)
     for name in _names(entries, "attacks"):
         entries.named_attack(name, Fraction(1))
         entries.surrogate(name)
@@ -53,17 +55,26 @@ def _names(entries: Entries, kind: str) -> list[str]:
     return list(entries.section(kind))
 
 
+def _check_free(entries: Entries) -> None:
+    """Raise UserError where verdicts would have the name of something else of their victim."""
+    for kind in ("attacks", "suites"):
+        for name in _names(entries, kind):
+            if name in (column_names.CLEAN, column_names.DISK, *column_names.KEYS):
+                raise UserError(
+                    f"params.yaml: {kind}.{name}: is the name of another column; rename it"
+                )
+
+
 def _check_method(entries: Entries, name: str) -> None:
     """Types of a method's own keys, and of those it gives its recipe."""
     root, entry = entries.entry("methods", name)
+    types = entries.component("methods", root).types
     known: Entry = entries.recipe_types
     own = {k: v for k, v in entry.items() if k in known}
-    rest = {k: v for k, v in entry.items() if k not in known and k not in OWN}
+    rest = {k: v for k, v in entry.items() if k not in known and k not in checks.BESIDE["methods"]}
     entries.resolve("methods", name, rest)
     values.coerce(own, {k: known[k] for k in own}, f"methods.{name}", eps_factor=Fraction(1))
-    _check_named(
-        entries, entry, known | entries.component("methods", root).types, f"methods.{name}"
-    )
+    _check_named(entries, entry, known | types, f"methods.{name}")
     checks.members(entry.get("members", 1), f"methods.{name}.members")
     if "weights" in entry:
         outside.check_weights(entries, entry["weights"], f"methods.{name}.weights")

@@ -11,7 +11,7 @@ from pipeline.plan.params.entries import Resolved, Setting
 from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import digest
 
-KEYS = ("method", "members", "best")  # beside an average's own fields
+KEYS = checks.BESIDE["averages"]
 
 
 def check_average(types: Iterable[str], entry: Entry, where: str) -> None:

@@ -22,7 +22,7 @@ from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import digest, nearest
 
 # where: one value each of what the table varies (dataset, arch, members, seed, an axis)
-KEYS = ("title", "kind", "table", "rows", "suites", "where")
+KEYS = checks.BESIDE["figures"]
 PLURAL = {"dataset": "datasets", "arch": "archs", "seed": "seeds"}
 TABLES_OWN = "dots"  # the picture beside every table, which is no figure of its own
 
@@ -40,7 +40,9 @@ def build(graph: Graph, name: str) -> Figure:
         count = values.as_int(settings["images"], f"params.yaml: {where}.images", 1)
         settings["images"] = min(count, table["images"])
     factor = entries.stand_in(table["datasets"][0])[1]
-    fields = values.coerce(settings, component.types, where, eps_factor=factor)
+    fields = values.coerce(
+        settings, component.types, where, eps_factor=factor, ranges_of=component.ranges
+    )
     kind = Resolved(entry["kind"], component.name, fields, component.code)
 
     reads_weights = bool(_read_constant(entry["kind"], "reads_weights"))

@@ -4,11 +4,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan.params import values
+from pipeline.plan.params import schema, values
 from pipeline.plan.params.parts import TOGETHER, why_whole
 from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import nearest
 
+BESIDE = {  # keys that are no fields, and of archs and data sets in no name
+    "attacks": ("surrogate", "only", "uncut"),
+    "archs": ("macs", "parameters", "activations", "runs_per_gpu"),
+    "averages": ("method", "members", "best"),
+    "datasets": ("images",),
+    "figures": ("title", "kind", "table", "rows", "suites", "where"),
+    "methods": ("members", "weights", "twin"),
+}
 CHECKPOINTS = ("last", "best")
 COMBINATIONS = (
     "mean_prob",
@@ -47,14 +55,17 @@ def members(value: Any, where: str) -> int:
     return count
 
 
-def own_fields(types: dict[str, str], recipe: Mapping[str, str], method: str) -> dict[str, str]:
-    """A method's fields, none of which may be called like a key of recipes: entries hold both."""
-    both = sorted({*types} & {*recipe})
+def find_component(kind: str, name: str, recipe: Iterable[str]) -> schema.Component:
+    """What its file says of a component; raises UserError where a field is called like another key
+    of its entries, a method's of its recipe included."""
+    found = schema.component(kind, name)
+    taken = {"base", *BESIDE[kind], *(recipe if kind == "methods" else ())}
+    both = sorted(taken.intersection(found.types))
     if both:
         raise UserError(
-            f"pipeline/methods/{method}.py: field {both[0]} is a key of recipes; rename the field"
+            f"pipeline/{kind}/{name}.py: field {both[0]} is another key of {kind}; rename the field"
         )
-    return types
+    return found
 
 
 def part_place(fields: Entry, types: Mapping[str, str]) -> tuple[Entry, str | None]:
@@ -143,7 +154,8 @@ def parts(method: str, component: str, writes_step: bool, size: int) -> None:
 
 
 def joint(method: str, component: str, fields: Entry, types: Mapping[str, str]) -> None:
-    """Raise UserError where members meet and are trained apart, or train in turn and are not."""
+    """Raise UserError where members meet and are trained apart, train in turn and are not, or
+    would learn nothing of each other."""
     if component in TOGETHER and not fields["joint"]:
         raise UserError(
             f"params.yaml: methods.{method}.joint: false, but members of {component} meet in "
@@ -153,6 +165,12 @@ def joint(method: str, component: str, fields: Entry, types: Mapping[str, str]) 
         raise UserError(
             f"params.yaml: methods.{method}.joint: true, but members of {component} train in "
             "turn; write false"
+        )
+    # Every peer's answer is a corner of what the others are amalgamated to: the distance is 0.
+    if component == "cat_aka" and fields["amalgamation"] == "pareto":
+        raise UserError(
+            f"params.yaml: methods.{method}.amalgamation: pareto teaches peers nothing, since the "
+            "closest to each is its own answer; write naive, linear or soft"
         )
 
 

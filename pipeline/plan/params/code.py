@@ -8,8 +8,10 @@ its code too. What all rooms share (pipeline/core, pipeline/training ...) is not
 
 import ast
 import os
+import sys
 from collections.abc import Iterator
 from functools import cache
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from pipeline.errors import UserError
 from pipeline.plan.params.words import digest
 
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+# What components are made of beside their own room: versioned by `core:`, not by names
+OPEN = ("contracts", "core", "errors", "raw")
+OPEN_TO_FIGURES = (*OPEN, "evaluation", "flags", "loading", "plan", "tables")
 NOT_EXECUTED = ("annotation", "returns", "type_comment", "kind", "ctx", "simple", "type_params")
 
 
@@ -84,7 +89,8 @@ def is_source(name: str) -> bool:
 def _imports_from_room(path: Path) -> dict[str, tuple[Path, str]]:
     """Names that a file imports from its own room: the file and the name there.
 
-    Raises UserError when it imports a module, since then its names cannot be followed.
+    Raises UserError when it imports a module, since then its names cannot be followed, and when
+    it imports the project's code from where no name covers it.
     """
     room = f"pipeline.{path.parent.name}"
     imported = dict[str, tuple[Path, str]]()
@@ -92,14 +98,46 @@ def _imports_from_room(path: Path) -> dict[str, tuple[Path, str]]:
     for node in nodes:
         for module, name, shown in imports(node, room):
             if not f"{module}.".startswith(f"{room}."):
+                _check_covered(path, node.lineno, module, name)
                 continue
             if module == room or name in (None, "*"):
                 raise UserError(
                     f"{path}:{node.lineno}: import names from files of {room}, not {name or module}"
                     ": what a component takes from its own room is part of its identity"
                 )
-            imported[shown] = path.with_name(f"{module.removeprefix(f'{room}.')}.py"), str(name)
+            file = path.with_name(f"{module.removeprefix(f'{room}.')}.py")
+            if not file.is_file():
+                raise UserError(
+                    f"{path}:{node.lineno}: {module} is no file of {room}; what components share "
+                    f"lies in {path.with_name('_part.py')}, whatever you call it"
+                )
+            imported[shown] = file, str(name)
     return imported
+
+
+def _check_covered(path: Path, line: int, module: str, name: str | None) -> None:
+    """Raise UserError where a component imports code that no name covers: own code of the user's
+    outside the component's room."""
+    top, *inner = module.split(".")
+    if top == "pipeline":
+        rooms = OPEN_TO_FIGURES if path.parent.name == "figures" else OPEN
+        is_covered = (inner[0] if inner else name) in rooms
+    else:
+        is_covered = not _lies_in(path.parents[2], top)
+    if not is_covered:
+        raise UserError(
+            f"{path}:{line}: {module} is in no result's name, so an edit of it would go unseen; "
+            f"write what you take from it in {path.with_name('_part.py')}, whatever you call it"
+        )
+
+
+def _lies_in(root: Path, module: str) -> bool:
+    """Whether Python finds a module in the project's folder itself, as a file or as a folder."""
+    spec = PathFinder.find_spec(module, [str(root), *sys.path])
+    if spec is None:
+        return False
+    places = [Path(place) for place in spec.submodule_search_locations or [spec.origin or ""]]
+    return root in [place.parent for place in places]
 
 
 def imports(node: ast.Import | ast.ImportFrom, room: str) -> Iterator[tuple[str, str | None, str]]:

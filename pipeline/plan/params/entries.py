@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from pipeline.errors import LOGIN, TOKEN, UserError
@@ -33,12 +34,6 @@ SECTIONS = (
     "planned",
     "resources",
 )
-OWN = ("members", "weights", "twin")  # keys of a method that are no fields
-BESIDE = {  # keys of other entries that are no fields, and of archs and data sets in no name
-    "attacks": ("surrogate", "only", "uncut"),
-    "archs": ("macs", "parameters", "activations", "runs_per_gpu"),
-    "datasets": ("images",),
-}
 USUAL = {"save_minutes": 10, "batch": 300}  # of `resources:`, where there is no such section
 ROWS = ("victims", "averages", "methods")  # sections that a table's row may name
 
@@ -127,7 +122,8 @@ class Entries(Scale):
 
     def component(self, kind: str, name: str) -> schema.Component:
         """What its file says of a component, read once."""
-        return self.once(("component", kind, name), lambda: schema.component(kind, name))
+        find = partial(checks.find_component, kind, name, self.recipe_types)
+        return self.once(("component", kind, name), find)
 
     def dataset(self, name: str) -> Dataset:
         """The data set of one entry of `datasets:`; its arrays lie in data/<name>."""
@@ -152,7 +148,8 @@ class Entries(Scale):
         component, where = self.component(kind, root), f"{kind}.{name}"
         keys = self.component_keys(kind, name) if entry is None else entry
         keys = {**component.usual, **keys}
-        fields = values.coerce(keys, component.types, where, eps_factor=factor)
+        own = component.ranges
+        fields = values.coerce(keys, component.types, where, eps_factor=factor, ranges_of=own)
         # At its usual value a field is in no name: an option that is new renames nothing.
         usual = component.usual.items()
         fields = {k: v for k, v in fields.items() if (k, v) not in usual}
@@ -204,7 +201,7 @@ class Entries(Scale):
 
     def component_keys(self, kind: str, name: str) -> Entry:
         """An entry without the keys that are no fields of its component."""
-        return {k: v for k, v in self.entry(kind, name)[1].items() if k not in BESIDE.get(kind, ())}
+        return {k: v for k, v in self.entry(kind, name)[1].items() if k not in checks.BESIDE[kind]}
 
     def stated(self, kind: str, name: str, key: str) -> int | None:
         """A count beside the fields of an arch or data set, for estimates and clusters, or None."""
@@ -275,9 +272,10 @@ class Entries(Scale):
 
     def _method(self, name: str, setting: Setting) -> tuple[Resolved, Entry]:
         root, entry = self.entry("methods", name)
-        types = checks.own_fields(self.component("methods", root).types, self.recipe_types, root)
+        types = self.component("methods", root).types
         entry |= self.overrides(setting, types)
-        entry = {k: v for k, v in entry.items() if k not in {*self.recipe_types, *OWN}}
+        others = {*self.recipe_types, *checks.BESIDE["methods"]}
+        entry = {k: v for k, v in entry.items() if k not in others}
         if setting.eps is not None and types.get("eps") == "Radius":
             entry["eps"] = setting.eps  # of a method that crafts by itself
 

@@ -46,29 +46,47 @@ def check(
     entry: Mapping[str, Any],
     factor: float,
     where: str,
+    own: Mapping[str, list[float]] | None = None,
 ) -> None:
     """Raise UserError on a float, count or radius of an entry that cannot be meant.
 
+    own: least and most of fields of which their class says so, whatever their names would ask for.
     Radii were multiplied by a stand-in's `factor`; they are judged as they were written.
     """
     for key, kind in types.items():
+        if own and key in own:
+            _check_own(fields[key], own[key], f"{where}.{key}")
+            continue
         if key in AT_LEAST_ONE and not fields[key]:
             raise UserError(f"{where}.{key}: {fields[key]} tries nothing; write one or more")
         if kind in ("float", "list[float]"):
             for number in fields[key] if kind == "list[float]" else [fields[key]]:
-                _check_float(key, number, f"{where}.{key}")
+                _check_float(key, number, f"{where}.{key}", own is not None)
         if kind == "Radius" and key in fields:
             _check_radius(fields[key] / factor, entry.get("norm", "linf"), f"{where}.{key}")
 
 
-def _check_float(name: str, value: float, where: str) -> None:
+def _check_own(value: Any, bounds: list[float], where: str) -> None:
+    least, most = bounds
+    for number in value if isinstance(value, list) else [value]:
+        if not least <= number <= most:
+            raise UserError(
+                f"{where}: {number:g} is not between {least:g} and {most:g} (`ranges` of its class)"
+            )
+
+
+def _check_float(name: str, value: float, where: str, is_field: bool) -> None:
     least, most = RANGES.get(name, (0.0, MOST))
+    problem = ""
     if not least <= value <= most:
-        raise UserError(f"{where}: {value:g} is not between {least:g} and {most:g}")
-    if name in BELOW_ONE and value == 1:
-        raise UserError(f"{where}: 1 keeps nothing new; write a number below it")
-    if name in ABOVE_ZERO and value == 0:
-        raise UserError(f"{where}: 0 is none; write a number above it")
+        problem = f"{value:g} is not between {least:g} and {most:g}"
+    elif name in BELOW_ONE and value == 1:
+        problem = "1 keeps nothing new; write a number below it"
+    elif name in ABOVE_ZERO and value == 0:
+        problem = "0 is none; write a number above it"
+    if problem:
+        hint = "; a class of your own may say otherwise by `ranges`" if is_field else ""
+        raise UserError(f"{where}: {problem}{hint}")
 
 
 def _check_radius(value: float, norm: str, where: str) -> None:

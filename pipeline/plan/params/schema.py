@@ -12,6 +12,7 @@ import json
 import keyword
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -19,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
+from pipeline.plan.params import classes
 from pipeline.plan.params.code import code_hash, is_source, parse, room_state
 from pipeline.plan.params.words import nearest
 from pipeline.store.scratch import read_memo, write_scratch
 
 ROOT = Path(__file__).resolve().parents[3]
 EQUAL = "pipeline/share/equal.json"  # code proven equal to older code
-CONTRACT = "Method"  # whose `step` is the common one
 MEMO = "work/components.code"
 KINDS = ("archs", "datasets", "attacks", "methods", "averages")
 
@@ -34,7 +35,8 @@ KINDS = ("archs", "datasets", "attacks", "methods", "averages")
 class Component:
     """What the plan knows of a component: `types` maps field to annotation source.
 
-    `usual` has the values of the fields that an entry need not state.
+    `usual` has the values of the fields that an entry need not state; `ranges` the least and the
+    most of those whose class says so.
     """
 
     kind: str
@@ -42,6 +44,7 @@ class Component:
     types: dict[str, str]
     code: str
     usual: dict[str, Any] = field(default_factory=dict)
+    ranges: dict[str, list[float]] = field(default_factory=dict)
 
 
 def available(kind: str, root: Path = ROOT) -> list[str]:
@@ -118,8 +121,11 @@ def _read_all(root: Path) -> list[dict[str, Any]]:
 
 
 def _sum_code(root: Path) -> str:
-    """A hash of all source of the pipeline, and of the Python that parses it."""
-    whole = hashlib.sha256(repr(sys.version_info[:2]).encode())
+    """A hash of all source of the pipeline, of the Python that parses it, and of which modules
+    lie beside it, that no component may import."""
+    beside = [path for pattern in ("*.py", "*/__init__.py") for path in root.glob(pattern)]
+    names = sorted(path.relative_to(root).as_posix() for path in beside)
+    whole = hashlib.sha256(repr([*sys.version_info[:2], *names]).encode())
     for folder, folders, files in os.walk(root / "pipeline"):
         folders.sort()
         for name in sorted(filter(is_source, files)):
@@ -131,13 +137,28 @@ def _sum_code(root: Path) -> str:
 
 @cache
 def _component(kind: str, name: str, path: Path, _room: tuple[object, ...]) -> Component:
+    node, tree = _public_class(path)
+    code = code_hash(path, node.name)
+    chain, types = [found for found, _ in _chain(node, tree)], _fields(node, tree)
+    usual, ranges = _usual(node, tree, path), classes.read_ranges(chain, types, path)
+    classes.check(kind, path, chain, types, usual)
+    return Component(kind, name, types, code, usual, ranges)
+
+
+def _public_class(path: Path) -> tuple[ast.ClassDef, ast.Module]:
     tree = parse(path)
-    classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
-    if len(classes) != 1:
-        names = ", ".join(c.name for c in classes) or "none"
+    found = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+    if len(found) != 1:
+        names = ", ".join(c.name for c in found) or "none"
         raise UserError(f"{path}: a component file has one public class (found: {names})")
-    code = code_hash(path, classes[0].name)
-    return Component(kind, name, _fields(classes[0], tree), code, _usual(classes[0], tree))
+    return found[0], tree
+
+
+def _chain(node: ast.ClassDef, tree: ast.Module) -> Iterator[tuple[ast.ClassDef, ast.Module]]:
+    """A class and its bases, theirs included, the nearest first."""
+    yield node, tree
+    for base in _bases(node, tree):
+        yield from _chain(*base)
 
 
 def class_fields(path: Path, name: str) -> dict[str, str]:
@@ -147,15 +168,9 @@ def class_fields(path: Path, name: str) -> dict[str, str]:
 
 def writes_step(method: str) -> bool:
     """Whether a method has a `step` of its own, or of a base that is not the contract."""
-    path = ROOT / "pipeline" / "methods" / f"{method}.py"
-    tree = parse(path)
-    wanted = [(n, tree) for n in tree.body if isinstance(n, ast.ClassDef) and n.name[0] != "_"]
-    while wanted:
-        node, tree = wanted.pop()
-        if any(isinstance(item, ast.FunctionDef) and item.name == "step" for item in node.body):
-            return node.name != CONTRACT
-        wanted += _bases(node, tree)
-    return False
+    chain = _chain(*_public_class(ROOT / "pipeline" / "methods" / f"{method}.py"))
+    contract = classes.BASES["methods"]
+    return any(classes.writes(node, "step") for node, _ in chain if node.name != contract)
 
 
 def _class(path: Path, name: str) -> tuple[ast.ClassDef, ast.Module]:
@@ -200,19 +215,16 @@ def _bases(node: ast.ClassDef, tree: ast.Module) -> list[tuple[ast.ClassDef, ast
     return found
 
 
-def _usual(node: ast.ClassDef, tree: ast.Module) -> dict[str, Any]:
+def _usual(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, Any]:
     """The values that a class, or a base of it, gives to its fields, written as they are."""
     found: dict[str, Any] = {}
     for base in _bases(node, tree):
-        found |= _usual(*base)
+        found |= _usual(*base, path)
 
     for item in node.body:
         if not (isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)):
             continue
+        key = _key(item.target.id)
         if item.value and not ast.unparse(item.annotation).startswith("ClassVar"):
-            try:
-                found[_key(item.target.id)] = ast.literal_eval(item.value)
-            except ValueError:
-                problem = f"{node.name}.{item.target.id} has a value that is no constant"
-                raise UserError(f"pipeline: {problem}: write one, or none") from None
+            found[key] = classes.read_default(item, key, f"{path}: {node.name}.{key}")
     return found

@@ -116,14 +116,23 @@ def settings_of(fields: Mapping[str, Any]) -> Entry:
     return {**own, **fields.get("arguments", {})}
 
 
-def coerce(entry: Entry, types: Mapping[str, str], where: str, *, eps_factor: Fraction) -> Entry:
+def coerce(
+    entry: Entry,
+    types: Mapping[str, str],
+    where: str,
+    *,
+    eps_factor: Fraction,
+    ranges_of: Mapping[str, list[float]] | None = None,
+) -> Entry:
     """The entry with every value of its field's type; raises UserError by name.
+
+    ranges_of: least and most of fields of which their component says so.
 
     Radius fields are multiplied by `eps_factor`; a step written `eps/5` follows the entry's eps.
     A field of type Arguments holds the keys that are no fields.
     """
     if "Arguments" in types.values():
-        return _with_arguments(entry, types, where, eps_factor)
+        return _with_arguments(entry, types, where, eps_factor, ranges_of)
     only(entry, types, where, must=tuple(types))
     eps = None
     if types.get("eps") == "Radius":
@@ -133,12 +142,16 @@ def coerce(entry: Entry, types: Mapping[str, str], where: str, *, eps_factor: Fr
         for key in types
     }
 
-    ranges.check(fields, types, entry, float(eps_factor), f"params.yaml: {where}")
+    ranges.check(fields, types, entry, float(eps_factor), f"params.yaml: {where}", ranges_of)
     return fields
 
 
 def _with_arguments(
-    entry: Entry, types: Mapping[str, str], where: str, eps_factor: Fraction
+    entry: Entry,
+    types: Mapping[str, str],
+    where: str,
+    eps_factor: Fraction,
+    ranges_of: Mapping[str, list[float]] | None,
 ) -> Entry:
     """The entry of a component that hands unknown keys on to somebody else's constructor."""
     (name,) = [k for k, t in types.items() if t == "Arguments"]
@@ -155,7 +168,8 @@ def _with_arguments(
     ranges.check(arguments, {"eps": "Radius"}, entry, float(eps_factor), f"params.yaml: {where}")
 
     own_fields = {k: v for k, v in entry.items() if k in own_types}
-    return {**coerce(own_fields, own_types, where, eps_factor=eps_factor), name: arguments}
+    own = coerce(own_fields, own_types, where, eps_factor=eps_factor, ranges_of=ranges_of)
+    return {**own, name: arguments}
 
 
 def _argument(value: Any, key: str, where: str, eps: Fraction | None, factor: Fraction) -> Any:
