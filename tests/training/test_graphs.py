@@ -31,7 +31,6 @@ NOT_WHOLE = {"adp", "gal"}  # by Adam
 REFUSED = {  # in the middle of a recording
     "ccg": "further views of a batch",
     "dverge": "_local_scalar_dense",  # the epoch's depth, of the CPU: a GPU's graph allows it
-    "igat": "index_put_",  # by a mask
 }
 
 
