@@ -99,21 +99,7 @@ def verify(artifact: Finished) -> dict[str, str]:
     }
     rests_on = checks[artifact.kind](artifact)
     manifest.check_rests_on(artifact.path, rests_on)
-    _check_here(artifact.path, rests_on)
     return rests_on
-
-
-def _check_here(path: Path, rests_on: Mapping[str, str]) -> None:
-    """Raise UserError where what it was made from lies here with other bytes, and neither counts
-    yet."""
-    listed = manifest.read()
-    for name, sha256 in rests_on.items():
-        files = [Path(name)] if Path(name).is_file() else sorted(Path(name).glob("*.safetensors"))
-        if files and name not in listed and sha256 not in map(sum_of, files):
-            raise UserError(
-                f"{path}: was made from other weights or images of {name} than are here now; "
-                "delete it and run again"
-            )
 
 
 def _verify_run(artifact: Finished) -> dict[str, str]:

@@ -42,7 +42,6 @@ class Trainer:
         self.run, self.device, self.snapshots = run, where, snapshots
         # An index may vouch for what lies beside a finished run, until its weights come out again.
         self.kept = run.work / "snapshots" if run.is_here() else run.snapshots
-        self.plan, self.origin = plan, find_origin(plan, run, where)
         images, held_out = self.recipe.train_images, self.recipe.held_out
         self.split = load_training(run.dataset, images, held_out, where)
         name = "test" if self.recipe.select == "best_test_as_published" else "validation"
@@ -66,6 +65,7 @@ class Trainer:
             seed=spec["seed"],
             images=len(self.split),
         )
+        self.plan, self.origin = plan, find_origin(plan, run, where)
         self.validation = self._attack(spec["validation_attack"])
         self.training.assistants = models.build_assistants(spec, self.split, where)
         self.training.optimisers = self.method.setup(self.training)
