@@ -14,7 +14,7 @@ from pipeline.plan import Artifact, Plan, Run
 from pipeline.plan.estimate import archs_of, seconds
 from pipeline.plan.graph.audit import STAGE_KEYS
 from pipeline.plan.graph.outside import MODULE
-from pipeline.plan.workflow import FIND, one_line
+from pipeline.plan.workflow import FIND
 
 PACK = "ROBUST_PACK"  # ids of runs, in the environment of jobs that share an allocation
 # stage -> the stage whose entry of `resources:` it asks by
@@ -59,16 +59,11 @@ class Resources:
     def of(self, rule: str) -> dict[str, Any]:
         """The `resources` of a rule, as Snakemake and its SLURM executor name them."""
         stage = ASKING[rule]
-
-        def find_memory(wildcards: Any) -> int:
-            return self._find_memory(stage, key_of(wildcards))
-
-        def find_minutes(wildcards: Any) -> int:
-            return self.slice(stage, self._find_artifact(rule, wildcards), key_of(wildcards))
-
         return {
-            "mem_mb": one_line(find_memory),
-            "runtime": one_line(find_minutes),
+            "mem_mb": lambda wildcards: self._find_memory(stage, key_of(wildcards)),
+            "runtime": lambda wildcards: self.slice(
+                stage, self._find_artifact(rule, wildcards), key_of(wildcards)
+            ),
             "cpus_per_task": self.stage(stage)["cpus"],
             **self._request_gpus(stage),
             **{k: os.environ[v] for k, v in VARIABLES.items() if os.environ.get(v)},

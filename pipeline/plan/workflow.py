@@ -4,7 +4,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
-from inspect import signature
 from itertools import chain
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -64,10 +63,7 @@ def check_config(plan: Plan, config: Mapping[str, Any]) -> None:
 
 
 def one_line(question: Callable[P, T]) -> Callable[P, T]:
-    """End in one line on a user's error: Snakemake prints a trace of any other exception.
-
-    The answer bears its signature, which Snakemake otherwise works out for every job anew.
-    """
+    """End in one line on a user's error: Snakemake prints a trace of any other exception."""
 
     @wraps(question)
     def answer(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -76,7 +72,6 @@ def one_line(question: Callable[P, T]) -> Callable[P, T]:
         except UserError as error:
             raise SystemExit(f"error: {error}") from None
 
-    answer.__signature__ = signature(question)  # type: ignore[attr-defined]
     return answer
 
 
