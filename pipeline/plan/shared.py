@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import cache
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +119,7 @@ class Stale:
             with suppress(UserError):  # it only spares reading
                 write_scratch(SEEN, json.dumps(self.seen).encode())
 
-    def _look(self, artifact: Run | Record) -> None:
+    def _look(self, artifact: Made) -> None:
         path = _beside(artifact)
         try:
             stat = os.stat(path)
@@ -160,7 +159,7 @@ class Stale:
 def warn(plan: Plan) -> None:
     """Say on stderr what of this plan was made with other shared code than today's."""
     graph = plan.graph
-    made = chain(graph.runs.values(), graph.sets.values(), graph.records.values())
+    made: list[Artifact] = [*graph.runs.values(), *graph.sets.values(), *graph.records.values()]
     if line := Stale(plan, made).line():
         print(f"warning: {line}", file=sys.stderr)
 
@@ -215,7 +214,8 @@ def prove(stages: Mapping[str, int], ran: Mapping[str, Iterable[str]]) -> dict[s
     `stages` are all with their numbers; of another number, what was proven before is forgotten.
     """
     path, today = ROOT / EQUAL, references.shared()
-    known = json.loads(path.read_text()) if path.exists() else {"code": today, "stages": {}}
+    known: dict[str, Any] = {"code": today, "stages": {}}
+    known |= json.loads(path.read_text()) if path.exists() else {}
     entries, unproven = {}, dict[str, list[str]]()
     for stage, number in stages.items():
         entry = known["stages"].get(stage, {})
