@@ -18,7 +18,7 @@ from pipeline.core.losses import true_probability
 from pipeline.plan import shared
 
 # Weights drift in 6 steps where arithmetic differs: verdicts flip on up to five of 40 images, and
-# the loss that a figure shows far from the weights moves with them; of the rules there are 20 images.
+# the loss that a figure shows far from the weights moves with them; rules meet 20 images.
 NEAR = {"evaluate": (0.02, 0.125), "figure": (0.15, 0.125), "evaluate/rules": (0.02, 0.3)}
 
 
