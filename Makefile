@@ -4,8 +4,9 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 CORES ?= 2
 STAMP := $(VENV)/.installed
-# an environment's scripts name its folder: a clone that was moved or copied needs another
-find_moved = $(shell test -s $(1)/.installed && test "$$(cat $(1)/.installed)" != "$$(cd $(1) && pwd -P)" && echo moved)
+# an environment's scripts name its folder, and its python is a link to this machine's: a clone that
+# was moved or copied needs another, and so does one whose interpreter is gone
+find_moved = $(shell test -s $(1)/.installed && { test "$$(cat $(1)/.installed)" != "$$(cd $(1) && pwd -P)" || test ! -x $(1)/bin/python; } && echo moved)
 MOVED := $(call find_moved,$(VENV))
 MOVED_DOCS := $(call find_moved,.venv-docs)
 

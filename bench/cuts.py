@@ -13,16 +13,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from bench.plan import copy_code
+from pipeline.errors import UserError
 from pipeline.flags.flags import UNFAIR
 from pipeline.job.report import report
 from pipeline.plan import Plan, load_plan
 from pipeline.plan.graph.hidden import FILE, KEYS, SUITE
+from pipeline.plan.params.entries import Setting
 from pipeline.plan.params.reader import read
 from pipeline.plan.params.values import inherit
 
@@ -67,9 +71,10 @@ def lay(folder: Path, params: dict[str, Any]) -> None:
     """A copy of the project with its data and trained runs, under other params."""
     copy_code(folder)
     shutil.copytree(ROOT / "results/runs", folder / "results/runs")
+    # a user's own images, which data/raw links to, stay where they are
     for prepared in (ROOT / "data").iterdir():
         if prepared.is_dir() and not (folder / "data" / prepared.name).exists():
-            shutil.copytree(prepared, folder / "data" / prepared.name)
+            shutil.copytree(prepared, folder / "data" / prepared.name, symlinks=True)
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
 
 
@@ -94,6 +99,29 @@ def describe(plan: Plan) -> dict[str, str]:
     return {cell.row: cell.records[SUITE].id for cell in cells if cell.records}
 
 
+def check(asked: Plan, records: Mapping[str, str] | None) -> None:
+    """Raise UserError unless each of the rows has one line of numbers, trained runs here and, where
+    its figures are to be kept, one of these records."""
+    cells, seen = asked.tables[TABLE].cells, dict[str, Setting]()
+    for cell in cells:
+        setting = replace(cell.setting, seed=0)
+        if cell.lacks:
+            raise UserError(
+                f"{cell.row}: is {cell.lacks} and has no numbers; name others by --rows"
+            )
+        if seen.setdefault(cell.row, setting) != setting:
+            raise UserError(
+                f"{cell.row}: has several lines in {TABLE}, whose axes must be one value"
+            )
+        if records is not None and cell.row not in records:
+            raise UserError(
+                f"{cell.row}: {TABLE} has no record of it at this scale, and {FILE} names records; "
+                "leave it out, or leave out --write"
+            )
+    if absent := [run.folder for run in asked.needs(asked.tables[TABLE])[1] if not run.is_here()]:
+        raise UserError(f"{absent[0]}: is missing; train it first: python -m pipeline.plan")
+
+
 def read_kept() -> list[list[str]]:
     """The lines that are kept already."""
     if not FILE.is_file():
@@ -112,16 +140,12 @@ def main() -> None:
     args = parser.parse_args()
 
     plan = load_plan()
-    table = plan.tables[TABLE]
-    if absent := [run.folder for run in plan.needs(table)[1] if not run.is_here()]:
-        sys.exit(f"error: {absent[0]} is missing: make {table.path} first")
-    reference = table.spec["entry"]["reference"]
+    reference, records = plan.tables[TABLE].spec["entry"]["reference"], describe(plan)
     rows = list(dict.fromkeys([reference, *args.rows])) if args.rows else []
-    cut, full = (
-        judge(build_params(args.images, rows, is_cut=c), args.cores) for c in (True, False)
-    )
+    asked = [build_params(args.images, rows, is_cut=is_cut) for is_cut in (True, False)]
+    check(Plan(asked[0]), records if args.write else None)
+    cut, full = (judge(params, args.cores) for params in asked)
 
-    records = describe(plan)
     lines = []
     for row in cut:
         hidden = cut[row]["adaptive_worst"] - full[row]["adaptive_worst"]
@@ -133,7 +157,7 @@ def main() -> None:
         lines.append(
             [
                 row,
-                records[row],
+                records.get(row, ""),
                 args.images,
                 round(cut[row]["adaptive_worst"], 3),
                 round(full[row]["adaptive_worst"], 3),

@@ -21,7 +21,7 @@ from pipeline.loading import models
 from pipeline.loading.images import load_split, subset
 from pipeline.loading.registry import build
 from pipeline.loading.sets import weights_of
-from pipeline.plan import Plan, TransferSet, load_part
+from pipeline.plan import Plan, TransferSet, load_part, shared
 from pipeline.store.files import safetensors
 from pipeline.store.lease import hold
 from pipeline.store.sums import write_together
@@ -29,7 +29,7 @@ from pipeline.store.sums import write_together
 
 def craft(plan: Plan, transfer_set: TransferSet, where: torch.device) -> None:
     """Write one transfer set: every image is attacked, also those the surrogate gets wrong."""
-    started = time.monotonic()
+    started, code = time.monotonic(), shared.code_of(plan, transfer_set)
     split = load_split(transfer_set.surrogate.dataset, "test", where)
     surrogate = models.load_victim(plan, transfer_set.surrogate, split, where)
     # The gradient of one draw of a random surrogate would be noise: its mean is climbed.
@@ -57,7 +57,8 @@ def craft(plan: Plan, transfer_set: TransferSet, where: torch.device) -> None:
     }
 
     times = device.times(time.monotonic() - started, where)
-    write_together({transfer_set.path: safetensors(tensors, about)}, times)
+    files = {transfer_set.path: safetensors(tensors, about)}
+    write_together(files, {**times, "shared": code})
 
 
 def main(argv: list[str] | None) -> None:

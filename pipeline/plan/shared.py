@@ -1,7 +1,7 @@
 """The shared code that a result was made with, which is in no name, and whether it is today's.
 
 The code of components is part of the names of their results; what all share is versioned by hand,
-by the numbers `core:` of params.yaml. So a job writes beside its run or record a hash of every
+by the numbers `core:` of params.yaml. So a job writes beside its run, set or record a hash of every
 shared definition that it rests on, from the syntax tree: comments, docstrings and what it does not
 use do not count. Where they differ from today's, the plan and Snakemake say so before any job.
 """
@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UserError
-from pipeline.plan import Artifact, Plan, Record, Run
+from pipeline.plan import Artifact, Plan, Record, Run, TransferSet, Victim
 from pipeline.plan.params import references
-from pipeline.plan.params.schema import ROOT
+from pipeline.plan.params.schema import KINDS, ROOT
+from pipeline.plan.params.values import Entry
 from pipeline.plan.params.words import digest
 from pipeline.store.files import write_atomic
 from pipeline.store.scratch import read_memo, write_scratch
@@ -31,26 +32,32 @@ STARTS = {  # what makes an artifact of a stage
     "train": ("train.py:train", "train.py:write"),
     "average": ("average.py:make_average",),
     "adopt": ("adopt.py:adopt",),
+    "transfer": ("transfer.py:craft",),
     "evaluate": ("evaluate.py:evaluate",),
 }
 NUMBER = {"adopt": "train"}  # the stage whose number versions it, where that is another
 ROOMS = {"arch": "archs", "method": "methods", "average": "averages"}  # by key of a run's spec
 ROOMS |= {"attack": "attacks", "validation_attack": "attacks"}
 GOLDEN = "python tests/whole/golden/run.py"
+Made = Run | TransferSet | Record  # what such hashes lie beside
 
 
 # ---- what an artifact rests on today
 
 
-def code_of(plan: Plan, artifact: Run | Record) -> dict[str, str]:
+def code_of(plan: Plan, artifact: Made) -> dict[str, str]:
     """Hash of each shared definition that making it uses: `core/losses.py:kl` and so on."""
     return _summed(plan, artifact)[0]
 
 
-def _summed(plan: Plan, artifact: Run | Record) -> tuple[dict[str, str], str]:
-    if isinstance(artifact, Record):
-        return _reach(artifact.stage, frozenset(_files_of_record(plan, artifact)))
-    return _reach(artifact.stage, frozenset(_files_of_run(plan, artifact)))
+def _summed(plan: Plan, artifact: Made) -> tuple[dict[str, str], str]:
+    if isinstance(artifact, Run):
+        files = _files_of_run(plan, artifact)
+    elif isinstance(artifact, TransferSet):
+        files = _files_of_attacked(plan, artifact.surrogate, [artifact.attack])
+    else:
+        files = _files_of_attacked(plan, artifact.victim, [spec for _, spec in artifact.attacks])
+    return _reach(artifact.stage, frozenset(files))
 
 
 def _files_of_run(plan: Plan, run: Run) -> set[str]:
@@ -58,6 +65,7 @@ def _files_of_run(plan: Plan, run: Run) -> set[str]:
     spec = run.spec
     made = [(room, spec[key]) for key, room in ROOMS.items() if spec.get(key)]
     made += [("archs", arch) for arch in spec.get("archs", {}).values()]
+    made += [("attacks", attack) for attack in spec.get("attacks", {}).values()]
     # a user's own module, in the place of an arch, is no component and known by its file's sum
     files = {f"{room}/{part['component']}.py" for room, part in made if "component" in part}
     for parent in map(plan.run, run.parents):
@@ -66,12 +74,12 @@ def _files_of_run(plan: Plan, run: Run) -> set[str]:
     return files | {f"datasets/{run.dataset.component}.py"}
 
 
-def _files_of_record(plan: Plan, record: Record) -> set[str]:
-    """Files of its attacks, and of its victim's archs and data."""
-    attacks = (spec["component"] for _, spec in record.attacks if "set" not in spec)
-    runs = [_files_of_run(plan, plan.run(e.run)) for e in record.victim.elements]
+def _files_of_attacked(plan: Plan, victim: Victim, attacks: Iterable[Entry]) -> set[str]:
+    """Files of attacks, and of their victim's archs and data."""
+    crafted = {spec["component"] for spec in attacks if "set" not in spec}
+    runs = [_files_of_run(plan, plan.run(e.run)) for e in victim.elements]
     kept = {f for files in runs for f in files if f.startswith(("archs/", "datasets/"))}
-    return kept | {f"attacks/{component}.py" for component in attacks}
+    return kept | {f"attacks/{component}.py" for component in crafted}
 
 
 @cache
@@ -86,11 +94,13 @@ def _reach(stage: str, components: frozenset[str]) -> tuple[dict[str, str], str]
 # ---- what it was made with
 
 
-def _beside(artifact: Run | Record) -> str:
+def _beside(artifact: Made) -> str:
     """Where times and code of an artifact lie, as `sums.beside` has it; a text, for there are
     thousands to look at."""
     if isinstance(artifact, Run):
         return f"results/runs/{artifact.id}/run.time.json"
+    if isinstance(artifact, TransferSet):
+        return f"results/transfer/{artifact.id}.time.json"
     return f"results/records/{artifact.id}.time.json"
 
 
@@ -99,17 +109,17 @@ class Stale:
 
     def __init__(self, plan: Plan, artifacts: Iterable[Artifact]) -> None:
         self.plan, self.whole, self.seen = plan, 0, read_memo(SEEN)
-        self.found: list[Run | Record] = []
+        self.found: list[Made] = []
         self.files = Counter[str]()
         remembered = dict(self.seen)
         for artifact in artifacts:
-            if isinstance(artifact, Run | Record):
+            if isinstance(artifact, Made):
                 self._look(artifact)
         if self.seen != remembered:
             with suppress(UserError):  # it only spares reading
                 write_scratch(SEEN, json.dumps(self.seen).encode())
 
-    def _look(self, artifact: Run | Record) -> None:
+    def _look(self, artifact: Made) -> None:
         path = _beside(artifact)
         try:
             stat = os.stat(path)
@@ -140,15 +150,16 @@ class Stale:
         stages = {NUMBER.get(artifact.stage, artifact.stage) for artifact in self.found}
         bump = " and ".join(f"core.{stage}" for stage in sorted(stages))
         return (
-            f"shared code changed since {len(self.found)} of {self.whole} runs and records were "
-            f"made, which keep their names: {files}{more}. If numbers may move, add one to {bump} "
+            f"shared code changed since {len(self.found)} of {self.whole} results were made, "
+            f"which keep their names: {files}{more}. If numbers may move, add one to {bump} "
             f"in params.yaml; if not, let `{GOLDEN}` prove it"
         )
 
 
 def warn(plan: Plan) -> None:
     """Say on stderr what of this plan was made with other shared code than today's."""
-    made: list[Artifact] = [*plan.graph.runs.values(), *plan.graph.records.values()]
+    graph = plan.graph
+    made: list[Artifact] = [*graph.runs.values(), *graph.sets.values(), *graph.records.values()]
     if line := Stale(plan, made).line():
         print(f"warning: {line}", file=sys.stderr)
 
@@ -199,23 +210,37 @@ def _read_equal(stage: str, number: int) -> tuple[dict[str, list[str]], str]:
 # ---- what is proven equal
 
 
-def prove(stages: Mapping[str, int], proven: Iterable[str]) -> None:
-    """Remember today's shared code: of `proven` stages as equal to that of the last golden run.
+def prove(stages: Mapping[str, int], ran: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """Remember today's shared code; what `ran` of it for a stage whose bytes are those of the last
+    golden run counts as equal to what ran then. Returns, by stage, what moved and did not run.
 
     `stages` are all with their numbers; of another number, what was proven before is forgotten.
     """
-    path = ROOT / EQUAL
-    known = json.loads(path.read_text()) if path.exists() else {"code": {}, "stages": {}}
-    today, before = references.shared(), known["code"]
-    moved = {n: [before[n], own] if n in before else [own] for n, own in today.items()}
-    moved = {n: pair for n, pair in moved.items() if before.get(n) != today[n]}
-    entries = {}
+    path, today = ROOT / EQUAL, references.shared()
+    known: dict[str, Any] = {"code": today, "stages": {}}
+    known |= json.loads(path.read_text()) if path.exists() else {}
+    entries, unproven = {}, dict[str, list[str]]()
     for stage, number in stages.items():
         entry = known["stages"].get(stage, {})
-        equal = dict(entry["equal"]) if entry.get("core") == number else {}
-        if stage in proven and before:
-            for name, pair in moved.items():
-                equal[name] = list(dict.fromkeys([*equal.get(name, []), *pair]))
+        is_same = entry.get("core") == number
+        equal = dict(entry["equal"]) if is_same else {}
+        # what was not proven then is compared with the code that was
+        before = {**known["code"], **entry.get("unproven", {})} if is_same else today
+        moved = {name for name, own in today.items() if before.get(name) != own}
+        for name in moved.intersection(ran.get(stage, ())):
+            hashes = [*equal.get(name, []), before.get(name), today[name]]
+            equal[name] = list(dict.fromkeys(filter(None, hashes)))
+        left = moved.intersection(_reach_of(stage)).difference(ran.get(stage, ()))
+        unproven |= {stage: sorted(left)} if left else {}
         entries[stage] = {"core": number, "equal": equal}
+        entries[stage] |= {"unproven": {name: before.get(name) for name in left}} if left else {}
     text = json.dumps({"code": today, "stages": entries}, indent=1, sort_keys=True)
     write_atomic(path, (text + "\n").encode())
+    return unproven
+
+
+def _reach_of(stage: str) -> set[str]:
+    """The shared definitions that results of a number may rest on, whatever their components."""
+    components = frozenset(f for f in references.files() if f.partition("/")[0] in KINDS)
+    starts = [s for s in STARTS if NUMBER.get(s, s) == stage]
+    return {name for start in starts for name in _reach(start, components)[0]}

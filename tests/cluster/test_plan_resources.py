@@ -76,7 +76,14 @@ def test_the_syntax_comes_from_the_profile():
     assert site.of_profile({"gpu_syntax": "gpu:a100"}, False) == Site("gpu:a100")
     assert site.of_profile(None, True) == Site() and site.of_profile({"mem_mb": 1}, True) == Site()
     assert site.of_profile(["gpu_syntax=gres", "slurm_partition=gpu"], False) == Site("gres")
-    assert site.here().syntax == "gpu"
+
+
+def test_a_folders_own_profile_is_read_and_none_needs_to_be_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert site.here() == Site()
+    site.PROFILE.parent.mkdir()
+    site.PROFILE.write_text("default-resources:\n  gpu_syntax: gres\n")
+    assert site.here().syntax == "gres"
 
 
 @pytest.mark.parametrize(

@@ -43,11 +43,17 @@ def test_a_page_that_is_up_to_date_is_told_without_its_log(clone):
 
 @pytest.mark.parametrize(("folder", "target"), [(".venv", "setup"), (".venv-docs", "docs")])
 def test_an_environment_that_was_moved_is_made_anew(clone, folder, target):
-    stamp = clone / folder / ".installed"
-    stamp.parent.mkdir()
+    stamp, python = clone / folder / ".installed", clone / folder / "bin/python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
     stamp.write_text(f"{clone / folder}\n")
     assert "-m venv" not in make(clone, "-n", target).stdout
     stamp.write_text("/elsewhere\n")
+    assert f"-m venv --clear {folder}" in make(clone, "-n", target).stdout
+
+    stamp.write_text(f"{clone / folder}\n")
+    python.unlink()
+    python.symlink_to("/gone/python3")  # the machine has another interpreter now
     assert f"-m venv --clear {folder}" in make(clone, "-n", target).stdout
 
 

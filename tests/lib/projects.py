@@ -29,8 +29,9 @@ def _published() -> dict[str, Any]:
 
 
 def published() -> dict[str, Any]:
-    """params.yaml with the papers' pages, as they are in the repository."""
-    return copy.deepcopy(_published())
+    """params.yaml with the papers' pages, as they are in the repository, but for its scale, which
+    is this user's: demo."""
+    return copy.deepcopy(_published()) | {"scale": "demo"}
 
 
 def shrink(params: dict[str, Any], images: int = 30, **recipe: Any) -> None:

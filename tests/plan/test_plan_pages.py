@@ -1,5 +1,6 @@
 """A paper's page: what it may say, who sees it, and that it rests on params.yaml alone."""
 
+import re
 import shutil
 
 import pytest
@@ -16,9 +17,11 @@ PAPERS = [page.stem for page in pages(ROOT / "params.yaml")]
 
 
 def copy_files(folder, papers):
-    """params.yaml and these papers' pages."""
+    """params.yaml at demo scale and these papers' pages."""
     (folder / "papers").mkdir(parents=True)
-    shutil.copy(ROOT / "params.yaml", folder)
+    text = (ROOT / "params.yaml").read_text()
+    text = re.sub("^scale: .*", "scale: demo", text, flags=re.MULTILINE)
+    (folder / "params.yaml").write_text(text)
     for paper in papers:
         shutil.copy(ROOT / "papers" / f"{paper}.yaml", folder / "papers")
     return folder / "params.yaml"

@@ -9,11 +9,12 @@ import pytest
 import tiny
 from projects import command, copy_project, edit
 
-from pipeline import evaluate
+from pipeline import evaluate, train, transfer
 from pipeline.plan import Plan, shared
 from pipeline.plan.params import references
 from pipeline.store.sums import beside
 
+LOSS = "core/losses.py:cross_entropy"
 LOSSES = "pipeline/core/losses.py"
 LINE = '    return F.cross_entropy(widen(logits), labels, reduction="none")'
 
@@ -57,7 +58,7 @@ def test_a_changed_loss_is_named_before_any_job(plan):
 
     change(LINE, f"{LINE} * 0.5")
     said = line(plan)
-    assert f"since 2 of 2 runs and records were made, which keep their names: {LOSSES}." in said
+    assert f"since 2 of 2 results were made, which keep their names: {LOSSES}." in said
     assert "core.evaluate and core.train" in said and "golden/run.py" in said
 
     for words in (["snakemake", "-n"], ["python", "-m", "pipeline.plan", "results/table1.csv"]):
@@ -78,18 +79,59 @@ def test_what_a_result_does_not_use_concerns_it_not(plan):
 
 def test_code_that_was_proven_equal_is_not_named(plan):
     numbers = {stage: plan.entries.core[stage] for stage in ("train", "evaluate")}
-    shared.prove(numbers, [])
+    every = {"train": [LOSS], "evaluate": [LOSS]}
+    assert shared.prove(numbers, {}) == {}
     change(LINE, f"{LINE} + 0")
     assert "since 2 of 2" in line(plan)
 
-    shared.prove(numbers, ["train"])
+    assert shared.prove(numbers, {"train": [LOSS]}) == {"evaluate": [LOSS]}
     assert "since 1 of 2" in line(plan) and "core.evaluate in" in line(plan)
     change(f"{LINE} + 0", f"{LINE} - 0")
     assert "since 2 of 2" in line(plan)
-    shared.prove(numbers, ["train", "evaluate"])
-    assert "core.evaluate in" in line(plan)  # the code between was proven for trainings alone
-    shared.prove({stage: number + 1 for stage, number in numbers.items()}, [])
+    assert shared.prove(numbers, every) == {}  # for records, compared with the code before both
+    assert line(plan) == ""
+    assert shared.prove({stage: number + 1 for stage, number in numbers.items()}, {}) == {}
     assert "since 2 of 2" in line(plan)
+
+
+def test_what_the_golden_run_did_not_run_stays_unproven_until_it_does(plan):
+    numbers = {stage: plan.entries.core[stage] for stage in ("train", "evaluate")}
+    shared.prove(numbers, {})
+    change(LINE, f"{LINE} + 0")
+    forget()
+    both = {"train": [LOSS], "evaluate": [LOSS]}
+    for _ in range(2):  # the second run sees no change since the first
+        assert shared.prove(numbers, {"train": ["core/losses.py:kl"]}) == both
+        assert "since 2 of 2" in line(plan)
+    bumped = {**numbers, "evaluate": numbers["evaluate"] + 1}
+    assert shared.prove(bumped, {}) == {"train": [LOSS]}
+    assert shared.prove(bumped, both) == {}
+    assert "since 1 of 2" in line(plan)
+
+
+def test_a_transfer_set_remembers_its_code_too(tmp_path, monkeypatch, capsys):
+    params = tiny.params(epochs=1)
+    params["victims"]["sibling"] = {"of": "standard", "members": 1, "seed": 900}
+    params["suites"]["unified"] |= {"attacks": ["mpgd"], "surrogates": ["sibling"]}
+    params["tables"]["table1"] |= {"members": [1], "columns": ["clean", "sibling_mpgd"]}
+    plan = tiny.place(tmp_path, monkeypatch, params)
+    (made,) = plan.graph.sets.values()
+    (run,) = [plan.run(element.run) for element in made.surrogate.elements]
+    train.train(plan, run, tiny.CPU, None)
+    transfer.craft(plan, made, tiny.CPU)
+    path = beside(made.path)
+    assert shared._beside(made) == str(path)
+    said = json.loads(path.read_text())
+    assert said["shared"] == shared.code_of(plan, made)
+    assert {"transfer.py:craft", "core/losses.py:margin"} <= said["shared"].keys()
+    assert "evaluate.py:evaluate" not in said["shared"]
+
+    said["shared"]["core/losses.py:margin"] = "another"
+    path.write_text(json.dumps(said))
+    capsys.readouterr()
+    shared.warn(plan)
+    assert "since 1 of 2 results were made" in (text := capsys.readouterr().err), text
+    assert "add one to core.transfer in" in text
 
 
 def test_what_lies_beside_an_artifact_is_no_part_of_its_bytes(plan):

@@ -1,6 +1,7 @@
 """Data sets of the user's own: what is refused, in one line that never advises to delete."""
 
 import hashlib
+import io
 import os
 import re
 import zipfile
@@ -103,6 +104,25 @@ def test_a_split_whose_name_goes_on_is_another_one(hub, tmp_path):
     (tmp_path / "disk/train.arrow").touch()
     (tmp_path / "hub/linked").symlink_to(tmp_path / "disk")
     assert hub("train") == ["train.arrow"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "held"),
+    [([[0], [1]], "list<.*>"), ([0, None], "1 empty cells"), ([0.0, 1.0], "double")],
+)
+def test_labels_that_are_no_class_numbers_are_refused(tmp_path, labels, held):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    picture = io.BytesIO()
+    Image.fromarray(IMAGES[0]).save(picture, "PNG")
+    images = [{"bytes": picture.getvalue(), "path": None}] * 2
+    (tmp_path / "files").mkdir()
+    for split in ("train", "test"):
+        table = pyarrow.table({"image": images, "label": labels})
+        parquet.write_table(table, tmp_path / "files" / f"{split}.parquet")
+    data = huggingface.Huggingface(**FIELDS, resize=False, image="image", label="label")
+    with pytest.raises(UserError, match=f"column label holds {held}, not class numbers") as raised:
+        data.load(tmp_path)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("names", [

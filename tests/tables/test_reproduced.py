@@ -24,8 +24,7 @@ def lines_of(scale: str) -> list[dict[str, str]]:
     return list(Reproduced(Plan(published() | {"scale": scale})).lines())
 
 
-def test_every_number_has_a_verdict_and_none_at_demo_scale(monkeypatch):
-    monkeypatch.chdir(tiny.ROOT)
+def test_every_number_has_a_verdict_and_none_at_demo_scale(unmade):
     lines = lines_of("demo")
     assert len(lines) == sum(
         len((tiny.ROOT / f"data/reported/{p}.csv").read_text().splitlines()) - 1
@@ -35,16 +34,14 @@ def test_every_number_has_a_verdict_and_none_at_demo_scale(monkeypatch):
     assert totals(lines)[0].startswith(f"all: {len(lines)} numbers: ")
 
 
-def test_at_paper_scale_most_numbers_wait_for_hours(monkeypatch):
-    monkeypatch.chdir(tiny.ROOT)
+def test_at_paper_scale_most_numbers_wait_for_hours(unmade):
     lines = lines_of("paper")
     waiting = [line for line in lines if line["verdict"] == NOT_RUN]
     assert len(waiting) > 1000 and all(float(line["hours"]) > 0 for line in waiting)
 
 
-def test_the_hours_of_a_budget_are_those_of_all_rows_that_it_lists(monkeypatch):
+def test_the_hours_of_a_budget_are_those_of_all_rows_that_it_lists(unmade):
     """One printed label stands for several trainings of ours: each of them costs."""
-    monkeypatch.chdir(tiny.ROOT)
     plan = Plan(published() | {"scale": "paper"})
     chosen = Reproduced(plan).choose(24.0)
     assert chosen and sum(hours for _, _, hours in chosen) <= 24
@@ -60,8 +57,7 @@ def test_the_hours_of_a_budget_are_those_of_all_rows_that_it_lists(monkeypatch):
     assert whole == pytest.approx(sum(hours for _, _, hours in chosen))
 
 
-def test_a_number_that_no_scale_has_is_of_unknown_settings_at_every_scale(monkeypatch):
-    monkeypatch.chdir(tiny.ROOT)
+def test_a_number_that_no_scale_has_is_of_unknown_settings_at_every_scale(unmade):
     unknown = [
         [(line["paper"], line["table"], line["row"], line["column"])
          for line in lines_of(scale) if line["verdict"] == UNKNOWN]
@@ -70,8 +66,7 @@ def test_a_number_that_no_scale_has_is_of_unknown_settings_at_every_scale(monkey
     assert unknown[0] and unknown[0] == unknown[1]
 
 
-def test_plan_lists_the_rows_that_a_day_decides_at_the_papers_scale(monkeypatch, capsys):
-    monkeypatch.chdir(tiny.ROOT)
+def test_plan_lists_the_rows_that_a_day_decides_at_the_papers_scale(unmade, capsys):
     command.main(["--budget", "1d"])
     first, *rows = capsys.readouterr().out.splitlines()
     numbers = sum(int(re.search(r": (\d+) numbers, ", row)[1]) for row in rows)

@@ -220,7 +220,7 @@ def test_a_state_is_written_and_read_piece_by_piece():
 def test_kills_at_random_moments_change_no_byte_and_sigterm_exits_with_75(
     tmp_path, monkeypatch, minutes
 ):
-    asked = tiny.changed(epochs=16, **EMA)
+    asked, draws = tiny.changed(epochs=24, **EMA), random.Random(minutes)
     asked["resources"]["train"]["save_minutes"] = minutes
     asked["tables"]["table1"]["rows"] = ["pgd_at_single"]
     plan = tiny.place(tmp_path / "whole", monkeypatch, asked)
@@ -232,7 +232,9 @@ def test_kills_at_random_moments_change_no_byte_and_sigterm_exits_with_75(
     for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
         process = start(run)
         assert process.stdout is not None and process.stdout.readline()  # an epoch has ended
-        time.sleep(random.uniform(0, 0.1))
+        begun = time.monotonic()
+        assert process.stdout.readline()
+        time.sleep(draws.uniform(0, 1) * (time.monotonic() - begun))
         process.send_signal(number)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == (75 if number == signal.SIGTERM else -number)

@@ -92,6 +92,7 @@ def clone(tmp_path):
     """A clone under a path with a space, with an environment that is a folder alone."""
     folder = tmp_path / "my clone"
     (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "python").symlink_to("/bin/true")
     shutil.copy(ROOT / "Makefile", folder)
     shutil.copytree(ROOT / "envs", folder / "envs")
     subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
@@ -107,6 +108,7 @@ def make(folder, *words):
 def test_gits_merge_driver_runs_in_a_path_with_a_space(clone):
     make(clone, "drivers")
     python = clone / ".venv" / "bin" / "python"
+    python.unlink()
     python.write_text('#!/bin/sh\nprintf "%s\\n" "$@" > asked\ncat "$5" >> "$4"\n')
     python.chmod(0o755)
     identity = ("-c", "user.name=a", "-c", "user.email=a@b")
@@ -134,7 +136,6 @@ def test_a_clone_that_was_moved_gets_an_environment_of_its_own(made_in, again, c
 
 
 def test_a_new_environment_notes_where_it_was_made(clone):
-    (clone / ".venv" / "bin" / "python").symlink_to("/bin/true")
     make(clone, "setup", "PYTHON=/bin/true")
     assert (clone / ".venv" / ".installed").read_text() == f"{clone / '.venv'}\n"
 

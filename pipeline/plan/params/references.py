@@ -26,7 +26,7 @@ from pipeline.plan.params.words import digest
 from pipeline.store.scratch import read_memo, write_scratch
 
 SHARED = ("core", "contracts", "loading", "training", "evaluation")  # rooms that are in no name
-JOBS = ("train.py", "average.py", "adopt.py", "evaluate.py")
+JOBS = ("train.py", "average.py", "adopt.py", "transfer.py", "evaluate.py")
 DEVICE = "job/device.py:select"  # arithmetic that repeats
 MEMO = Path("work/shared.code")
 KEPT = 1000  # files remembered, of several states of the code
