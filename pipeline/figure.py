@@ -55,7 +55,8 @@ def numbers(plan: Plan, figure: Figure) -> tuple[Any, pd.DataFrame]:
             found = [*said.get(place, "").split(), *getattr(item, key)]
             said[place] = " ".join(dict.fromkeys(found))
         points = frame[along] if is_axis else [0.0] * len(frame)
-        frame[key] = [said[place] for place in zip(frame["row"], points, strict=True)]
+        places = zip(frame["row"], points, strict=True)
+        frame[key] = [said.get(place, "") for place in places]  # a line of several rows has none
     return kind, frame
 
 

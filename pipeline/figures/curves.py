@@ -83,9 +83,10 @@ class Curves:
             raise UserError(f"params.yaml: figures: nothing that is shown varies in {self.along!r}")
 
         names = {key: _common(found) for key, found in groups.items()}
-        for name in [n for n, count in Counter(names.values()).items() if count > 1]:
-            for key in [k for k, found in names.items() if found == name]:
-                names[key] = " to ".join(dict.fromkeys((groups[key][0], groups[key][-1])))
+        shared = Counter((row, names[key]) for row, key in {(row, key) for row, key, *_ in seen})
+        twice = {name for (_, name), count in shared.items() if count > 1}  # lines of one row
+        for key in [key for key, name in names.items() if name in twice]:
+            names[key] = " to ".join(dict.fromkeys((groups[key][0], groups[key][-1])))
 
         points: Points = {}
         for row, key, x, verdicts in seen:

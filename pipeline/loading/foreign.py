@@ -34,7 +34,8 @@ NESTED = (
     "params",
 )
 # of a mapping for each member: model_0, member1, 2; `epoch_10` is another state of the same one
-MEMBER = re.compile(r"(?:(?:model|member|net|network)_?)?(\d+)")
+STATES = "epoch|ep|step|iter|iteration|round|ckpt|checkpoint|best|last|version|v"
+MEMBER = re.compile(rf"(?!(?:{STATES})_?\d)(?:[a-z]+_?)?(\d+)")
 COUNTS = ("total_ops", "total_params", "n_averaged")  # thop's and AveragedModel's: no weights
 # of weights; others, such as float8 and complex, lack what a network needs
 PLAIN = {torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.bool, torch.uint8}
@@ -130,6 +131,8 @@ def _networks(loaded: Any, path: Path, part: str) -> list[Weights]:
 
     found = [k for k, v in inside.items() if _is_flat(v) or _by_member(v)]
     found += [k for k in NESTED if k not in found and isinstance(inside.get(k), HOLDERS)]
+    # several states of one network, which say so themselves
+    found += [k for k, v in inside.items() if k not in found and _holds_networks(v)]
     if len(found) > 1:
         raise UserError(
             f"{path}: holds several networks, {', '.join(map(str, found))}; name one by `part`, or "
@@ -139,6 +142,11 @@ def _networks(loaded: Any, path: Path, part: str) -> list[Weights]:
         keys = ", ".join(map(str, inside)) if inside else type(loaded).__name__
         raise UserError(f"{path}: holds no mapping from names to tensors (but {keys[:200]})")
     return _networks(inside[found[0]], path, part)
+
+
+def _holds_networks(loaded: Any) -> bool:
+    """Whether a mapping holds networks and nothing else."""
+    return isinstance(loaded, dict) and bool(loaded) and all(map(_is_flat, loaded.values()))
 
 
 def _by_member(loaded: Any) -> list[Weights]:

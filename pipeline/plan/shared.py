@@ -38,6 +38,7 @@ STARTS = {  # what makes an artifact of a stage
 NUMBER = {"adopt": "train"}  # the stage whose number versions it, where that is another
 ROOMS = {"arch": "archs", "method": "methods", "average": "averages"}  # by key of a run's spec
 ROOMS |= {"attack": "attacks", "validation_attack": "attacks"}
+ORIGIN = "origin.json"  # beside an unfinished training's state: what it was made of
 GOLDEN = "python tests/whole/golden/run.py"
 Made = Run | TransferSet | Record  # what such hashes lie beside
 
@@ -163,6 +164,31 @@ def warn(plan: Plan) -> None:
     if line := Stale(plan, made).line():
         print(f"warning: {line}", file=sys.stderr)
 
+    if line := _describe_unfinished(plan):
+        print(f"warning: {line}", file=sys.stderr)
+
+
+def _describe_unfinished(plan: Plan) -> str:
+    """Which interrupted trainings begin anew, for their states are of other shared code; empty
+    where none does."""
+    folder, runs = Path("work/runs"), plan.graph.runs
+    begun = [runs[name] for name in os.listdir(folder) if name in runs] if folder.is_dir() else []
+    files, other = Counter[str](), []
+    for run in sorted(begun, key=lambda run: run.id):
+        before = read_memo(run.work / ORIGIN).get("shared")
+        if run.is_here() or not isinstance(before, dict):
+            continue
+        if changed := list_changed(plan, "train", before):
+            other.append(run.id)
+            files.update({name.partition(":")[0] for name in changed})
+    if not other:
+        return ""
+    named = ", ".join(f"pipeline/{file}" for file, _ in files.most_common(3))
+    return (
+        f"shared code changed since {len(other)} interrupted trainings were saved ({named}), "
+        f"such as {other[0]}: they begin anew; undo the change and they go on"
+    )
+
 
 def find_changed(
     before: Mapping[str, Any], today: Mapping[str, str], equal: Mapping[str, list[str]]
@@ -212,7 +238,8 @@ def _read_equal(stage: str, number: int) -> tuple[dict[str, list[str]], str]:
 
 def prove(stages: Mapping[str, int], ran: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
     """Remember today's shared code; what `ran` of it for a stage whose bytes are those of the last
-    golden run counts as equal to what ran then. Returns, by stage, what moved and did not run.
+    golden run counts as equal to what ran then. Returns, by stage, what moved and is not proven,
+    which it stays until it is what it was, or the stage has another number.
 
     `stages` are all with their numbers; of another number, what was proven before is forgotten.
     """
@@ -227,10 +254,12 @@ def prove(stages: Mapping[str, int], ran: Mapping[str, Iterable[str]]) -> dict[s
         # what was not proven then is compared with the code that was
         before = {**known["code"], **entry.get("unproven", {})} if is_same else today
         moved = {name for name, own in today.items() if before.get(name) != own}
-        for name in moved.intersection(ran.get(stage, ())):
+        # The bytes that lie there are of the last run's code: of older one nothing shows any more.
+        shown = moved.intersection(ran.get(stage, ())).difference(entry.get("unproven", {}))
+        for name in shown:
             hashes = [*equal.get(name, []), before.get(name), today[name]]
             equal[name] = list(dict.fromkeys(filter(None, hashes)))
-        left = moved.intersection(_reach_of(stage)).difference(ran.get(stage, ()))
+        left = moved.intersection(_reach_of(stage)).difference(shown)
         unproven |= {stage: sorted(left)} if left else {}
         entries[stage] = {"core": number, "equal": equal}
         entries[stage] |= {"unproven": {name: before.get(name) for name in left}} if left else {}

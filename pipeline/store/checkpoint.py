@@ -117,6 +117,17 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     write_scratch(path, write)
 
 
+def load_kept(path: Path, digest: str) -> dict[str, Any] | None:
+    """A state that was set aside, if it is whole and of this plan."""
+    file = open_scratch(path)
+    if file is None:
+        return None
+    with file:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    is_whole = isinstance(state, dict) and set(state) == set(STATE)
+    return dict(state) if is_whole and state["digest"] == digest else None
+
+
 def load_state(path: Path, digest: str) -> dict[str, Any] | None:
     """A resume state of exactly this plan, or None: any other is set aside, or is damaged."""
     file = open_scratch(path)

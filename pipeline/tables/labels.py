@@ -65,7 +65,8 @@ def read(name: object) -> str:
 
 def name_row(row: object, line: Any) -> str:
     """A row with the red flags that fired on its records, of numbers that say which."""
-    flags = line["flags"].iloc[0] if "flags" in line else ""
+    several = [] if "flags" not in line else line["flags"].tolist()  # of points along an axis
+    flags = " ".join(dict.fromkeys(" ".join(several).split()))
     return f"{read(row)} [{flags}]" if flags else read(row)
 
 

@@ -81,7 +81,7 @@ def _describe_table(tabulation: Tabulation) -> str:
     small = _list_left_out(tabulation)
     against = (
         f"{' or '.join(HEADLINES)} (the first that is a column, else the last accuracy) minus "
-        f"{entry['reference']} with as many members, paired"
+        f"{entry['reference']}{_describe_size(tabulation)}, paired"
     )
 
     parts = [
@@ -96,6 +96,15 @@ def _describe_table(tabulation: Tabulation) -> str:
         *_explain_names(tabulation),
     ]
     return " ".join(parts)
+
+
+def _describe_size(tabulation: Tabulation) -> str:
+    """That a reference has as many members as its row, unless its entry has a number of its own."""
+    entries, graph = tabulation.plan.entries, tabulation.plan.graph
+    name = tabulation.table.spec["entry"]["reference"]
+    if name == "none" or "members" in entries.entry(graph.kinds[name], name)[1]:
+        return ""
+    return " with as many members"
 
 
 def _list_uncompared(tabulation: Tabulation) -> list[str]:

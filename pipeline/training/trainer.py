@@ -3,6 +3,7 @@
 Every draw is a function of (seed, epoch, image), so a resumed training ends in the same bytes.
 """
 
+import json
 import math
 import time
 from contextlib import nullcontext
@@ -22,10 +23,10 @@ from pipeline.job.signals import StopRequest
 from pipeline.loading import fitting, models, registry
 from pipeline.loading.augment import policy_in
 from pipeline.loading.images import Split, batches, load_split, load_training
-from pipeline.plan import Plan, Run
+from pipeline.plan import Plan, Run, shared
 from pipeline.store import checkpoint
 from pipeline.store.checkpoint import Weights
-from pipeline.store.scratch import set_aside, throw_away
+from pipeline.store.scratch import set_aside, throw_away, write_scratch
 from pipeline.training.ema import Ema
 from pipeline.training.graphs import Updates, choose_graphs
 from pipeline.training.resume import find_origin, fits, has_snapshots, joined, why_other
@@ -227,6 +228,7 @@ class Trainer:
 
     def _save_state(self, done: int) -> None:
         self.saved = time.monotonic()
+        write_scratch(self.run.work / shared.ORIGIN, json.dumps(self.origin).encode())
         checkpoint.save_state(
             self.run.state,
             {
@@ -250,10 +252,11 @@ class Trainer:
     def _resume(self) -> None:
         self.done = 0
         state = checkpoint.load_state(self.run.state, self.run.id)
-        if state is None:
-            return
-        if why := why_other(self.plan, state["origin"], self.origin):
+        if state and (why := why_other(self.plan, state["origin"], self.origin)):
             set_aside(self.run.state, why)
+            state = None
+        state = state or self._find_kept()
+        if state is None:
             return
         batches = -(-len(self.split) // self.recipe.batch_size)
         if not fits(state, self.training, self.ema is not None, batches):
@@ -282,6 +285,21 @@ class Trainer:
         self.training.memories = {k: v.to(self.device) for k, v in state["memories"].items()}
         if self.ema:
             self.ema.restore(state["ema"])
+
+    def _find_kept(self) -> dict[str, Any] | None:
+        """The furthest of the states that were set aside and fit again, as after an undone edit; it
+        is the training's own from here on."""
+        kept = {}
+        for path in sorted(self.run.work.glob(f"{self.run.state.name}.*")):
+            state = checkpoint.load_kept(path, self.run.id)
+            if state and not why_other(self.plan, state["origin"], self.origin):
+                kept[state["epoch"], state["done"]] = (path, state)
+        if not kept:
+            return None
+        path, state = kept[max(kept)]
+        path.replace(self.run.state)
+        print(f"{path}: was set aside and fits again, so this goes on from it", flush=True)
+        return state
 
     def last(self) -> Weights:
         """The final weights."""

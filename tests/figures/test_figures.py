@@ -417,6 +417,15 @@ def test_groups_of_other_settings_are_lines_of_their_own_whatever_their_names_sh
     ]
 
 
+def test_equal_names_of_other_rows_are_no_lines_to_tell_apart():
+    """SoE's Fig. 5: rows of another radius of training have labels of their own."""
+    rows = [
+        recorded(label, *(pgd_of(f"chosen_{w}", [1, 0], eps, "lower", w) for w in (0.2, 0.4)))
+        for label, eps in (("soe 0.1", 0.1), ("soe 0.2", 0.2))
+    ]
+    assert set(curves("weight").numbers(rows)["attack"]) == {"chosen"}
+
+
 def test_settings_of_a_librarys_class_are_one_line():
     def pixle(name, restarts):
         fields = {"class_": "Pixle", "norm": "none", "as_published": False}
@@ -440,6 +449,7 @@ def test_points_that_are_not_trusted_are_hollow_and_no_others(monkeypatch):
     curves("stop").draw(frame, "title")
     sheet = matplotlib.figure.Figure()
     sheets[0](sheet)
+    assert [text.get_text() for text in sheet.axes[0].get_legend().texts] == ["a [C22]"]
     hollow = [
         x for line in sheet.axes[0].lines if line.get_mfc() == "white" for x in line.get_xdata()
     ]

@@ -330,7 +330,8 @@ def test_a_figure_without_a_key_and_one_of_two_data_sets_are_refused():
 
 
 @pytest.mark.parametrize("along, problem", [
-    ("bogus", "along: 'bogus' is no axis of table .* and no setting of an attack of its suites"),
+    ("bogus", "along: 'bogus' is no axis of table .* and no number of an attack of its suites"),
+    ("loss", "along: 'loss' is no axis of table .* and no number of an attack of its suites"),
     ("milestones", "along: milestones: .60, 80. is not a number"),
 ])  # fmt: skip
 def test_a_figure_along_what_is_no_number_is_refused_before_anything_is_trained(along, problem):

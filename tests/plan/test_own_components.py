@@ -108,6 +108,28 @@ def test_a_class_says_what_its_own_numbers_may_be(write):
         judge(2, {})
 
 
+def test_ranges_are_of_numbers_and_a_radius_is_judged_as_it_was_written(write):
+    text = "    tau: str\n    ranges: ClassVar = {'tau': (0, 1)}"
+    with pytest.raises(UserError, match="ranges has two numbers for a field"):
+        component("methods", "mine", write("methods", FIELD, text))
+    bounds, asked = {"eps": [0, 0.1]}, {"eps": "8/255"}
+    found = coerce(asked, {"eps": "Radius"}, "attacks.a", eps_factor=6, ranges_of=bounds)
+    assert found["eps"] == pytest.approx(6 * 8 / 255)
+    with pytest.raises(UserError, match="eps: 0.125 is not between 0 and 0.1"):
+        coerce({"eps": "1/8"}, {"eps": "Radius"}, "attacks.a", eps_factor=6, ranges_of=bounds)
+
+
+@pytest.mark.parametrize("kind, old, new", [
+    ("attacks", "    eps: Radius", "    eps: Radius\n    combine: str = 'sum'"),  # no method's
+    ("attacks", "    def __call__(self, model, images, labels, draws):\n        return images\n",
+     "    __call__ = lambda self, model, images, labels, draws: images\n"),
+    ("methods", FIELD, "    from typing import TYPE_CHECKING\n    if TYPE_CHECKING:\n"
+     f"        from pipeline.plan import Plan\n{FIELD}"),
+])  # fmt: skip
+def test_what_works_is_not_refused(write, kind, old, new):
+    assert component(kind, "mine", write(kind, old, new)).name == "mine"
+
+
 def test_a_tuple_is_the_default_of_a_list(write):
     found = component("methods", "mine", write("methods", FIELD, "    tau: list[int] = (0, 1)"))
     assert found.usual == {"tau": [0, 1]}

@@ -60,6 +60,7 @@ def test_the_usual_files_are_taken_as_they_are(kind):
 
 ENSEMBLES = {
     "model_0": lambda one, two: {"model_1": two, "model_0": one},
+    "a word of one's own": lambda one, two: {"learner0": one, "learner1": two},
     "bare numbers": lambda one, two: {1: two, 0: one},
     "list": lambda one, two: [one, two],
     "tuple": lambda one, two: (one, two),
@@ -102,6 +103,10 @@ SEVERAL = r"several networks, {}; name one by `part`, or save them as model_0, m
 REFUSED = [
     (containing_itself, "given.pt: cannot be read as plain weights: it contains itself"),
     (lambda: {"epoch_10": given(), "epoch_20": given()}, SEVERAL.format("epoch_10, epoch_20")),
+    (
+        lambda: {"models": {"epoch_1": given(), "epoch_2": given()}, "epoch": 2},
+        SEVERAL.format("epoch_1, epoch_2"),
+    ),
     (lambda: {"model_0": given(), "ema": given()}, SEVERAL.format("model_0, ema")),
     (lambda: without("head.bias"), r"fit this arch: 1 missing \(head.bias\); mend keys"),
     (lambda: given() | {"extra": torch.ones(2)}, r"1 unexpected \(extra\)"),

@@ -31,7 +31,7 @@ def stated(run: Run) -> dict[str, Any]:
 
 
 def aside(run: Run) -> list[Path]:
-    return [path for path in run.work.iterdir() if path != run.state]
+    return list(run.work.glob(f"{run.state.name}.*"))
 
 
 @pytest.fixture
@@ -56,6 +56,37 @@ def test_a_training_does_not_go_on_under_other_shared_code(plain, monkeypatch, c
     trainer.fit()
     train.write(trainer)
     assert stated(run)["shared"] == shared.code_of(plan, run)
+
+
+def test_a_state_that_was_set_aside_is_gone_on_from_where_the_edit_is_undone(
+    plain, monkeypatch, capsys
+):
+    plan, run = plain
+    interrupt(plan, run)
+    whole = run.state.read_bytes()
+    with monkeypatch.context() as patch:
+        code = shared.code_of(plan, run) | {"core/losses.py:cross_entropy": "0" * 8}
+        patch.setattr(shared, "code_of", lambda *_: code)
+        patch.setattr(resume.shared, "list_changed", lambda *_: ["core/losses.py:cross_entropy"])
+        assert Trainer(plan, run, tiny.CPU, None).training.epoch == 1
+    assert len(aside(run)) == 1 and not run.state.exists()
+    capsys.readouterr()
+    assert Trainer(plan, run, tiny.CPU, None).training.epoch == 2
+    assert aside(run) == [] and run.state.read_bytes() == whole
+    assert "was set aside and fits again, so this goes on from it" in capsys.readouterr().out
+
+
+def test_a_plan_says_which_interrupted_trainings_begin_anew(plain, monkeypatch, capsys):
+    plan, run = plain
+    with monkeypatch.context() as patch:
+        code = shared.code_of(plan, run) | {"core/losses.py:cross_entropy": "0" * 8}
+        patch.setattr(shared, "code_of", lambda *_: code)
+        interrupt(plan, run)
+    capsys.readouterr()
+    shared.warn(plan)
+    said = capsys.readouterr().err
+    assert "since 1 interrupted trainings were saved (pipeline/core/losses.py)" in said
+    assert f"such as {run.id}: they begin anew; undo the change and they go on" in said
 
 
 def test_code_that_is_proven_equal_goes_on(plain, monkeypatch):

@@ -158,11 +158,12 @@ def _check_records(
 
     specs = [spec for record in records for _, spec in record.attacks]
     crafted = [graph.sets[s["set"]].attack if "set" in s else s for s in specs]
-    known = {key for spec in crafted for key in values.settings_of(spec["fields"])}
+    stated = [pair for spec in crafted for pair in values.settings_of(spec["fields"]).items()]
+    known = {key for key, value in stated if type(value) in (int, float)}
     if along != "members" and along not in known:
         raise UserError(
             f"params.yaml: {where}.along: {along!r} is no axis of table {table['title']!r} and no "
-            f"setting of an attack of its suites{nearest(along, [*axes, *known])}"
+            f"number of an attack of its suites{nearest(along, [*axes, *known])}"
         )
 
 

@@ -19,6 +19,7 @@ WRITES = {  # one of which a class must have, its base in contracts/ apart
 }
 EDGES = ("Attack", "Parent", "Start", "Earlier", "Arch", "Place")  # names of other things
 STATED = (*EDGES, "Radius", "Epoch", "Arguments")  # types that the plan reads from entries
+NUMBERS = ("int", "float", "Radius", "list[int]", "list[float]")  # types of fields that are
 EVERY = ("joint", "combine")  # fields of every method, which the plan reads likewise
 RANGES = "ranges"  # the constant by which a class says what its numbers may be
 
@@ -57,8 +58,10 @@ def check(
 
 
 def writes(node: ast.ClassDef, name: str) -> bool:
-    """Whether a class itself defines a function of that name."""
-    return any(isinstance(item, ast.FunctionDef) and item.name == name for item in node.body)
+    """Whether a class itself defines a function of that name, or gives the name a value."""
+    written = [item.name for item in node.body if isinstance(item, ast.FunctionDef)]
+    given = [item.targets for item in node.body if isinstance(item, ast.Assign)]
+    return name in (*written, *(ast.unparse(target) for targets in given for target in targets))
 
 
 def _is_frozen(decorator: ast.expr) -> bool:
@@ -88,11 +91,11 @@ def _check_types(kind: str, path: Path, types: Mapping[str, str]) -> None:
             raise UserError(f"{path}: field {key}: {of} is not built; write a field for each")
 
 
-def read_default(item: ast.AnnAssign, key: str, where: str) -> Any:
+def read_default(item: ast.AnnAssign, key: str, where: str, *, is_method: bool) -> Any:
     """The value that a class gives to a field; raises UserError where it may have none, or where
     it is no constant."""
     of = ast.unparse(item.annotation)
-    if key in EVERY or of.removeprefix("list[").removesuffix("]") in STATED:
+    if (is_method and key in EVERY) or of.removeprefix("list[").removesuffix("]") in STATED:
         raise UserError(f"{where} is stated by every entry; take its value out of the class")
     assert item.value is not None
     try:
@@ -119,10 +122,11 @@ def read_ranges(
             found = {key: [float(least), float(most)] for key, (least, most) in stated.items()}
         except (AttributeError, TypeError, ValueError):
             found = {}
-        if not found or found.keys() - types.keys():
+        numbers = [key for key, of in types.items() if of in NUMBERS]
+        if not found or found.keys() - {*numbers}:
             raise UserError(
                 f"{path}:{item.lineno}: {RANGES} has two numbers for a field, such as "
-                f'{{"{next(iter(types), "tau")}": (-1, 1)}}'
+                f'{{"{next(iter(numbers), "tau")}": (-1, 1)}}'
             )
         return found
     return {}

@@ -94,8 +94,10 @@ def _imports_from_room(path: Path) -> dict[str, tuple[Path, str]]:
     """
     room = f"pipeline.{path.parent.name}"
     imported = dict[str, tuple[Path, str]]()
-    nodes = [n for n in ast.walk(parse(path)) if isinstance(n, ast.Import | ast.ImportFrom)]
-    for node in nodes:
+    tree = parse(path)
+    unread = {id(n) for block in ast.walk(tree) if _is_for_types(block) for n in ast.walk(block)}
+    nodes = [n for n in ast.walk(tree) if isinstance(n, ast.Import | ast.ImportFrom)]
+    for node in (n for n in nodes if id(n) not in unread):
         for module, name, shown in imports(node, room):
             if not f"{module}.".startswith(f"{room}."):
                 _check_covered(path, node.lineno, module, name)
@@ -113,6 +115,11 @@ def _imports_from_room(path: Path) -> dict[str, tuple[Path, str]]:
                 )
             imported[shown] = file, str(name)
     return imported
+
+
+def _is_for_types(node: ast.AST) -> bool:
+    """Whether it is a block that type checkers alone read."""
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
 
 
 def _check_covered(path: Path, line: int, module: str, name: str | None) -> None:

@@ -55,7 +55,8 @@ def check(
     """
     for key, kind in types.items():
         if own and key in own:
-            _check_own(fields[key], own[key], f"{where}.{key}")
+            written = fields[key] / factor if kind == "Radius" else fields[key]
+            _check_own(written, own[key], f"{where}.{key}")
             continue
         if key in AT_LEAST_ONE and not fields[key]:
             raise UserError(f"{where}.{key}: {fields[key]} tries nothing; write one or more")

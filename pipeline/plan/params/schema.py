@@ -226,5 +226,6 @@ def _usual(node: ast.ClassDef, tree: ast.Module, path: Path) -> dict[str, Any]:
             continue
         key = _key(item.target.id)
         if item.value and not ast.unparse(item.annotation).startswith("ClassVar"):
-            found[key] = classes.read_default(item, key, f"{path}: {node.name}.{key}")
+            where, is_method = f"{path}: {node.name}.{key}", path.parent.name == "methods"
+            found[key] = classes.read_default(item, key, where, is_method=is_method)
     return found

@@ -88,8 +88,12 @@ def describe(unproven: dict[str, list[str]]) -> str:
     if not unproven:
         return "all shared code that changed is proven equal, or of a stage with another number"
     lines = [f"  core.{stage}: {', '.join(names)}" for stage, names in unproven.items()]
-    head = "changed and did not run, so not proven equal: bump the number, or let golden/micro.py"
-    return "\n".join([f"{head} run it:", *lines])
+    head = (
+        "changed and not proven equal, since it did not run or no bytes of the code before were "
+        "there to compare with: bump the number, or undo the change, let golden/micro.py run what "
+        "changes, make golden, and change it again:"
+    )
+    return "\n".join([head, *lines])
 
 
 def _list_same(before: dict, found: dict) -> list[str]:
