@@ -102,11 +102,15 @@ def test_a_pull_killed_anywhere_is_simply_called_again():
     clone = home.fresh("half")
     command = [lab.PYTHON, "-m", "dvc", "pull", "--quiet"]
     assert kill_during(clone, command, [0.5, 0.9, 1.2]) >= 1
-    # DVC trusts a listing whose files were never fetched, until a pull has failed over it
-    if lab.run(clone, "dvc", "pull").code:
-        lab.run(clone, "dvc", "pull").ok()
+    # DVC trusts a listing whose files were never fetched, until a pull has failed over it, or has
+    # left a folder out; its status says so
+    for _ in range(3):
+        done = lab.run(clone, "dvc", "pull")
+        status = lab.run(clone, "dvc", "status")
+        if "up to date" in status.text:
+            break
+    assert done.code == 0 and "up to date" in status.ok()
     assert lab.jobs(clone, *TARGETS) == {}
-    assert "up to date" in lab.run(clone, "dvc", "status").ok()
     lab.run(clone, "record").ok()  # compares every sum with the manifest
 
 
