@@ -175,7 +175,9 @@ def _describe_unfinished(plan: Plan) -> str:
     begun = [runs[name] for name in os.listdir(folder) if name in runs] if folder.is_dir() else []
     files, other = Counter[str](), []
     for run in sorted(begun, key=lambda run: run.id):
-        before = read_memo(run.work / ORIGIN).get("shared")
+        before = None
+        with suppress(OSError):  # no folder, or somebody else's: its job says what is wrong with it
+            before = read_memo(run.work / ORIGIN).get("shared")
         if run.is_here() or not isinstance(before, dict):
             continue
         if changed := list_changed(plan, "train", before):

@@ -1,6 +1,7 @@
 """What a training rests on that its name does not say: kept, compared when it goes on, stated."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,11 @@ def test_a_plan_says_which_interrupted_trainings_begin_anew(plain, monkeypatch, 
     said = capsys.readouterr().err
     assert "since 1 interrupted trainings were saved (pipeline/core/losses.py)" in said
     assert f"such as {run.id}: they begin anew; undo the change and they go on" in said
+
+    shutil.rmtree(run.work)
+    run.work.write_text("a file in its place")  # its job says so; no trace before any
+    shared.warn(plan)
+    assert "interrupted" not in capsys.readouterr().err
 
 
 def test_code_that_is_proven_equal_goes_on(plain, monkeypatch):
