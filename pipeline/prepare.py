@@ -107,10 +107,8 @@ def check_overlap(arrays: Arrays, name: str, *, is_own: bool) -> None:
     Raises UserError where that is most of a user's own set: its accuracies would be of memory.
     """
     trained = set(map(_sum, arrays.train_images))
-    shared, count = (
-        sum(_sum(image) in trained for image in arrays.test_images),
-        len(arrays.test_images),
-    )
+    shared = sum(_sum(image) in trained for image in arrays.test_images)
+    count = len(arrays.test_images)
     if is_own and shared > count / 2:
         raise UserError(
             f"params.yaml: datasets.{name}: {shared} of its {count} test images are training "

@@ -146,15 +146,19 @@ class Stale:
         """What changed since, and the two ways out; empty where nothing did."""
         if not self.found:
             return ""
-        files = ", ".join(f"pipeline/{file}" for file, _ in self.files.most_common(3))
-        more = f" and {len(self.files) - 3} more files" if len(self.files) > 3 else ""
         stages = {NUMBER.get(artifact.stage, artifact.stage) for artifact in self.found}
         bump = " and ".join(f"core.{stage}" for stage in sorted(stages))
         return (
             f"shared code changed since {len(self.found)} of {self.whole} results were made, "
-            f"which keep their names: {files}{more}. If numbers may move, add one to {bump} "
-            f"in params.yaml; if not, let `{GOLDEN}` prove it"
+            f"which keep their names: {_name_files(self.files)}. If numbers may move, add one to "
+            f"{bump} in params.yaml; if not, let `{GOLDEN}` prove it"
         )
+
+
+def _name_files(files: Counter[str]) -> str:
+    """The three that most definitions changed in, and how many more."""
+    more = f" and {len(files) - 3} more files" if len(files) > 3 else ""
+    return ", ".join(f"pipeline/{file}" for file, _ in files.most_common(3)) + more
 
 
 def warn(plan: Plan) -> None:
@@ -185,9 +189,9 @@ def _describe_unfinished(plan: Plan) -> str:
             files.update({name.partition(":")[0] for name in changed})
     if not other:
         return ""
-    named = ", ".join(f"pipeline/{file}" for file, _ in files.most_common(3))
     return (
-        f"shared code changed since {len(other)} interrupted trainings were saved ({named}), "
+        f"shared code changed since {len(other)} interrupted trainings were saved "
+        f"({_name_files(files)}), "
         f"such as {other[0]}: they begin anew; undo the change and they go on"
     )
 

@@ -1,7 +1,7 @@
 """Weights as safetensors, members numbered; resume states apart and never shared."""
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -118,18 +118,30 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_kept(path: Path, digest: str) -> dict[str, Any] | None:
-    """A state that was set aside, if it is whole and of this plan."""
-    file = open_scratch(path)
-    if file is None:
-        return None
-    with file:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    is_whole = isinstance(state, dict) and set(state) == set(STATE)
-    return dict(state) if is_whole and state["digest"] == digest else None
+    """A state that was set aside, if it is one of today's kind and of this plan."""
+    state = _read_state(path)
+    return state if state and _is_of_today(state) and state["digest"] == digest else None
 
 
 def load_state(path: Path, digest: str) -> dict[str, Any] | None:
     """A resume state of exactly this plan, or None: any other is set aside, or is damaged."""
+    state = _read_state(path)
+    if state is None:
+        if path.exists():  # behind a checksum that holds, and no state
+            throw_away(path)
+    elif set(state) != set(STATE):
+        set_aside(path, "was saved by another version of this code")
+    elif not _is_of_today(state):
+        throw_away(path)
+    elif state["digest"] != digest:
+        set_aside(path, f"was saved by {state['digest']}")
+    else:
+        return state
+    return None
+
+
+def _read_state(path: Path) -> dict[str, Any] | None:
+    """What a file of a state holds; None where there is none that can be read."""
     file = open_scratch(path)
     if file is None:
         return None
@@ -138,16 +150,11 @@ def load_state(path: Path, digest: str) -> dict[str, Any] | None:
         with file:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except (EOFError, RuntimeError, pickle.UnpicklingError, ValueError):
-        state = None
+        return None
+    return dict(state) if isinstance(state, dict) else None
 
-    if not isinstance(state, dict):
-        throw_away(path)
-    elif set(state) != set(STATE):
-        set_aside(path, "was saved by another version of this code")
-    elif not all(isinstance(state[key], kinds) for key, kinds in STATE.items()):
-        throw_away(path)
-    elif state["digest"] != digest:
-        set_aside(path, f"was saved by {state['digest']}")
-    else:
-        return dict(state)
-    return None
+
+def _is_of_today(state: Mapping[str, Any]) -> bool:
+    """Whether it has the keys of today's code, each of its type."""
+    same = set(state) == set(STATE)
+    return same and all(isinstance(state[key], kinds) for key, kinds in STATE.items())

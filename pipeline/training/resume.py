@@ -12,8 +12,10 @@ from pipeline.contracts.training import Training
 from pipeline.job.device import MACHINE, describe
 from pipeline.loading.sets import weights_of
 from pipeline.plan import Plan, Run, shared
+from pipeline.store import checkpoint
 from pipeline.store.checkpoint import view
 from pipeline.store.records import rests_on
+from pipeline.store.scratch import set_aside
 
 Shapes = dict[str, torch.Size]
 Origin = dict[str, Any]  # shared, rests_on, and by key of MACHINE a list: it may have moved
@@ -47,6 +49,29 @@ def why_other(plan: Plan, before: Origin, now: Origin) -> str:
         if before["rests_on"].get(parent) != sha256:
             return f"was saved beside other weights of {parent}"
     return ""
+
+
+def find_state(plan: Plan, run: Run, now: Origin) -> dict[str, Any] | None:
+    """The state that a training goes on from: the last, or the furthest of those that were set
+    aside and fit again, as after an undone edit; None where it begins anew."""
+    state = checkpoint.load_state(run.state, run.id)
+    if state is not None:
+        why = why_other(plan, state["origin"], now)
+        if not why:
+            return state
+        set_aside(run.state, why)
+
+    kept = {}
+    for path in sorted(run.work.glob(f"{run.state.name}.*")):
+        state = checkpoint.load_kept(path, run.id)
+        if state is not None and not why_other(plan, state["origin"], now):
+            kept[state["epoch"], state["done"]] = path, state
+    if not kept:
+        return None
+    path, state = kept[max(kept)]
+    path.replace(run.state)
+    print(f"{path}: was set aside and fits again, so this goes on from it", flush=True)
+    return state
 
 
 def joined(before: Origin, now: Origin) -> Origin:

@@ -26,10 +26,10 @@ from pipeline.loading.images import Split, batches, load_split, load_training
 from pipeline.plan import Plan, Run, shared
 from pipeline.store import checkpoint
 from pipeline.store.checkpoint import Weights
-from pipeline.store.scratch import set_aside, throw_away, write_scratch
+from pipeline.store.scratch import throw_away, write_scratch
 from pipeline.training.ema import Ema
 from pipeline.training.graphs import Updates, choose_graphs
-from pipeline.training.resume import find_origin, fits, has_snapshots, joined, why_other
+from pipeline.training.resume import find_origin, find_state, fits, has_snapshots, joined
 from pipeline.training.schedules import learning_rate, momentum
 from pipeline.training.validate import accuracies
 
@@ -251,11 +251,7 @@ class Trainer:
 
     def _resume(self) -> None:
         self.done = 0
-        state = checkpoint.load_state(self.run.state, self.run.id)
-        if state and (why := why_other(self.plan, state["origin"], self.origin)):
-            set_aside(self.run.state, why)
-            state = None
-        state = state or self._find_kept()
+        state = find_state(self.plan, self.run, self.origin)
         if state is None:
             return
         batches = -(-len(self.split) // self.recipe.batch_size)
@@ -285,21 +281,6 @@ class Trainer:
         self.training.memories = {k: v.to(self.device) for k, v in state["memories"].items()}
         if self.ema:
             self.ema.restore(state["ema"])
-
-    def _find_kept(self) -> dict[str, Any] | None:
-        """The furthest of the states that were set aside and fit again, as after an undone edit; it
-        is the training's own from here on."""
-        kept = {}
-        for path in sorted(self.run.work.glob(f"{self.run.state.name}.*")):
-            state = checkpoint.load_kept(path, self.run.id)
-            if state and not why_other(self.plan, state["origin"], self.origin):
-                kept[state["epoch"], state["done"]] = (path, state)
-        if not kept:
-            return None
-        path, state = kept[max(kept)]
-        path.replace(self.run.state)
-        print(f"{path}: was set aside and fits again, so this goes on from it", flush=True)
-        return state
 
     def last(self) -> Weights:
         """The final weights."""

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,9 @@ from pipeline import train
 from pipeline.errors import Interrupted
 from pipeline.job import device
 from pipeline.plan import Plan, Run, shared
+from pipeline.plan.params import references
 from pipeline.store import checkpoint
+from pipeline.store.scratch import write_scratch
 from pipeline.training import resume
 from pipeline.training.graphs import choose_graphs
 from pipeline.training.trainer import Trainer
@@ -25,6 +29,19 @@ def interrupt(plan: Plan, run: Run, batches: int = 5) -> None:
     trainer.method = tiny.StopAfter(trainer.method, batches)
     with pytest.raises(Interrupted):
         trainer.fit()
+
+
+@contextmanager
+def edited(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Meanwhile cross_entropy is another definition than it is, as after an edit of its file."""
+    today = references.shared() | {"core/losses.py:cross_entropy": "0" * 8}
+    reach = references.reach
+    shared._reach.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(references, "shared", lambda: today)
+        patch.setattr(references, "reach", lambda starts: {n: today[n] for n in reach(starts)})
+        yield
+    shared._reach.cache_clear()
 
 
 def stated(run: Run) -> dict[str, Any]:
@@ -43,9 +60,7 @@ def plain(tmp_path, monkeypatch) -> tuple[Plan, Run]:
 
 def test_a_training_does_not_go_on_under_other_shared_code(plain, monkeypatch, capsys):
     plan, run = plain
-    with monkeypatch.context() as patch:
-        code = shared.code_of(plan, run) | {"core/losses.py:cross_entropy": "0" * 8}
-        patch.setattr(shared, "code_of", lambda *_: code)
+    with edited(monkeypatch):
         interrupt(plan, run)
     whole = run.state.read_bytes()
     trainer = Trainer(plan, run, tiny.CPU, None)
@@ -56,7 +71,8 @@ def test_a_training_does_not_go_on_under_other_shared_code(plain, monkeypatch, c
     assert kept.read_bytes() == whole and not run.state.exists()
     trainer.fit()
     train.write(trainer)
-    assert stated(run)["shared"] == shared.code_of(plan, run)
+    today = references.shared()
+    assert stated(run)["shared"] == {name: today[name] for name in shared.code_of(plan, run)}
 
 
 def test_a_state_that_was_set_aside_is_gone_on_from_where_the_edit_is_undone(
@@ -65,10 +81,7 @@ def test_a_state_that_was_set_aside_is_gone_on_from_where_the_edit_is_undone(
     plan, run = plain
     interrupt(plan, run)
     whole = run.state.read_bytes()
-    with monkeypatch.context() as patch:
-        code = shared.code_of(plan, run) | {"core/losses.py:cross_entropy": "0" * 8}
-        patch.setattr(shared, "code_of", lambda *_: code)
-        patch.setattr(resume.shared, "list_changed", lambda *_: ["core/losses.py:cross_entropy"])
+    with edited(monkeypatch):
         assert Trainer(plan, run, tiny.CPU, None).training.epoch == 1
     assert len(aside(run)) == 1 and not run.state.exists()
     capsys.readouterr()
@@ -77,11 +90,19 @@ def test_a_state_that_was_set_aside_is_gone_on_from_where_the_edit_is_undone(
     assert "was set aside and fits again, so this goes on from it" in capsys.readouterr().out
 
 
+def test_what_lies_aside_and_is_no_state_ends_no_training(plain):
+    """Of an older torch, whose version is a class that no state may hold."""
+    plan, run = plain
+    interrupt(plan, run)
+    run.state.unlink()
+    other = run.state.with_name(f"{run.state.name}.0a1b2c3d")
+    write_scratch(other, lambda file: torch.save({"torch": torch.__version__, "x": object}, file))
+    assert Trainer(plan, run, tiny.CPU, None).training.epoch == 1 and other.exists()
+
+
 def test_a_plan_says_which_interrupted_trainings_begin_anew(plain, monkeypatch, capsys):
     plan, run = plain
-    with monkeypatch.context() as patch:
-        code = shared.code_of(plan, run) | {"core/losses.py:cross_entropy": "0" * 8}
-        patch.setattr(shared, "code_of", lambda *_: code)
+    with edited(monkeypatch):
         interrupt(plan, run)
     capsys.readouterr()
     shared.warn(plan)
